@@ -1,0 +1,433 @@
+//! The folder that a console log lies in, opened once and held.
+//!
+//! Everything that touches a log goes through a [`Folder`]: names are opened
+//! beneath the held descriptor, links are never followed, and only regular
+//! files are accepted. A rename of the folder itself (Nova renames an instance's
+//! folder before it removes it) takes nothing away from who holds it.
+//!
+//! Must not know: what the names mean (see [`crate::chain`]).
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// Which file this is, whatever its name is today.
+///
+/// An inode number is given to a new file soon after the old one is gone, so the
+/// time of birth belongs to the identity where the file system records it (ext4,
+/// XFS, Btrfs, tmpfs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileId {
+    /// Device number, major and minor.
+    pub dev: (u32, u32),
+    /// Inode number.
+    pub ino: u64,
+    /// Time of birth in seconds and nanoseconds, where known.
+    pub born: Option<(i64, u32)>,
+}
+
+/// What was found under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Which file it is.
+    pub id: FileId,
+    /// Size in bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Whether it is a regular file. Nothing else is ever opened.
+    pub regular: bool,
+}
+
+/// A failure in a log's folder, with the path it happened at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing lies under this name.
+    #[error("{} does not exist", .path.display())]
+    NotFound {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A name that was to be created is taken.
+    #[error("{} exists already", .path.display())]
+    AlreadyExists {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A link, a folder, a FIFO, a device: not a log.
+    #[error("{} is {what}, not a regular file; a console log must be a regular file", .path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
+    },
+    /// A name that leads out of the folder, or none at all.
+    #[error("{name:?} is not the name of a file in {}", .folder.display())]
+    BadName {
+        /// The folder.
+        folder: PathBuf,
+        /// The name.
+        name: OsString,
+    },
+    /// Anything else that the system answered.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Result of this module.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A folder held open.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    /// For messages only: never resolved again.
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder at `path`. The path itself may lead over links (an
+    /// operator's `/var/log` may be one); what lies beneath may not.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or [`Error::Io`] where it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = fs::open(path, flags, Mode::empty())
+            .map_err(|e| io_error("open", path.to_owned(), e))?;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Opens the folder that `file` lies in and gives the file's name.
+    ///
+    /// # Errors
+    /// As [`Folder::open`]; [`Error::BadName`] where `file` names no file.
+    pub fn of_file(file: &Path) -> Result<(Self, OsString)> {
+        let parent = match file.parent() {
+            Some(p) if p.as_os_str().is_empty() => Path::new("."),
+            Some(p) => p,
+            None => Path::new("/"),
+        };
+        let Some(name) = file.file_name() else {
+            return Err(Error::BadName {
+                folder: parent.to_owned(),
+                name: file.as_os_str().to_owned(),
+            });
+        };
+        Ok((Self::open(parent)?, name.to_owned()))
+    }
+
+    /// The path it was opened by, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A second handle on the same folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where no descriptor is left.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|source| Error::Io {
+            action: "hold",
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            fd,
+            path: self.path.clone(),
+        })
+    }
+
+    /// The names in the folder, in no order, without `.` and `..`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn names(&self) -> Result<Vec<OsString>> {
+        let fail = |e| io_error("list", self.path.clone(), e);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// What lies under `name`, links not followed; `None` where nothing does.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::BadName`].
+    pub fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
+        self.check(name)?;
+        match statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(io_error("look at", self.path.join(name), e)),
+        }
+    }
+
+    /// Opens the regular file `name` for reading.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::BadName`], [`Error::Io`].
+    pub fn open_file(&self, name: &OsStr) -> Result<(File, Stat)> {
+        self.open_with(name, OFlags::RDONLY)
+    }
+
+    /// Opens the regular file `name` for appending.
+    ///
+    /// # Errors
+    /// As [`Folder::open_file`].
+    pub fn open_append(&self, name: &OsStr) -> Result<(File, Stat)> {
+        self.open_with(name, OFlags::WRONLY | OFlags::APPEND)
+    }
+
+    fn open_with(&self, name: &OsStr, access: OFlags) -> Result<(File, Stat)> {
+        self.check(name)?;
+        let path = || self.path.join(name);
+        // NONBLOCK: a FIFO put in the log's place would block the open for ever.
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = match fs::openat2(&self.fd, name, flags, Mode::empty(), RESOLVE) {
+            // Seccomp filters of containers answer NOSYS, some EPERM.
+            Err(Errno::NOSYS | Errno::PERM) => fs::openat(&self.fd, name, flags, Mode::empty()),
+            other => other,
+        };
+        let fd = fd.map_err(|e| match e {
+            Errno::LOOP => Error::NotRegular {
+                path: path(),
+                what: "a link",
+            },
+            Errno::ISDIR => Error::NotRegular {
+                path: path(),
+                what: "a folder",
+            },
+            Errno::NXIO => Error::NotRegular {
+                path: path(),
+                what: "a FIFO or a device",
+            },
+            e => io_error("open", path(), e),
+        })?;
+        let file = File::from(fd);
+        let (stat, kind) = statx_kind(&file, OsStr::new(""), AtFlags::EMPTY_PATH)
+            .map_err(|e| io_error("look at", path(), e))?;
+        if !stat.regular {
+            return Err(Error::NotRegular {
+                path: path(),
+                what: name_of(kind),
+            });
+        }
+        Ok((file, stat))
+    }
+
+    /// Creates the file `name`, which must not exist, for reading and writing.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::BadName`], [`Error::Io`].
+    pub fn create_new(&self, name: &OsStr, mode: u32) -> Result<File> {
+        self.check(name)?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map_err(|e| io_error("create", self.path.join(name), e))?;
+        Ok(File::from(fd))
+    }
+
+    /// Gives the file `name` in `from` the further name `new` here. Fails if
+    /// `new` exists: a link never overwrites.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::NotFound`], [`Error::BadName`], [`Error::Io`].
+    pub fn link_from(&self, from: &Folder, name: &OsStr, new: &OsStr) -> Result<()> {
+        from.check(name)?;
+        self.check(new)?;
+        fs::linkat(&from.fd, name, &self.fd, new, AtFlags::empty())
+            .map_err(|e| io_error("link", self.path.join(new), e))
+    }
+
+    /// Moves `name` to `new` in `to` (which may be this folder). Never overwrites.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::NotFound`], [`Error::BadName`], [`Error::Io`].
+    pub fn rename_noreplace(&self, name: &OsStr, to: &Folder, new: &OsStr) -> Result<()> {
+        self.check(name)?;
+        to.check(new)?;
+        fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE).map_err(|e| {
+            let path = if e == Errno::NOENT {
+                self.path.join(name)
+            } else {
+                to.path.join(new)
+            };
+            io_error("rename to", path, e)
+        })
+    }
+
+    /// Moves `name` to `new` in this folder, replacing what is there: only for
+    /// our own records, written under a temporary name first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::BadName`], [`Error::Io`].
+    pub fn rename_over(&self, name: &OsStr, new: &OsStr) -> Result<()> {
+        self.check(name)?;
+        self.check(new)?;
+        fs::renameat(&self.fd, name, &self.fd, new)
+            .map_err(|e| io_error("rename to", self.path.join(new), e))
+    }
+
+    /// Removes the name `name`. It is no error if it is gone already.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::Io`].
+    pub fn remove(&self, name: &OsStr) -> Result<()> {
+        self.check(name)?;
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(io_error("remove", self.path.join(name), e)),
+        }
+    }
+
+    /// Opens the folder `name` beneath this one, links not followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::BadName`], [`Error::Io`].
+    pub fn open_folder(&self, name: &OsStr) -> Result<Folder> {
+        self.check(name)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let path = self.path.join(name);
+        let fd = fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|e| io_error("open", path.clone(), e))?;
+        Ok(Folder { fd, path })
+    }
+
+    /// Creates the folder `name` with mode 0700, or opens it where it exists.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::Io`].
+    pub fn make_folder(&self, name: &OsStr) -> Result<Folder> {
+        self.check(name)?;
+        match fs::mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => self.open_folder(name),
+            Err(e) => Err(io_error("create the folder", self.path.join(name), e)),
+        }
+    }
+
+    /// Removes the empty folder `name`; `false` where it is not empty. It is no
+    /// error if it is gone already.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::Io`].
+    pub fn remove_folder(&self, name: &OsStr) -> Result<bool> {
+        self.check(name)?;
+        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(e) => Err(io_error("remove the folder", self.path.join(name), e)),
+        }
+    }
+
+    /// Makes the names in this folder durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        fs::fsync(&self.fd).map_err(|e| io_error("sync", self.path.clone(), e))
+    }
+
+    fn check(&self, name: &OsStr) -> Result<()> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty()
+            || bytes == b"."
+            || bytes == b".."
+            || bytes.contains(&b'/')
+            || bytes.contains(&0)
+        {
+            return Err(Error::BadName {
+                folder: self.path.clone(),
+                name: name.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What an open file is now: a file keeps its identity, its size may have grown.
+///
+/// # Errors
+/// The system's answer.
+pub fn stat_open(file: &File) -> io::Result<Stat> {
+    Ok(statx(file, OsStr::new(""), AtFlags::EMPTY_PATH)?)
+}
+
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+fn statx(fd: impl AsFd, name: &OsStr, flags: AtFlags) -> Result<Stat, Errno> {
+    statx_kind(fd, name, flags).map(|(stat, _)| stat)
+}
+
+fn statx_kind(fd: impl AsFd, name: &OsStr, flags: AtFlags) -> Result<(Stat, FileType), Errno> {
+    let x = fs::statx(fd, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+    let born = StatxFlags::from_bits_retain(x.stx_mask)
+        .contains(StatxFlags::BTIME)
+        .then_some((x.stx_btime.tv_sec, x.stx_btime.tv_nsec));
+    let kind = FileType::from_raw_mode(x.stx_mode.into());
+    let stat = Stat {
+        id: FileId {
+            dev: (x.stx_dev_major, x.stx_dev_minor),
+            ino: x.stx_ino,
+            born,
+        },
+        size: x.stx_size,
+        mode: u32::from(x.stx_mode) & 0o7777,
+        owner: (x.stx_uid, x.stx_gid),
+        regular: kind == FileType::RegularFile,
+    };
+    Ok((stat, kind))
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Symlink => "a link",
+        FileType::Directory => "a folder",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "something else",
+    }
+}
+
+fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> Error {
+    match errno {
+        Errno::NOENT => Error::NotFound { path },
+        Errno::EXIST => Error::AlreadyExists { path },
+        errno => Error::Io {
+            action,
+            path,
+            source: errno.into(),
+        },
+    }
+}

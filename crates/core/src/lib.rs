@@ -1,0 +1,17 @@
+//! The chain of a VM's console log: a base file and its rotated files, read as
+//! one stream of bytes, and what carries that stream from one host to the next.
+//!
+//! This crate knows files and bytes. It must not know libvirt, a network, a
+//! command line, or the name of any backend: those live in crates that depend
+//! on this one.
+//!
+//! - [`chain`]: open a chain, read its tail or all of it.
+//! - [`transport`]: [`LogTransport`](transport::LogTransport), where the pieces
+//!   of a handoff lie until they are adopted.
+//! - [`handoff`]: the two halves of a handoff as state machines without I/O,
+//!   and the drivers that run them.
+
+pub mod chain;
+pub mod folder;
+pub mod handoff;
+pub mod transport;
