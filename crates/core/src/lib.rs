@@ -6,12 +6,22 @@
 //! on this one.
 //!
 //! - [`chain`]: open a chain, read its tail or all of it.
+//! - [`follow`]: hold a growing chain by its descriptors.
 //! - [`transport`]: [`LogTransport`](transport::LogTransport), where the pieces
 //!   of a handoff lie until they are adopted.
 //! - [`handoff`]: the two halves of a handoff as state machines without I/O,
 //!   and the drivers that run them.
+//! - [`rotation`], [`placement`]: how carried history comes to lie behind the
+//!   base file: decided purely, applied in one place.
+//! - [`record`]: what is remembered beside a chain.
 
 pub mod chain;
+pub mod escape;
 pub mod folder;
-pub mod handoff;
+// pub mod follow;
+// pub mod handoff;
+// pub mod placement;
+// pub mod record;
+pub mod rotation;
 pub mod transport;
+// mod versioned;
