@@ -1,0 +1,195 @@
+//! How carried history comes to lie behind a base file that is being written:
+//! pure functions from what is there to the next thing to do.
+//!
+//! virtlogd renames the same files at any moment, in another process. So there
+//! is no fixed list of renames: [`next_step`] looks at a listing and names one
+//! step towards the goal; whoever applies it looks again. Started anew after a
+//! crash at any step, or after any rollover, it comes to the same end.
+//!
+//! The goal, from new to old:
+//!
+//! ```text
+//! base | rotated here since the VM came | staged history | older leftovers
+//! ```
+//!
+//! Must not know: folders, clocks, transports.
+
+use std::num::NonZeroU32;
+
+use crate::folder::FileId;
+
+/// virtlogd cuts a full file at a newline if one lies in its last bytes, so a
+/// full file may be smaller than the limit by as much.
+/// Source: libvirt 9.0.0, `src/util/virrotatingfile.c`.
+const NEWLINE_SLACK: u64 = 80;
+
+/// What the rotation at the destination keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Size in bytes at which a base file is rolled over; `None`: never.
+    pub max_size: Option<u64>,
+    /// How many rotated files are kept; `None`: any number.
+    pub max_backups: Option<NonZeroU32>,
+}
+
+impl Retention {
+    /// Nothing is ever rolled over or dropped.
+    pub const UNLIMITED: Self = Self { max_size: None, max_backups: None };
+
+    /// From virtlogd's settings, where a size of 0 means never. With 0 backups
+    /// virtlogd keeps none, but carried history has to lie somewhere: one is used.
+    #[must_use]
+    pub fn virtlogd(max_size: u64, max_backups: u32) -> Self {
+        if max_size == 0 {
+            return Self::UNLIMITED;
+        }
+        Self {
+            max_size: Some(max_size),
+            max_backups: Some(NonZeroU32::new(max_backups).unwrap_or(NonZeroU32::MIN)),
+        }
+    }
+
+    /// The least size of a file that counts as a full one.
+    fn full(self) -> Option<u64> {
+        self.max_size.map(|max| max.saturating_sub(NEWLINE_SLACK).max(1))
+    }
+
+    /// Whether history staged into a part of `size` bytes goes on in a new part,
+    /// now that a new file of the source begins.
+    ///
+    /// Every part but the newest must be a full file: virtlogd drops by number,
+    /// not by size, so a small file in a numbered place would have older ones
+    /// dropped sooner than a rotation without a migration would drop them.
+    #[must_use]
+    pub fn cut_at_file(self, size: u64) -> bool {
+        self.full().is_none_or(|full| size >= full)
+    }
+
+    /// How many more bytes a part of `size` bytes takes before it is cut in the
+    /// middle of a source file. Without this a VM that moves often and prints
+    /// little would grow one part for ever.
+    #[must_use]
+    pub fn room(self, size: u64) -> u64 {
+        self.max_size.map_or(u64::MAX, |max| max.saturating_mul(2).saturating_sub(size))
+    }
+
+    /// Whether the newest part, of `size` bytes, is too small for a place of its
+    /// own and belongs at the end of the part before it.
+    #[must_use]
+    pub fn join_newest(self, size: u64) -> bool {
+        self.full().is_some_and(|full| size < full)
+    }
+
+    /// How many parts can still matter: older ones would be dropped at once.
+    #[must_use]
+    pub fn parts(self) -> usize {
+        // One more than is kept: the newest may yet be joined to the one before it.
+        self.max_backups.map_or(usize::MAX, |n| usize::try_from(n.get()).unwrap_or(usize::MAX).saturating_add(1))
+    }
+}
+
+/// What is to lie behind the base file.
+#[derive(Clone, Debug)]
+pub struct Goal<'a> {
+    /// The first number of a rotated file: 0 or 1.
+    pub first: u32,
+    /// How many numbers the rotation keeps; `None`: any.
+    pub max_backups: Option<NonZeroU32>,
+    /// The staged history, newest first.
+    pub staged: &'a [FileId],
+    /// Rotated files that are older than the staged history.
+    pub older: &'a [FileId],
+    /// Rotated files whose bytes the staged history holds too.
+    pub stale: &'a [FileId],
+}
+
+/// One step towards a [`Goal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A rollover seems to be under way: look again a moment later.
+    Wait,
+    /// Take the file with this number away: its bytes are held elsewhere.
+    Remove {
+        /// Its number.
+        number: u32,
+        /// Which file it must be.
+        id: FileId,
+    },
+    /// Move a file up to a free number.
+    Shift {
+        /// Its number.
+        from: u32,
+        /// The free number.
+        to: u32,
+        /// Which file it must be.
+        id: FileId,
+    },
+    /// Give a staged file its name.
+    Link {
+        /// Its place in [`Goal::staged`].
+        staged: usize,
+        /// The number, free now.
+        to: u32,
+    },
+    /// The goal is reached. The first `placed` of the staged files are in place;
+    /// the others would lie where the rotation keeps nothing.
+    Done {
+        /// How many of [`Goal::staged`] are in place.
+        placed: usize,
+    },
+}
+
+/// The next step from `rotated` (number and identity, in rising order of
+/// number) towards `goal`. `settled` says that the listing was looked at long
+/// enough: what looks like a rollover under way is then taken as it is.
+#[must_use]
+pub fn next_step(base_there: bool, rotated: &[(u32, FileId)], goal: &Goal<'_>, settled: bool) -> Step {
+    if let Some(&(number, id)) = rotated.iter().rev().find(|(_, id)| goal.stale.contains(id)) {
+        return Step::Remove { number, id };
+    }
+    let ours = |id: &FileId| goal.staged.contains(id);
+    let newer = rotated.iter().filter(|(_, id)| !ours(id) && !goal.older.contains(id));
+    let newer_count = newer.clone().count();
+    let next = newer.map(|(number, _)| number.saturating_add(1)).max().unwrap_or(goal.first);
+    let hole = usize::try_from(next.saturating_sub(goal.first)) != Ok(newer_count);
+    if !settled && (hole || !base_there) {
+        return Step::Wait;
+    }
+
+    let kept = goal.max_backups.map_or(usize::MAX, |max| {
+        let end = goal.first.saturating_add(max.get());
+        usize::try_from(end.saturating_sub(next)).unwrap_or(usize::MAX)
+    });
+    let placed = goal.staged.len().min(kept);
+    let number_of = |index: usize| u32::try_from(index).map_or(u32::MAX, |i| next.saturating_add(i));
+
+    // A staged file in another's place: a rollover hit between two of our steps.
+    for &(number, id) in rotated.iter().rev() {
+        let at = goal.staged.iter().position(|s| *s == id);
+        if at.is_some_and(|at| at >= placed || number_of(at) != number) {
+            return if settled { Step::Remove { number, id } } else { Step::Wait };
+        }
+    }
+    // Older leftovers make room, the highest first, so that its new number is free.
+    let mut free = number_of(placed);
+    let mut shift = None;
+    for &(from, id) in rotated.iter().filter(|(_, id)| goal.older.contains(id)) {
+        let to = from.max(free);
+        if to != from {
+            shift = Some(Step::Shift { from, to, id });
+        }
+        free = to.saturating_add(1);
+    }
+    if let Some(shift) = shift {
+        return shift;
+    }
+    for (index, id) in goal.staged.iter().enumerate().take(placed) {
+        if !rotated.iter().any(|(_, there)| there == id) {
+            return Step::Link { staged: index, to: number_of(index) };
+        }
+    }
+    Step::Done { placed }
+}
+
+#[cfg(test)]
+mod tests;
