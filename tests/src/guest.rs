@@ -1,0 +1,294 @@
+//! Guests: what they are made of, and how they look from a host.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Result, io_error};
+use crate::host::Host;
+use crate::ticks::Ticks;
+
+/// Where a guest's log lies, as every host sees it.
+pub(crate) fn log_path(guest: &str) -> PathBuf {
+    Path::new("/var/log/lab").join(guest).join("console.log")
+}
+
+/// How fast a guest prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// A line every so many microseconds. An emulated processor manages 1000.
+    Micros(u32),
+    /// A line after the other, without a pause: about half a megabyte a second.
+    Flat,
+}
+
+/// A guest to define: 96 MiB, one emulated processor, and an init that prints
+/// [`Ticks`] to its serial port.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    name: String,
+    uuid: Option<String>,
+    append: Option<bool>,
+    log: bool,
+    pace: Pace,
+    lines: Option<u64>,
+}
+
+impl Guest {
+    /// A guest that prints every millisecond, its log without `append`.
+    #[must_use]
+    pub fn new(name: &str) -> Guest {
+        Guest {
+            name: name.to_owned(),
+            uuid: None,
+            append: None,
+            log: true,
+            pace: Pace::Micros(1000),
+            lines: None,
+        }
+    }
+
+    /// Sets `append='on'` or `'off'` on its log; not set unless called.
+    #[must_use]
+    pub fn append(mut self, append: bool) -> Guest {
+        self.append = Some(append);
+        self
+    }
+
+    /// Sets how fast it prints.
+    #[must_use]
+    pub fn pace(mut self, pace: Pace) -> Guest {
+        self.pace = pace;
+        self
+    }
+
+    /// Lets it fall silent after so many lines; it runs on.
+    #[must_use]
+    pub fn lines(mut self, lines: u64) -> Guest {
+        self.lines = Some(lines);
+        self
+    }
+
+    /// Sets its UUID; libvirt chooses one unless called.
+    #[must_use]
+    pub fn uuid(mut self, uuid: &str) -> Guest {
+        self.uuid = Some(uuid.to_owned());
+        self
+    }
+
+    /// Gives it a serial port without a log.
+    #[must_use]
+    pub fn without_log(mut self) -> Guest {
+        self.log = false;
+        self
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder of its log as the hosts see it, if it has one.
+    pub(crate) fn log_folder(&self) -> Option<PathBuf> {
+        let folder = log_path(&self.name).parent().map(Path::to_owned);
+        folder.filter(|_| self.log)
+    }
+
+    /// Its definition for libvirt.
+    #[must_use]
+    pub fn xml(&self) -> String {
+        let name = &self.name;
+        let uuid = match &self.uuid {
+            Some(uuid) => format!("<uuid>{uuid}</uuid>"),
+            None => String::new(),
+        };
+        let log = match (self.log, self.append) {
+            (false, _) => String::new(),
+            (true, append) => {
+                let append = match append {
+                    None => "",
+                    Some(true) => " append='on'",
+                    Some(false) => " append='off'",
+                };
+                format!("<log file='{}'{append}/>", log_path(name).display())
+            }
+        };
+        let pace = match self.pace {
+            Pace::Micros(micros) => micros,
+            Pace::Flat => 0,
+        };
+        let lines = self.lines.unwrap_or(0);
+        // What is off on the kernel's command line makes an emulated boot a third shorter.
+        format!(
+            "<domain type='qemu'>\
+             <name>{name}</name>{uuid}\
+             <memory unit='MiB'>96</memory><vcpu>1</vcpu>\
+             <os><type arch='x86_64' machine='q35'>hvm</type>\
+             <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
+             <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
+             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines}</cmdline></os>\
+             <features><acpi/></features>\
+             <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\
+             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\
+             <controller type='usb' model='none'/>\
+             <serial type='pty'>{log}<target port='0'/></serial>\
+             <memballoon model='none'/></devices></domain>"
+        )
+    }
+}
+
+/// A guest as one host sees it. After a migration ask the other host for its own view.
+#[derive(Debug, Clone)]
+pub struct GuestOn {
+    host: Host,
+    name: String,
+}
+
+/// A boot takes seconds where the processor is emulated, and far more where others use it as well.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// Holds many lines, whatever the guest's pace.
+const TAIL: u64 = 64 * 1024;
+
+impl GuestOn {
+    pub(crate) fn new(host: &Host, name: &str) -> GuestOn {
+        GuestOn {
+            host: host.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The host whose view this is.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Failed`] with libvirt's words.
+    pub fn start(&self) -> Result<()> {
+        self.host
+            .run(["virsh", "--quiet", "start", &self.name])?
+            .checked()?;
+        Ok(())
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Failed`] with libvirt's words.
+    pub fn destroy(&self) -> Result<()> {
+        self.host
+            .run(["virsh", "--quiet", "destroy", &self.name])?
+            .checked()?;
+        Ok(())
+    }
+
+    /// Its state in virsh's words ("running", "shut off", …); none where this
+    /// host does not know it.
+    ///
+    /// # Errors
+    /// As [`Host::run`].
+    pub fn state(&self) -> Result<Option<String>> {
+        let output = self.host.run(["virsh", "domstate", &self.name])?;
+        Ok(output
+            .status
+            .success()
+            .then(|| output.out().trim().to_owned()))
+    }
+
+    /// Waits until a line with at least this counter is in its log here, up to two
+    /// minutes.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Timeout`], with what the host's daemons said last.
+    pub fn wait_for_tick(&self, counter: u64) -> Result<u64> {
+        let what = format!("line {counter} of {}", self.name);
+        self.host.until(&what, BOOT_LIMIT, || {
+            Ok(self.last_tick()?.filter(|last| *last >= counter))
+        })
+    }
+
+    /// Waits until its log here has this many lines more than now, or its first
+    /// ones if there are none: it prints here.
+    ///
+    /// # Errors
+    /// As [`GuestOn::wait_for_tick`].
+    pub fn wait_for_more_ticks(&self, more: u64) -> Result<u64> {
+        let now = self.last_tick()?.unwrap_or(0);
+        self.wait_for_tick(now + more)
+    }
+
+    /// The counter of the last whole line in its log here; none where there is no
+    /// line yet.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Io`].
+    pub fn last_tick(&self) -> Result<Option<u64>> {
+        let base = self.host.path(log_path(&self.name));
+        // Right after a rollover the base holds no whole line.
+        let older = base.with_file_name("console.log.0");
+        for path in [&base, &older] {
+            if let Some(last) = read_tail(path)?.as_deref().and_then(Ticks::last) {
+                return Ok(Some(last));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where its log lies, as the host sees it.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        log_path(&self.name)
+    }
+
+    /// Its log's files here: see [`Host::read_log_files`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn log_files(&self) -> Result<Vec<crate::LogFile>> {
+        self.host.read_log_files(&self.name)
+    }
+
+    /// Removes the folder of its log here, as Nova does at a migration's source.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Io`].
+    pub fn remove_log_folder(&self) -> Result<()> {
+        let path = log_path(&self.name);
+        self.host.remove_folder(path.parent().unwrap_or(&path))
+    }
+
+    /// Makes the folder of its log here, as an orchestrator does before a migration.
+    ///
+    /// # Errors
+    /// [`crate::LabError::Io`].
+    pub fn make_log_folder(&self) -> Result<()> {
+        let path = self.host.path(log_path(&self.name));
+        let folder = path.parent().unwrap_or(&path);
+        fs::create_dir_all(folder).map_err(io_error("create", folder))
+    }
+}
+
+fn read_tail(path: &Path) -> Result<Option<Vec<u8>>> {
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(io_error("open", path))?,
+    };
+    let mut bytes = Vec::new();
+    let read = file
+        .metadata()
+        .and_then(|meta| file.seek(SeekFrom::Start(meta.len().saturating_sub(TAIL))))
+        .and_then(|_| file.take(TAIL).read_to_end(&mut bytes));
+    read.map_err(io_error("read", path))?;
+    Ok(Some(bytes))
+}

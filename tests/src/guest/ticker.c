@@ -1,0 +1,97 @@
+/*
+ * The lab guest's whole user space: the init that prints numbered lines to the
+ * serial port for ever. No libc, so that nothing but a compiler is needed.
+ *
+ * The kernel hands unknown `key=value` words of its command line to init as
+ * environment: lc_pace is the pause after a line in microseconds (0: none),
+ * lc_lines the number of lines after which it falls silent (0: never).
+ *
+ * The line's text is repeated in ticks.rs; a test there compares the two.
+ */
+typedef unsigned long ulong;
+typedef long word;
+
+struct timespec { word sec, nsec; };
+
+static word sys(word nr, word a, word b, word c, word d)
+{
+	word out;
+	register word r10 __asm__("r10") = d;
+	__asm__ volatile("syscall"
+			 : "=a"(out)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return out;
+}
+
+enum { SYS_write = 1, SYS_open = 2, SYS_pause = 34, SYS_nanosleep = 35, SYS_syslog = 103 };
+
+static char line[] = "LC 0000000000 abcdefghijklmnopqrstuvwxyz0123456789 end\n";
+enum { FIRST_DIGIT = 3, DIGITS = 10 };
+
+static void put(int fd, const char *text, word length)
+{
+	while (length > 0) {
+		word n = sys(SYS_write, fd, (word)text, length, 0);
+		if (n <= 0)
+			continue;
+		text += n;
+		length -= n;
+	}
+}
+
+/* The number after `key=` in the environment, 0 where there is none. */
+static ulong number(char **env, const char *key)
+{
+	for (; *env; env++) {
+		const char *a = *env, *b = key;
+		while (*b && *a == *b)
+			a++, b++;
+		if (*b || *a++ != '=')
+			continue;
+		ulong n = 0;
+		while (*a >= '0' && *a <= '9')
+			n = n * 10 + (ulong)(*a++ - '0');
+		return n;
+	}
+	return 0;
+}
+
+static void next(void)
+{
+	for (int i = FIRST_DIGIT + DIGITS - 1; i >= FIRST_DIGIT; i--) {
+		if (line[i] != '9') {
+			line[i]++;
+			return;
+		}
+		line[i] = '0';
+	}
+}
+
+__attribute__((used)) static void run(word *stack)
+{
+	char **env = (char **)(stack + 1 + *stack + 1);
+	ulong pace = number(env, "lc_pace");
+	ulong lines = number(env, "lc_lines");
+	struct timespec pause = { (word)(pace / 1000000), (word)(pace % 1000000) * 1000 };
+	static const char hello[] = "logchain lab guest\n";
+	int fd = (int)sys(SYS_open, (word) "/dev/ttyS0", 1 /* O_WRONLY */, 0, 0);
+
+	/* From here on the kernel's own words would tear the lines. */
+	sys(SYS_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, 0, 1, 0);
+	put(fd, hello, sizeof hello - 1);
+	for (ulong n = 0; lines == 0 || n < lines; n++) {
+		next();
+		put(fd, line, sizeof line - 1);
+		if (pace)
+			sys(SYS_nanosleep, (word)&pause, 0, 0, 0);
+	}
+	for (;;)
+		sys(SYS_pause, 0, 0, 0, 0);
+}
+
+__asm__(".globl _start\n"
+	"_start:\n"
+	"	mov %rsp, %rdi\n"
+	"	and $-16, %rsp\n"
+	"	call run\n");

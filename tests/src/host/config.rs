@@ -1,0 +1,185 @@
+//! The files that make a host a host: written once, before it starts.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::boot::BootFiles;
+use crate::command::PATH;
+use crate::error::{LabError, Result, io_error};
+
+/// As the host sees it.
+pub(crate) const SSHD_CONFIG: &str = "/var/lib/lab/sshd/config";
+
+/// What differs between hosts.
+#[derive(Debug)]
+pub(crate) struct HostPlan<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) max_size: u64,
+    pub(crate) max_backups: u32,
+    pub(crate) boot: &'a BootFiles,
+    pub(crate) binary: Option<&'a Path>,
+}
+
+/// Fills the state folder `state` with everything but what the hosts know of
+/// each other.
+pub(crate) fn write(state: &Path, plan: &HostPlan<'_>) -> Result<()> {
+    for folder in [
+        "etc/libvirt/hooks",
+        "lab/bin",
+        "lab/boot",
+        "root/.ssh",
+        "tmp",
+        "var/cache/libvirt",
+        "var/lib/lab/sshd",
+        "var/lib/libvirt",
+        "var/lib/logchain",
+        "var/log/lab",
+        "var/log/libvirt",
+    ] {
+        let folder = state.join(folder);
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+    }
+    mode(&state.join("tmp"), 0o1777)?;
+    mode(&state.join("root"), 0o700)?;
+    mode(&state.join("root/.ssh"), 0o700)?;
+
+    let text = |path: &str, text: String| {
+        let path = state.join(path);
+        fs::write(&path, text).map_err(io_error("write", &path))
+    };
+    let HostPlan { name, address, .. } = plan;
+    text("address", address.to_string())?;
+    // sshd refuses an account whose password field says locked, which root's
+    // often does.
+    text(
+        "etc/shadow",
+        "root:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n".to_owned(),
+    )?;
+    mode(&state.join("etc/shadow"), 0o600)?;
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_err(io_error("read", "/proc/sys/kernel/random/uuid"))?;
+    text(
+        "etc/libvirt/libvirtd.conf",
+        format!(
+            "# libvirt refuses a migration between hosts of one uuid\n\
+             host_uuid = \"{}\"\n\
+             listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nauth_unix_rw = \"none\"\n\
+             listen_addr = \"0.0.0.0\"\n\
+             log_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n",
+            uuid.trim()
+        ),
+    )?;
+    text(
+        "etc/libvirt/virtlogd.conf",
+        format!(
+            "max_size = {}\nmax_backups = {}\n\
+             log_outputs = \"3:file:/var/log/libvirt/virtlogd.log\"\n",
+            plan.max_size, plan.max_backups
+        ),
+    )?;
+    text(
+        "etc/libvirt/qemu.conf",
+        format!(
+            "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
+             security_driver = \"none\"\nseccomp_sandbox = 0\n\
+             cgroup_controllers = []\nnamespaces = []\n\
+             stdio_handler = \"logd\"\n\
+             migration_address = \"0.0.0.0\"\nmigration_host = \"{name}\"\n"
+        ),
+    )?;
+    text(
+        "etc/libvirt/hooks/qemu",
+        "#!/bin/sh\n\
+         # A guest that comes in begins with its XML on standard input.\n\
+         [ \"$2\" = migrate ] || exit 0\n\
+         if [ -e /etc/libvirt/hooks/refuse ]; then\n\
+         \techo 'this host takes no guests' >&2\n\
+         \texit 1\n\
+         fi\n\
+         cat >/dev/null\n"
+            .to_owned(),
+    )?;
+    mode(&state.join("etc/libvirt/hooks/qemu"), 0o755)?;
+    text(
+        "var/lib/lab/sshd/config",
+        format!(
+            "Port 22\nAddressFamily inet\nHostKey /var/lib/lab/sshd/host_key\n\
+             PidFile /run/sshd.pid\nLogLevel VERBOSE\n\
+             PermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\n\
+             MaxStartups 100\nMaxSessions 100\nPrintMotd no\n\
+             SetEnv PATH={PATH}\nSubsystem sftp internal-sftp\n"
+        ),
+    )?;
+    text(
+        "root/.ssh/config",
+        "Host *\n\tStrictHostKeyChecking yes\n\tBatchMode yes\n\tUpdateHostKeys no\n".to_owned(),
+    )?;
+    keygen(&state.join("var/lib/lab/sshd/host_key"), name)?;
+    keygen(&state.join("root/.ssh/id_ed25519"), name)?;
+
+    link(&plan.boot.kernel, &state.join("lab/boot/vmlinuz"))?;
+    link(&plan.boot.initramfs, &state.join("lab/boot/initramfs"))?;
+    if let Some(binary) = plan.binary {
+        link(binary, &state.join("lab/bin/logchain"))?;
+    }
+    Ok(())
+}
+
+/// Tells each host all names, addresses and keys. `hosts`: state folder, name, address.
+pub(crate) fn introduce(hosts: &[(std::path::PathBuf, String, String)]) -> Result<()> {
+    let mut names = "127.0.0.1 localhost\n".to_owned();
+    let (mut known, mut allowed) = (String::new(), String::new());
+    for (state, name, address) in hosts {
+        names += &format!("{address} {name}\n");
+        let host_key = read(&state.join("var/lib/lab/sshd/host_key.pub"))?;
+        known += &format!("{name},{address} {host_key}");
+        allowed += &read(&state.join("root/.ssh/id_ed25519.pub"))?;
+    }
+    for (state, ..) in hosts {
+        for (file, text) in [
+            ("etc/hosts", &names),
+            ("root/.ssh/known_hosts", &known),
+            ("root/.ssh/authorized_keys", &allowed),
+        ] {
+            let path = state.join(file);
+            fs::write(&path, text).map_err(io_error("write", &path))?;
+            mode(&path, if file == "etc/hosts" { 0o644 } else { 0o600 })?;
+        }
+    }
+    Ok(())
+}
+
+fn keygen(path: &Path, comment: &str) -> Result<()> {
+    let output = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error("run", "ssh-keygen"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LabError::Failed {
+        host: "this machine".to_owned(),
+        command: format!("ssh-keygen -f {}", path.display()),
+        status: output.status,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(io_error("read", path))
+}
+
+fn mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(io_error("set the mode of", path))
+}
+
+fn link(to: &Path, path: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(to, path).map_err(io_error("link", path))
+}

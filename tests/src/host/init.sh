@@ -1,0 +1,29 @@
+# Process 1 of a host: makes its folders its own, then only collects the
+# processes that lose their parents (a QEMU that nobody collects never ends for
+# libvirt). Argument: its state folder.
+set -eu
+state=$1
+
+# Before this host gets its own /proc: the owner's number for this process.
+read -r pid rest </proc/self/stat
+
+mount -t proc proc /proc
+mount -t tmpfs -o mode=755 lab /run
+mkdir -p /run/lab/bin /run/lab/boot /run/sshd /run/lock
+# First what lies anywhere on this machine, then what hides parts of it.
+for file in bin/logchain boot/vmlinuz boot/initramfs; do
+	[ -e "$state/lab/$file" ] || continue
+	: >"/run/lab/$file"
+	mount --bind "$(readlink -f "$state/lab/$file")" "/run/lab/$file"
+done
+for own in etc/hosts etc/shadow etc/libvirt var/lib var/log var/cache tmp root; do
+	mount --bind "$state/$own" "/$own"
+done
+
+echo "$pid" >"$state/pid.new"
+mv "$state/pid.new" "$state/pid"
+
+while :; do
+	sleep 1000 &
+	wait $! || :
+done
