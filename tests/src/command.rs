@@ -275,16 +275,25 @@ impl Running {
     ///
     /// # Errors
     /// As [`Running::wait`].
-    pub fn kill(self) -> Result<Output> {
+    pub fn kill(mut self) -> Result<Output> {
         self.end();
         self.wait(Duration::from_secs(10))
     }
 
-    fn end(&self) {
-        // Only what runs inside: nsenter ends with it. What has ended already is
-        // what was wanted.
-        if let Some(pid) = self.inner_pid() {
-            let _ = kill_process(pid, Signal::KILL);
+    /// Kills what runs inside, and waits until nsenter has followed it.
+    fn end(&mut self) {
+        let started = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if let Some(pid) = self.inner_pid() {
+                // What has ended already is what was wanted.
+                let _ = kill_process(pid, Signal::KILL);
+            } else if started.elapsed() > Duration::from_secs(5) {
+                // It hangs between being nsenter and being the command.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            pause(Duration::from_millis(2));
         }
     }
 
@@ -300,17 +309,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let started = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            self.end();
-            if started.elapsed() > Duration::from_secs(5) {
-                // It hangs between being nsenter and being the command.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            pause(Duration::from_millis(2));
-        }
+        self.end();
     }
 }
 

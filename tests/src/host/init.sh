@@ -8,6 +8,8 @@ state=$1
 read -r pid rest </proc/self/stat
 
 mount -t proc proc /proc
+# Its own network devices only, or libvirtd complains of those it cannot reach.
+mount -t sysfs sysfs /sys || :
 mount -t tmpfs -o mode=755 lab /run
 mkdir -p /run/lab/bin /run/lab/boot /run/sshd /run/lock
 # First what lies anywhere on this machine, then what hides parts of it.
