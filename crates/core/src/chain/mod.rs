@@ -1,1 +1,157 @@
-//! Placeholder.
+//! A console log and its rotated files, read as one stream, oldest byte first.
+//!
+//! A [`LogChain`] is a name in a folder; a [`Snapshot`] holds all its files open
+//! as they were at one moment, however often they are renamed meanwhile. All of
+//! it blocks on files: async code calls it on a thread for that.
+//!
+//! Must not know: handoffs, who writes the log.
+//!
+//! ```
+//! use std::io::Read;
+//! use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("console.log");
+//! std::fs::write(path.with_file_name("console.log.1"), "one\n")?;
+//! std::fs::write(path.with_file_name("console.log.0"), "two\nth")?;
+//! std::fs::write(&path, "ree\nfour\n")?;
+//!
+//! let chain = LogChain::open(&path, NumberingChoice::Auto)?;
+//! assert_eq!(chain.numbering(), Numbering::FromZero);
+//!
+//! let snapshot = chain.snapshot()?;
+//! let mut all = String::new();
+//! snapshot.read_all()?.read_to_string(&mut all)?;
+//! assert_eq!(all, "one\ntwo\nthree\nfour\n");
+//!
+//! let mut end = String::new();
+//! snapshot.tail_lines(2)?.read_to_string(&mut end)?;
+//! assert_eq!(end, "three\nfour\n");
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod file;
+mod inflate;
+mod listing;
+mod merge;
+mod numbering;
+mod reader;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+pub use error::{Error, Result};
+pub use file::{ChainFile, decompressed};
+pub use inflate::INFLATED_MAX;
+pub use listing::{Gap, Listing, Rotated};
+pub use numbering::{
+    Compression, MAX_NUMBER, Numbering, NumberingChoice, RotatedName, UnknownNumbering,
+    rotated_name,
+};
+pub use reader::Reader;
+pub use snapshot::Snapshot;
+
+use crate::folder::Folder;
+
+/// How often we look for a `.0` that a rollover may have moved on just now.
+const LOOKS: usize = 10;
+
+/// A base file and its rotated files, by name.
+///
+/// The numbering says where the numbers begin, so where one is missing and
+/// where carried history goes. A file that is there is read in any case.
+#[derive(Debug)]
+pub struct LogChain {
+    folder: Folder,
+    base: OsString,
+    numbering: Numbering,
+}
+
+impl LogChain {
+    /// The chain whose base file is, or will be, at `path`. The folder must be
+    /// there; whether any file is shows only at [`LogChain::snapshot`].
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn open(path: &Path, choice: NumberingChoice) -> Result<Self> {
+        let (folder, base) = Folder::of_file(path)?;
+        Self::beneath(folder, base, choice)
+    }
+
+    /// The chain whose base file is `base` in a folder that is open already.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn beneath(folder: Folder, base: OsString, choice: NumberingChoice) -> Result<Self> {
+        let numbering = resolve(&folder, &base, choice)?;
+        Ok(Self {
+            folder,
+            base,
+            numbering,
+        })
+    }
+
+    /// The folder that the chain lies in.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The name of the base file.
+    #[must_use]
+    pub fn base_name(&self) -> &OsStr {
+        &self.base
+    }
+
+    /// The path of the base file, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.base)
+    }
+
+    /// Where the numbers begin.
+    #[must_use]
+    pub fn numbering(&self) -> Numbering {
+        self.numbering
+    }
+
+    /// What one look at the folder finds; a rollover may be half done.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn listing(&self) -> Result<Listing> {
+        Listing::read(&self.folder, &self.base)
+    }
+
+    /// Opens all files of the chain as they are at one moment. Waits some
+    /// milliseconds where a rollover is half done.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where no file is there, [`Error::Folder`] where one of
+    /// them is not a regular file or may not be opened, [`Error::Unsettled`],
+    /// [`Error::SameFile`], [`Error::TooManyFiles`].
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(&self.folder, &self.base, self.numbering)
+    }
+}
+
+fn resolve(folder: &Folder, base: &OsStr, choice: NumberingChoice) -> Result<Numbering> {
+    let mut looks = LOOKS;
+    loop {
+        let listing = Listing::read(folder, base)?;
+        let numbering = choice.resolve(listing.rotated().iter().map(|r| r.number));
+        looks = looks.saturating_sub(1);
+        // In a rollover a chain from zero has no `.0` for a moment.
+        let sure = choice != NumberingChoice::Auto || numbering == Numbering::FromZero;
+        if sure || looks == 0 {
+            return Ok(numbering);
+        }
+        snapshot::pause();
+    }
+}

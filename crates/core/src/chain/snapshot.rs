@@ -1,0 +1,285 @@
+//! All files of a chain, opened so that they belong to one moment, though other
+//! processes rename them at any moment.
+//!
+//! A rollover renames `.1` to `.2`, `.0` to `.1`, the base to `.0`, and creates
+//! a new base. Files go one way only, from name to name. So if two looks at the
+//! folder, one before all files were opened and one after, find the same files
+//! under the same names, each of them had its name throughout. A name that is
+//! missing proves less: it may have been missing for another reason each time,
+//! in two rollovers. In a third look a file that was overlooked would show
+//! under its next name.
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::file::ChainFile;
+use super::merge::{self, LineSearch, Plan, Start};
+use super::{Compression, Error, Gap, Listing, Numbering, Reader, Result};
+use crate::folder::{self, FileId, Folder};
+
+/// How often the files are looked at anew before we give up. A rollover takes
+/// microseconds, unless the one who does it is stopped in the middle.
+const TRIES: usize = 50;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How many files are held open at most.
+const FILES_MAX: usize = 4096;
+
+/// All files of a chain, held open, with their sizes at that moment.
+///
+/// Bytes written later are not read; a rename, a rollover, an unlink takes
+/// nothing away.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Oldest first.
+    files: Vec<ChainFile>,
+    gaps: Vec<Gap>,
+}
+
+impl Snapshot {
+    pub(super) fn take(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Self> {
+        let mut tries = TRIES;
+        loop {
+            let odd = match look(folder, base, numbering)? {
+                Look::Whole(snapshot) => return Ok(snapshot),
+                Look::Odd(odd) => odd,
+            };
+            tries = tries.saturating_sub(1);
+            if tries == 0 {
+                return odd.accept(folder, base);
+            }
+            pause();
+        }
+    }
+
+    /// The files, oldest first; the last one is the base file, if it is there.
+    #[must_use]
+    pub fn files(&self) -> &[ChainFile] {
+        &self.files
+    }
+
+    /// As [`Snapshot::files`], to keep them.
+    #[must_use]
+    pub fn into_files(self) -> Vec<ChainFile> {
+        self.files
+    }
+
+    /// Numbers that are missing, newest first. The files before and after them
+    /// are read as if nothing were missing.
+    #[must_use]
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Whether rotated files are there but, even after a while, no base file.
+    #[must_use]
+    pub fn base_is_missing(&self) -> bool {
+        self.files.last().is_none_or(|file| file.number().is_some())
+    }
+
+    /// The length of the stream in bytes. Compressed files are decompressed
+    /// once to find it out.
+    ///
+    /// # Errors
+    /// Those of reading: [`Error::Damaged`], [`Error::Shrunk`] and the like.
+    pub fn len(&self) -> Result<u64> {
+        let mut length = 0_u64;
+        for file in &self.files {
+            length = length.saturating_add(match file.known_length() {
+                Some(length) => length,
+                None => file.count()?.length,
+            });
+        }
+        Ok(length)
+    }
+
+    /// Whether the stream has no byte.
+    ///
+    /// # Errors
+    /// As [`Snapshot::len`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The whole stream, oldest byte first.
+    ///
+    /// # Errors
+    /// None today: what goes wrong does so while reading.
+    pub fn read_all(&self) -> Result<Reader<'_>> {
+        Ok(self.read(Start { file: 0, skip: 0 }))
+    }
+
+    /// The last `budget` bytes of the stream, or all of it where it has fewer.
+    ///
+    /// Plain files are read from the right place on. A compressed file is
+    /// touched only if the budget reaches into it; it is then decompressed
+    /// twice, since its length must be known and it may be larger than memory.
+    ///
+    /// # Errors
+    /// As [`Snapshot::len`].
+    pub fn tail(&self, budget: u64) -> Result<Reader<'_>> {
+        self.planned(|lengths| merge::tail(lengths, budget))
+    }
+
+    /// The stream without its first `offset` bytes; nothing where it has fewer.
+    ///
+    /// # Errors
+    /// As [`Snapshot::len`].
+    pub fn read_from(&self, offset: u64) -> Result<Reader<'_>> {
+        self.planned(|lengths| merge::from_offset(lengths, offset))
+    }
+
+    /// The last `lines` lines, or all of the stream where it has fewer. A last
+    /// line without a newline counts.
+    ///
+    /// Plain files are searched backwards, so what is given is read twice.
+    ///
+    /// # Errors
+    /// As [`Snapshot::len`].
+    pub fn tail_lines(&self, lines: u64) -> Result<Reader<'_>> {
+        let Some(lines) = NonZeroU64::new(lines) else {
+            return Ok(self.read(Start {
+                file: self.files.len(),
+                skip: 0,
+            }));
+        };
+        let mut search = LineSearch::new(lines);
+        for (index, file) in self.files.iter().enumerate().rev() {
+            if let Some(skip) = file.find_lines(&mut search)? {
+                return Ok(self.read(Start { file: index, skip }));
+            }
+        }
+        self.read_all()
+    }
+
+    fn planned(&self, plan: impl Fn(&[Option<u64>]) -> Plan) -> Result<Reader<'_>> {
+        loop {
+            let lengths: Vec<_> = self.files.iter().map(ChainFile::known_length).collect();
+            match plan(&lengths) {
+                Plan::From(start) => return Ok(self.read(start)),
+                Plan::Measure(index) => match self.files.get(index) {
+                    Some(file) => drop(file.count()?),
+                    None => return self.read_all(),
+                },
+            }
+        }
+    }
+
+    fn read(&self, start: Start) -> Reader<'_> {
+        Reader::new(&self.files, start)
+    }
+}
+
+/// What came of one try.
+enum Look {
+    Whole(Snapshot),
+    Odd(Odd),
+}
+
+/// A sign of a rollover under way, or of a chain that is odd for good.
+enum Odd {
+    /// Names moved while the files were opened.
+    Changed,
+    /// Nothing is there.
+    Nothing,
+    /// Two names of one file.
+    SameFile(OsString, OsString),
+    /// Rotated files without a base file.
+    NoBase(Snapshot),
+}
+
+impl Odd {
+    /// It stayed like this.
+    fn accept(self, folder: &Folder, base: &OsStr) -> Result<Snapshot> {
+        let path = |name: &OsStr| folder.path().join(name);
+        match self {
+            Self::NoBase(snapshot) => Ok(snapshot),
+            Self::Changed => Err(Error::Unsettled { path: path(base) }),
+            Self::Nothing => Err(Error::NotFound { path: path(base) }),
+            Self::SameFile(newer, older) => Err(Error::SameFile {
+                path: path(&newer),
+                other: path(&older),
+            }),
+        }
+    }
+}
+
+fn look(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Look> {
+    let listing = Listing::read(folder, base)?;
+    if listing.is_empty() {
+        return Ok(Look::Odd(Odd::Nothing));
+    }
+    let name = |name: Option<&OsStr>| name.unwrap_or(base).to_owned();
+    if let Some((newer, older)) = listing.same_file_twice() {
+        return Ok(Look::Odd(Odd::SameFile(name(newer), name(older))));
+    }
+    let count = listing.rotated().len();
+    if count >= FILES_MAX {
+        let path = folder.path().join(base);
+        return Err(Error::TooManyFiles {
+            path,
+            count,
+            most: FILES_MAX.saturating_sub(1),
+        });
+    }
+    let Some(files) = open_all(folder, base, &listing)? else {
+        return Ok(Look::Odd(Odd::Changed));
+    };
+    let gaps = listing.gaps(numbering);
+    let missing = listing.base().is_none() || !gaps.is_empty();
+    let looks = if missing { 2 } else { 1 };
+    for _ in 0..looks {
+        if !Listing::read(folder, base)?.same_files(&listing) {
+            return Ok(Look::Odd(Odd::Changed));
+        }
+    }
+    let snapshot = Snapshot { files, gaps };
+    Ok(match listing.base() {
+        Some(_) => Look::Whole(snapshot),
+        None => Look::Odd(Odd::NoBase(snapshot)),
+    })
+}
+
+/// Oldest first; `None` where a name leads elsewhere by now.
+fn open_all(folder: &Folder, base: &OsStr, listing: &Listing) -> Result<Option<Vec<ChainFile>>> {
+    type Entry<'a> = (&'a OsStr, FileId, Option<u32>, Option<Compression>);
+    let newest = listing
+        .base()
+        .map(|s| -> Entry<'_> { (base, s.id, None, None) });
+    let rotated = listing.rotated().iter();
+    let rotated =
+        rotated.map(|r| -> Entry<'_> { (&r.name, r.stat.id, Some(r.number), r.compression) });
+    let mut files = Vec::new();
+    // Newest first, so that sizes are taken in this order: carried history still
+    // being appended to an older file is complete before the base gets its first
+    // byte, and must not look shorter than it was at that moment.
+    for (name, id, number, compression) in newest.into_iter().chain(rotated) {
+        match folder.open_file(name) {
+            Ok((file, stat)) if stat.id == id => {
+                let open = (file, stat);
+                files.push(ChainFile::new(
+                    open,
+                    folder.path(),
+                    name,
+                    number,
+                    compression,
+                ));
+            }
+            Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    files.reverse();
+    Ok(Some(files))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module blocks on files anyway; async callers run it on a thread for that"
+)]
+pub(super) fn pause() {
+    std::thread::sleep(PAUSE);
+}
