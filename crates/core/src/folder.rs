@@ -46,7 +46,7 @@ pub struct Stat {
     pub mode: u32,
     /// Owner and group.
     pub owner: (u32, u32),
-    /// Whether it is a regular file. Nothing else is ever opened.
+    /// Whether it is a regular file. Nothing else is ever opened for reading.
     pub regular: bool,
 }
 
@@ -73,6 +73,12 @@ pub enum Error {
         path: PathBuf,
         /// What it is, with its article.
         what: &'static str,
+    },
+    /// A link or a file where a folder belongs.
+    #[error("{} is not a folder", .path.display())]
+    NotFolder {
+        /// The path.
+        path: PathBuf,
     },
     /// A name that leads out of the folder, or none at all.
     #[error("{name:?} is not the name of a file in {}", .folder.display())]
@@ -424,6 +430,7 @@ fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> Error {
     match errno {
         Errno::NOENT => Error::NotFound { path },
         Errno::EXIST => Error::AlreadyExists { path },
+        Errno::NOTDIR => Error::NotFolder { path },
         errno => Error::Io {
             action,
             path,

@@ -18,10 +18,10 @@
 pub mod chain;
 pub mod escape;
 pub mod folder;
-// pub mod follow;
-// pub mod handoff;
-// pub mod placement;
-// pub mod record;
+pub mod follow;
+pub mod handoff;
+pub mod placement;
+pub mod record;
 pub mod rotation;
 pub mod transport;
-// mod versioned;
+mod versioned;

@@ -1,1 +1,153 @@
-//! Placeholder.
+//! Where the pieces of a handoff lie between its two halves.
+//!
+//! A transport has four verbs on objects that never change: [`LogTransport`].
+//! Nothing is ever overwritten, so creating an object *is* the commit. What is
+//! convenient beyond the four is in [`LogTransportExt`], for every transport.
+//!
+//! Must not know: networks, or what the objects hold.
+
+mod directory;
+mod error;
+mod key;
+mod memory;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{Debug, Display};
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, StreamExt};
+
+pub use directory::DirectoryTransport;
+pub use error::{Advice, Error, Result};
+pub use key::{ConsoleName, HandoffId, InvalidKey, Key, ObjectName, Prefix};
+pub use memory::MemoryTransport;
+
+/// Bytes that an object has at the most.
+pub const MAX_OBJECT: usize = 8 << 20;
+
+/// Entries that one listing has at the most.
+pub const LIST_PAGE: usize = 1000;
+
+/// Entries that [`LogTransportExt::list_all`] gives at the most: what is more is
+/// no handoff of ours.
+const LIST_ALL: usize = 1_000_000;
+
+/// An object's bytes as they come.
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// An object in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Where offered pieces lie until they are adopted. `Display` names it for people.
+#[async_trait]
+pub trait LogTransport: Display + Debug + Send + Sync + 'static {
+    /// Creates an object, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] where it exists; it is left as it is.
+    async fn put(&self, key: &Key, data: Bytes) -> Result<()>;
+
+    /// Reads an object, all of it or a range.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::BadRange`] where the range leads beyond its end.
+    async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream>;
+
+    /// The first objects with this prefix after `after`, in the order of their
+    /// names, at most [`LIST_PAGE`].
+    ///
+    /// # Errors
+    /// What the transport gives. No objects is no error.
+    async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>>;
+
+    /// Deletes an object. It is no error if it is gone.
+    ///
+    /// # Errors
+    /// What the transport gives.
+    async fn delete(&self, key: &Key) -> Result<()>;
+}
+
+/// What is convenient, for every transport.
+#[async_trait]
+pub trait LogTransportExt: LogTransport {
+    /// All of an object of at most `max` bytes.
+    ///
+    /// # Errors
+    /// As [`LogTransport::get`]; [`Error::Corrupt`] where it is larger.
+    async fn get_bytes(&self, key: &Key, max: u64) -> Result<Bytes> {
+        let mut parts = self.get(key, None).await?;
+        let mut all = BytesMut::new();
+        while let Some(part) = parts.next().await {
+            let part = part?;
+            if all.len().saturating_add(part.len()) as u64 > max {
+                let reason = format!("{key} is larger than {max} bytes");
+                return Err(Error::Corrupt { transport: self.to_string(), reason });
+            }
+            all.extend_from_slice(&part);
+        }
+        Ok(all.freeze())
+    }
+
+    /// As [`LogTransportExt::get_bytes`]; `None` where there is no such object.
+    ///
+    /// # Errors
+    /// As [`LogTransportExt::get_bytes`].
+    async fn get_opt(&self, key: &Key, max: u64) -> Result<Option<Bytes>> {
+        match self.get_bytes(key, max).await {
+            Ok(data) => Ok(Some(data)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Creates an object, or finds that it is there with the same bytes: a put
+    /// whose answer was lost is not taken for somebody else's.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] where it has other bytes.
+    async fn put_same(&self, key: &Key, data: Bytes) -> Result<()> {
+        match self.put(key, data.clone()).await {
+            Err(taken @ Error::AlreadyExists { .. }) => {
+                match self.get_opt(key, MAX_OBJECT as u64).await? {
+                    Some(there) if there == data => Ok(()),
+                    _ => Err(taken),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// All objects with this prefix, page by page.
+    ///
+    /// # Errors
+    /// As [`LogTransport::list`]; [`Error::Corrupt`] where there are too many to be ours.
+    async fn list_all(&self, prefix: &Prefix) -> Result<Vec<Entry>> {
+        let mut all: Vec<Entry> = Vec::new();
+        loop {
+            let page = self.list(prefix, all.last().map(|e| &e.key)).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+            if all.len() > LIST_ALL {
+                let reason = format!("more than {LIST_ALL} objects under {prefix}");
+                return Err(Error::Corrupt { transport: self.to_string(), reason });
+            }
+        }
+    }
+}
+
+impl<T: LogTransport + ?Sized> LogTransportExt for T {}

@@ -1,0 +1,325 @@
+//! Holds a growing chain by its descriptors: a rename, a rollover, an unlink,
+//! even the removal of the whole folder takes nothing away from who holds them.
+//!
+//! The bytes of the held files, oldest first, are one stream; its offset 0 is
+//! the first byte of the oldest file at [`Follower::begin`]. Rotated files that
+//! are compressed are read as what they hold.
+//!
+//! Must not know: migrations, transports.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use crate::chain::{self, ChainFile, Listing, LogChain, decompressed};
+use crate::folder::{self, FileId, Folder, stat_open};
+
+/// Files held at most. A reader that falls behind by more loses the oldest, as
+/// it would lose them to the rotation itself.
+const HELD: usize = 64;
+
+/// Whether somebody has a file open for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// Nobody.
+    None,
+    /// Somebody.
+    Some,
+    /// This file system does not tell.
+    Unknown,
+}
+
+/// Tells whether a file has a writer. How that is seen depends on the system,
+/// so it is given from outside.
+pub trait Writers: Send + Sync {
+    /// Whether somebody, in any process, has `file` open for writing now.
+    fn writer(&self, file: &File) -> Writer;
+}
+
+/// Why a chain could not be followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The chain could not be opened.
+    #[error(transparent)]
+    Chain(#[from] chain::Error),
+    /// The folder's answer.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Reading failed.
+    #[error("cannot read {name:?}: {source}")]
+    Read {
+        /// The file's name when it was opened.
+        name: OsString,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Result of this module.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Some bytes of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where in the stream they begin.
+    pub offset: u64,
+    /// Whether they begin a new file.
+    pub starts_file: bool,
+    /// The bytes, never none.
+    pub bytes: Vec<u8>,
+}
+
+/// What was missed, and where in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// The stream's offset at which bytes are missing.
+    pub offset: u64,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// A chain held by descriptors while it grows.
+pub struct Follower {
+    folder: Folder,
+    base: OsString,
+    /// Oldest first; the last one is the base file, or was when last looked.
+    held: VecDeque<Held>,
+    /// Every file ever held and how many bytes it gave: what a receipt covers.
+    seen: Vec<(FileId, u64)>,
+    offset: u64,
+    missed: Vec<Missed>,
+}
+
+struct Held {
+    name: OsString,
+    id: FileId,
+    source: Source,
+    /// Size on disk when opened.
+    size: u64,
+    given: u64,
+}
+
+enum Source {
+    Plain(File),
+    Compressed(Box<dyn Read + Send>),
+}
+
+impl Follower {
+    /// Opens every file of the chain. From now on nothing that happens to the
+    /// names takes bytes away.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub fn begin(chain: &LogChain) -> Result<Self> {
+        let snapshot = chain.snapshot()?;
+        let mut held = VecDeque::new();
+        for file in snapshot.into_files() {
+            held.push_back(Held::new(file)?);
+        }
+        Ok(Self {
+            folder: chain.folder().try_clone()?,
+            base: chain.base_name().to_owned(),
+            held,
+            seen: Vec::new(),
+            offset: 0,
+            missed: Vec::new(),
+        })
+    }
+
+    /// The offset after the last byte given.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What was missed so far.
+    #[must_use]
+    pub fn missed(&self) -> &[Missed] {
+        &self.missed
+    }
+
+    /// The files that gave their bytes, and their sizes as they lie on disk.
+    #[must_use]
+    pub fn files(&self) -> Vec<(FileId, u64)> {
+        let held = self.held.iter().map(|h| (h.id, h.size()));
+        self.seen.iter().copied().chain(held).collect()
+    }
+
+    /// Looks for a rollover and opens the files that came.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn refresh(&mut self, writers: &dyn Writers) -> Result<()> {
+        // A rollover between two looks shows as an odd listing: look again then.
+        for _ in 0..3 {
+            if self.refresh_once(writers)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// `false`: names changed while we looked.
+    fn refresh_once(&mut self, writers: &dyn Writers) -> Result<bool> {
+        let newest = self.held.back();
+        let base = self.folder.stat(&self.base)?;
+        let Some(base) = base.filter(|s| s.regular) else { return Ok(true) };
+        if newest.is_some_and(|n| n.id == base.id) {
+            return Ok(true);
+        }
+        let listing = Listing::read(&self.folder, &self.base)?;
+        let rotated = listing.rotated();
+        let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
+        let newer = match (ours, newest) {
+            (Some(at), _) => rotated.get(..at).unwrap_or_default(),
+            (None, Some(Held { source: Source::Plain(file), .. }))
+                if writers.writer(file) != Writer::None =>
+            {
+                // Still written, though it has no name here any more: the log was
+                // wiped for another writer, and what has its name is not ours.
+                return Ok(true);
+            }
+            (None, Some(_)) => {
+                let why = "rollovers came faster than they could be followed";
+                self.missed.push(Missed { offset: self.offset, why });
+                rotated
+            }
+            (None, None) => rotated,
+        };
+        let mut opened = Vec::new();
+        for (name, id) in newer
+            .iter()
+            .rev()
+            .map(|r| (r.name.as_os_str(), r.stat.id))
+            .chain([(self.base.as_os_str(), base.id)])
+        {
+            match self.folder.open_file(name) {
+                Ok((file, stat)) if stat.id == id => {
+                    let source = Source::Plain(file);
+                    opened.push(Held { name: name.to_owned(), id, source, size: 0, given: 0 });
+                },
+                Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.held.extend(opened);
+        while self.held.len() > HELD {
+            let why = "more files were rolled over than are held";
+            self.held.pop_front();
+            self.missed.push(Missed { offset: self.offset, why });
+        }
+        Ok(true)
+    }
+
+    /// The next bytes, at most `most`; `None` where there are none yet. Of the
+    /// file that still grows only whole pieces are given, unless `flush`.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn next(&mut self, most: usize, flush: bool) -> Result<Option<Piece>> {
+        loop {
+            let growing = self.held.len() <= 1;
+            let Some(file) = self.held.front_mut() else { return Ok(None) };
+            let starts_file = file.given == 0;
+            let bytes = file.read(most, growing && !flush)?;
+            if !bytes.is_empty() {
+                file.given = file.given.saturating_add(bytes.len() as u64);
+                let offset = self.offset;
+                self.offset = offset.saturating_add(bytes.len() as u64);
+                return Ok(Some(Piece { offset, starts_file, bytes }));
+            }
+            if growing {
+                return Ok(None);
+            }
+            if let Some(done) = self.held.pop_front() {
+                self.seen.push((done.id, done.size()));
+            }
+        }
+    }
+
+    /// Whether nothing can come any more: all bytes were given, nobody has the
+    /// newest file open for writing, and it is still the base, or its name is
+    /// gone. A rolled-over file without a writer says nothing.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
+        let Some(Held { id, given, source: Source::Plain(file), .. }) = self.held.back() else {
+            return Ok(Writer::None);
+        };
+        let writer = writers.writer(file);
+        if writer == Writer::Some {
+            return Ok(Writer::Some);
+        }
+        let read = |source| Error::Read { name: self.base.clone(), source };
+        let grown = self.held.len() > 1 || stat_open(file).map_err(read)?.size > *given;
+        let base = self.folder.stat(&self.base)?;
+        if grown || base.is_some_and(|b| b.id != *id && self.is_named(*id).unwrap_or(true)) {
+            return Ok(Writer::Some);
+        }
+        Ok(writer)
+    }
+
+    fn is_named(&self, id: FileId) -> Result<bool> {
+        let listing = Listing::read(&self.folder, &self.base)?;
+        Ok(listing.rotated().iter().any(|r| r.stat.id == id))
+    }
+}
+
+impl Held {
+    fn new(file: ChainFile) -> Result<Self> {
+        let (name, id, size) = (file.name().to_owned(), file.id(), file.size());
+        let source = match file.compression() {
+            None => Source::Plain(file.into_file()),
+            Some(_) => Source::Compressed(decompressed(file)?),
+        };
+        Ok(Self { name, id, source, size, given: 0 })
+    }
+
+    /// Size on disk: a plain file may have grown since it was opened.
+    fn size(&self) -> u64 {
+        match &self.source {
+            Source::Plain(file) => stat_open(file).map_or(self.size, |s| s.size),
+            Source::Compressed(_) => self.size,
+        }
+    }
+
+    fn read(&mut self, most: usize, whole: bool) -> Result<Vec<u8>> {
+        let fail = |source| Error::Read { name: self.name.clone(), source };
+        match &mut self.source {
+            Source::Plain(file) => {
+                let size = stat_open(file).map_err(fail)?.size;
+                // Smaller than what was read: emptied from outside, it begins anew.
+                let left = size.checked_sub(self.given).unwrap_or(size);
+                if size < self.given {
+                    self.given = 0;
+                }
+                let most_now = usize::try_from(left).unwrap_or(usize::MAX).min(most);
+                if whole && most_now < most {
+                    return Ok(Vec::new());
+                }
+                let mut bytes = vec![0; most_now];
+                let mut filled = 0;
+                while let Some(rest) = bytes.get_mut(filled..).filter(|r| !r.is_empty()) {
+                    let at = self.given.saturating_add(filled as u64);
+                    match file.read_at(rest, at) {
+                        Ok(0) => break,
+                        Ok(n) => filled += n,
+                        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                        Err(e) => return Err(fail(e)),
+                    }
+                }
+                bytes.truncate(filled);
+                Ok(bytes)
+            }
+            Source::Compressed(reader) => {
+                let mut bytes = Vec::new();
+                reader.take(most as u64).read_to_end(&mut bytes).map_err(fail)?;
+                Ok(bytes)
+            }
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! The destination's half.
+//!
+//! ```text
+//!              prepared              all is here         durable            names given
+//!  Preparing ──────────► Staging ───────────────► Sealing ──────► Placing ─────────────► Receipting
+//!                           │ abort, or failed                                               │
+//!                           ▼                                                                ▼
+//!                       Discarding ──► Aborted, Failed                           Cleaning ──► Adopted
+//! ```
+//!
+//! *Preparing*, before the migration where the path is known: what this VM left
+//! here at an earlier stay and handed over since is taken aside. *Staging*:
+//! chunks are fetched and checked while the guest still runs elsewhere.
+//! *Sealing*: **the commit point**: from here on it is placed, whatever is
+//! killed. *Receipting*: only now does the source hear of it.
+//!
+//! Until it is sealed, every failure leaves this host as it was found.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::{mpsc, watch};
+
+use super::message::Message;
+use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
+use crate::follow::Writers;
+use crate::folder::{self, Folder};
+use crate::placement::{self, Placed, Rules, Staging};
+use crate::record::{Adopted, Record};
+use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
+
+/// Time between two looks for what is new.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Chunks fetched side by side: bounds the memory.
+const AHEAD: usize = 4;
+
+/// Messages are small.
+const MAX_MESSAGE: u64 = 1 << 20;
+
+/// Where the log of the console lies on this host.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The base file.
+    pub path: PathBuf,
+    /// What the rotation here does.
+    pub rules: Rules,
+}
+
+/// What only the caller can know of this host.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    /// Where the log lies, once the domain is here; `None` until then.
+    ///
+    /// # Errors
+    /// A sentence for people, where it can never be known.
+    async fn place(&self) -> Result<Option<Place>, String>;
+}
+
+/// What the driver tells on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The migration may begin: nothing here is in its way.
+    Ready,
+    /// So many bytes are staged.
+    Staged(u64),
+    /// The history is in place.
+    Placed(Placed),
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is in place and the receipt given.
+    Adopted(Receipt),
+    /// The source withdrew it; this host is as it was found.
+    Aborted,
+    /// It could not be adopted.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Prepared,
+    /// An earlier run sealed it: the parts are here.
+    WasSealed,
+    /// An earlier run placed it: only the receipt may be missing.
+    WasAdopted(Receipt),
+    Complete(Commit),
+    AbortSeen,
+    Sealed,
+    Placed(Placed),
+    Receipted,
+    Cleaned,
+    Discarded,
+    Failed(String),
+}
+
+/// The states, as drawn above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Preparing,
+    Staging,
+    Sealing(Commit),
+    /// `None`: sealed by an earlier run, the commit is read again.
+    Placing(Option<Commit>),
+    Receipting(Receipt),
+    Cleaning(Receipt),
+    Discarding { reason: Option<String> },
+    Done(Outcome),
+}
+
+impl State {
+    fn on(self, event: Event, commit_of: impl FnOnce(Option<Commit>, Placed) -> Option<Receipt>) -> Self {
+        match (self, event) {
+            (Self::Done(outcome), _) => Self::Done(outcome),
+            (Self::Preparing, Event::Prepared) => Self::Staging,
+            (Self::Preparing, Event::WasSealed) => Self::Placing(None),
+            (Self::Preparing, Event::WasAdopted(receipt)) => Self::Receipting(receipt),
+            (Self::Staging, Event::Complete(commit)) => Self::Sealing(commit),
+            (Self::Staging, Event::AbortSeen) => Self::Discarding { reason: None },
+            (Self::Sealing(commit), Event::Sealed) => Self::Placing(Some(commit)),
+            (Self::Placing(commit), Event::Placed(placed)) => match commit_of(commit, placed) {
+                Some(receipt) => Self::Receipting(receipt),
+                None => Self::Done(failed("the handoff's commit is gone".to_owned())),
+            },
+            (Self::Receipting(receipt), Event::Receipted) => Self::Cleaning(receipt),
+            (Self::Cleaning(receipt), Event::Cleaned | Event::Failed(_)) => {
+                // The history is in place and the source knows; a staging folder
+                // that would not go is cleared by the next start.
+                Self::Done(Outcome::Adopted(receipt))
+            }
+            (Self::Discarding { reason: None }, Event::Discarded) => Self::Done(Outcome::Aborted),
+            (Self::Discarding { reason: Some(reason) }, Event::Discarded) => {
+                Self::Done(Outcome::Failed { reason })
+            }
+            (Self::Discarding { reason }, Event::Failed(also)) => {
+                let first = reason.map(|r| format!("{r}; ")).unwrap_or_default();
+                let reason = format!("{first}this host could not be put back as it was: {also}");
+                Self::Done(Outcome::Failed { reason })
+            }
+            (Self::Preparing | Self::Staging | Self::Sealing(_), Event::Failed(reason)) => {
+                Self::Discarding { reason: Some(reason) }
+            }
+            (_, Event::Failed(reason)) => Self::Done(Outcome::Failed { reason }),
+            (state, _) => state,
+        }
+    }
+}
+
+/// What the driver needs.
+pub struct Adopt {
+    /// Which handoff.
+    pub handoff: Handoff,
+    /// This host's name, for people.
+    pub host: String,
+    /// Where the pieces are.
+    pub transport: Arc<dyn LogTransport>,
+    /// How writers are seen here.
+    pub writers: Arc<dyn Writers>,
+    /// Where the log lies, as libvirt here says.
+    pub destination: Arc<dyn Destination>,
+    /// Where the log will lie, if that is known before the migration.
+    pub expected: Option<Place>,
+    /// Whether the source's half is still there.
+    pub source_alive: watch::Receiver<bool>,
+    /// How long to go on without news once the source's half is gone, and how
+    /// long the domain may take to appear once the history is complete.
+    pub patience: Duration,
+    /// What happens, for whoever watches. A full queue drops news, never waits.
+    pub progress: mpsc::Sender<Progress>,
+}
+
+impl Adopt {
+    /// Runs the destination's half to its end. If the future is dropped, or the
+    /// process killed, the next start finishes or undoes what was begun.
+    pub async fn run(self) -> Outcome {
+        let mut desk = Desk { adopt: self, staging: None, hasher: blake3::Hasher::new(), next: 0 };
+        let mut state = State::Preparing;
+        let mut commit_again = None;
+        loop {
+            let event = match &state {
+                State::Preparing => desk.prepare().await,
+                State::Staging => desk.stage().await,
+                State::Sealing(commit) => desk.seal(commit.clone()).await,
+                State::Placing(commit) => {
+                    if commit.is_none() {
+                        commit_again = desk.commit().await.unwrap_or_default();
+                    }
+                    desk.place(commit.as_ref().or(commit_again.as_ref()).cloned()).await
+                }
+                State::Receipting(receipt) => desk.receipt(receipt.clone()).await,
+                State::Cleaning(_) => desk.clean().await,
+                State::Discarding { .. } => desk.discard().await,
+                State::Done(outcome) => return outcome.clone(),
+            };
+            let host = &desk.adopt.host;
+            let again = commit_again.as_ref();
+            state = state.on(event, |commit, placed| {
+                let commit = commit.or_else(|| again.cloned())?;
+                let sums = (commit.bytes, commit.digest);
+                Some(Receipt::new(sums, host.clone(), placed.dropped, placed.files))
+            });
+        }
+    }
+}
+
+/// The work in hand.
+struct Desk {
+    adopt: Adopt,
+    /// Absent while it is at work on another thread, or the folder is not there yet.
+    staging: Option<Staging>,
+    hasher: blake3::Hasher,
+    /// The offset of the next byte to stage.
+    next: u64,
+}
+
+impl Desk {
+    fn tell(&self, progress: Progress) {
+        // Whoever does not listen misses it.
+        let _ = self.adopt.progress.try_send(progress);
+    }
+
+    async fn prepare(&mut self) -> Event {
+        if let Some(place) = self.adopt.expected.clone() {
+            match self.open(place, true).await {
+                Ok(Some(event)) => return event,
+                Ok(None) => {}
+                Err(reason) => return Event::Failed(reason),
+            }
+        }
+        self.tell(Progress::Ready);
+        Event::Prepared
+    }
+
+    /// Opens the staging at `place`. `Some`: an earlier run had gone further.
+    /// A folder that is not there yet is left alone: an orchestrator that makes
+    /// it may refuse one that exists.
+    async fn open(&mut self, place: Place, before: bool) -> Result<Option<Event>, String> {
+        let Handoff { domain, console, id } = self.adopt.handoff.clone();
+        let writers = Arc::clone(&self.adopt.writers);
+        let host = self.adopt.host.clone();
+        let work = move || -> Result<(Option<Staging>, Option<Event>), placement::Error> {
+            let (log, base) = match Folder::of_file(&place.path) {
+                Ok(found) => found,
+                Err(folder::Error::NotFound { .. }) => return Ok((None, None)),
+                Err(e) => return Err(e.into()),
+            };
+            let record = Record::read(&log, &base, domain, &console)?;
+            if let Some(adopted) = record.as_ref().and_then(|r| r.find_adopted(id)) {
+                let sums = (adopted.bytes, adopted.digest.clone());
+                let receipt = Receipt::new(sums, host, adopted.dropped, adopted.placed.clone());
+                // Whatever staging is left of it goes now.
+                let staging = Staging::open(&place.path, id, place.rules, writers)?;
+                return Ok((Some(staging), Some(Event::WasAdopted(receipt))));
+            }
+            let mut staging = Staging::open(&place.path, id, place.rules, writers)?;
+            if staging.is_sealed() {
+                return Ok((Some(staging), Some(Event::WasSealed)));
+            }
+            if before {
+                staging.retire(record.as_ref())?;
+            }
+            Ok((Some(staging), None))
+        };
+        let (staging, event) = blocking(work).await.map_err(|e| e.to_string())?;
+        self.staging = staging;
+        self.hasher.reset();
+        self.next = 0;
+        Ok(event)
+    }
+
+    /// Fetches until all is here, or the source gives up.
+    async fn stage(&mut self) -> Event {
+        let mut last: Option<Key> = None;
+        let mut news = Instant::now();
+        let mut commit: Option<Commit> = None;
+        loop {
+            match self.look(&mut last, &mut commit, &mut news).await {
+                Ok(Some(event)) => return event,
+                Ok(None) => {}
+                Err(reason) => return Event::Failed(reason),
+            }
+            let alive = *self.adopt.source_alive.borrow() && self.adopt.source_alive.has_changed().is_ok();
+            if !alive && news.elapsed() > self.adopt.patience {
+                let waited = self.adopt.patience.as_secs();
+                return Event::Failed(format!("the source has been silent for {waited} s"));
+            }
+            if commit.is_some() && news.elapsed() > self.adopt.patience {
+                let reason = "all was sent, but the domain is not here, or pieces are missing";
+                return Event::Failed(reason.to_owned());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// One look at the transport. `Some`: staging is over.
+    async fn look(
+        &mut self,
+        last: &mut Option<Key>,
+        commit: &mut Option<Commit>,
+        news: &mut Instant,
+    ) -> Result<Option<Event>, String> {
+        if self.staging.is_none() {
+            let place = match self.adopt.expected.clone() {
+                Some(place) => Some(place),
+                None => self.adopt.destination.place().await?,
+            };
+            if let Some(place) = place {
+                if let Some(event) = self.open(place, false).await? {
+                    return Ok(Some(event));
+                }
+            }
+        }
+        let entries = match self.adopt.transport.list(&self.adopt.handoff.prefix(), last.as_ref()).await {
+            Ok(entries) => entries,
+            Err(e) if e.advice() == Advice::Retry => return Ok(None),
+            Err(e) => return Err(e.to_string()),
+        };
+        let mut chunks = Vec::new();
+        let mut expected = self.next;
+        for entry in entries {
+            match entry.key.object {
+                ObjectName::Abort if commit.is_none() => return Ok(Some(Event::AbortSeen)),
+                ObjectName::Commit if commit.is_none() => {
+                    *commit = self.commit().await?;
+                    *news = Instant::now();
+                }
+                // What is not the next one is not there yet, or not ours.
+                ObjectName::Chunk { offset, len } if offset == expected => {
+                    expected = expected.saturating_add(u64::from(len));
+                    chunks.push(entry);
+                }
+                _ => {}
+            }
+        }
+        // `abort` sorts before every chunk, so a listing after a chunk misses it.
+        if commit.is_none() && last.is_some() && self.aborted().await? {
+            return Ok(Some(Event::AbortSeen));
+        }
+        if self.staging.is_some() && !chunks.is_empty() {
+            *last = chunks.last().map(|e| e.key.clone());
+            self.fetch(chunks).await?;
+            *news = Instant::now();
+            self.tell(Progress::Staged(self.next));
+        }
+        let complete = commit.as_ref().is_some_and(|c| c.bytes == self.next);
+        if complete && self.here(last).await? {
+            return Ok(commit.take().map(Event::Complete));
+        }
+        Ok(None)
+    }
+
+    /// Whether the domain is here, and its log where pieces are staged.
+    async fn here(&mut self, last: &mut Option<Key>) -> Result<bool, String> {
+        let Some(place) = self.adopt.destination.place().await? else { return Ok(false) };
+        let staged_at = self.staging.as_ref().map(|s| s.folder().path().join(s.base()));
+        if staged_at.as_deref() == Some(absolute(&place.path).as_path()) {
+            return Ok(true);
+        }
+        // The destination's XML moved it: the next look stages anew beside the log.
+        if let Some(staging) = self.staging.take() {
+            blocking(move || staging.discard()).await.map_err(|e| e.to_string())?;
+        }
+        self.adopt.expected = Some(place);
+        self.next = 0;
+        *last = None;
+        Ok(false)
+    }
+
+    async fn fetch(&mut self, chunks: Vec<Entry>) -> Result<(), String> {
+        let transport = Arc::clone(&self.adopt.transport);
+        let mut fetched = stream::iter(chunks)
+            .map(|entry| {
+                let transport = Arc::clone(&transport);
+                async move { (entry.key.object, get(&*transport, &entry.key).await) }
+            })
+            .buffered(AHEAD);
+        while let Some((object, data)) = fetched.next().await {
+            let data = data?;
+            let ObjectName::Chunk { len, .. } = object else { continue };
+            let Some(mut staging) = self.staging.take() else { return Ok(()) };
+            let mut hasher = std::mem::take(&mut self.hasher);
+            let work = move || {
+                let added = Chunk::decode(&data, len).map_err(|e| e.to_string()).and_then(|chunk| {
+                    hasher.update(&chunk.bytes);
+                    staging.append(chunk.starts_file, &chunk.bytes).map_err(|e| e.to_string())
+                });
+                Ok::<_, String>((staging, hasher, added))
+            };
+            let (staging, hasher, added) = blocking(work).await?;
+            self.staging = Some(staging);
+            self.hasher = hasher;
+            added?;
+            self.next = self.next.saturating_add(u64::from(len));
+        }
+        Ok(())
+    }
+
+    async fn aborted(&self) -> Result<bool, String> {
+        let key = self.adopt.handoff.key(ObjectName::Abort);
+        match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(e) if e.advice() == Advice::Retry => Ok(false),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    async fn commit(&self) -> Result<Option<Commit>, String> {
+        let key = self.adopt.handoff.key(ObjectName::Commit);
+        let data = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await.map_err(|e| e.to_string())?;
+        data.map(|d| Commit::decode(&d)).transpose().map_err(|e| e.to_string())
+    }
+
+    async fn seal(&mut self, commit: Commit) -> Event {
+        let digest = self.hasher.finalize().to_hex();
+        if digest.as_str() != commit.digest {
+            return Event::Failed("what arrived is not what was sent: the digests differ".to_owned());
+        }
+        let (domain, console) = (self.adopt.handoff.domain, self.adopt.handoff.console.clone());
+        let sealed = self.with_staging(move |staging| {
+            let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
+            staging.seal(record.as_ref())
+        });
+        sealed.await.map_or_else(Event::Failed, |()| Event::Sealed)
+    }
+
+    async fn place(&mut self, commit: Option<Commit>) -> Event {
+        let Some(commit) = commit else {
+            return Event::Failed("the handoff's commit is gone from the transport".to_owned());
+        };
+        let handoff = self.adopt.handoff.clone();
+        let from = self.begin().await.map_or_else(String::new, |b| b.host);
+        let placed = self.with_staging(move |staging| {
+            let placed = staging.place()?;
+            let old = Record::read(staging.folder(), staging.base(), handoff.domain, &handoff.console);
+            let fresh = || Record::new(handoff.domain, handoff.console.clone());
+            let mut record = old.unwrap_or_default().unwrap_or_else(fresh);
+            record.adopt(Adopted {
+                handoff: handoff.id,
+                bytes: commit.bytes,
+                digest: commit.digest,
+                at: now(),
+                from,
+                dropped: placed.dropped,
+                placed: placed.files.clone(),
+            });
+            staging.finish(&record)?;
+            Ok(placed)
+        });
+        match placed.await {
+            Ok(placed) => {
+                self.tell(Progress::Placed(placed.clone()));
+                Event::Placed(placed)
+            }
+            Err(reason) => Event::Failed(reason),
+        }
+    }
+
+    async fn begin(&self) -> Option<Begin> {
+        let key = self.adopt.handoff.key(ObjectName::Begin);
+        let data = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await.ok()??;
+        Begin::decode(&data).ok()
+    }
+
+    async fn receipt(&mut self, receipt: Receipt) -> Event {
+        let data = match receipt.encode() {
+            Ok(data) => data,
+            Err(e) => return Event::Failed(e.to_string()),
+        };
+        let key = self.adopt.handoff.key(ObjectName::Receipt);
+        let started = Instant::now();
+        loop {
+            match self.adopt.transport.put_same(&key, data.clone()).await {
+                Ok(()) => return Event::Receipted,
+                Err(e) if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(e) => return Event::Failed(e.to_string()),
+            }
+        }
+    }
+
+    async fn clean(&mut self) -> Event {
+        let Some(staging) = self.staging.take() else { return Event::Cleaned };
+        let cleaned = blocking(move || staging.clean()).await;
+        cleaned.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Cleaned)
+    }
+
+    /// Puts this host back as it was and leaves nothing in the transport.
+    async fn discard(&mut self) -> Event {
+        if let Some(staging) = self.staging.take() {
+            if let Err(e) = blocking(move || staging.discard()).await {
+                return Event::Failed(e.to_string());
+            }
+        }
+        // A source that withdrew has nothing to look for here any more. One that
+        // did not may still offer: then its pieces stay.
+        let cleared = match self.aborted().await {
+            Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,
+            Ok(false) | Err(_) => Ok(()),
+        };
+        cleared.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Discarded)
+    }
+
+    async fn with_staging<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Staging) -> placement::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let Some(mut staging) = self.staging.take() else {
+            return Err("the staging folder is gone".to_owned());
+        };
+        let (staging, result) = blocking(move || {
+            let result = work(&mut staging);
+            Ok::<_, String>((staging, result))
+        })
+        .await?;
+        self.staging = Some(staging);
+        result.map_err(|e| e.to_string())
+    }
+}
+
+/// One chunk, tried again while that may help.
+async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
+    let mut tries = 0;
+    loop {
+        match transport.get_bytes(key, MAX_OBJECT as u64).await {
+            Ok(data) => return Ok(data),
+            Err(e) if e.advice() == Advice::Retry && tries < 5 => {
+                tries += 1;
+                tokio::time::sleep(LOOK * (1 << tries)).await;
+            }
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn failed(reason: String) -> Outcome {
+    Outcome::Failed { reason }
+}

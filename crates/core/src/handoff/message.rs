@@ -1,0 +1,198 @@
+//! What the objects of a handoff hold. All of it comes from another host:
+//! checked before use, refused when newer than what this program knows.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version written, and the newest read.
+const VERSION: u32 = 1;
+
+/// Bytes before a chunk's payload: version, flags, two reserved, digest.
+const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
+const STARTS_FILE: u8 = 1;
+const ZSTD: u8 = 2;
+
+/// Fast, and console text shrinks to a third.
+const ZSTD_LEVEL: i32 = 1;
+
+/// An object that cannot be what its writer put there, or is too new.
+#[derive(Debug, thiserror::Error)]
+#[error("the handoff's {object} cannot be used: {what}")]
+pub struct Damaged {
+    object: &'static str,
+    what: String,
+}
+
+impl Damaged {
+    pub(super) fn new(object: &'static str, what: impl Into<String>) -> Self {
+        Self { object, what: what.into() }
+    }
+}
+
+/// The source's first word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    version: u32,
+    /// The domain's name at the source, for people.
+    pub domain_name: String,
+    /// The source's host name, for people.
+    pub host: String,
+    /// Seconds since 1970 at the source.
+    pub at: u64,
+}
+
+/// The source is over and its log drained: this is all there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    version: u32,
+    /// Length of the history in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the history, in hex.
+    pub digest: String,
+    /// Where bytes were missed, in the history's offsets, and why.
+    pub missed: Vec<(u64, String)>,
+}
+
+/// The migration failed: nothing more comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abort {
+    version: u32,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The destination's word that all is in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    version: u32,
+    /// As in [`Commit`].
+    pub bytes: u64,
+    /// As in [`Commit`].
+    pub digest: String,
+    /// The destination's host name, for people.
+    pub host: String,
+    /// How many of the oldest bytes the rotation there does not keep.
+    pub dropped: u64,
+    /// The names given there and their sizes, newest first.
+    pub placed: Vec<(String, u64)>,
+}
+
+impl Begin {
+    pub(super) fn new(domain_name: String, host: String) -> Self {
+        Self { version: VERSION, domain_name, host, at: super::now() }
+    }
+}
+
+impl Commit {
+    pub(super) fn new(bytes: u64, digest: String, missed: Vec<(u64, String)>) -> Self {
+        Self { version: VERSION, bytes, digest, missed }
+    }
+}
+
+impl Abort {
+    pub(super) fn new(reason: String) -> Self {
+        Self { version: VERSION, reason }
+    }
+}
+
+impl Receipt {
+    pub(super) fn new(
+        commit: (u64, String),
+        host: String,
+        dropped: u64,
+        placed: Vec<(String, u64)>,
+    ) -> Self {
+        Self { version: VERSION, bytes: commit.0, digest: commit.1, host, dropped, placed }
+    }
+}
+
+/// Messages that are JSON with a version.
+pub(super) trait Message: Serialize + DeserializeOwned {
+    const OBJECT: &'static str;
+    fn version(&self) -> u32;
+
+    fn encode(&self) -> Result<Bytes, Damaged> {
+        let json = serde_json::to_vec(self);
+        json.map(Bytes::from).map_err(|e| Damaged::new(Self::OBJECT, e.to_string()))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let message: Self = serde_json::from_slice(bytes)
+            .map_err(|e| Damaged::new(Self::OBJECT, e.to_string()))?;
+        if message.version() > VERSION {
+            let what = format!("a newer logchain wrote it (version {})", message.version());
+            return Err(Damaged::new(Self::OBJECT, what));
+        }
+        Ok(message)
+    }
+}
+
+macro_rules! message {
+    ($($name:ident = $object:literal),*) => {$(
+        impl Message for $name {
+            const OBJECT: &'static str = $object;
+            fn version(&self) -> u32 {
+                self.version
+            }
+        }
+    )*};
+}
+message!(Begin = "begin", Commit = "commit", Abort = "abort", Receipt = "receipt");
+
+/// Some bytes of the history, with their digest, compressed where it pays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whether they begin a new file at the source.
+    pub starts_file: bool,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Chunk {
+    /// As it is put into a transport.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let packed = zstd::bulk::compress(&self.bytes, ZSTD_LEVEL).ok();
+        let packed = packed.filter(|p| p.len() < self.bytes.len() - self.bytes.len() / 8);
+        let mut flags = if self.starts_file { STARTS_FILE } else { 0 };
+        if packed.is_some() {
+            flags |= ZSTD;
+        }
+        let payload = packed.as_deref().unwrap_or(&self.bytes);
+        let mut out = BytesMut::with_capacity(CHUNK_HEADER.saturating_add(payload.len()));
+        out.put_slice(&[1, flags, 0, 0]);
+        out.put_slice(blake3::hash(&self.bytes).as_bytes());
+        out.put_slice(payload);
+        out.freeze()
+    }
+
+    /// Reads what [`Chunk::encode`] gave; `len` is the length its key promises.
+    /// Never takes more memory than that.
+    ///
+    /// # Errors
+    /// [`Damaged`] where anything does not fit.
+    pub fn decode(data: &[u8], len: u32) -> Result<Self, Damaged> {
+        let damaged = |what: &str| Damaged::new("chunk", what);
+        let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
+        let (header, payload) =
+            data.split_at_checked(CHUNK_HEADER).ok_or_else(|| damaged("it is too short"))?;
+        let (&[version, flags, ..], Some(digest)) = (header, header.get(4..)) else {
+            return Err(damaged("it is too short"));
+        };
+        if version != 1 || flags & !(STARTS_FILE | ZSTD) != 0 {
+            return Err(damaged("a newer logchain wrote it"));
+        }
+        let bytes = if flags & ZSTD == 0 {
+            payload.to_vec()
+        } else {
+            zstd::bulk::decompress(payload, len).map_err(|e| damaged(&e.to_string()))?
+        };
+        if bytes.len() != len {
+            return Err(damaged("its length is not what its name says"));
+        }
+        if blake3::hash(&bytes).as_bytes() != digest {
+            return Err(damaged("its digest does not fit"));
+        }
+        Ok(Self { starts_file: flags & STARTS_FILE != 0, bytes })
+    }
+}

@@ -1,0 +1,455 @@
+//! The source's half.
+//!
+//! ```text
+//!             begun              source over            drained
+//!  Opening ─────────► Following ─────────────► Draining ─────────► Committing
+//!     │                  │ migration failed       │                    │ committed
+//!     │                  ▼                        │                    ▼
+//!     │             Withdrawing ──► Aborted       │               Awaiting ──► Carried
+//!     └──────── failed ──┴────────── failed ──────┴──── failed ────────┴──► NotCarried
+//! ```
+//!
+//! *Following*: pieces are put while the guest runs here. *Draining*: the guest
+//! is gone, what virtlogd still holds is read. *Committing*: **the commit
+//! point**; it is written down beside the chain first, so that the same handoff
+//! is taken up again, never begun twice. *Awaiting*: only the receipt lets the
+//! source's copy go.
+//!
+//! Whatever fails, the migration is not told: the history is whole at the source.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::message::Message;
+use super::pump::{Drained, Pump, Pumped};
+use super::{Abort, Begin, Chunk, Commit, Damaged, Handoff, Receipt, blocking, now};
+use crate::chain::LogChain;
+use crate::folder::Folder;
+use crate::follow::{Follower, Writers};
+use crate::record::{Offered, Record};
+use crate::transport::{self, Advice, LogTransport, LogTransportExt, ObjectName};
+
+/// A receipt is small.
+const MAX_RECEIPT: u64 = 1 << 20;
+
+/// Time between two looks for the receipt.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Pauses between two tries of one put.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What the caller knows of the migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The guest runs here, or may again.
+    Running,
+    /// The migration succeeded: the guest will never write here again.
+    Over,
+    /// The migration failed: the guest stays here.
+    Stays,
+}
+
+/// What the caller knows of the other half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Far {
+    /// Nothing against it.
+    Working,
+    /// It ended without success, and why.
+    Failed(String),
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination has all of it.
+    Carried(Receipt),
+    /// The migration failed and the handoff was withdrawn.
+    Aborted,
+    /// The history is whole here, but not at the destination.
+    NotCarried {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What came of an action.
+#[derive(Clone, Debug)]
+enum Event {
+    Begun,
+    Over,
+    Stays,
+    Drained,
+    Committed,
+    Received(Receipt),
+    Withdrawn,
+    Failed(String),
+}
+
+/// The states, as drawn above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Following,
+    Draining,
+    Committing,
+    Awaiting,
+    Withdrawing { reason: Option<String> },
+    Done(Outcome),
+}
+
+impl State {
+    fn can_withdraw(&self) -> bool {
+        matches!(self, Self::Opening | Self::Following | Self::Draining)
+    }
+
+    fn on(self, event: Event) -> Self {
+        match (self, event) {
+            (Self::Done(outcome), _) => Self::Done(outcome),
+            (Self::Opening, Event::Begun) => Self::Following,
+            (Self::Following, Event::Over) => Self::Draining,
+            (Self::Opening | Self::Following | Self::Draining, Event::Stays) => {
+                Self::Withdrawing { reason: None }
+            }
+            (Self::Draining, Event::Drained) => Self::Committing,
+            (Self::Committing, Event::Committed) => Self::Awaiting,
+            (Self::Awaiting, Event::Received(receipt)) => Self::Done(Outcome::Carried(receipt)),
+            // Before the commit the destination must be told that nothing more
+            // comes; after it, it must not: it may be placing already.
+            (Self::Opening | Self::Following | Self::Draining, Event::Failed(reason)) => {
+                Self::Withdrawing { reason: Some(reason) }
+            }
+            (Self::Withdrawing { reason: Some(reason) }, Event::Withdrawn | Event::Failed(_)) => {
+                Self::Done(Outcome::NotCarried { reason })
+            }
+            (Self::Withdrawing { reason: None }, Event::Withdrawn | Event::Failed(_)) => {
+                Self::Done(Outcome::Aborted)
+            }
+            (_, Event::Failed(reason)) => Self::Done(Outcome::NotCarried { reason }),
+            (state, _) => state,
+        }
+    }
+}
+
+/// What the driver needs.
+pub struct Offer {
+    /// Which handoff.
+    pub handoff: Handoff,
+    /// The domain's name, for people.
+    pub domain_name: String,
+    /// This host's name, for people.
+    pub host: String,
+    /// Where the pieces go.
+    pub transport: Arc<dyn LogTransport>,
+    /// How writers are seen here.
+    pub writers: Arc<dyn Writers>,
+    /// What the migration does.
+    pub source: watch::Receiver<Source>,
+    /// What the other half does.
+    pub far: watch::Receiver<Far>,
+    /// How long without any progress until it is given up.
+    pub patience: Duration,
+    /// How many bytes were put, for a progress bar.
+    pub put: watch::Sender<u64>,
+}
+
+/// A chain held open from before the migration.
+pub struct Held {
+    follower: Follower,
+    folder: Folder,
+    base: std::ffi::OsString,
+}
+
+impl Held {
+    /// Opens every file of the chain.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub fn open(chain: &LogChain) -> Result<Self, crate::follow::Error> {
+        Ok(Self {
+            follower: Follower::begin(chain)?,
+            folder: chain.folder().try_clone()?,
+            base: chain.base_name().to_owned(),
+        })
+    }
+}
+
+impl Offer {
+    /// Runs the source's half to its end. Cancel it by dropping the future: the
+    /// history stays whole here.
+    pub async fn run(mut self, held: Held) -> Outcome {
+        let Held { follower, folder, base } = held;
+        let mut pump = match Pump::start(follower, Arc::clone(&self.writers)) {
+            Ok(pump) => pump,
+            Err(e) => return not_carried(format!("cannot start a thread: {e}")),
+        };
+        let mut state = State::Opening;
+        let mut drained: Option<Drained> = None;
+        loop {
+            let event = match &state {
+                State::Opening => self.begin().await,
+                State::Following | State::Draining => {
+                    let (event, end) = self.pump(&mut pump, state == State::Draining).await;
+                    drained = end.or(drained);
+                    event
+                }
+                State::Committing => match &drained {
+                    Some(drained) => self.commit(drained, &folder, &base).await,
+                    None => Event::Failed("the end of the log was not found".to_owned()),
+                },
+                State::Awaiting => match &drained {
+                    Some(drained) => self.receipt(&drained.commit).await,
+                    None => Event::Failed("the end of the log was not found".to_owned()),
+                },
+                State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,
+                State::Done(Outcome::Carried(receipt)) => {
+                    self.settle(&folder, &base).await;
+                    return Outcome::Carried(receipt.clone());
+                }
+                State::Done(outcome) => return outcome.clone(),
+            };
+            // A put that gave up because the migration failed is that failure.
+            let stays = *self.source.borrow() == Source::Stays;
+            let event = if stays && matches!(event, Event::Failed(_)) && state.can_withdraw() {
+                Event::Stays
+            } else {
+                event
+            };
+            state = state.on(event);
+        }
+    }
+
+    async fn begin(&mut self) -> Event {
+        let begin = Begin::new(self.domain_name.clone(), self.host.clone());
+        self.put(ObjectName::Begin, begin.encode()).await.map_or_else(Event::Failed, |()| Event::Begun)
+    }
+
+    /// Puts pieces until the migration takes a turn or the log is drained.
+    async fn pump(&mut self, pump: &mut Pump, draining: bool) -> (Event, Option<Drained>) {
+        if draining {
+            pump.drain();
+        }
+        loop {
+            match *self.source.borrow_and_update() {
+                Source::Stays => return (Event::Stays, None),
+                Source::Over if !draining => return (Event::Over, None),
+                Source::Over | Source::Running => {}
+            }
+            let pumped = tokio::select! {
+                pumped = pump.next() => pumped,
+                changed = self.source.changed() => match changed {
+                    Ok(()) => continue,
+                    // The caller is gone and will never say how the migration ended.
+                    Err(_) if !draining => {
+                        return (Event::Failed("the migration was left alone".to_owned()), None);
+                    }
+                    Err(_) => pump.next().await,
+                },
+            };
+            match pumped {
+                Some(Pumped::Piece(piece)) => {
+                    let Ok(len) = u32::try_from(piece.bytes.len()) else { continue };
+                    let offset = piece.offset;
+                    let chunk = Chunk { starts_file: piece.starts_file, bytes: piece.bytes };
+                    let Ok(data) = tokio::task::spawn_blocking(move || chunk.encode()).await else {
+                        return (Event::Failed("a worker thread failed".to_owned()), None);
+                    };
+                    let object = ObjectName::Chunk { offset, len };
+                    if let Err(reason) = self.put(object, Ok::<_, Damaged>(data)).await {
+                        return (Event::Failed(reason), None);
+                    }
+                    self.put.send_replace(offset.saturating_add(u64::from(len)));
+                }
+                Some(Pumped::Drained(drained)) => return (Event::Drained, Some(drained)),
+                Some(Pumped::Failed(reason)) => return (Event::Failed(reason), None),
+                None => return (Event::Failed("the log's reader ended".to_owned()), None),
+            }
+        }
+    }
+
+    async fn commit(&mut self, drained: &Drained, folder: &Folder, base: &std::ffi::OsStr) -> Event {
+        let offered = Offered {
+            handoff: self.handoff.id,
+            to: self.transport.to_string(),
+            bytes: drained.commit.bytes,
+            digest: drained.commit.digest.clone(),
+            at: now(),
+            files: drained.files.clone(),
+            received: false,
+        };
+        // A folder that is gone (Nova removes it) has no record to keep.
+        if let Err(e) = self.write_record(folder, base, offered).await {
+            if !folder_is_gone(&e) {
+                return Event::Failed(e.to_string());
+            }
+        }
+        let put = self.put(ObjectName::Commit, drained.commit.encode()).await;
+        put.map_or_else(Event::Failed, |()| Event::Committed)
+    }
+
+    async fn write_record(
+        &self,
+        folder: &Folder,
+        base: &std::ffi::OsStr,
+        offered: Offered,
+    ) -> Result<(), crate::record::Error> {
+        let folder = folder.try_clone()?;
+        let base = base.to_owned();
+        let (domain, console) = (self.handoff.domain, self.handoff.console.clone());
+        let work = move || {
+            let old = Record::read(&folder, &base, domain, &console).unwrap_or_default();
+            let mut record = old.unwrap_or_else(|| Record::new(domain, console));
+            record.offered = Some(offered);
+            record.write(&folder, &base)
+        };
+        blocking(work).await
+    }
+
+    async fn receipt(&mut self, commit: &Commit) -> Event {
+        let started = Instant::now();
+        loop {
+            match await_receipt(&*self.transport, &self.handoff).await {
+                Ok(Some(receipt)) if receipt.digest == commit.digest && receipt.bytes == commit.bytes => {
+                    return Event::Received(receipt);
+                }
+                Ok(Some(_)) => {
+                    return Event::Failed("the destination's receipt is for other bytes".to_owned());
+                }
+                Ok(None) => {}
+                Err(reason) if started.elapsed() > self.patience => return Event::Failed(reason),
+                Err(_) => {}
+            }
+            if let Far::Failed(reason) = &*self.far.borrow() {
+                return Event::Failed(reason.clone());
+            }
+            if started.elapsed() > self.patience {
+                let waited = self.patience.as_secs();
+                return Event::Failed(format!("the destination gave no receipt within {waited} s"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn withdraw(&mut self, reason: Option<&str>) -> Event {
+        let abort = Abort::new(reason.unwrap_or("the migration failed").to_owned());
+        let patience = std::mem::replace(&mut self.patience, Duration::ZERO);
+        let put = self.put(ObjectName::Abort, abort.encode()).await;
+        self.patience = patience;
+        put.map_or_else(Event::Failed, |()| Event::Withdrawn)
+    }
+
+    /// Puts an object, trying again while that may help.
+    async fn put<E: fmt::Display>(
+        &mut self,
+        object: ObjectName,
+        data: Result<bytes::Bytes, E>,
+    ) -> Result<(), String> {
+        let data = data.map_err(|e| e.to_string())?;
+        let key = self.handoff.key(object);
+        let started = Instant::now();
+        loop {
+            // `put_same`: an answer that was lost is no second object.
+            let error = match self.transport.put_same(&key, data.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            };
+            // While the guest runs here, time is nobody's: the descriptors are held.
+            let patient = match *self.source.borrow() {
+                Source::Running => !self.source_gone(),
+                Source::Over => started.elapsed() < self.patience,
+                Source::Stays => false,
+            };
+            if error.advice() != Advice::Retry || !patient {
+                return Err(error.to_string());
+            }
+            if let Far::Failed(reason) = &*self.far.borrow() {
+                return Err(reason.clone());
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn source_gone(&self) -> bool {
+        self.source.has_changed().is_err()
+    }
+
+    /// The receipt is here: put that down, and clear the transport. Neither can
+    /// undo that the history arrived, so neither failure is one.
+    async fn settle(&self, folder: &Folder, base: &std::ffi::OsStr) {
+        if let (Ok(folder), base) = (folder.try_clone(), base.to_owned()) {
+            let (domain, console) = (self.handoff.domain, self.handoff.console.clone());
+            let work = move || mark_received(&folder, &base, domain, &console);
+            let _ = blocking(work).await;
+        }
+        let _ = clear(&*self.transport, &self.handoff).await;
+    }
+}
+
+fn mark_received(
+    folder: &Folder,
+    base: &std::ffi::OsStr,
+    domain: uuid::Uuid,
+    console: &transport::ConsoleName,
+) -> Result<(), crate::record::Error> {
+    if let Some(mut record) = Record::read(folder, base, domain, console)? {
+        if let Some(offered) = &mut record.offered {
+            offered.received = true;
+            record.write(folder, base)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes up a handoff that was committed before: only its receipt is missing.
+///
+/// # Errors
+/// The same sentence as [`Outcome::NotCarried`] gives.
+pub async fn resume(offer: Offer, folder: &Folder, base: &std::ffi::OsStr, offered: &Offered) -> Outcome {
+    let mut offer = offer;
+    let commit = Commit::new(offered.bytes, offered.digest.clone(), Vec::new());
+    match offer.receipt(&commit).await {
+        Event::Received(receipt) => {
+            offer.settle(folder, base).await;
+            Outcome::Carried(receipt)
+        }
+        Event::Failed(reason) => Outcome::NotCarried { reason },
+        _ => not_carried("the receipt did not come".to_owned()),
+    }
+}
+
+async fn await_receipt(
+    transport: &dyn LogTransport,
+    handoff: &Handoff,
+) -> Result<Option<Receipt>, String> {
+    let key = handoff.key(ObjectName::Receipt);
+    match transport.get_opt(&key, MAX_RECEIPT).await {
+        Ok(Some(data)) => Receipt::decode(&data).map(Some).map_err(|e| e.to_string()),
+        Ok(None) => Ok(None),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Deletes a handoff's objects, its begin last but for the receipt.
+///
+/// # Errors
+/// The transport's.
+pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport::Result<()> {
+    let mut entries = transport.list_all(&handoff.prefix()).await?;
+    // The receipt goes last: as long as anything is left, it says that all is well.
+    entries.sort_by_key(|e| e.key.object == ObjectName::Receipt);
+    for entry in entries {
+        transport.delete(&entry.key).await?;
+    }
+    Ok(())
+}
+
+fn folder_is_gone(error: &crate::record::Error) -> bool {
+    use crate::folder::Error as Folder;
+    matches!(error, crate::record::Error::Folder(Folder::NotFound { .. }))
+}
+
+fn not_carried(reason: String) -> Outcome {
+    Outcome::NotCarried { reason }
+}

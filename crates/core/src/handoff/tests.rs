@@ -1,0 +1,417 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::adopt::{self, Adopt, Destination, Place};
+use super::offer::{self, Far, Held, Offer, Source};
+use super::{Chunk, Handoff, Receipt};
+use crate::chain::{LogChain, Numbering, NumberingChoice};
+use crate::follow::{Writer, Writers};
+use crate::placement::Rules;
+use crate::record::Record;
+use crate::rotation::Retention;
+use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
+
+struct Nobody;
+impl Writers for Nobody {
+    fn writer(&self, _: &File) -> Writer {
+        Writer::None
+    }
+}
+
+/// A host: a folder with a log.
+struct Host {
+    dir: tempfile::TempDir,
+    log: PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("console.log");
+        Self { dir, log }
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.dir.path().join(name), content).unwrap();
+    }
+
+    fn print(&self, text: &str) {
+        let mut log = OpenOptions::new().append(true).create(true).open(&self.log).unwrap();
+        log.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn merged(&self) -> String {
+        let chain = LogChain::open(&self.log, NumberingChoice::FromZero).unwrap();
+        let mut all = String::new();
+        let snapshot = chain.snapshot().unwrap();
+        std::io::Read::read_to_string(&mut snapshot.read_all().unwrap(), &mut all).unwrap();
+        all
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|n| n != ".console.log.logchain")
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn place(&self) -> Place {
+        let rules =
+            Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
+        Place { path: self.log.clone(), rules }
+    }
+
+    fn record(&self, handoff: &Handoff) -> Option<Record> {
+        let (folder, base) = crate::folder::Folder::of_file(&self.log).unwrap();
+        Record::read(&folder, &base, handoff.domain, &handoff.console).unwrap()
+    }
+}
+
+/// The domain is here once the test says so.
+struct Here(watch::Receiver<bool>, Place);
+
+#[async_trait]
+impl Destination for Here {
+    async fn place(&self) -> Result<Option<Place>, String> {
+        Ok(self.0.borrow().then(|| self.1.clone()))
+    }
+}
+
+struct Trial {
+    handoff: Handoff,
+    transport: Arc<dyn LogTransport>,
+    source: watch::Sender<Source>,
+    far: watch::Sender<Far>,
+    here: watch::Sender<bool>,
+    alive: watch::Sender<bool>,
+    patience: Duration,
+}
+
+impl Trial {
+    fn new(transport: Arc<dyn LogTransport>) -> Self {
+        Self {
+            handoff: Handoff {
+                domain: Uuid::from_u128(7),
+                console: "serial0".parse().unwrap(),
+                id: HandoffId::random(),
+            },
+            transport,
+            source: watch::Sender::new(Source::Running),
+            far: watch::Sender::new(Far::Working),
+            here: watch::Sender::new(false),
+            alive: watch::Sender::new(true),
+            patience: Duration::from_secs(5),
+        }
+    }
+
+    fn offer(&self, host: &Host) -> tokio::task::JoinHandle<offer::Outcome> {
+        let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
+        let held = Held::open(&chain).unwrap();
+        let offer = Offer {
+            handoff: self.handoff.clone(),
+            domain_name: "vm".to_owned(),
+            host: "h1".to_owned(),
+            transport: Arc::clone(&self.transport),
+            writers: Arc::new(Nobody),
+            source: self.source.subscribe(),
+            far: self.far.subscribe(),
+            patience: self.patience,
+            put: watch::Sender::new(0),
+        };
+        tokio::spawn(offer.run(held))
+    }
+
+    fn adopt(&self, host: &Host, expected: bool) -> tokio::task::JoinHandle<adopt::Outcome> {
+        let adopt = Adopt {
+            handoff: self.handoff.clone(),
+            host: "h2".to_owned(),
+            transport: Arc::clone(&self.transport),
+            writers: Arc::new(Nobody),
+            destination: Arc::new(Here(self.here.subscribe(), host.place())),
+            expected: expected.then(|| host.place()),
+            source_alive: self.alive.subscribe(),
+            patience: self.patience,
+            progress: mpsc::channel(64).0,
+        };
+        tokio::spawn(adopt.run())
+    }
+
+    async fn left(&self) -> usize {
+        self.transport.list_all(&self.handoff.prefix()).await.unwrap().len()
+    }
+}
+
+fn memory() -> Arc<dyn LogTransport> {
+    Arc::new(MemoryTransport::new())
+}
+
+fn carried(outcome: offer::Outcome) -> Receipt {
+    match outcome {
+        offer::Outcome::Carried(receipt) => receipt,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_history_arrives() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.write("console.log.0", "first ");
+    source.write("console.log", "second ");
+    let trial = Trial::new(memory());
+    let offer = trial.offer(&source);
+    let adopt = trial.adopt(&destination, true);
+    source.print("third ");
+    // The guest runs at the destination now.
+    destination.print("fourth ");
+    trial.here.send_replace(true);
+    trial.source.send_replace(Source::Over);
+    let receipt = carried(offer.await.unwrap());
+    assert_eq!(receipt.bytes, 19);
+    assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
+    assert_eq!(destination.merged(), "first second third fourth ");
+    assert_eq!(source.merged(), "first second third ", "the source's copy stays");
+    assert_eq!(destination.names(), ["console.log", "console.log.0", "console.log.1"]);
+    assert_eq!(trial.left().await, 0, "the transport is cleared");
+    let offered = source.record(&trial.handoff).unwrap().offered.unwrap();
+    assert!(offered.received);
+    assert_eq!(offered.files.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_and_back_again() {
+    for append in [false, true] {
+        let (a, b) = (Host::new(), Host::new());
+        a.print("1 ");
+        let there = Trial::new(memory());
+        let (offer, adopt) = (there.offer(&a), there.adopt(&b, true));
+        b.print("2 ");
+        there.here.send_replace(true);
+        there.source.send_replace(Source::Over);
+        carried(offer.await.unwrap());
+        adopt.await.unwrap();
+        assert_eq!(b.merged(), "1 2 ");
+
+        let back = Trial::new(memory());
+        let offer = back.offer(&b);
+        let adopt = back.adopt(&a, true);
+        // Only when the destination is ready may the migration begin.
+        while a.log.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if !append {
+            fs::write(&a.log, "").unwrap();
+        }
+        a.print("3 ");
+        back.here.send_replace(true);
+        back.source.send_replace(Source::Over);
+        carried(offer.await.unwrap());
+        adopt.await.unwrap();
+        assert_eq!(a.merged(), "1 2 3 ", "append {append}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_migration_leaves_both_as_they_were() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("mine ");
+    destination.write("console.log.7", "older stay");
+    let trial = Trial::new(memory());
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, true));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    trial.source.send_replace(Source::Stays);
+    assert_eq!(offer.await.unwrap(), offer::Outcome::Aborted);
+    assert_eq!(adopt.await.unwrap(), adopt::Outcome::Aborted);
+    assert_eq!(source.merged(), "mine ");
+    assert_eq!(source.names(), ["console.log"]);
+    assert_eq!(destination.names(), ["console.log.7"]);
+    assert_eq!(trial.left().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_removed_at_the_source_takes_nothing_away() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.write("console.log.0", "first ");
+    source.print("second ");
+    let trial = Trial::new(memory());
+    let offer = trial.offer(&source);
+    source.dir.close().unwrap();
+    destination.print("third ");
+    trial.here.send_replace(true);
+    let adopt = trial.adopt(&destination, false);
+    trial.source.send_replace(Source::Over);
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), "first second third ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_without_a_folder_gets_none_before_its_domain_comes() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("old ");
+    let log = destination.dir.path().join("instance/console.log");
+    let destination = Host { log, ..destination };
+    let trial = Trial::new(memory());
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, true));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(!destination.log.parent().unwrap().exists());
+    fs::create_dir(destination.log.parent().unwrap()).unwrap();
+    destination.print("new ");
+    trial.here.send_replace(true);
+    trial.source.send_replace(Source::Over);
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), "old new ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_was_altered_on_the_way_is_refused() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("truth ");
+    destination.print("new ");
+    let mut trial = Trial::new(memory());
+    trial.patience = Duration::from_millis(500);
+    let offer = trial.offer(&source);
+    trial.source.send_replace(Source::Over);
+    let key = trial.handoff.key(ObjectName::Chunk { offset: 0, len: 6 });
+    while trial.transport.get_opt(&key, 1 << 20).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    trial.transport.delete(&key).await.unwrap();
+    let lie = Chunk { starts_file: true, bytes: b"a lie ".to_vec() };
+    trial.transport.put(&key, lie.encode()).await.unwrap();
+    trial.here.send_replace(true);
+    let adopted = trial.adopt(&destination, false).await.unwrap();
+    assert!(matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("digests differ")), "{adopted:?}");
+    assert!(matches!(offer.await.unwrap(), offer::Outcome::NotCarried { .. }));
+    assert_eq!(destination.merged(), "new ");
+    assert_eq!(destination.names(), ["console.log"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_destination_it_is_not_carried_and_can_be_taken_up_again() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("old ");
+    let mut trial = Trial::new(memory());
+    trial.patience = Duration::from_millis(300);
+    let offer = trial.offer(&source);
+    trial.source.send_replace(Source::Over);
+    assert!(matches!(offer.await.unwrap(), offer::Outcome::NotCarried { .. }));
+    let record = source.record(&trial.handoff).unwrap();
+    let offered = record.offered.unwrap();
+    assert!(!offered.received);
+    assert_eq!(offered.handoff, trial.handoff.id);
+
+    destination.print("new ");
+    trial.here.send_replace(true);
+    trial.patience = Duration::from_secs(5);
+    let adopt = trial.adopt(&destination, false);
+    assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
+    // The same handoff once more is placed once.
+    let again = trial.adopt(&destination, false);
+    assert!(matches!(again.await.unwrap(), adopt::Outcome::Adopted(_)));
+    assert_eq!(destination.merged(), "old new ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_falls_silent_is_given_up() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("old ");
+    destination.print("here before ");
+    let mut trial = Trial::new(memory());
+    trial.patience = Duration::from_millis(200);
+    let offer = trial.offer(&source);
+    let adopt = trial.adopt(&destination, true);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    offer.abort();
+    trial.alive.send_replace(false);
+    let outcome = adopt.await.unwrap();
+    assert!(matches!(outcome, adopt::Outcome::Failed { .. }), "{outcome:?}");
+    assert_eq!(destination.names(), ["console.log"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollovers_at_the_source_are_followed() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("line 0\n");
+    let trial = Trial::new(memory());
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, true));
+    let mut expected = String::from("line 0\n");
+    for n in 1..60 {
+        let line = format!("line {n}\n");
+        expected.push_str(&line);
+        source.print(&line);
+        if n % 10 == 0 {
+            for i in (0..3).rev() {
+                let name = |i: i32| match i {
+                    -1 => source.log.clone(),
+                    i => source.dir.path().join(format!("console.log.{i}")),
+                };
+                #[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
+                let _ = fs::rename(name(i - 1), name(i));
+            }
+            source.write("console.log", "");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+    destination.print("");
+    trial.here.send_replace(true);
+    trial.source.send_replace(Source::Over);
+    let receipt = carried(offer.await.unwrap());
+    assert_eq!(receipt.bytes, expected.len() as u64);
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), expected);
+}
+
+#[test]
+fn a_chunk_of_an_older_build_is_still_read() {
+    let plain = Chunk { starts_file: true, bytes: b"hello".to_vec() };
+    let mut bytes = vec![1, 1, 0, 0];
+    bytes.extend_from_slice(blake3::hash(b"hello").as_bytes());
+    bytes.extend_from_slice(b"hello");
+    assert_eq!(Chunk::decode(&bytes, 5).unwrap(), plain);
+}
+
+proptest! {
+    #[test]
+    fn chunks_come_back_and_damage_is_seen(
+        starts_file: bool,
+        bytes in proptest::collection::vec(0u8..4, 0..3000),
+        at: proptest::sample::Index,
+        flip in 1u8..,
+    ) {
+        let chunk = Chunk { starts_file, bytes };
+        let len = u32::try_from(chunk.bytes.len()).unwrap();
+        let data = chunk.encode();
+        prop_assert_eq!(&Chunk::decode(&data, len).unwrap(), &chunk);
+        prop_assert!(Chunk::decode(&data, len + 1).is_err());
+        let mut torn = data.to_vec();
+        let at = at.index(torn.len());
+        torn[at] ^= flip;
+        // The reserved bytes and the flag of a new file say nothing about the bytes.
+        match Chunk::decode(&torn, len) {
+            Err(_) => {}
+            Ok(read) => prop_assert_eq!(read.bytes, chunk.bytes),
+        }
+    }
+
+    #[test]
+    fn any_bytes_as_a_chunk_give_an_error_or_just_that_length(
+        data in proptest::collection::vec(any::<u8>(), 0..200),
+        len in 0u32..5000,
+    ) {
+        if let Ok(chunk) = Chunk::decode(&data, len) {
+            prop_assert_eq!(chunk.bytes.len(), len as usize);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is remembered beside a chain: `.console.log.logchain`.
+//!
+//! The source writes down what it handed over, so that the same bytes are
+//! recognised by identity, never by comparing text, when the VM comes back. The
+//! destination writes down what it adopted, so that a handoff is placed once
+//! however often it is offered. A chain without a record works as well; the
+//! record goes where its folder goes.
+//!
+//! Must not know: transports, libvirt.
+
+use std::ffi::{OsStr, OsString};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::folder::{FileId, Folder};
+use crate::transport::{ConsoleName, HandoffId};
+use crate::versioned;
+
+pub use crate::versioned::Error;
+
+/// The version this program writes, and the newest that it reads.
+const VERSION: u32 = 1;
+
+/// Handoffs older than the last few cannot be offered again.
+const ADOPTED_KEPT: usize = 16;
+
+/// The record beside a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    /// UUID of the domain whose log this is. The same path may be another VM's one day.
+    pub domain: Uuid,
+    /// Which of its consoles.
+    pub console: ConsoleName,
+    /// The last handoff away from here.
+    pub offered: Option<Offered>,
+    /// The last handoffs to here, the newest last.
+    pub adopted: Vec<Adopted>,
+}
+
+/// A history that was committed to a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// The handoff.
+    pub handoff: HandoffId,
+    /// The transport's name, for people.
+    pub to: String,
+    /// Length of the history in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the history, in hex.
+    pub digest: String,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// The files that hold it here, and their sizes.
+    pub files: Vec<(FileId, u64)>,
+    /// Whether the destination's receipt was seen.
+    pub received: bool,
+}
+
+/// A history that was placed here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The handoff.
+    pub handoff: HandoffId,
+    /// Length of the history in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the history, in hex.
+    pub digest: String,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// The host it came from, as that host said.
+    pub from: String,
+    /// How many of its oldest bytes the rotation here does not keep.
+    pub dropped: u64,
+    /// The names given here and their sizes, the newest first.
+    pub placed: Vec<(String, u64)>,
+}
+
+impl Record {
+    /// An empty record.
+    #[must_use]
+    pub fn new(domain: Uuid, console: ConsoleName) -> Self {
+        Self { version: VERSION, domain, console, offered: None, adopted: Vec::new() }
+    }
+
+    /// The record's file name for the base file `base`.
+    #[must_use]
+    pub fn name(base: &OsStr) -> OsString {
+        hidden(base, ".logchain")
+    }
+
+    /// Reads the record of `base`. One of another domain or console, or of a
+    /// newer version, counts as none: it says nothing about this chain.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and what reading gives.
+    pub fn read(
+        folder: &Folder,
+        base: &OsStr,
+        domain: Uuid,
+        console: &ConsoleName,
+    ) -> Result<Option<Self>, Error> {
+        let record: Option<Self> = versioned::read(folder, &Self::name(base))?;
+        Ok(record.filter(|r| r.version <= VERSION && r.domain == domain && &r.console == console))
+    }
+
+    /// Writes the record, durably.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn write(&self, folder: &Folder, base: &OsStr) -> Result<(), Error> {
+        versioned::write(folder, &Self::name(base), self)
+    }
+
+    /// Adds a handoff to here.
+    pub fn adopt(&mut self, adopted: Adopted) {
+        self.adopted.retain(|a| a.handoff != adopted.handoff);
+        self.adopted.push(adopted);
+        let surplus = self.adopted.len().saturating_sub(ADOPTED_KEPT);
+        self.adopted.drain(..surplus);
+        // The VM is here now: what it handed over before is part of what came back.
+        self.offered = None;
+    }
+
+    /// The handoff to here that held just these bytes, if there was one.
+    #[must_use]
+    pub fn find_adopted(&self, handoff: HandoffId) -> Option<&Adopted> {
+        self.adopted.iter().find(|a| a.handoff == handoff)
+    }
+
+    /// Whether the file `id`, `size` bytes long, holds nothing but bytes that a
+    /// destination has confirmed.
+    #[must_use]
+    pub fn is_handed_over(&self, id: FileId, size: u64) -> bool {
+        let received = self.offered.as_ref().filter(|o| o.received);
+        received.is_some_and(|o| o.files.contains(&(id, size)))
+    }
+}
+
+/// `.` + `base` + `suffix`: hidden, so that no reader takes it for a rotated file.
+pub(crate) fn hidden(base: &OsStr, suffix: &str) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(base);
+    name.push(suffix);
+    name
+}

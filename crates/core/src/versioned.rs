@@ -1,0 +1,88 @@
+//! How our own small files are kept: one line of JSON with a version, one line
+//! with the BLAKE3 of the first. A torn or altered file is recognised.
+//!
+//! Must not know: what the records mean.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::folder::{self, Folder};
+
+/// A record is small; a file that is larger is not one of ours.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder's answer.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Reading or writing the file failed.
+    #[error("cannot {action} the record {name:?}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file's name.
+        name: OsString,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is not what was written.
+    #[error("the record {name:?} is damaged: {what}")]
+    Damaged {
+        /// The file's name.
+        name: OsString,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+/// Writes `record` under `name`: a temporary, fsync, rename, fsync of the folder.
+pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> Result<(), Error> {
+    let json = serde_json::to_vec(record)
+        .map_err(|e| Error::Damaged { name: name.to_owned(), what: e.to_string() })?;
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    folder.remove(&temporary)?;
+    let mut file = folder.create_new(&temporary, 0o600)?;
+    let digest = blake3::hash(&json).to_hex();
+    let written = file
+        .write_all(&json)
+        .and_then(|()| file.write_all(format!("\n{digest}\n").as_bytes()))
+        .and_then(|()| file.sync_all());
+    if let Err(source) = written {
+        folder.remove(&temporary)?;
+        return Err(Error::Io { action: "write", name: name.to_owned(), source });
+    }
+    folder.rename_over(&temporary, name)?;
+    folder.sync()?;
+    Ok(())
+}
+
+/// Reads the record under `name`; `None` where there is none.
+pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result<Option<T>, Error> {
+    let (file, _) = match folder.open_file(name) {
+        Ok(opened) => opened,
+        Err(folder::Error::NotFound { .. }) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let damaged = |what: &str| Error::Damaged { name: name.to_owned(), what: what.to_owned() };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Io { action: "read", name: name.to_owned(), source })?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(damaged("it is too large"));
+    }
+    let mut lines = bytes.split(|b| *b == b'\n');
+    let (Some(json), Some(digest)) = (lines.next(), lines.next()) else {
+        return Err(damaged("its second line is missing"));
+    };
+    if blake3::hash(json).to_hex().as_bytes() != digest {
+        return Err(damaged("its digest does not fit"));
+    }
+    serde_json::from_slice(json).map(Some).map_err(|e| damaged(&e.to_string()))
+}
