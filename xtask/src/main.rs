@@ -1,1 +1,105 @@
-fn main() {}
+//! `cargo xtask demo` and `cargo xtask test`: what they need is installed first,
+//! so that both run on a fresh machine.
+
+mod demo;
+mod packages;
+mod process;
+mod progress;
+mod suite;
+
+use std::process::ExitCode;
+
+use logchain_tests::LabError;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo [--yes]               migrate a guest between two hypervisors on this machine, and show its log
+  test [--yes]               every check: format, lints, docs, unit tests, and the tests in the lab
+  test [--yes] -- ARGS       only the tests that `cargo nextest run ARGS` picks
+
+  --yes                      install missing packages without asking
+";
+
+enum Task {
+    Demo,
+    /// The demo without what needs no root; started by `demo` under sudo.
+    DemoInLab,
+    Test(Vec<String>),
+    Help,
+}
+
+fn main() -> ExitCode {
+    let (task, yes) = match parse(std::env::args().skip(1)) {
+        Ok(parsed) => parsed,
+        Err(word) => {
+            eprint!("xtask: {word}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match task {
+        Task::Help => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Task::Demo => demo::run(yes),
+        Task::DemoInLab => demo::in_lab(),
+        Task::Test(args) => suite::run_suite(yes, &args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if process::was_interrupted(&e) => {
+            eprintln!("\ninterrupted; nothing is left running");
+            ExitCode::from(130)
+        }
+        Err(e) => {
+            eprintln!("\nerror: {e:#}");
+            if matches!(e.downcast_ref(), Some(LabError::NeedsRoot)) {
+                eprintln!("       sudo -E env PATH=\"$PATH\" cargo xtask …");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String> {
+    let mut task = match args.next().as_deref() {
+        Some("demo") => Task::Demo,
+        Some("demo-in-lab") => Task::DemoInLab,
+        Some("test") => Task::Test(Vec::new()),
+        Some("help" | "--help" | "-h") => return Ok((Task::Help, false)),
+        Some(other) => return Err(format!("no such command: {other}")),
+        None => return Err("which command?".to_owned()),
+    };
+    let mut yes = false;
+    while let Some(arg) = args.next() {
+        match (arg.as_str(), &mut task) {
+            ("--yes" | "-y", _) => yes = true,
+            ("--", Task::Test(filter)) => filter.extend(args.by_ref()),
+            _ => return Err(format!("what is {arg}?")),
+        }
+    }
+    Ok((task, yes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Task, parse};
+
+    fn words(text: &str) -> impl Iterator<Item = String> {
+        text.split_whitespace().map(str::to_owned)
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        assert!(matches!(parse(words("demo")), Ok((Task::Demo, false))));
+        assert!(matches!(parse(words("demo --yes")), Ok((Task::Demo, true))));
+        let Ok((Task::Test(filter), true)) = parse(words("test -y -- -p x --yes")) else {
+            panic!("test");
+        };
+        assert_eq!(filter, ["-p", "x", "--yes"]);
+        for wrong in ["", "dmeo", "demo --all", "demo -- x", "test x"] {
+            assert!(parse(words(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

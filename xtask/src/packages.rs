@@ -1,0 +1,163 @@
+//! The Debian packages that building and testing need: which are missing, and
+//! their installation.
+
+use std::collections::HashSet;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{answers, catch_signals, run_whole};
+
+struct Need {
+    package: &'static str,
+    why: &'static str,
+    /// Newer releases moved it out of another package: only where it exists.
+    newer: bool,
+}
+
+const fn need(package: &'static str, why: &'static str) -> Need {
+    Need {
+        package,
+        why,
+        newer: false,
+    }
+}
+
+const fn newer(package: &'static str, why: &'static str) -> Need {
+    Need {
+        package,
+        why,
+        newer: true,
+    }
+}
+
+/// The guest's kernel is not here: it is unpacked, never installed.
+const NEEDS: [Need; 15] = [
+    need("gcc", "links every program, and builds the guest's"),
+    need("libc6-dev", "links every program"),
+    need("pkg-config", "finds libvirt for the build"),
+    need("libvirt-dev", "logchain is linked against libvirt"),
+    need("libvirt-daemon", "the lab's hypervisors"),
+    need("libvirt-daemon-system", "their configuration and hooks"),
+    need("libvirt-daemon-driver-qemu", "libvirt's driver for QEMU"),
+    newer("libvirt-daemon-log", "virtlogd"),
+    newer(
+        "libvirt-daemon-lock",
+        "virtlockd, without which libvirtd does not start",
+    ),
+    need("libvirt-clients", "virsh"),
+    need("qemu-system-x86", "runs the guests"),
+    need("openssh-server", "hands history from host to host"),
+    need("openssh-client", "hands history from host to host"),
+    need("iproute2", "the network between the hosts"),
+    need("hostname", "names the hosts"),
+];
+
+const INSTALL: &str = include_str!("install.sh");
+
+/// Installs what is missing. Says what and why first; asks on a terminal unless
+/// `yes`. From its end on, signals are caught.
+pub(crate) fn ensure(yes: bool) -> Result<()> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        println!("all packages are there");
+        return catch_signals();
+    }
+    println!("missing packages:");
+    for need in &missing {
+        println!("  {:28} {}", need.package, need.why);
+    }
+    let names: Vec<_> = missing.iter().map(|need| need.package).collect();
+    let root = rustix::process::geteuid().is_root();
+    if !root && !answers("sudo", &["--version"]) {
+        bail!(
+            "installing packages needs root, and there is no sudo here: run as root\n  apt-get install {}",
+            names.join(" ")
+        );
+    }
+    if !yes && std::io::stdin().is_terminal() && !agreed()? {
+        bail!("nothing was installed");
+    }
+    if !root {
+        // The password is asked for here, where a terminal is at hand; the
+        // installation itself runs apart from it.
+        let allowed = Command::new("sudo").arg("-v").status();
+        if !allowed.is_ok_and(|status| status.success()) {
+            bail!("installing packages needs root, and sudo did not allow it: run this as root");
+        }
+    }
+    // Until here a signal may end this program at once.
+    catch_signals()?;
+    let started = Instant::now();
+    let mut command = Command::new(if root { "sh" } else { "sudo" });
+    if !root {
+        command.args(["-n", "sh"]);
+    }
+    command.args(["-c", INSTALL, "install"]).args(&names);
+    run_whole(&mut command).context("cannot install the packages")?;
+    println!("installed in {:.1} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn missing() -> Result<Vec<&'static Need>> {
+    if !Path::new("/usr/bin/dpkg-query").exists() || !Path::new("/usr/bin/apt-get").exists() {
+        bail!(
+            "this is neither Debian nor Ubuntu: install by hand what these packages bring: {}",
+            NEEDS.map(|need| need.package).join(" ")
+        );
+    }
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${binary:Package}\t${db:Status-Abbrev}\n"])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run dpkg-query")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let there = installed(&text);
+    let mut missing: Vec<_> = NEEDS
+        .iter()
+        .filter(|need| !need.newer && !there.contains(need.package))
+        .collect();
+    // Before the first `apt-get update` of a fresh machine apt knows nothing: then
+    // these come along as dependencies of the others, or not at all.
+    missing.extend(NEEDS.iter().filter(|need| {
+        need.newer && !there.contains(need.package) && answers("apt-cache", &["show", need.package])
+    }));
+    Ok(missing)
+}
+
+/// The packages that are wholly installed, without their architecture.
+fn installed(dpkg: &str) -> HashSet<&str> {
+    dpkg.lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter(|(_, status)| status.starts_with("ii"))
+        .map(|(name, _)| name.split(':').next().unwrap_or(name))
+        .collect()
+}
+
+fn agreed() -> Result<bool> {
+    print!("install them now? [Y/n] ");
+    std::io::stdout().flush().context("cannot ask")?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
+    let answer = answer.trim().to_lowercase();
+    Ok(answer.is_empty() || answer == "y" || answer == "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::installed;
+
+    #[test]
+    fn only_whole_installations_count() {
+        let text = "gcc\tii \nlibvirt-dev:amd64\tii \ncpio\trc \nqemu\tiU \n";
+        let there = installed(text);
+        assert!(there.contains("gcc") && there.contains("libvirt-dev"));
+        assert!(!there.contains("cpio") && !there.contains("qemu"));
+    }
+}
