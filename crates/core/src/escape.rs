@@ -57,8 +57,15 @@ impl Escaper {
 
     fn run<'a>(&mut self, mut rest: &'a [u8], last: bool, out: &mut Vec<u8>) -> &'a [u8] {
         while !rest.is_empty() {
-            let plain = rest.iter().take_while(|b| matches!(b, b' '..=b'~' | b'\n' | b'\t')).count();
-            let unit = if plain > 0 { Unit::Pass(plain) } else { unit(rest, last) };
+            let plain = rest
+                .iter()
+                .take_while(|b| matches!(b, b' '..=b'~' | b'\n' | b'\t'))
+                .count();
+            let unit = if plain > 0 {
+                Unit::Pass(plain)
+            } else {
+                unit(rest, last)
+            };
             let (taken, left) = match unit {
                 Unit::Unfinished => return rest,
                 Unit::Pass(n) | Unit::Colour(n) | Unit::Show(n) => rest.split_at(n.min(rest.len())),
@@ -82,7 +89,11 @@ fn unit(rest: &[u8], last: bool) -> Unit {
     match rest {
         [b'\r', ..] => {
             // A serial console ends lines with CR LF, some with more than one CR.
-            let returns = rest.iter().take(MAX_SEQUENCE).take_while(|b| **b == b'\r').count();
+            let returns = rest
+                .iter()
+                .take(MAX_SEQUENCE)
+                .take_while(|b| **b == b'\r')
+                .count();
             match rest.get(returns) {
                 Some(b'\n') => Unit::Pass(returns + 1),
                 None if returns < MAX_SEQUENCE => unfinished(Unit::Show(1)),
@@ -140,9 +151,10 @@ fn character(rest: &[u8], last: bool) -> Unit {
     let head = rest.get(..rest.len().min(4)).unwrap_or_default();
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
-        Err(e) if e.valid_up_to() > 0 => {
-            head.get(..e.valid_up_to()).and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default()
-        }
+        Err(e) if e.valid_up_to() > 0 => head
+            .get(..e.valid_up_to())
+            .and_then(|v| std::str::from_utf8(v).ok())
+            .unwrap_or_default(),
         Err(e) if e.error_len().is_none() && !last => return Unit::Unfinished,
         Err(e) => return Unit::Show(e.error_len().unwrap_or(head.len()).max(1)),
     };

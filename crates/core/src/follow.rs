@@ -166,7 +166,9 @@ impl Follower {
     fn refresh_once(&mut self, writers: &dyn Writers) -> Result<bool> {
         let newest = self.held.back();
         let base = self.folder.stat(&self.base)?;
-        let Some(base) = base.filter(|s| s.regular) else { return Ok(true) };
+        let Some(base) = base.filter(|s| s.regular) else {
+            return Ok(true);
+        };
         if newest.is_some_and(|n| n.id == base.id) {
             return Ok(true);
         }
@@ -175,16 +177,23 @@ impl Follower {
         let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
         let newer = match (ours, newest) {
             (Some(at), _) => rotated.get(..at).unwrap_or_default(),
-            (None, Some(Held { source: Source::Plain(file), .. }))
-                if writers.writer(file) != Writer::None =>
-            {
+            (
+                None,
+                Some(Held {
+                    source: Source::Plain(file),
+                    ..
+                }),
+            ) if writers.writer(file) != Writer::None => {
                 // Still written, though it has no name here any more: the log was
                 // wiped for another writer, and what has its name is not ours.
                 return Ok(true);
             }
             (None, Some(_)) => {
                 let why = "rollovers came faster than they could be followed";
-                self.missed.push(Missed { offset: self.offset, why });
+                self.missed.push(Missed {
+                    offset: self.offset,
+                    why,
+                });
                 rotated
             }
             (None, None) => rotated,
@@ -199,8 +208,14 @@ impl Follower {
             match self.folder.open_file(name) {
                 Ok((file, stat)) if stat.id == id => {
                     let source = Source::Plain(file);
-                    opened.push(Held { name: name.to_owned(), id, source, size: 0, given: 0 });
-                },
+                    opened.push(Held {
+                        name: name.to_owned(),
+                        id,
+                        source,
+                        size: 0,
+                        given: 0,
+                    });
+                }
                 Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(false),
                 Err(e) => return Err(e.into()),
             }
@@ -209,7 +224,10 @@ impl Follower {
         while self.held.len() > HELD {
             let why = "more files were rolled over than are held";
             self.held.pop_front();
-            self.missed.push(Missed { offset: self.offset, why });
+            self.missed.push(Missed {
+                offset: self.offset,
+                why,
+            });
         }
         Ok(true)
     }
@@ -222,14 +240,20 @@ impl Follower {
     pub fn next(&mut self, most: usize, flush: bool) -> Result<Option<Piece>> {
         loop {
             let growing = self.held.len() <= 1;
-            let Some(file) = self.held.front_mut() else { return Ok(None) };
+            let Some(file) = self.held.front_mut() else {
+                return Ok(None);
+            };
             let starts_file = file.given == 0;
             let bytes = file.read(most, growing && !flush)?;
             if !bytes.is_empty() {
                 file.given = file.given.saturating_add(bytes.len() as u64);
                 let offset = self.offset;
                 self.offset = offset.saturating_add(bytes.len() as u64);
-                return Ok(Some(Piece { offset, starts_file, bytes }));
+                return Ok(Some(Piece {
+                    offset,
+                    starts_file,
+                    bytes,
+                }));
             }
             if growing {
                 return Ok(None);
@@ -247,14 +271,23 @@ impl Follower {
     /// # Errors
     /// The folder's.
     pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
-        let Some(Held { id, given, source: Source::Plain(file), .. }) = self.held.back() else {
+        let Some(Held {
+            id,
+            given,
+            source: Source::Plain(file),
+            ..
+        }) = self.held.back()
+        else {
             return Ok(Writer::None);
         };
         let writer = writers.writer(file);
         if writer == Writer::Some {
             return Ok(Writer::Some);
         }
-        let read = |source| Error::Read { name: self.base.clone(), source };
+        let read = |source| Error::Read {
+            name: self.base.clone(),
+            source,
+        };
         let grown = self.held.len() > 1 || stat_open(file).map_err(read)?.size > *given;
         let base = self.folder.stat(&self.base)?;
         if grown || base.is_some_and(|b| b.id != *id && self.is_named(*id).unwrap_or(true)) {
@@ -276,7 +309,13 @@ impl Held {
             None => Source::Plain(file.into_file()),
             Some(_) => Source::Compressed(decompressed(file)?),
         };
-        Ok(Self { name, id, source, size, given: 0 })
+        Ok(Self {
+            name,
+            id,
+            source,
+            size,
+            given: 0,
+        })
     }
 
     /// Size on disk: a plain file may have grown since it was opened.
@@ -288,7 +327,10 @@ impl Held {
     }
 
     fn read(&mut self, most: usize, whole: bool) -> Result<Vec<u8>> {
-        let fail = |source| Error::Read { name: self.name.clone(), source };
+        let fail = |source| Error::Read {
+            name: self.name.clone(),
+            source,
+        };
         match &mut self.source {
             Source::Plain(file) => {
                 let size = stat_open(file).map_err(fail)?.size;
@@ -317,7 +359,10 @@ impl Held {
             }
             Source::Compressed(reader) => {
                 let mut bytes = Vec::new();
-                reader.take(most as u64).read_to_end(&mut bytes).map_err(fail)?;
+                reader
+                    .take(most as u64)
+                    .read_to_end(&mut bytes)
+                    .map_err(fail)?;
                 Ok(bytes)
             }
         }

@@ -81,7 +81,13 @@ impl Record {
     /// An empty record.
     #[must_use]
     pub fn new(domain: Uuid, console: ConsoleName) -> Self {
-        Self { version: VERSION, domain, console, offered: None, adopted: Vec::new() }
+        Self {
+            version: VERSION,
+            domain,
+            console,
+            offered: None,
+            adopted: Vec::new(),
+        }
     }
 
     /// The record's file name for the base file `base`.

@@ -34,7 +34,10 @@ pub struct Retention {
 
 impl Retention {
     /// Nothing is ever rolled over or dropped.
-    pub const UNLIMITED: Self = Self { max_size: None, max_backups: None };
+    pub const UNLIMITED: Self = Self {
+        max_size: None,
+        max_backups: None,
+    };
 
     /// From virtlogd's settings, where a size of 0 means never. With 0 backups
     /// virtlogd keeps none, but carried history has to lie somewhere: one is used.
@@ -51,7 +54,8 @@ impl Retention {
 
     /// The least size of a file that counts as a full one.
     fn full(self) -> Option<u64> {
-        self.max_size.map(|max| max.saturating_sub(NEWLINE_SLACK).max(1))
+        self.max_size
+            .map(|max| max.saturating_sub(NEWLINE_SLACK).max(1))
     }
 
     /// Whether history staged into a part of `size` bytes goes on in a new part,
@@ -70,7 +74,8 @@ impl Retention {
     /// little would grow one part for ever.
     #[must_use]
     pub fn room(self, size: u64) -> u64 {
-        self.max_size.map_or(u64::MAX, |max| max.saturating_mul(2).saturating_sub(size))
+        self.max_size
+            .map_or(u64::MAX, |max| max.saturating_mul(2).saturating_sub(size))
     }
 
     /// Whether the newest part, of `size` bytes, is too small for a place of its
@@ -84,7 +89,11 @@ impl Retention {
     #[must_use]
     pub fn parts(self) -> usize {
         // One more than is kept: the newest may yet be joined to the one before it.
-        self.max_backups.map_or(usize::MAX, |n| usize::try_from(n.get()).unwrap_or(usize::MAX).saturating_add(1))
+        self.max_backups.map_or(usize::MAX, |n| {
+            usize::try_from(n.get())
+                .unwrap_or(usize::MAX)
+                .saturating_add(1)
+        })
     }
 }
 
@@ -143,14 +152,24 @@ pub enum Step {
 /// number) towards `goal`. `settled` says that the listing was looked at long
 /// enough: what looks like a rollover under way is then taken as it is.
 #[must_use]
-pub fn next_step(base_there: bool, rotated: &[(u32, FileId)], goal: &Goal<'_>, settled: bool) -> Step {
+pub fn next_step(
+    base_there: bool,
+    rotated: &[(u32, FileId)],
+    goal: &Goal<'_>,
+    settled: bool,
+) -> Step {
     if let Some(&(number, id)) = rotated.iter().rev().find(|(_, id)| goal.stale.contains(id)) {
         return Step::Remove { number, id };
     }
     let ours = |id: &FileId| goal.staged.contains(id);
-    let newer = rotated.iter().filter(|(_, id)| !ours(id) && !goal.older.contains(id));
+    let newer = rotated
+        .iter()
+        .filter(|(_, id)| !ours(id) && !goal.older.contains(id));
     let newer_count = newer.clone().count();
-    let next = newer.map(|(number, _)| number.saturating_add(1)).max().unwrap_or(goal.first);
+    let next = newer
+        .map(|(number, _)| number.saturating_add(1))
+        .max()
+        .unwrap_or(goal.first);
     let hole = usize::try_from(next.saturating_sub(goal.first)) != Ok(newer_count);
     if !settled && (hole || !base_there) {
         return Step::Wait;
@@ -161,13 +180,18 @@ pub fn next_step(base_there: bool, rotated: &[(u32, FileId)], goal: &Goal<'_>, s
         usize::try_from(end.saturating_sub(next)).unwrap_or(usize::MAX)
     });
     let placed = goal.staged.len().min(kept);
-    let number_of = |index: usize| u32::try_from(index).map_or(u32::MAX, |i| next.saturating_add(i));
+    let number_of =
+        |index: usize| u32::try_from(index).map_or(u32::MAX, |i| next.saturating_add(i));
 
     // A staged file in another's place: a rollover hit between two of our steps.
     for &(number, id) in rotated.iter().rev() {
         let at = goal.staged.iter().position(|s| *s == id);
         if at.is_some_and(|at| at >= placed || number_of(at) != number) {
-            return if settled { Step::Remove { number, id } } else { Step::Wait };
+            return if settled {
+                Step::Remove { number, id }
+            } else {
+                Step::Wait
+            };
         }
     }
     // Older leftovers make room, the highest first, so that its new number is free.
@@ -185,7 +209,10 @@ pub fn next_step(base_there: bool, rotated: &[(u32, FileId)], goal: &Goal<'_>, s
     }
     for (index, id) in goal.staged.iter().enumerate().take(placed) {
         if !rotated.iter().any(|(_, there)| there == id) {
-            return Step::Link { staged: index, to: number_of(index) };
+            return Step::Link {
+                staged: index,
+                to: number_of(index),
+            };
         }
     }
     Step::Done { placed }

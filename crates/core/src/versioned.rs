@@ -42,8 +42,10 @@ pub enum Error {
 
 /// Writes `record` under `name`: a temporary, fsync, rename, fsync of the folder.
 pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> Result<(), Error> {
-    let json = serde_json::to_vec(record)
-        .map_err(|e| Error::Damaged { name: name.to_owned(), what: e.to_string() })?;
+    let json = serde_json::to_vec(record).map_err(|e| Error::Damaged {
+        name: name.to_owned(),
+        what: e.to_string(),
+    })?;
     let mut temporary = name.to_owned();
     temporary.push(".new");
     folder.remove(&temporary)?;
@@ -55,7 +57,11 @@ pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> 
         .and_then(|()| file.sync_all());
     if let Err(source) = written {
         folder.remove(&temporary)?;
-        return Err(Error::Io { action: "write", name: name.to_owned(), source });
+        return Err(Error::Io {
+            action: "write",
+            name: name.to_owned(),
+            source,
+        });
     }
     folder.rename_over(&temporary, name)?;
     folder.sync()?;
@@ -69,11 +75,18 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
         Err(folder::Error::NotFound { .. }) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let damaged = |what: &str| Error::Damaged { name: name.to_owned(), what: what.to_owned() };
+    let damaged = |what: &str| Error::Damaged {
+        name: name.to_owned(),
+        what: what.to_owned(),
+    };
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|source| Error::Io { action: "read", name: name.to_owned(), source })?;
+        .map_err(|source| Error::Io {
+            action: "read",
+            name: name.to_owned(),
+            source,
+        })?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(damaged("it is too large"));
     }
@@ -84,5 +97,7 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
     if blake3::hash(json).to_hex().as_bytes() != digest {
         return Err(damaged("its digest does not fit"));
     }
-    serde_json::from_slice(json).map(Some).map_err(|e| damaged(&e.to_string()))
+    serde_json::from_slice(json)
+        .map(Some)
+        .map_err(|e| damaged(&e.to_string()))
 }

@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::message::Message;
 use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
-use crate::follow::Writers;
 use crate::folder::{self, Folder};
+use crate::follow::Writers;
 use crate::placement::{self, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
@@ -113,17 +113,25 @@ enum State {
     Placing(Option<Commit>),
     Receipting(Receipt),
     Cleaning(Receipt),
-    Discarding { reason: Option<String> },
+    Discarding {
+        reason: Option<String>,
+    },
     Done(Outcome),
 }
 
 impl State {
-    fn on(self, event: Event, commit_of: impl FnOnce(Option<Commit>, Placed) -> Option<Receipt>) -> Self {
+    fn on(
+        self,
+        event: Event,
+        commit_of: impl FnOnce(Option<Commit>, Placed) -> Option<Receipt>,
+    ) -> Self {
         match (self, event) {
             (Self::Done(outcome), _) => Self::Done(outcome),
             (Self::Preparing, Event::Prepared) => Self::Staging,
-            (Self::Preparing, Event::WasSealed) => Self::Placing(None),
-            (Self::Preparing, Event::WasAdopted(receipt)) => Self::Receipting(receipt),
+            (Self::Preparing | Self::Staging, Event::WasSealed) => Self::Placing(None),
+            (Self::Preparing | Self::Staging, Event::WasAdopted(receipt)) => {
+                Self::Receipting(receipt)
+            }
             (Self::Staging, Event::Complete(commit)) => Self::Sealing(commit),
             (Self::Staging, Event::AbortSeen) => Self::Discarding { reason: None },
             (Self::Sealing(commit), Event::Sealed) => Self::Placing(Some(commit)),
@@ -138,16 +146,21 @@ impl State {
                 Self::Done(Outcome::Adopted(receipt))
             }
             (Self::Discarding { reason: None }, Event::Discarded) => Self::Done(Outcome::Aborted),
-            (Self::Discarding { reason: Some(reason) }, Event::Discarded) => {
-                Self::Done(Outcome::Failed { reason })
-            }
+            (
+                Self::Discarding {
+                    reason: Some(reason),
+                },
+                Event::Discarded,
+            ) => Self::Done(Outcome::Failed { reason }),
             (Self::Discarding { reason }, Event::Failed(also)) => {
                 let first = reason.map(|r| format!("{r}; ")).unwrap_or_default();
                 let reason = format!("{first}this host could not be put back as it was: {also}");
                 Self::Done(Outcome::Failed { reason })
             }
             (Self::Preparing | Self::Staging | Self::Sealing(_), Event::Failed(reason)) => {
-                Self::Discarding { reason: Some(reason) }
+                Self::Discarding {
+                    reason: Some(reason),
+                }
             }
             (_, Event::Failed(reason)) => Self::Done(Outcome::Failed { reason }),
             (state, _) => state,
@@ -182,7 +195,12 @@ impl Adopt {
     /// Runs the destination's half to its end. If the future is dropped, or the
     /// process killed, the next start finishes or undoes what was begun.
     pub async fn run(self) -> Outcome {
-        let mut desk = Desk { adopt: self, staging: None, hasher: blake3::Hasher::new(), next: 0 };
+        let mut desk = Desk {
+            adopt: self,
+            staging: None,
+            hasher: blake3::Hasher::new(),
+            next: 0,
+        };
         let mut state = State::Preparing;
         let mut commit_again = None;
         loop {
@@ -194,7 +212,8 @@ impl Adopt {
                     if commit.is_none() {
                         commit_again = desk.commit().await.unwrap_or_default();
                     }
-                    desk.place(commit.as_ref().or(commit_again.as_ref()).cloned()).await
+                    desk.place(commit.as_ref().or(commit_again.as_ref()).cloned())
+                        .await
                 }
                 State::Receipting(receipt) => desk.receipt(receipt.clone()).await,
                 State::Cleaning(_) => desk.clean().await,
@@ -206,7 +225,12 @@ impl Adopt {
             state = state.on(event, |commit, placed| {
                 let commit = commit.or_else(|| again.cloned())?;
                 let sums = (commit.bytes, commit.digest);
-                Some(Receipt::new(sums, host.clone(), placed.dropped, placed.files))
+                Some(Receipt::new(
+                    sums,
+                    host.clone(),
+                    placed.dropped,
+                    placed.files,
+                ))
             });
         }
     }
@@ -244,7 +268,11 @@ impl Desk {
     /// A folder that is not there yet is left alone: an orchestrator that makes
     /// it may refuse one that exists.
     async fn open(&mut self, place: Place, before: bool) -> Result<Option<Event>, String> {
-        let Handoff { domain, console, id } = self.adopt.handoff.clone();
+        let Handoff {
+            domain,
+            console,
+            id,
+        } = self.adopt.handoff.clone();
         let writers = Arc::clone(&self.adopt.writers);
         let host = self.adopt.host.clone();
         let work = move || -> Result<(Option<Staging>, Option<Event>), placement::Error> {
@@ -288,7 +316,8 @@ impl Desk {
                 Ok(None) => {}
                 Err(reason) => return Event::Failed(reason),
             }
-            let alive = *self.adopt.source_alive.borrow() && self.adopt.source_alive.has_changed().is_ok();
+            let alive =
+                *self.adopt.source_alive.borrow() && self.adopt.source_alive.has_changed().is_ok();
             if !alive && news.elapsed() > self.adopt.patience {
                 let waited = self.adopt.patience.as_secs();
                 return Event::Failed(format!("the source has been silent for {waited} s"));
@@ -313,13 +342,18 @@ impl Desk {
                 Some(place) => Some(place),
                 None => self.adopt.destination.place().await?,
             };
-            if let Some(place) = place {
-                if let Some(event) = self.open(place, false).await? {
-                    return Ok(Some(event));
-                }
+            if let Some(place) = place
+                && let Some(event) = self.open(place, false).await?
+            {
+                return Ok(Some(event));
             }
         }
-        let entries = match self.adopt.transport.list(&self.adopt.handoff.prefix(), last.as_ref()).await {
+        let entries = match self
+            .adopt
+            .transport
+            .list(&self.adopt.handoff.prefix(), last.as_ref())
+            .await
+        {
             Ok(entries) => entries,
             Err(e) if e.advice() == Advice::Retry => return Ok(None),
             Err(e) => return Err(e.to_string()),
@@ -360,14 +394,21 @@ impl Desk {
 
     /// Whether the domain is here, and its log where pieces are staged.
     async fn here(&mut self, last: &mut Option<Key>) -> Result<bool, String> {
-        let Some(place) = self.adopt.destination.place().await? else { return Ok(false) };
-        let staged_at = self.staging.as_ref().map(|s| s.folder().path().join(s.base()));
+        let Some(place) = self.adopt.destination.place().await? else {
+            return Ok(false);
+        };
+        let staged_at = self
+            .staging
+            .as_ref()
+            .map(|s| s.folder().path().join(s.base()));
         if staged_at.as_deref() == Some(absolute(&place.path).as_path()) {
             return Ok(true);
         }
         // The destination's XML moved it: the next look stages anew beside the log.
         if let Some(staging) = self.staging.take() {
-            blocking(move || staging.discard()).await.map_err(|e| e.to_string())?;
+            blocking(move || staging.discard())
+                .await
+                .map_err(|e| e.to_string())?;
         }
         self.adopt.expected = Some(place);
         self.next = 0;
@@ -385,14 +426,22 @@ impl Desk {
             .buffered(AHEAD);
         while let Some((object, data)) = fetched.next().await {
             let data = data?;
-            let ObjectName::Chunk { len, .. } = object else { continue };
-            let Some(mut staging) = self.staging.take() else { return Ok(()) };
+            let ObjectName::Chunk { len, .. } = object else {
+                continue;
+            };
+            let Some(mut staging) = self.staging.take() else {
+                return Ok(());
+            };
             let mut hasher = std::mem::take(&mut self.hasher);
             let work = move || {
-                let added = Chunk::decode(&data, len).map_err(|e| e.to_string()).and_then(|chunk| {
-                    hasher.update(&chunk.bytes);
-                    staging.append(chunk.starts_file, &chunk.bytes).map_err(|e| e.to_string())
-                });
+                let added = Chunk::decode(&data, len)
+                    .map_err(|e| e.to_string())
+                    .and_then(|chunk| {
+                        hasher.update(&chunk.bytes);
+                        staging
+                            .append(chunk.starts_file, &chunk.bytes)
+                            .map_err(|e| e.to_string())
+                    });
                 Ok::<_, String>((staging, hasher, added))
             };
             let (staging, hasher, added) = blocking(work).await?;
@@ -415,16 +464,28 @@ impl Desk {
 
     async fn commit(&self) -> Result<Option<Commit>, String> {
         let key = self.adopt.handoff.key(ObjectName::Commit);
-        let data = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await.map_err(|e| e.to_string())?;
-        data.map(|d| Commit::decode(&d)).transpose().map_err(|e| e.to_string())
+        let data = self
+            .adopt
+            .transport
+            .get_opt(&key, MAX_MESSAGE)
+            .await
+            .map_err(|e| e.to_string())?;
+        data.map(|d| Commit::decode(&d))
+            .transpose()
+            .map_err(|e| e.to_string())
     }
 
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.hasher.finalize().to_hex();
         if digest.as_str() != commit.digest {
-            return Event::Failed("what arrived is not what was sent: the digests differ".to_owned());
+            return Event::Failed(
+                "what arrived is not what was sent: the digests differ".to_owned(),
+            );
         }
-        let (domain, console) = (self.adopt.handoff.domain, self.adopt.handoff.console.clone());
+        let (domain, console) = (
+            self.adopt.handoff.domain,
+            self.adopt.handoff.console.clone(),
+        );
         let sealed = self.with_staging(move |staging| {
             let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
             staging.seal(record.as_ref())
@@ -440,7 +501,12 @@ impl Desk {
         let from = self.begin().await.map_or_else(String::new, |b| b.host);
         let placed = self.with_staging(move |staging| {
             let placed = staging.place()?;
-            let old = Record::read(staging.folder(), staging.base(), handoff.domain, &handoff.console);
+            let old = Record::read(
+                staging.folder(),
+                staging.base(),
+                handoff.domain,
+                &handoff.console,
+            );
             let fresh = || Record::new(handoff.domain, handoff.console.clone());
             let mut record = old.unwrap_or_default().unwrap_or_else(fresh);
             record.adopt(Adopted {
@@ -466,7 +532,12 @@ impl Desk {
 
     async fn begin(&self) -> Option<Begin> {
         let key = self.adopt.handoff.key(ObjectName::Begin);
-        let data = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await.ok()??;
+        let data = self
+            .adopt
+            .transport
+            .get_opt(&key, MAX_MESSAGE)
+            .await
+            .ok()??;
         Begin::decode(&data).ok()
     }
 
@@ -480,7 +551,9 @@ impl Desk {
         loop {
             match self.adopt.transport.put_same(&key, data.clone()).await {
                 Ok(()) => return Event::Receipted,
-                Err(e) if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience => {
+                Err(e)
+                    if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience =>
+                {
                     tokio::time::sleep(LOOK).await;
                 }
                 Err(e) => return Event::Failed(e.to_string()),
@@ -489,17 +562,19 @@ impl Desk {
     }
 
     async fn clean(&mut self) -> Event {
-        let Some(staging) = self.staging.take() else { return Event::Cleaned };
+        let Some(staging) = self.staging.take() else {
+            return Event::Cleaned;
+        };
         let cleaned = blocking(move || staging.clean()).await;
         cleaned.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Cleaned)
     }
 
     /// Puts this host back as it was and leaves nothing in the transport.
     async fn discard(&mut self) -> Event {
-        if let Some(staging) = self.staging.take() {
-            if let Err(e) = blocking(move || staging.discard()).await {
-                return Event::Failed(e.to_string());
-            }
+        if let Some(staging) = self.staging.take()
+            && let Err(e) = blocking(move || staging.discard()).await
+        {
+            return Event::Failed(e.to_string());
         }
         // A source that withdrew has nothing to look for here any more. One that
         // did not may still offer: then its pieces stay.

@@ -25,7 +25,10 @@ pub struct Damaged {
 
 impl Damaged {
     pub(super) fn new(object: &'static str, what: impl Into<String>) -> Self {
-        Self { object, what: what.into() }
+        Self {
+            object,
+            what: what.into(),
+        }
     }
 }
 
@@ -79,19 +82,32 @@ pub struct Receipt {
 
 impl Begin {
     pub(super) fn new(domain_name: String, host: String) -> Self {
-        Self { version: VERSION, domain_name, host, at: super::now() }
+        Self {
+            version: VERSION,
+            domain_name,
+            host,
+            at: super::now(),
+        }
     }
 }
 
 impl Commit {
     pub(super) fn new(bytes: u64, digest: String, missed: Vec<(u64, String)>) -> Self {
-        Self { version: VERSION, bytes, digest, missed }
+        Self {
+            version: VERSION,
+            bytes,
+            digest,
+            missed,
+        }
     }
 }
 
 impl Abort {
     pub(super) fn new(reason: String) -> Self {
-        Self { version: VERSION, reason }
+        Self {
+            version: VERSION,
+            reason,
+        }
     }
 }
 
@@ -102,7 +118,14 @@ impl Receipt {
         dropped: u64,
         placed: Vec<(String, u64)>,
     ) -> Self {
-        Self { version: VERSION, bytes: commit.0, digest: commit.1, host, dropped, placed }
+        Self {
+            version: VERSION,
+            bytes: commit.0,
+            digest: commit.1,
+            host,
+            dropped,
+            placed,
+        }
     }
 }
 
@@ -113,12 +136,13 @@ pub(super) trait Message: Serialize + DeserializeOwned {
 
     fn encode(&self) -> Result<Bytes, Damaged> {
         let json = serde_json::to_vec(self);
-        json.map(Bytes::from).map_err(|e| Damaged::new(Self::OBJECT, e.to_string()))
+        json.map(Bytes::from)
+            .map_err(|e| Damaged::new(Self::OBJECT, e.to_string()))
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
-        let message: Self = serde_json::from_slice(bytes)
-            .map_err(|e| Damaged::new(Self::OBJECT, e.to_string()))?;
+        let message: Self =
+            serde_json::from_slice(bytes).map_err(|e| Damaged::new(Self::OBJECT, e.to_string()))?;
         if message.version() > VERSION {
             let what = format!("a newer logchain wrote it (version {})", message.version());
             return Err(Damaged::new(Self::OBJECT, what));
@@ -137,7 +161,12 @@ macro_rules! message {
         }
     )*};
 }
-message!(Begin = "begin", Commit = "commit", Abort = "abort", Receipt = "receipt");
+message!(
+    Begin = "begin",
+    Commit = "commit",
+    Abort = "abort",
+    Receipt = "receipt"
+);
 
 /// Some bytes of the history, with their digest, compressed where it pays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,8 +203,9 @@ impl Chunk {
     pub fn decode(data: &[u8], len: u32) -> Result<Self, Damaged> {
         let damaged = |what: &str| Damaged::new("chunk", what);
         let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
-        let (header, payload) =
-            data.split_at_checked(CHUNK_HEADER).ok_or_else(|| damaged("it is too short"))?;
+        let (header, payload) = data
+            .split_at_checked(CHUNK_HEADER)
+            .ok_or_else(|| damaged("it is too short"))?;
         let (&[version, flags, ..], Some(digest)) = (header, header.get(4..)) else {
             return Err(damaged("it is too short"));
         };
@@ -193,6 +223,9 @@ impl Chunk {
         if blake3::hash(&bytes).as_bytes() != digest {
             return Err(damaged("its digest does not fit"));
         }
-        Ok(Self { starts_file: flags & STARTS_FILE != 0, bytes })
+        Ok(Self {
+            starts_file: flags & STARTS_FILE != 0,
+            bytes,
+        })
     }
 }

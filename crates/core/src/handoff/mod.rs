@@ -45,7 +45,12 @@ impl Handoff {
     /// The key of one of its objects.
     #[must_use]
     pub fn key(&self, object: ObjectName) -> Key {
-        Key { domain: self.domain, console: self.console.clone(), handoff: self.id, object }
+        Key {
+            domain: self.domain,
+            console: self.console.clone(),
+            handoff: self.id,
+            object,
+        }
     }
 
     /// All its objects.

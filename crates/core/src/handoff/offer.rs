@@ -119,11 +119,16 @@ impl State {
             // Before the commit the destination must be told that nothing more
             // comes; after it, it must not: it may be placing already.
             (Self::Opening | Self::Following | Self::Draining, Event::Failed(reason)) => {
-                Self::Withdrawing { reason: Some(reason) }
+                Self::Withdrawing {
+                    reason: Some(reason),
+                }
             }
-            (Self::Withdrawing { reason: Some(reason) }, Event::Withdrawn | Event::Failed(_)) => {
-                Self::Done(Outcome::NotCarried { reason })
-            }
+            (
+                Self::Withdrawing {
+                    reason: Some(reason),
+                },
+                Event::Withdrawn | Event::Failed(_),
+            ) => Self::Done(Outcome::NotCarried { reason }),
             (Self::Withdrawing { reason: None }, Event::Withdrawn | Event::Failed(_)) => {
                 Self::Done(Outcome::Aborted)
             }
@@ -180,7 +185,11 @@ impl Offer {
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
     pub async fn run(mut self, held: Held) -> Outcome {
-        let Held { follower, folder, base } = held;
+        let Held {
+            follower,
+            folder,
+            base,
+        } = held;
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers)) {
             Ok(pump) => pump,
             Err(e) => return not_carried(format!("cannot start a thread: {e}")),
@@ -223,7 +232,9 @@ impl Offer {
 
     async fn begin(&mut self) -> Event {
         let begin = Begin::new(self.domain_name.clone(), self.host.clone());
-        self.put(ObjectName::Begin, begin.encode()).await.map_or_else(Event::Failed, |()| Event::Begun)
+        self.put(ObjectName::Begin, begin.encode())
+            .await
+            .map_or_else(Event::Failed, |()| Event::Begun)
     }
 
     /// Puts pieces until the migration takes a turn or the log is drained.
@@ -250,9 +261,14 @@ impl Offer {
             };
             match pumped {
                 Some(Pumped::Piece(piece)) => {
-                    let Ok(len) = u32::try_from(piece.bytes.len()) else { continue };
+                    let Ok(len) = u32::try_from(piece.bytes.len()) else {
+                        continue;
+                    };
                     let offset = piece.offset;
-                    let chunk = Chunk { starts_file: piece.starts_file, bytes: piece.bytes };
+                    let chunk = Chunk {
+                        starts_file: piece.starts_file,
+                        bytes: piece.bytes,
+                    };
                     let Ok(data) = tokio::task::spawn_blocking(move || chunk.encode()).await else {
                         return (Event::Failed("a worker thread failed".to_owned()), None);
                     };
@@ -269,7 +285,12 @@ impl Offer {
         }
     }
 
-    async fn commit(&mut self, drained: &Drained, folder: &Folder, base: &std::ffi::OsStr) -> Event {
+    async fn commit(
+        &mut self,
+        drained: &Drained,
+        folder: &Folder,
+        base: &std::ffi::OsStr,
+    ) -> Event {
         let offered = Offered {
             handoff: self.handoff.id,
             to: self.transport.to_string(),
@@ -280,10 +301,10 @@ impl Offer {
             received: false,
         };
         // A folder that is gone (Nova removes it) has no record to keep.
-        if let Err(e) = self.write_record(folder, base, offered).await {
-            if !folder_is_gone(&e) {
-                return Event::Failed(e.to_string());
-            }
+        if let Err(e) = self.write_record(folder, base, offered).await
+            && !folder_is_gone(&e)
+        {
+            return Event::Failed(e.to_string());
         }
         let put = self.put(ObjectName::Commit, drained.commit.encode()).await;
         put.map_or_else(Event::Failed, |()| Event::Committed)
@@ -311,11 +332,15 @@ impl Offer {
         let started = Instant::now();
         loop {
             match await_receipt(&*self.transport, &self.handoff).await {
-                Ok(Some(receipt)) if receipt.digest == commit.digest && receipt.bytes == commit.bytes => {
+                Ok(Some(receipt))
+                    if receipt.digest == commit.digest && receipt.bytes == commit.bytes =>
+                {
                     return Event::Received(receipt);
                 }
                 Ok(Some(_)) => {
-                    return Event::Failed("the destination's receipt is for other bytes".to_owned());
+                    return Event::Failed(
+                        "the destination's receipt is for other bytes".to_owned(),
+                    );
                 }
                 Ok(None) => {}
                 Err(reason) if started.elapsed() > self.patience => return Event::Failed(reason),
@@ -393,11 +418,11 @@ fn mark_received(
     domain: uuid::Uuid,
     console: &transport::ConsoleName,
 ) -> Result<(), crate::record::Error> {
-    if let Some(mut record) = Record::read(folder, base, domain, console)? {
-        if let Some(offered) = &mut record.offered {
-            offered.received = true;
-            record.write(folder, base)?;
-        }
+    if let Some(mut record) = Record::read(folder, base, domain, console)?
+        && let Some(offered) = &mut record.offered
+    {
+        offered.received = true;
+        record.write(folder, base)?;
     }
     Ok(())
 }
@@ -406,7 +431,12 @@ fn mark_received(
 ///
 /// # Errors
 /// The same sentence as [`Outcome::NotCarried`] gives.
-pub async fn resume(offer: Offer, folder: &Folder, base: &std::ffi::OsStr, offered: &Offered) -> Outcome {
+pub async fn resume(
+    offer: Offer,
+    folder: &Folder,
+    base: &std::ffi::OsStr,
+    offered: &Offered,
+) -> Outcome {
     let mut offer = offer;
     let commit = Commit::new(offered.bytes, offered.digest.clone(), Vec::new());
     match offer.receipt(&commit).await {

@@ -57,16 +57,22 @@ impl Pump {
         let (sender, out) = mpsc::channel(AHEAD);
         let over = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&over);
-        let thread = thread::Builder::new().name("logchain-pump".to_owned()).spawn(move || {
-            let end = match run(follower, &*writers, &sender, &flag) {
-                Ok(Some(drained)) => Pumped::Drained(drained),
-                Ok(None) => return,
-                Err(reason) => Pumped::Failed(reason),
-            };
-            // Fails only where nobody listens any more.
-            let _ = sender.blocking_send(end);
-        })?;
-        Ok(Self { out, over, thread: thread.thread().clone() })
+        let thread = thread::Builder::new()
+            .name("logchain-pump".to_owned())
+            .spawn(move || {
+                let end = match run(follower, &*writers, &sender, &flag) {
+                    Ok(Some(drained)) => Pumped::Drained(drained),
+                    Ok(None) => return,
+                    Err(reason) => Pumped::Failed(reason),
+                };
+                // Fails only where nobody listens any more.
+                let _ = sender.blocking_send(end);
+            })?;
+        Ok(Self {
+            out,
+            over,
+            thread: thread.thread().clone(),
+        })
     }
 
     /// The source is over: read to the end and say when it is reached.
@@ -112,11 +118,17 @@ fn run(
                 Writer::Some => false,
             };
             if over {
-                let missed =
-                    follower.missed().iter().map(|m| (m.offset, m.why.to_owned())).collect();
+                let missed = follower
+                    .missed()
+                    .iter()
+                    .map(|m| (m.offset, m.why.to_owned()))
+                    .collect();
                 let digest = hasher.finalize().to_hex().to_string();
                 let commit = Commit::new(follower.offset(), digest, missed);
-                return Ok(Some(Drained { commit, files: follower.files() }));
+                return Ok(Some(Drained {
+                    commit,
+                    files: follower.files(),
+                }));
             }
             if since.elapsed() > DRAIN {
                 return Err(format!(

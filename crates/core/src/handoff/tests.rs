@@ -44,7 +44,11 @@ impl Host {
     }
 
     fn print(&self, text: &str) {
-        let mut log = OpenOptions::new().append(true).create(true).open(&self.log).unwrap();
+        let mut log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.log)
+            .unwrap();
         log.write_all(text.as_bytes()).unwrap();
     }
 
@@ -67,9 +71,14 @@ impl Host {
     }
 
     fn place(&self) -> Place {
-        let rules =
-            Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
-        Place { path: self.log.clone(), rules }
+        let rules = Rules {
+            numbering: Numbering::FromZero,
+            retention: Retention::UNLIMITED,
+        };
+        Place {
+            path: self.log.clone(),
+            rules,
+        }
     }
 
     fn record(&self, handoff: &Handoff) -> Option<Record> {
@@ -148,7 +157,11 @@ impl Trial {
     }
 
     async fn left(&self) -> usize {
-        self.transport.list_all(&self.handoff.prefix()).await.unwrap().len()
+        self.transport
+            .list_all(&self.handoff.prefix())
+            .await
+            .unwrap()
+            .len()
     }
 }
 
@@ -180,8 +193,15 @@ async fn the_whole_history_arrives() {
     assert_eq!(receipt.bytes, 19);
     assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
     assert_eq!(destination.merged(), "first second third fourth ");
-    assert_eq!(source.merged(), "first second third ", "the source's copy stays");
-    assert_eq!(destination.names(), ["console.log", "console.log.0", "console.log.1"]);
+    assert_eq!(
+        source.merged(),
+        "first second third ",
+        "the source's copy stays"
+    );
+    assert_eq!(
+        destination.names(),
+        ["console.log", "console.log.0", "console.log.1"]
+    );
     assert_eq!(trial.left().await, 0, "the transport is cleared");
     let offered = source.record(&trial.handoff).unwrap().offered.unwrap();
     assert!(offered.received);
@@ -284,16 +304,31 @@ async fn a_history_that_was_altered_on_the_way_is_refused() {
     let offer = trial.offer(&source);
     trial.source.send_replace(Source::Over);
     let key = trial.handoff.key(ObjectName::Chunk { offset: 0, len: 6 });
-    while trial.transport.get_opt(&key, 1 << 20).await.unwrap().is_none() {
+    while trial
+        .transport
+        .get_opt(&key, 1 << 20)
+        .await
+        .unwrap()
+        .is_none()
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     trial.transport.delete(&key).await.unwrap();
-    let lie = Chunk { starts_file: true, bytes: b"a lie ".to_vec() };
+    let lie = Chunk {
+        starts_file: true,
+        bytes: b"a lie ".to_vec(),
+    };
     trial.transport.put(&key, lie.encode()).await.unwrap();
     trial.here.send_replace(true);
     let adopted = trial.adopt(&destination, false).await.unwrap();
-    assert!(matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("digests differ")), "{adopted:?}");
-    assert!(matches!(offer.await.unwrap(), offer::Outcome::NotCarried { .. }));
+    assert!(
+        matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("digests differ")),
+        "{adopted:?}"
+    );
+    assert!(matches!(
+        offer.await.unwrap(),
+        offer::Outcome::NotCarried { .. }
+    ));
     assert_eq!(destination.merged(), "new ");
     assert_eq!(destination.names(), ["console.log"]);
 }
@@ -306,7 +341,10 @@ async fn without_a_destination_it_is_not_carried_and_can_be_taken_up_again() {
     trial.patience = Duration::from_millis(300);
     let offer = trial.offer(&source);
     trial.source.send_replace(Source::Over);
-    assert!(matches!(offer.await.unwrap(), offer::Outcome::NotCarried { .. }));
+    assert!(matches!(
+        offer.await.unwrap(),
+        offer::Outcome::NotCarried { .. }
+    ));
     let record = source.record(&trial.handoff).unwrap();
     let offered = record.offered.unwrap();
     assert!(!offered.received);
@@ -336,7 +374,10 @@ async fn a_source_that_falls_silent_is_given_up() {
     offer.abort();
     trial.alive.send_replace(false);
     let outcome = adopt.await.unwrap();
-    assert!(matches!(outcome, adopt::Outcome::Failed { .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, adopt::Outcome::Failed { .. }),
+        "{outcome:?}"
+    );
     assert_eq!(destination.names(), ["console.log"]);
 }
 
@@ -375,7 +416,10 @@ async fn rollovers_at_the_source_are_followed() {
 
 #[test]
 fn a_chunk_of_an_older_build_is_still_read() {
-    let plain = Chunk { starts_file: true, bytes: b"hello".to_vec() };
+    let plain = Chunk {
+        starts_file: true,
+        bytes: b"hello".to_vec(),
+    };
     let mut bytes = vec![1, 1, 0, 0];
     bytes.extend_from_slice(blake3::hash(b"hello").as_bytes());
     bytes.extend_from_slice(b"hello");

@@ -31,7 +31,11 @@ pub(super) fn place(staging: &Staging, journal: &Journal) -> Result<Placed> {
     let mut files = Vec::new();
     let mut dropped = journal.dropped;
     for (index, part) in journal.parts.iter().enumerate() {
-        let name = listing.rotated().iter().find(|r| r.stat.id == part.id).map(|r| r.name.clone());
+        let name = listing
+            .rotated()
+            .iter()
+            .find(|r| r.stat.id == part.id)
+            .map(|r| r.name.clone());
         match name {
             Some(name) if index < placed => {
                 files.push((name.to_string_lossy().into_owned(), part.size));
@@ -68,7 +72,11 @@ pub(super) fn put_back(staging: &Staging) -> Result<()> {
         let staged: Vec<FileId> = left.iter().map(|r| r.id).collect();
         let names: Vec<&str> = left.iter().map(|r| r.aside.as_str()).collect();
         // Rotated files that found their old names again are older than the base was.
-        let back = staging.retired.iter().filter(|r| r.number.is_some()).map(|r| r.id);
+        let back = staging
+            .retired
+            .iter()
+            .filter(|r| r.number.is_some())
+            .map(|r| r.id);
         let older: Vec<FileId> = back.filter(|id| !staged.contains(id)).collect();
         let mut goal = goal(staging, &staged, &older, &[]);
         // Nothing may be dropped here: this is the only copy on this host.
@@ -111,8 +119,11 @@ fn converge(staging: &Staging, goal: &Goal<'_>, names: &[&str]) -> Result<usize>
     let mut waits = 0;
     for _ in 0..LOOKS {
         let listing = staging.listing()?;
-        let rotated: Vec<(u32, FileId)> =
-            listing.rotated().iter().map(|r| (r.number, r.stat.id)).collect();
+        let rotated: Vec<(u32, FileId)> = listing
+            .rotated()
+            .iter()
+            .map(|r| (r.number, r.stat.id))
+            .collect();
         let step = next_step(listing.base().is_some(), &rotated, goal, waits > WAITS);
         waits = if step == Step::Wait { waits + 1 } else { 0 };
         let name_of = |number| {
@@ -123,7 +134,9 @@ fn converge(staging: &Staging, goal: &Goal<'_>, names: &[&str]) -> Result<usize>
             Step::Wait => pause(WAIT),
             Step::Done { placed } => return Ok(placed),
             Step::Link { staged, to } => {
-                let Some(part) = names.get(staged) else { return Err(Error::NotSealed) };
+                let Some(part) = names.get(staged) else {
+                    return Err(Error::NotSealed);
+                };
                 if staging.own.stat(OsStr::new(part))?.is_none() {
                     // Placed and cleaned before; since then the log was wiped.
                     return Ok(staged);
@@ -146,7 +159,9 @@ fn converge(staging: &Staging, goal: &Goal<'_>, names: &[&str]) -> Result<usize>
             Step::Remove { number, id } => remove(staging, &name_of(number), number, id)?,
         }
     }
-    Err(Error::Unsettled { path: staging.log.path().join(&staging.base) })
+    Err(Error::Unsettled {
+        path: staging.log.path().join(&staging.base),
+    })
 }
 
 fn ending(name: &OsStr, plain: &OsStr) -> Option<OsString> {
@@ -157,7 +172,9 @@ fn ending(name: &OsStr, plain: &OsStr) -> Option<OsString> {
 /// A name that was taken or went away between look and step: a rollover. Look again.
 fn taken_is_fine(result: folder::Result<()>) -> Result<()> {
     match result {
-        Ok(()) | Err(folder::Error::AlreadyExists { .. } | folder::Error::NotFound { .. }) => Ok(()),
+        Ok(()) | Err(folder::Error::AlreadyExists { .. } | folder::Error::NotFound { .. }) => {
+            Ok(())
+        }
         Err(e) => Err(e.into()),
     }
 }
@@ -176,7 +193,10 @@ fn remove(staging: &Staging, name: &OsStr, number: u32, id: FileId) -> Result<()
 /// A kill in [`remove`] may have left a file aside that is virtlogd's.
 fn settle_asides(staging: &Staging, goal: &Goal<'_>) -> Result<()> {
     for aside in staging.own.names()? {
-        let number = aside.to_str().and_then(|n| n.strip_prefix(ASIDE)).and_then(|n| n.parse().ok());
+        let number = aside
+            .to_str()
+            .and_then(|n| n.strip_prefix(ASIDE))
+            .and_then(|n| n.parse().ok());
         if let Some(number) = number {
             let ours = |id| goal.staged.contains(&id) || goal.stale.contains(&id);
             settle_aside(staging, &aside, number, ours)?;
@@ -192,7 +212,9 @@ fn settle_aside(
     number: u32,
     may_go: impl Fn(FileId) -> bool,
 ) -> Result<()> {
-    let Some(stat) = staging.own.stat(aside)? else { return Ok(()) };
+    let Some(stat) = staging.own.stat(aside)? else {
+        return Ok(());
+    };
     if may_go(stat.id) {
         return Ok(staging.own.remove(aside)?);
     }

@@ -52,7 +52,15 @@ impl Journal {
         older: Vec<FileId>,
         sealed: bool,
     ) -> Self {
-        Self { version: VERSION, sealed, retired, parts, older, stale: Vec::new(), dropped }
+        Self {
+            version: VERSION,
+            sealed,
+            retired,
+            parts,
+            older,
+            stale: Vec::new(),
+            dropped,
+        }
     }
 
     pub(super) fn read(own: &Folder) -> Result<Option<Self>> {
@@ -60,7 +68,10 @@ impl Journal {
         match journal {
             Some(journal) if journal.version > VERSION => Err(versioned::Error::Damaged {
                 name: Self::NAME.into(),
-                what: format!("it was written by a newer logchain (version {})", journal.version),
+                what: format!(
+                    "it was written by a newer logchain (version {})",
+                    journal.version
+                ),
             }
             .into()),
             journal => Ok(journal),

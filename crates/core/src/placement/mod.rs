@@ -117,7 +117,8 @@ impl Staging {
                     id,
                     rules,
                     Arc::clone(&writers),
-                    lock.try_clone().map_err(|e| Error::io("hold the lock of", path, e))?,
+                    lock.try_clone()
+                        .map_err(|e| Error::io("hold the lock of", path, e))?,
                 )?
                 .recover()?;
             }
@@ -146,7 +147,10 @@ impl Staging {
         Ok(true)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one constructor, private; all of it is state")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one constructor, private; all of it is state"
+    )]
     fn with(
         log: Folder,
         base: OsString,
@@ -165,7 +169,20 @@ impl Staging {
         };
         let older = sealed.as_ref().map(|j| j.older.clone()).unwrap_or_default();
         let parts = Parts::new(rules.retention);
-        Ok(Self { log, base, root, own, handoff, rules, writers, parts, retired, older, sealed, _lock: lock })
+        Ok(Self {
+            log,
+            base,
+            root,
+            own,
+            handoff,
+            rules,
+            writers,
+            parts,
+            retired,
+            older,
+            sealed,
+            _lock: lock,
+        })
     }
 
     fn root_name(base: &OsStr) -> OsString {
@@ -210,18 +227,28 @@ impl Staging {
     }
 
     fn retire_one(&mut self, name: &OsStr, number: Option<u32>, id: FileId) -> Result<()> {
-        let Some(shown) = name.to_str().and_then(|n| n.strip_prefix(self.base.to_str()?)) else {
+        let Some(shown) = name
+            .to_str()
+            .and_then(|n| n.strip_prefix(self.base.to_str()?))
+        else {
             return Ok(()); // a name that the journal cannot hold stays where it is
         };
         let aside = format!("retired-{}", self.retired.len());
-        self.retired.push(Retired { suffix: shown.to_owned(), aside: aside.clone(), number, id });
+        self.retired.push(Retired {
+            suffix: shown.to_owned(),
+            aside: aside.clone(),
+            number,
+            id,
+        });
         self.write_journal(false)?;
-        self.log.rename_noreplace(name, &self.own, OsStr::new(&aside))?;
+        self.log
+            .rename_noreplace(name, &self.own, OsStr::new(&aside))?;
         // Whoever opened the base before the rename still writes to it and is seen
         // by its descriptor; whoever opens it after gets a new file.
         let (file, stat) = self.own.open_file(OsStr::new(&aside))?;
         if stat.id != id || self.writers.writer(&file) == crate::follow::Writer::Some {
-            self.own.rename_noreplace(OsStr::new(&aside), &self.log, name)?;
+            self.own
+                .rename_noreplace(OsStr::new(&aside), &self.log, name)?;
             self.retired.pop();
             self.write_journal(false)?;
         }
@@ -265,12 +292,17 @@ impl Staging {
         let listing = self.listing()?;
         let mut stale = Vec::new();
         for (name, number, stat) in entries(&listing, &self.base) {
-            let offered = record.and_then(|r| r.offered.as_ref()).filter(|o| o.received);
+            let offered = record
+                .and_then(|r| r.offered.as_ref())
+                .filter(|o| o.received);
             let known = offered.and_then(|o| o.files.iter().find(|(id, _)| *id == stat.id));
             match (known, number) {
                 (Some((_, 0)), _) | (None, _) => {}
                 (Some((_, size)), None) => {
-                    return Err(Error::StaleBase { path: self.log.path().join(&name), bytes: *size });
+                    return Err(Error::StaleBase {
+                        path: self.log.path().join(&name),
+                        bytes: *size,
+                    });
                 }
                 (Some(_), Some(_)) => stale.push(stat.id),
             }
@@ -278,8 +310,12 @@ impl Staging {
         self.parts.finish(&self.own)?;
         self.match_owner(&listing)?;
         self.own.sync()?;
-        let mut journal =
-            Journal::new(self.retired.clone(), self.parts.described(), self.older.clone(), true);
+        let mut journal = Journal::new(
+            self.retired.clone(),
+            self.parts.described(),
+            self.older.clone(),
+            true,
+        );
         journal.stale = stale;
         journal.write(&self.own)?;
         self.sealed = Some(journal);
@@ -310,6 +346,17 @@ impl Staging {
     /// # Errors
     /// The folder's.
     pub fn clean(self) -> Result<()> {
+        self.clean_own()?;
+        let others = self.root.names()?.iter().any(|n| n != LOCK);
+        if !others {
+            self.root.remove(OsStr::new(LOCK))?;
+            self.log.remove_folder(&Self::root_name(&self.base))?;
+        }
+        self.log.sync()?;
+        Ok(())
+    }
+
+    fn clean_own(&self) -> Result<()> {
         // The journal goes last: a kill in between must find it sealed.
         for name in self.own.names()? {
             if name != Journal::NAME {
@@ -317,13 +364,8 @@ impl Staging {
             }
         }
         self.own.remove(OsStr::new(Journal::NAME))?;
-        self.root.remove_folder(OsStr::new(&self.handoff.to_string()))?;
-        let others = self.root.names()?.iter().any(|n| n != LOCK);
-        if !others {
-            self.root.remove(OsStr::new(LOCK))?;
-            self.log.remove_folder(&Self::root_name(&self.base))?;
-        }
-        self.log.sync()?;
+        self.root
+            .remove_folder(OsStr::new(&self.handoff.to_string()))?;
         Ok(())
     }
 
@@ -358,11 +400,13 @@ impl Staging {
             return Ok(());
         }
         self.undo()?;
-        self.clean()
+        self.clean_own()
     }
 
     fn match_owner(&self, listing: &Listing) -> Result<()> {
-        let Some(base) = listing.base() else { return Ok(()) };
+        let Some(base) = listing.base() else {
+            return Ok(());
+        };
         self.parts.match_owner(&self.own, base)
     }
 }
@@ -378,7 +422,9 @@ fn lock(log: &Folder, root_name: &OsStr) -> Result<(Folder, File)> {
         let root = log.make_folder(root_name)?;
         let file = match root.create_new(name, 0o600) {
             Ok(file) => Ok(file),
-            Err(crate::folder::Error::AlreadyExists { .. }) => root.open_append(name).map(|(f, _)| f),
+            Err(crate::folder::Error::AlreadyExists { .. }) => {
+                root.open_append(name).map(|(f, _)| f)
+            }
             Err(e) => Err(e),
         };
         if let Ok(file) = file {
@@ -390,19 +436,26 @@ fn lock(log: &Folder, root_name: &OsStr) -> Result<(Folder, File)> {
             }
         }
         if Instant::now() > end {
-            return Err(Error::Busy { path: log.path().join(root_name) });
+            return Err(Error::Busy {
+                path: log.path().join(root_name),
+            });
         }
         pause(Duration::from_millis(20));
     }
 }
 
 /// Base and rotated files with their names; the base has no number.
-fn entries(
-    listing: &Listing,
-    base: &OsStr,
-) -> Vec<(OsString, Option<u32>, crate::folder::Stat)> {
-    let rotated = listing.rotated().iter().map(|r| (r.name.clone(), Some(r.number), r.stat));
-    listing.base().map(|stat| (base.to_owned(), None, *stat)).into_iter().chain(rotated).collect()
+fn entries(listing: &Listing, base: &OsStr) -> Vec<(OsString, Option<u32>, crate::folder::Stat)> {
+    let rotated = listing
+        .rotated()
+        .iter()
+        .map(|r| (r.name.clone(), Some(r.number), r.stat));
+    listing
+        .base()
+        .map(|stat| (base.to_owned(), None, *stat))
+        .into_iter()
+        .chain(rotated)
+        .collect()
 }
 
 #[expect(

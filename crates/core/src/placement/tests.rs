@@ -33,7 +33,10 @@ fn rules(max_size: u64, max_backups: u32) -> Rules {
     }
 }
 
-const FREE: Rules = Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
+const FREE: Rules = Rules {
+    numbering: Numbering::FromZero,
+    retention: Retention::UNLIMITED,
+};
 
 struct Bed {
     dir: tempfile::TempDir,
@@ -105,10 +108,16 @@ fn history_is_placed_behind_the_base() {
     let placed = staging.place().unwrap();
     assert_eq!(
         placed.files,
-        [("console.log.0".to_owned(), 6), ("console.log.1".to_owned(), 7)]
+        [
+            ("console.log.0".to_owned(), 6),
+            ("console.log.1".to_owned(), 7)
+        ]
     );
     staging.clean().unwrap();
-    assert_eq!(bed.names(), ["console.log", "console.log.0", "console.log.1"]);
+    assert_eq!(
+        bed.names(),
+        ["console.log", "console.log.0", "console.log.1"]
+    );
     assert_eq!(bed.merged(), "oldest older new ");
 }
 
@@ -168,7 +177,10 @@ fn what_was_retired_goes_behind_a_log_that_began_meanwhile() {
     // Killed: the next start undoes it.
     assert!(Staging::recover_all(&bed.log, rules(10, 1), Arc::new(Nobody)).unwrap());
     assert_eq!(bed.merged(), "abc");
-    assert_eq!(bed.names(), ["console.log", "console.log.0", "console.log.1"]);
+    assert_eq!(
+        bed.names(),
+        ["console.log", "console.log.0", "console.log.1"]
+    );
 }
 
 #[test]
@@ -181,7 +193,10 @@ fn a_base_that_is_written_is_not_retired() {
     staging.retire(Some(&record)).unwrap();
     assert_eq!(bed.merged(), "b");
     staging.append(true, b"ab").unwrap();
-    assert!(matches!(staging.seal(Some(&record)), Err(Error::StaleBase { bytes: 1, .. })));
+    assert!(matches!(
+        staging.seal(Some(&record)),
+        Err(Error::StaleBase { bytes: 1, .. })
+    ));
     staging.discard().unwrap();
     assert_eq!(bed.names(), ["console.log"]);
 }
@@ -214,7 +229,7 @@ fn two_processes_exclude_each_other_and_a_dead_one_is_no_obstacle() {
     let second = thread::spawn(move || {
         Staging::open(&log, HandoffId::random(), FREE, Arc::new(Nobody)).map(|s| s.clean())
     });
-    thread::sleep(Duration::from_millis(200));
+    pause(Duration::from_millis(200));
     assert!(!second.is_finished());
     drop(first);
     second.join().unwrap().unwrap().unwrap();
@@ -230,7 +245,10 @@ fn placed_files_take_mode_from_the_base() {
     staging.append(true, b"a").unwrap();
     staging.seal(None).unwrap();
     staging.place().unwrap();
-    let mode = fs::metadata(bed.dir.path().join("console.log.0")).unwrap().permissions().mode();
+    let mode = fs::metadata(bed.dir.path().join("console.log.0"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o7777, 0o640);
 }
 
@@ -247,7 +265,7 @@ fn placing_while_rollovers_go_on_loses_and_doubles_nothing() {
             thread::spawn(move || {
                 // Fewer rollovers than would drop the history.
                 for n in 1..=3 {
-                    thread::sleep(Duration::from_micros(300 + 97 * (round % 17)));
+                    pause(Duration::from_micros(300 + 97 * (round % 17)));
                     for i in (0..backups).rev() {
                         let from = match i {
                             0 => dir.join("console.log"),
@@ -274,7 +292,13 @@ fn placing_while_rollovers_go_on_loses_and_doubles_nothing() {
         staging.place().unwrap();
         staging.clean().unwrap();
         let merged = bed.merged();
-        let newest: u32 = merged.trim_end().rsplit('n').next().unwrap().parse().unwrap();
+        let newest: u32 = merged
+            .trim_end()
+            .rsplit('n')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         let expected: String = ["old-a ".to_owned(), "old-b ".to_owned()]
             .into_iter()
             .chain((0..=newest).map(|n| format!("n{n} ")))
@@ -298,9 +322,9 @@ proptest! {
     ) {
         let bed = Bed::new();
         let mut model = String::new();
-        let mut next = 0;
+        let mut next = 0u8;
         let mut bytes = |n: usize| -> String {
-            (0..n).map(|_| { next += 1; char::from(b'a' + (next % 26) as u8) }).collect()
+            (0..n).map(|_| { next = (next + 1) % 26; char::from(b'a' + next) }).collect()
         };
         let mut staging = bed.open(rules(max, backups));
         let history: Vec<String> = files.iter().map(|n| bytes(*n)).collect();

@@ -5,7 +5,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn id(ino: u64) -> FileId {
-    FileId { dev: (1, 1), ino, born: None }
+    FileId {
+        dev: (1, 1),
+        ino,
+        born: None,
+    }
 }
 
 /// A folder as virtlogd and we see it: names to files, nothing else.
@@ -79,8 +83,18 @@ impl Model {
 fn history_goes_behind_what_was_rotated_here_since() {
     let staged = [id(10), id(11)];
     let older = [id(20)];
-    let goal = Goal { first: 0, max_backups: None, staged: &staged, older: &older, stale: &[] };
-    let mut model = Model { base: Some(id(1)), max: 9, ..Model::default() };
+    let goal = Goal {
+        first: 0,
+        max_backups: None,
+        staged: &staged,
+        older: &older,
+        stale: &[],
+    };
+    let mut model = Model {
+        base: Some(id(1)),
+        max: 9,
+        ..Model::default()
+    };
     model.rotated = [(0, id(2)), (1, id(20))].into();
     let mut steps = Vec::new();
     loop {
@@ -94,7 +108,11 @@ fn history_goes_behind_what_was_rotated_here_since() {
     assert_eq!(
         steps,
         [
-            Step::Shift { from: 1, to: 3, id: id(20) },
+            Step::Shift {
+                from: 1,
+                to: 3,
+                id: id(20)
+            },
             Step::Link { staged: 0, to: 1 },
             Step::Link { staged: 1, to: 2 },
             Step::Done { placed: 2 },
@@ -113,23 +131,44 @@ fn what_the_rotation_would_have_dropped_is_not_placed() {
         stale: &[],
     };
     let rotated = [(0, id(2)), (1, id(10)), (2, id(11))];
-    assert_eq!(next_step(true, &rotated, &goal, false), Step::Done { placed: 2 });
+    assert_eq!(
+        next_step(true, &rotated, &goal, false),
+        Step::Done { placed: 2 }
+    );
 }
 
 #[test]
 fn a_rollover_under_way_is_waited_for_unless_it_does_not_end() {
     let staged = [id(10)];
-    let goal = Goal { first: 0, max_backups: None, staged: &staged, older: &[], stale: &[] };
+    let goal = Goal {
+        first: 0,
+        max_backups: None,
+        staged: &staged,
+        older: &[],
+        stale: &[],
+    };
     assert_eq!(next_step(true, &[(1, id(2))], &goal, false), Step::Wait);
     assert_eq!(next_step(false, &[(0, id(2))], &goal, false), Step::Wait);
-    assert_eq!(next_step(false, &[(1, id(2))], &goal, true), Step::Link { staged: 0, to: 2 });
+    assert_eq!(
+        next_step(false, &[(1, id(2))], &goal, true),
+        Step::Link { staged: 0, to: 2 }
+    );
 }
 
 #[test]
 fn from_one_begins_at_one() {
     let staged = [id(10)];
-    let goal = Goal { first: 1, max_backups: None, staged: &staged, older: &[], stale: &[] };
-    assert_eq!(next_step(true, &[], &goal, false), Step::Link { staged: 0, to: 1 });
+    let goal = Goal {
+        first: 1,
+        max_backups: None,
+        staged: &staged,
+        older: &[],
+        stale: &[],
+    };
+    assert_eq!(
+        next_step(true, &[], &goal, false),
+        Step::Link { staged: 0, to: 1 }
+    );
 }
 
 proptest! {
@@ -182,11 +221,10 @@ proptest! {
             }
             let step = next_step(seen.0, &seen.1, &goal, waits > 2);
             waits = if step == Step::Wait { waits + 1 } else { 0 };
-            if let Step::Done { placed } = step {
-                if race.is_none() {
+            if let Step::Done { placed } = step
+                && race.is_none() {
                     break placed;
                 }
-            }
             model.apply(step, &goal);
             prop_assert!(waits < 100, "waits for ever: {model:?}");
         };

@@ -2,7 +2,12 @@
 //!
 //! Each takes the transport and works under a domain of its own, so one store
 //! serves them all, one after the other. They panic where the transport fails.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these are tests"
+)]
 
 use std::sync::Arc;
 
@@ -42,7 +47,10 @@ fn handoff() -> Key {
 }
 
 fn chunk(of: &Key, offset: u64, len: u32) -> Key {
-    Key { object: ObjectName::Chunk { offset, len }, ..of.clone() }
+    Key {
+        object: ObjectName::Chunk { offset, len },
+        ..of.clone()
+    }
 }
 
 async fn read(transport: &dyn LogTransport, key: &Key) -> Bytes {
@@ -52,12 +60,21 @@ async fn read(transport: &dyn LogTransport, key: &Key) -> Bytes {
 /// A second put of a key says so and changes nothing.
 pub async fn create_only(transport: &dyn LogTransport) {
     let key = handoff();
-    transport.put(&key, Bytes::from_static(b"first")).await.unwrap();
+    transport
+        .put(&key, Bytes::from_static(b"first"))
+        .await
+        .unwrap();
     let second = transport.put(&key, Bytes::from_static(b"second")).await;
-    assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
+    assert!(
+        matches!(second, Err(Error::AlreadyExists { .. })),
+        "{second:?}"
+    );
     assert_eq!(read(transport, &key).await, "first");
     let missing = transport.get(&chunk(&key, 0, 1), None).await.err();
-    assert!(matches!(missing, Some(Error::NotFound { .. })), "{missing:?}");
+    assert!(
+        matches!(missing, Some(Error::NotFound { .. })),
+        "{missing:?}"
+    );
 }
 
 /// Of many writers of one key just one wins, and its bytes are there.
@@ -84,7 +101,10 @@ pub async fn race(transport: &dyn LogTransport) {
 /// Whole, part, empty, and beyond the end.
 pub async fn ranges(transport: &dyn LogTransport) {
     let key = handoff();
-    transport.put(&key, Bytes::from_static(b"0123456789")).await.unwrap();
+    transport
+        .put(&key, Bytes::from_static(b"0123456789"))
+        .await
+        .unwrap();
     for (range, expected) in [
         (0..10, Some("0123456789")),
         (3..7, Some("3456")),
@@ -113,47 +133,77 @@ pub async fn sizes(transport: &dyn LogTransport) {
     let key = handoff();
     transport.put(&key, Bytes::new()).await.unwrap();
     assert_eq!(read(transport, &key).await.len(), 0);
-    let large: Bytes = (0..MAX_OBJECT).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let large: Bytes = (0..MAX_OBJECT)
+        .map(|n| u8::try_from(n % 251).unwrap())
+        .collect();
     let key = chunk(&key, 0, 1);
     transport.put(&key, large.clone()).await.unwrap();
-    assert!(read(transport, &key).await == large, "a large object came back altered");
+    assert!(
+        read(transport, &key).await == large,
+        "a large object came back altered"
+    );
     let larger = Bytes::from(vec![0; MAX_OBJECT + 1]);
     let refused = transport.put(&chunk(&key, 1, 1), larger).await;
-    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::TooLarge { .. })),
+        "{refused:?}"
+    );
 }
 
 /// In the order of names, by prefix, after a key.
 pub async fn listing(transport: &dyn LogTransport) {
     let key = handoff();
-    let other = Key { handoff: HandoffId::random(), ..key.clone() };
+    let other = Key {
+        handoff: HandoffId::random(),
+        ..key.clone()
+    };
     let mut ours = vec![
         key.clone(),
         chunk(&key, 10, 5),
         chunk(&key, 2, 8),
         chunk(&key, 0, 2),
-        Key { object: ObjectName::Commit, ..key.clone() },
+        Key {
+            object: ObjectName::Commit,
+            ..key.clone()
+        },
     ];
     for key in ours.iter().chain([&other]) {
-        transport.put(key, Bytes::from_static(b"abc")).await.unwrap();
+        transport
+            .put(key, Bytes::from_static(b"abc"))
+            .await
+            .unwrap();
     }
     ours.sort();
     let prefix = Prefix::Handoff(key.domain, key.console.clone(), key.handoff);
     let listed = transport.list(&prefix, None).await.unwrap();
     assert!(listed.iter().all(|e| e.size == 3));
-    assert_eq!(listed.iter().map(|e| e.key.clone()).collect::<Vec<_>>(), ours);
+    assert_eq!(
+        listed.iter().map(|e| e.key.clone()).collect::<Vec<_>>(),
+        ours
+    );
     let after = transport.list(&prefix, Some(&ours[2])).await.unwrap();
-    assert_eq!(after.iter().map(|e| e.key.clone()).collect::<Vec<_>>(), ours[3..]);
+    assert_eq!(
+        after.iter().map(|e| e.key.clone()).collect::<Vec<_>>(),
+        ours[3..]
+    );
     // After a key that is not there, too.
     let between = chunk(&key, 5, 1);
     let after = transport.list(&prefix, Some(&between)).await.unwrap();
-    assert_eq!(after.iter().map(|e| e.key.clone()).collect::<Vec<_>>(), ours[3..]);
+    assert_eq!(
+        after.iter().map(|e| e.key.clone()).collect::<Vec<_>>(),
+        ours[3..]
+    );
     for (prefix, expected) in [
         (Prefix::Domain(key.domain), 6),
         (Prefix::Console(key.domain, key.console.clone()), 6),
         (Prefix::Console(key.domain, "serial1".parse().unwrap()), 0),
         (Prefix::Domain(Uuid::new_v4()), 0),
     ] {
-        assert_eq!(transport.list(&prefix, None).await.unwrap().len(), expected, "{prefix}");
+        assert_eq!(
+            transport.list(&prefix, None).await.unwrap().len(),
+            expected,
+            "{prefix}"
+        );
     }
     let all = transport.list_all(&Prefix::All).await.unwrap();
     assert!(ours.iter().all(|key| all.iter().any(|e| e.key == *key)));
@@ -164,13 +214,24 @@ pub async fn pages(transport: &dyn LogTransport) {
     let key = handoff();
     let count = LIST_PAGE as u64 + 3;
     for offset in 0..count {
-        transport.put(&chunk(&key, offset, 1), Bytes::from_static(b"x")).await.unwrap();
+        transport
+            .put(&chunk(&key, offset, 1), Bytes::from_static(b"x"))
+            .await
+            .unwrap();
     }
     let prefix = Prefix::Handoff(key.domain, key.console.clone(), key.handoff);
-    assert_eq!(transport.list(&prefix, None).await.unwrap().len(), LIST_PAGE);
+    assert_eq!(
+        transport.list(&prefix, None).await.unwrap().len(),
+        LIST_PAGE
+    );
     let all = transport.list_all(&prefix).await.unwrap();
     let keys: Vec<Key> = all.into_iter().map(|e| e.key).collect();
-    assert_eq!(keys, (0..count).map(|offset| chunk(&key, offset, 1)).collect::<Vec<_>>());
+    assert_eq!(
+        keys,
+        (0..count)
+            .map(|offset| chunk(&key, offset, 1))
+            .collect::<Vec<_>>()
+    );
     for key in keys {
         transport.delete(&key).await.unwrap();
     }
@@ -192,8 +253,17 @@ pub async fn deletion(transport: &dyn LogTransport) {
 /// A put whose answer was lost is recognised.
 pub async fn same_again(transport: &dyn LogTransport) {
     let key = handoff();
-    transport.put_same(&key, Bytes::from_static(b"a")).await.unwrap();
-    transport.put_same(&key, Bytes::from_static(b"a")).await.unwrap();
+    transport
+        .put_same(&key, Bytes::from_static(b"a"))
+        .await
+        .unwrap();
+    transport
+        .put_same(&key, Bytes::from_static(b"a"))
+        .await
+        .unwrap();
     let other = transport.put_same(&key, Bytes::from_static(b"b")).await;
-    assert!(matches!(other, Err(Error::AlreadyExists { .. })), "{other:?}");
+    assert!(
+        matches!(other, Err(Error::AlreadyExists { .. })),
+        "{other:?}"
+    );
 }

@@ -42,7 +42,10 @@ impl DirectoryTransport {
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let root = Folder::open(path).map_err(|e| failed(&name, e))?;
-        Ok(Self { root: Arc::new(root), path: path.to_owned() })
+        Ok(Self {
+            root: Arc::new(root),
+            path: path.to_owned(),
+        })
     }
 
     /// The folder at `path`, created with mode 0700 where it does not exist.
@@ -51,9 +54,16 @@ impl DirectoryTransport {
     /// As [`DirectoryTransport::open`].
     pub fn create(path: &Path) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path);
         if let Err(source) = made {
-            let error = folder::Error::Io { action: "create", path: path.to_owned(), source };
+            let error = folder::Error::Io {
+                action: "create",
+                path: path.to_owned(),
+                source,
+            };
             return Err(failed(&path.display().to_string(), error));
         }
         Self::open(path)
@@ -66,7 +76,10 @@ impl DirectoryTransport {
         let root = Arc::clone(&self.root);
         match tokio::task::spawn_blocking(move || work(&root)).await {
             Ok(result) => result,
-            Err(e) => Err(Error::Other { transport: self.to_string(), reason: e.to_string() }),
+            Err(e) => Err(Error::Other {
+                transport: self.to_string(),
+                reason: e.to_string(),
+            }),
         }
     }
 }
@@ -81,21 +94,27 @@ impl fmt::Display for DirectoryTransport {
 impl LogTransport for DirectoryTransport {
     async fn put(&self, key: &Key, data: Bytes) -> Result<()> {
         if data.len() > MAX_OBJECT {
-            return Err(Error::TooLarge { key: key.to_string() });
+            return Err(Error::TooLarge {
+                key: key.to_string(),
+            });
         }
         let (name, key) = (self.to_string(), key.clone());
-        self.blocking(move |root| put(root, &name, &key, &data)).await
+        self.blocking(move |root| put(root, &name, &key, &data))
+            .await
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
         let (name, key) = (self.to_string(), key.clone());
-        let data = self.blocking(move |root| get(root, &name, &key, range)).await?;
+        let data = self
+            .blocking(move |root| get(root, &name, &key, range))
+            .await?;
         Ok(stream::iter([Ok(data)]).boxed())
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
         let (name, prefix, after) = (self.to_string(), prefix.clone(), after.cloned());
-        self.blocking(move |root| list(root, &name, &prefix, after.as_ref())).await
+        self.blocking(move |root| list(root, &name, &prefix, after.as_ref()))
+            .await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
@@ -137,19 +156,27 @@ fn put(root: &Folder, name: &str, key: &Key, data: &[u8]) -> Result<()> {
             // A deletion elsewhere took the empty folder away.
             Err(folder::Error::NotFound { .. }) => {}
             Err(folder::Error::AlreadyExists { .. }) => {
-                return Err(Error::AlreadyExists { transport: name.to_owned(), key: key.to_string() });
+                return Err(Error::AlreadyExists {
+                    transport: name.to_owned(),
+                    key: key.to_string(),
+                });
             }
             Err(e) => return Err(failed(name, e)),
         }
     }
     let reason = format!("the folders of {key} keep vanishing");
-    Err(Error::Unreachable { transport: name.to_owned(), reason })
+    Err(Error::Unreachable {
+        transport: name.to_owned(),
+        reason,
+    })
 }
 
 fn put_in(folder: &Folder, object: &OsStr, data: &[u8]) -> folder::Result<()> {
     // The usual second put is answered without writing.
     if folder.stat(object)?.is_some() {
-        return Err(folder::Error::AlreadyExists { path: folder.path().join(object) });
+        return Err(folder::Error::AlreadyExists {
+            path: folder.path().join(object),
+        });
     }
     let temporary = OsString::from(format!("{TEMPORARY}{}", Uuid::new_v4()));
     let mut file = folder.create_new(&temporary, 0o600)?;
@@ -172,21 +199,31 @@ fn get(root: &Folder, name: &str, key: &Key, range: Option<Range<u64>>) -> Resul
     let (file, stat) = match opened {
         Ok(opened) => opened,
         Err(folder::Error::NotFound { .. }) => {
-            return Err(Error::NotFound { transport: name.to_owned(), key: key.to_string() });
+            return Err(Error::NotFound {
+                transport: name.to_owned(),
+                key: key.to_string(),
+            });
         }
         Err(e) => return Err(failed(name, e)),
     };
-    let corrupt = |reason: String| Error::Corrupt { transport: name.to_owned(), reason };
+    let corrupt = |reason: String| Error::Corrupt {
+        transport: name.to_owned(),
+        reason,
+    };
     if stat.size > MAX_OBJECT as u64 {
         return Err(corrupt(format!("{key} is larger than {MAX_OBJECT} bytes")));
     }
     let range = range.unwrap_or(0..stat.size);
     if range.start > range.end || range.end > stat.size {
-        return Err(Error::BadRange { transport: name.to_owned(), key: key.to_string() });
+        return Err(Error::BadRange {
+            transport: name.to_owned(),
+            key: key.to_string(),
+        });
     }
     let len = usize::try_from(range.end - range.start).map_err(|e| corrupt(e.to_string()))?;
     let mut data = vec![0; len];
-    file.read_exact_at(&mut data, range.start).map_err(|e| corrupt(format!("{key}: {e}")))?;
+    file.read_exact_at(&mut data, range.start)
+        .map_err(|e| corrupt(format!("{key}: {e}")))?;
     Ok(data.into())
 }
 
@@ -222,13 +259,20 @@ fn walk(
             return Ok(());
         }
         if depth == 4 {
-            let Ok(key) = path.parse::<Key>() else { continue };
+            let Ok(key) = path.parse::<Key>() else {
+                continue;
+            };
             if after.is_some_and(|after| path.as_str() <= after) {
                 continue;
             }
             // Gone since the names were read: deleted.
-            let Some(stat) = folder.stat(&name)?.filter(|s| s.regular) else { continue };
-            found.push(Entry { key, size: stat.size });
+            let Some(stat) = folder.stat(&name)?.filter(|s| s.regular) else {
+                continue;
+            };
+            found.push(Entry {
+                key,
+                size: stat.size,
+            });
             continue;
         }
         // A whole folder before `after` needs no look.
@@ -260,7 +304,9 @@ fn delete(root: &Folder, name: &str, key: &Key) -> Result<()> {
     }
     // Empty folders go too; one that is filled just now stays, and is no failure.
     for depth in (1..parts.len()).rev() {
-        let (Some(above), Some(part)) = (parts.get(..depth), parts.get(depth)) else { break };
+        let (Some(above), Some(part)) = (parts.get(..depth), parts.get(depth)) else {
+            break;
+        };
         let emptied = descend(root, above, false).and_then(|folder| folder.remove_folder(part));
         if !matches!(emptied, Ok(true)) {
             break;

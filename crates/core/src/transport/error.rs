@@ -96,9 +96,10 @@ impl Error {
     pub fn advice(&self) -> Advice {
         match self {
             Self::Unreachable { .. } => Advice::Retry,
-            Self::Denied { .. } | Self::Full { .. } | Self::NotFound { .. } | Self::Other { .. } => {
-                Advice::Fix
-            }
+            Self::Denied { .. }
+            | Self::Full { .. }
+            | Self::NotFound { .. }
+            | Self::Other { .. } => Advice::Fix,
             _ => Advice::Report,
         }
     }

@@ -19,7 +19,10 @@ pub struct InvalidKey {
 }
 
 fn invalid(text: &str, what: &'static str) -> InvalidKey {
-    InvalidKey { text: text.chars().take(200).collect(), what }
+    InvalidKey {
+        text: text.chars().take(200).collect(),
+        what,
+    }
 }
 
 /// A domain's console, as `serial0`: 1 to 64 of `A-Z a-z 0-9 . _ -`, no dot first.
@@ -83,7 +86,9 @@ impl FromStr for HandoffId {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        uuid(text).map(Self).ok_or_else(|| invalid(text, "the id of a handoff"))
+        uuid(text)
+            .map(Self)
+            .ok_or_else(|| invalid(text, "the id of a handoff"))
     }
 }
 
@@ -132,8 +137,13 @@ impl FromStr for ObjectName {
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let chunk = || {
             let (offset, len) = text.strip_prefix("chunk-")?.split_once('-')?;
-            let name = Self::Chunk { offset: offset.parse().ok()?, len: len.parse().ok()? };
-            let Self::Chunk { offset, len } = name else { return None };
+            let name = Self::Chunk {
+                offset: offset.parse().ok()?,
+                len: len.parse().ok()?,
+            };
+            let Self::Chunk { offset, len } = name else {
+                return None;
+            };
             // Only as it would be written, and only where it can be.
             let fits = offset.checked_add(u64::from(len)).is_some() && len > 0;
             (fits && name.to_string() == text).then_some(name)
@@ -163,8 +173,17 @@ pub struct Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, console, handoff, object } = self;
-        write!(f, "{LAYOUT}/{}/{console}/{handoff}/{object}", domain.hyphenated())
+        let Self {
+            domain,
+            console,
+            handoff,
+            object,
+        } = self;
+        write!(
+            f,
+            "{LAYOUT}/{}/{console}/{handoff}/{object}",
+            domain.hyphenated()
+        )
     }
 }
 

@@ -46,7 +46,9 @@ impl fmt::Debug for MemoryTransport {
 impl LogTransport for MemoryTransport {
     async fn put(&self, key: &Key, data: Bytes) -> Result<()> {
         if data.len() > MAX_OBJECT {
-            return Err(Error::TooLarge { key: key.to_string() });
+            return Err(Error::TooLarge {
+                key: key.to_string(),
+            });
         }
         let mut objects = self.objects();
         if objects.contains_key(key) {
@@ -60,7 +62,10 @@ impl LogTransport for MemoryTransport {
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
         let (transport, name) = (self.to_string(), key.to_string());
         let Some(data) = self.objects().get(key).cloned() else {
-            return Err(Error::NotFound { transport, key: name });
+            return Err(Error::NotFound {
+                transport,
+                key: name,
+            });
         };
         let data = match range {
             None => data,
@@ -68,7 +73,10 @@ impl LogTransport for MemoryTransport {
                 let fits = range.start <= range.end && range.end <= data.len() as u64;
                 let start = usize::try_from(range.start).ok().filter(|_| fits);
                 let (Some(start), Ok(end)) = (start, usize::try_from(range.end)) else {
-                    return Err(Error::BadRange { transport, key: name });
+                    return Err(Error::BadRange {
+                        transport,
+                        key: name,
+                    });
                 };
                 data.slice(start..end)
             }
@@ -78,9 +86,16 @@ impl LogTransport for MemoryTransport {
 
     async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
         let objects = self.objects();
-        let later = objects.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
+        let later = objects
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| *key > after));
         let ours = later.filter(|(key, _)| prefix.matches(key)).take(LIST_PAGE);
-        Ok(ours.map(|(key, data)| Entry { key: key.clone(), size: data.len() as u64 }).collect())
+        Ok(ours
+            .map(|(key, data)| Entry {
+                key: key.clone(),
+                size: data.len() as u64,
+            })
+            .collect())
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -94,7 +94,10 @@ pub trait LogTransportExt: LogTransport {
             let part = part?;
             if all.len().saturating_add(part.len()) as u64 > max {
                 let reason = format!("{key} is larger than {max} bytes");
-                return Err(Error::Corrupt { transport: self.to_string(), reason });
+                return Err(Error::Corrupt {
+                    transport: self.to_string(),
+                    reason,
+                });
             }
             all.extend_from_slice(&part);
         }
@@ -144,7 +147,10 @@ pub trait LogTransportExt: LogTransport {
             all.extend(page);
             if all.len() > LIST_ALL {
                 let reason = format!("more than {LIST_ALL} objects under {prefix}");
-                return Err(Error::Corrupt { transport: self.to_string(), reason });
+                return Err(Error::Corrupt {
+                    transport: self.to_string(),
+                    reason,
+                });
             }
         }
     }

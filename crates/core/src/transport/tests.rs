@@ -32,18 +32,35 @@ async fn what_is_not_ours_in_the_folder_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let transport = DirectoryTransport::create(&dir.path().join("a/spool")).unwrap();
     let spool = dir.path().join("a/spool");
-    assert_eq!(std::fs::metadata(&spool).unwrap().permissions().mode() & 0o777, 0o700);
-    transport.put(&key(ObjectName::Begin), Bytes::new()).await.unwrap();
+    assert_eq!(
+        std::fs::metadata(&spool).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    transport
+        .put(&key(ObjectName::Begin), Bytes::new())
+        .await
+        .unwrap();
     std::fs::write(spool.join("README"), "hello").unwrap();
     std::fs::write(spool.join("v1/file"), "hello").unwrap();
     std::fs::create_dir(spool.join("v1/../other")).unwrap();
-    let handoff = spool.join(key(ObjectName::Begin).to_string()).parent().unwrap().to_owned();
+    let handoff = spool
+        .join(key(ObjectName::Begin).to_string())
+        .parent()
+        .unwrap()
+        .to_owned();
     std::fs::write(handoff.join(".new-1"), "half").unwrap();
     std::fs::write(handoff.join("chunk-1-1"), "unpadded").unwrap();
     symlink("/etc/passwd", handoff.join("commit")).unwrap();
-    symlink("/etc", spool.join("v1").join(Uuid::from_u128(9).to_string())).unwrap();
+    symlink(
+        "/etc",
+        spool.join("v1").join(Uuid::from_u128(9).to_string()),
+    )
+    .unwrap();
     let all = transport.list_all(&Prefix::All).await.unwrap();
-    assert_eq!(all.into_iter().map(|e| e.key).collect::<Vec<_>>(), [key(ObjectName::Begin)]);
+    assert_eq!(
+        all.into_iter().map(|e| e.key).collect::<Vec<_>>(),
+        [key(ObjectName::Begin)]
+    );
     assert!(transport.get(&key(ObjectName::Commit), None).await.is_err());
     transport.delete(&key(ObjectName::Begin)).await.unwrap();
     assert!(spool.join("README").exists() && handoff.exists());
@@ -53,7 +70,10 @@ async fn what_is_not_ours_in_the_folder_is_left_alone() {
 async fn an_emptied_handoff_leaves_no_folder() {
     let dir = tempfile::tempdir().unwrap();
     let transport = DirectoryTransport::open(dir.path()).unwrap();
-    transport.put(&key(ObjectName::Begin), Bytes::new()).await.unwrap();
+    transport
+        .put(&key(ObjectName::Begin), Bytes::new())
+        .await
+        .unwrap();
     transport.delete(&key(ObjectName::Begin)).await.unwrap();
     let left: Vec<_> = std::fs::read_dir(dir.path().join("v1")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -84,7 +104,10 @@ fn only_well_formed_keys_are_keys() {
         &good.replace("chunk-0", "chunk-+"),
         &good.replace("-0000000003", "-0000000000"),
         &good.replace("00000000000000000007", "18446744073709551615"),
-        &good.replace("00000000-0000-0000-0000-000000000001", "{00000000-0000-0000-0000-000000000001}"),
+        &good.replace(
+            "00000000-0000-0000-0000-000000000001",
+            "{00000000-0000-0000-0000-000000000001}",
+        ),
     ] {
         assert!(bad.parse::<Key>().is_err(), "{bad}");
     }
@@ -108,7 +131,10 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn nth(n: u8) -> Key {
-    let mut key = key(ObjectName::Chunk { offset: u64::from(n / 2), len: 1 });
+    let mut key = key(ObjectName::Chunk {
+        offset: u64::from(n / 2),
+        len: 1,
+    });
     if n % 2 == 1 {
         key.domain = Uuid::from_u128(5);
     }
@@ -124,7 +150,10 @@ async fn apply(transport: &dyn LogTransport, op: &Op) -> String {
         Op::Get(k) => format!("{:?}", transport.get_opt(&nth(*k), 100).await.unwrap()),
         Op::List(after) => {
             let after = after.map(nth);
-            format!("{:?}", transport.list(&Prefix::All, after.as_ref()).await.unwrap())
+            format!(
+                "{:?}",
+                transport.list(&Prefix::All, after.as_ref()).await.unwrap()
+            )
         }
         Op::Delete(k) => format!("{:?}", transport.delete(&nth(*k)).await),
     }
