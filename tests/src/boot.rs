@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::{LabError, Result, io_error};
 use crate::place::cache_folder;
+use crate::tool::tool;
+use crate::wait::{try_lock, until};
 
 /// Packages that depend on the newest kernel for guests: Debian's, then Ubuntu's.
 const KERNEL_PACKAGES: [&str; 3] = [
@@ -26,13 +28,30 @@ pub(crate) struct BootFiles {
     pub(crate) initramfs: PathBuf,
 }
 
+/// The archive may be far away.
+const FETCH_LIMIT: Duration = Duration::from_secs(600);
+
+/// Fetches the guest's kernel and builds its program, if that was not done before.
+/// Every lab does it when it starts; whoever wants to say so beforehand, or to do
+/// it without root, calls this.
+///
+/// # Errors
+/// [`LabError::Missing`], or how apt or the compiler failed.
+pub fn prepare_guest() -> Result<()> {
+    boot_files().map(drop)
+}
+
 /// Finds or makes both. Whoever comes while another makes them waits for it.
 pub(crate) fn boot_files() -> Result<BootFiles> {
     let cache = cache_folder()?;
     fs::create_dir_all(&cache).map_err(io_error("create", &cache))?;
     let gate = cache.join("lock");
     let lock = File::create(&gate).map_err(io_error("create", &gate))?;
-    lock.lock().map_err(io_error("lock", &gate))?;
+    until(
+        "another process to fetch the guest's kernel",
+        FETCH_LIMIT,
+        || try_lock(&lock, &gate),
+    )?;
     let kernel = match std::env::var_os("LOGCHAIN_LAB_KERNEL") {
         Some(path) => PathBuf::from(path),
         None => {
@@ -55,11 +74,11 @@ fn fetch_kernel(cache: &Path, kernel: &Path) -> Result<()> {
     // A fetch that was cut short left it behind.
     let _ = fs::remove_dir_all(&work);
     fs::create_dir(&work).map_err(io_error("create", &work))?;
-    let package = match newest_kernel()? {
+    let package = match newest_kernel(&work)? {
         Some(package) => package,
         None => {
-            tool(&["apt-get", "update", "-q"], &work)?;
-            newest_kernel()?.ok_or_else(|| LabError::Missing {
+            fetch(&["apt-get", "update", "-q"], &work)?;
+            newest_kernel(&work)?.ok_or_else(|| LabError::Missing {
                 what: "a kernel for guests".to_owned(),
                 hint: format!(
                     "apt knows none of {}: add the distribution's main archive to its sources, or set LOGCHAIN_LAB_KERNEL",
@@ -77,29 +96,39 @@ fn fetch_kernel(cache: &Path, kernel: &Path) -> Result<()> {
         "APT::Sandbox::User=root",
         &package,
     ];
-    if tool(&download, &work).is_err() {
+    if fetch(&download, &work).is_err() {
         // Lists that have aged name files that the archive has no more.
-        tool(&["apt-get", "update", "-q"], &work)?;
-        tool(&download, &work)?;
+        fetch(&["apt-get", "update", "-q"], &work)?;
+        fetch(&download, &work)?;
     }
     let deb = only_file(&work, |name| name.ends_with(".deb"))?;
     let unpacked = work.join("root");
     let (from, to) = (deb.to_string_lossy(), unpacked.to_string_lossy());
-    tool(&["dpkg", "-x", &from, &to], &work)?;
+    fetch(&["dpkg", "-x", &from, &to], &work)?;
     let image = only_file(&unpacked.join("boot"), |name| name.starts_with("vmlinuz"))?;
     place(&image, kernel)?;
     fs::remove_dir_all(&work).map_err(io_error("remove", &work))
 }
 
+fn fetch(args: &[&str], folder: &Path) -> Result<Vec<u8>> {
+    tool(
+        "the guest's kernel to be fetched",
+        args,
+        folder,
+        FETCH_LIMIT,
+    )
+}
+
 /// The package behind the first of [`KERNEL_PACKAGES`] that apt knows.
-fn newest_kernel() -> Result<Option<String>> {
+fn newest_kernel(folder: &Path) -> Result<Option<String>> {
     for package in KERNEL_PACKAGES {
-        let output = Command::new("apt-cache")
-            .args(["depends", "--important", package])
-            .stderr(Stdio::null())
-            .output()
-            .map_err(io_error("run", "apt-cache"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        // A package that apt does not know is a failure of this command.
+        let depends = ["apt-cache", "depends", "--important", package];
+        let output = match fetch(&depends, folder) {
+            Err(LabError::Failed { .. }) => continue,
+            other => other?,
+        };
+        let text = String::from_utf8_lossy(&output);
         let found = text
             .lines()
             .filter_map(|line| line.trim().strip_prefix("Depends: "))
@@ -120,6 +149,7 @@ fn build_initramfs(cache: &Path, initramfs: &Path) -> Result<()> {
     fs::write(&source, TICKER).map_err(io_error("write", &source))?;
     let (from, to) = (source.to_string_lossy(), program.to_string_lossy());
     tool(
+        "the guest's program to be built",
         &[
             "gcc",
             "-Os",
@@ -134,6 +164,7 @@ fn build_initramfs(cache: &Path, initramfs: &Path) -> Result<()> {
             &from,
         ],
         cache,
+        Duration::from_secs(60),
     )?;
     let init = fs::read(&program).map_err(io_error("read", &program))?;
     let mut archive = Archive::default();
@@ -212,28 +243,6 @@ fn only_file(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<PathBuf> {
             what: format!("the guest's kernel in {}", folder.display()),
             hint: "set LOGCHAIN_LAB_KERNEL to a kernel image with a serial console".to_owned(),
         })
-}
-
-/// Runs a tool of this machine, in `folder`.
-fn tool(args: &[&str], folder: &Path) -> Result<()> {
-    let [program, rest @ ..] = args else {
-        return Ok(());
-    };
-    let output = Command::new(program)
-        .args(rest)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(io_error("run", program))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(LabError::Failed {
-        host: "this machine".to_owned(),
-        command: args.join(" "),
-        status: output.status,
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
 }
 
 /// A name for a source text: not secret, only unlikely to repeat.

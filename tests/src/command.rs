@@ -322,13 +322,13 @@ impl Drop for Running {
 
 /// Bytes that a thread of its own reads from a pipe.
 #[derive(Debug)]
-struct Gathered {
+pub(crate) struct Gathered {
     bytes: Arc<Mutex<Vec<u8>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Gathered {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Gathered {
+    pub(crate) fn of(pipe: Option<impl Read + Send + 'static>) -> Gathered {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&bytes);
         let thread = pipe.map(|mut pipe| {
@@ -345,7 +345,7 @@ impl Gathered {
         Gathered { bytes, thread }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.bytes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -354,7 +354,7 @@ impl Gathered {
 
     /// Waits for the pipe's end, but not for ever: a process that the command
     /// left behind may hold it open.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let started = Instant::now();
         if let Some(thread) = self.thread.take() {
             while !thread.is_finished() && started.elapsed() < Duration::from_secs(2) {

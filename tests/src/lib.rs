@@ -43,8 +43,10 @@ mod place;
 mod serial;
 mod state;
 mod ticks;
+mod tool;
 mod wait;
 
+pub use boot::prepare_guest;
 pub use command::{HostCommand, Output, Running};
 pub use error::{LabError, Result};
 pub use guest::{Guest, GuestOn, Pace};

@@ -8,8 +8,10 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::error::{Result, io_error};
+use crate::wait::{try_lock, until};
 
 const PREFIX: &str = "logchain-lab-";
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -30,13 +32,21 @@ impl StateFolder {
         // Between its making and its locking a folder looks abandoned: nobody
         // may sweep then.
         let gate = File::open(&parent).map_err(io_error("open", &parent))?;
-        gate.lock().map_err(io_error("lock", &parent))?;
+        until(
+            "the lock on the labs' folder",
+            Duration::from_secs(60),
+            || try_lock(&gate, &parent),
+        )?;
         sweep(&parent);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path).map_err(io_error("create", &path))?;
         let lock = File::open(&path).map_err(io_error("open", &path))?;
-        lock.lock().map_err(io_error("lock", &path))?;
+        until(
+            "the lock on a folder just made",
+            Duration::from_secs(5),
+            || try_lock(&lock, &path),
+        )?;
         Ok(StateFolder { path, _lock: lock })
     }
 

@@ -1,10 +1,12 @@
 //! Waiting, always with a bound and always interruptible.
 
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use crate::error::{LabError, Result};
+use crate::error::{LabError, Result, io_error};
 
 /// How often a wait looks. Short beside everything that is waited for.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
@@ -50,6 +52,15 @@ pub fn until<T>(
             });
         }
         pause(POLL);
+    }
+}
+
+/// For [`until`]: a file's lock, if nobody else has it.
+pub(crate) fn try_lock(file: &File, path: &Path) -> Result<Option<()>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Some(())),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(io_error("lock", path)(e)),
     }
 }
 

@@ -22,6 +22,7 @@ const MIGRATION: Duration = Duration::from_secs(180);
 pub(crate) fn run(yes: bool) -> Result<()> {
     heading("What is needed");
     packages::ensure(yes)?;
+    packages::guest()?;
     heading("The logchain binary");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run_child(Command::new(cargo).args(["build", "--package", "logchain", "--bin", "logchain"]))?;

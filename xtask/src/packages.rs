@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::{answers, catch_signals, run_whole};
+use crate::progress::begin;
 
 struct Need {
     package: &'static str,
@@ -99,6 +100,14 @@ pub(crate) fn ensure(yes: bool) -> Result<()> {
     command.args(["-c", INSTALL, "install"]).args(&names);
     run_whole(&mut command).context("cannot install the packages")?;
     println!("installed in {:.1} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Fetches what the lab's guests boot: unpacked in the build's folder, not installed.
+pub(crate) fn guest() -> Result<()> {
+    let step = begin("preparing the guest's kernel");
+    logchain_tests::prepare_guest()?;
+    step.done();
     Ok(())
 }
 

@@ -17,7 +17,10 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
         return Err(LabError::NeedsRoot.into());
     }
     let mut headings = Headings::default();
-    headings.step("packages", || packages::ensure(yes))?;
+    headings.step("packages", || {
+        packages::ensure(yes)?;
+        packages::guest()
+    })?;
     if whole {
         headings.step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
         headings.step("lints", || {

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::boot::BootFiles;
 use crate::command::PATH;
-use crate::error::{LabError, Result, io_error};
+use crate::error::{Result, io_error};
+use crate::tool::tool;
 
 /// As the host sees it.
 pub(crate) const SSHD_CONFIG: &str = "/var/lib/lab/sshd/config";
@@ -154,21 +155,20 @@ pub(crate) fn introduce(hosts: &[(std::path::PathBuf, String, String)]) -> Resul
 }
 
 fn keygen(path: &Path, comment: &str) -> Result<()> {
-    let output = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(io_error("run", "ssh-keygen"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(LabError::Failed {
-        host: "this machine".to_owned(),
-        command: format!("ssh-keygen -f {}", path.display()),
-        status: output.status,
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+    let (folder, file) = (path.parent().unwrap_or(path), path.to_string_lossy());
+    let args = [
+        "ssh-keygen",
+        "-q",
+        "-t",
+        "ed25519",
+        "-N",
+        "",
+        "-C",
+        comment,
+        "-f",
+        &file,
+    ];
+    tool("a key to be made", &args, folder, Duration::from_secs(20)).map(drop)
 }
 
 fn read(path: &Path) -> Result<String> {
