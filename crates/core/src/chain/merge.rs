@@ -149,3 +149,92 @@ impl Counted {
         self.ends_with_newline = *last == b'\n';
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(file: usize, skip: u64) -> Plan {
+        Plan::From(Start { file, skip })
+    }
+
+    #[test]
+    fn a_file_is_measured_only_if_the_answer_depends_on_it() {
+        // Oldest first: compressed, 10 bytes, compressed, 6 bytes.
+        let mut lengths = [None, Some(10), None, Some(6)];
+        assert_eq!(tail(&lengths, 0), at(4, 0));
+        assert_eq!(tail(&lengths, 5), at(3, 1));
+        assert_eq!(tail(&lengths, 6), at(3, 0));
+        assert_eq!(tail(&lengths, 7), Plan::Measure(2));
+        lengths[2] = Some(3);
+        assert_eq!(tail(&lengths, 7), at(2, 2));
+        assert_eq!(tail(&lengths, 19), at(1, 0));
+        assert_eq!(tail(&lengths, 20), Plan::Measure(0));
+        lengths[0] = Some(0);
+        assert_eq!(tail(&lengths, 20), at(0, 0));
+        assert_eq!(tail(&lengths, u64::MAX), at(0, 0));
+        assert_eq!(tail(&[], 5), at(0, 0));
+    }
+
+    #[test]
+    fn an_offset_measures_only_what_lies_before_it() {
+        let lengths = [Some(10), None, Some(6)];
+        assert_eq!(from_offset(&lengths, 0), at(0, 0));
+        assert_eq!(from_offset(&lengths, 9), at(0, 9));
+        assert_eq!(from_offset(&lengths, 10), at(1, 0));
+        assert_eq!(from_offset(&lengths, 11), Plan::Measure(1));
+        assert_eq!(from_offset(&[Some(2), Some(0), Some(3)], 5), at(3, 0));
+        assert_eq!(from_offset(&[Some(2)], u64::MAX), at(1, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn a_tail_has_the_asked_length(
+            lengths in proptest::collection::vec(0..50_u64, 0..8), budget in 0..300_u64,
+        ) {
+            let known: Vec<_> = lengths.iter().copied().map(Some).collect();
+            let total: u64 = lengths.iter().sum();
+            let Plan::From(start) = tail(&known, budget) else { panic!("all lengths are known") };
+            let rest: u64 = lengths[start.file..].iter().sum();
+            prop_assert_eq!(rest - start.skip, budget.min(total));
+
+            let Plan::From(start) = from_offset(&known, budget) else { panic!("likewise") };
+            let before: u64 = lengths[..start.file].iter().sum();
+            prop_assert_eq!(before + start.skip, budget.min(total));
+        }
+
+        /// Whether a file is searched backwards in blocks or counted from its
+        /// front, the lines begin at the same byte.
+        #[test]
+        fn lines_are_found_the_same_way_round(
+            files in proptest::collection::vec("[ab\n]{0,12}", 1..5),
+            block in 1..5_usize,
+            lines in 1..12_u64,
+        ) {
+            let lines = std::num::NonZeroU64::new(lines).unwrap();
+            let (mut backwards, mut counting) = (LineSearch::new(lines), LineSearch::new(lines));
+            for file in files.iter().rev().map(String::as_bytes) {
+                let mut end = file.len();
+                let mut found = None;
+                while end > 0 && found.is_none() {
+                    let start = end.saturating_sub(block);
+                    found = backwards.block(&file[start..end]).map(|at| start + at);
+                    end = start;
+                }
+                let mut counted = Counted::default();
+                file.chunks(block).for_each(|c| counted.add(c));
+                let newline = counting.counted(counted);
+                let after = newline.map(|n| {
+                    let nth = usize::try_from(n - 1).unwrap();
+                    file.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(nth).unwrap().0 + 1
+                });
+                prop_assert_eq!(found, after);
+                if found.is_some() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -45,6 +45,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use error::{Error, Result};
 pub use file::{ChainFile, decompressed};
@@ -61,6 +62,9 @@ use crate::folder::Folder;
 
 /// How often we look for a `.0` that a rollover may have moved on just now.
 const LOOKS: usize = 10;
+
+/// The pause between two such looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A base file and its rotated files, by name.
 ///
@@ -152,6 +156,6 @@ fn resolve(folder: &Folder, base: &OsStr, choice: NumberingChoice) -> Result<Num
         if sure || looks == 0 {
             return Ok(numbering);
         }
-        snapshot::pause();
+        snapshot::wait(LOOK_AGAIN);
     }
 }

@@ -22,8 +22,10 @@ use crate::folder::{self, FileId, Folder};
 /// microseconds, unless the one who does it is stopped in the middle.
 const TRIES: usize = 50;
 
-/// The pause between two tries.
-const PAUSE: Duration = Duration::from_millis(1);
+/// By how much each pause between two tries is longer than the one before. All
+/// of them together take 50 ms. Not one length for all: a rollover every
+/// millisecond would be met again and again.
+const PAUSE: Duration = Duration::from_micros(40);
 
 /// How many files are held open at most.
 const FILES_MAX: usize = 4096;
@@ -41,17 +43,17 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(super) fn take(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Self> {
-        let mut tries = TRIES;
-        loop {
-            let odd = match look(folder, base, numbering)? {
-                Look::Whole(snapshot) => return Ok(snapshot),
-                Look::Odd(odd) => odd,
-            };
-            tries = tries.saturating_sub(1);
-            if tries == 0 {
-                return odd.accept(folder, base);
+        let mut pause = Duration::ZERO;
+        for _ in 1..TRIES {
+            if let Look::Whole(snapshot) = look(folder, base, numbering)? {
+                return Ok(snapshot);
             }
-            pause();
+            pause = pause.saturating_add(PAUSE);
+            wait(pause);
+        }
+        match look(folder, base, numbering)? {
+            Look::Whole(snapshot) => Ok(snapshot),
+            Look::Odd(odd) => odd.accept(folder, base),
         }
     }
 
@@ -280,6 +282,6 @@ fn open_all(folder: &Folder, base: &OsStr, listing: &Listing) -> Result<Option<V
     clippy::disallowed_methods,
     reason = "this module blocks on files anyway; async callers run it on a thread for that"
 )]
-pub(super) fn pause() {
-    std::thread::sleep(PAUSE);
+pub(super) fn wait(time: Duration) {
+    std::thread::sleep(time);
 }
