@@ -1,1 +1,28 @@
-//! To be written.
+//! A [`LogTransport`](logchain_core::transport::LogTransport) over the system's
+//! OpenSSH: the user's configuration, keys, agent, jump hosts and known hosts
+//! all hold, since it is the user's `ssh` that connects.
+//!
+//! The far side runs `logchain transport serve SPOOL`, which is [`serve`] over a
+//! [`DirectoryTransport`](logchain_core::transport::DirectoryTransport): only a
+//! program of our own can sync a folder and create without overwriting. It works
+//! behind a `restrict,command="logchain transport serve /spool"` key.
+//!
+//! ```text
+//! SshTransport ── frames ──► ssh ───► sshd ──► logchain transport serve ──► spool folder
+//! ```
+//!
+//! Must not know: what keys mean, what objects hold.
+
+mod client;
+mod command;
+mod serve;
+mod target;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::SshTransport;
+pub use command::{SshOptions, command, explain};
+pub use serve::{ServeError, serve};
+pub use target::{BadTarget, DEFAULT_SPOOL, SshTarget};

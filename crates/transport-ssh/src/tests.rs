@@ -1,0 +1,239 @@
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use logchain_core::transport::{
+    DirectoryTransport, Error, HandoffId, Key, LogTransport, MemoryTransport, ObjectName, Prefix,
+    conformance,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+use uuid::Uuid;
+
+use crate::wire::GREETING;
+use crate::{SshOptions, SshTarget, SshTransport, command, serve};
+
+fn key() -> Key {
+    Key {
+        domain: Uuid::from_u128(1),
+        console: "serial0".parse().unwrap(),
+        handoff: HandoffId::random(),
+        object: ObjectName::Begin,
+    }
+}
+
+async fn over(far: Arc<dyn LogTransport>) -> SshTransport {
+    let (near_end, far_end) = duplex(64 * 1024);
+    let (input, output) = split(far_end);
+    tokio::spawn(serve(far, input, output));
+    let (output, input) = split(near_end);
+    SshTransport::over(output, input).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_and_server_conform_over_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DirectoryTransport::open(dir.path()).unwrap();
+    conformance::run_all(Arc::new(over(Arc::new(folder)).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_and_server_conform_over_memory() {
+    conformance::run_all(Arc::new(over(Arc::new(MemoryTransport::new())).await)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_fails_what_is_under_way() {
+    let (near_end, mut far_end) = duplex(64 * 1024);
+    let (output, input) = split(near_end);
+    let far = tokio::spawn(async move {
+        far_end.write_all(GREETING).await.unwrap();
+        let mut some = [0; 60];
+        far_end.read_exact(&mut some).await.unwrap();
+    });
+    let transport = SshTransport::over(output, input).await.unwrap();
+    let put = transport.put(&key(), Bytes::from(vec![0; 1000])).await;
+    assert!(matches!(put, Err(Error::Unreachable { .. })), "{put:?}");
+    far.await.unwrap();
+    // The next one tries to connect anew, here with a program that fails.
+    let again = transport.list(&Prefix::All, None).await;
+    assert!(matches!(again, Err(Error::Unreachable { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn nonsense_from_the_client_ends_the_server() {
+    for nonsense in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\0\0\0\x03abc",
+        b"\0\0\0\x06\0\0\0\x05{}",
+        b"\0\0\0\x06\0\0\0\x02{}",
+    ] {
+        let (mut near, far) = duplex(64 * 1024);
+        let (input, output) = split(far);
+        let server = tokio::spawn(serve(Arc::new(MemoryTransport::new()), input, output));
+        near.write_all(GREETING).await.unwrap();
+        near.write_all(nonsense).await.unwrap();
+        near.shutdown().await.unwrap();
+        assert!(server.await.unwrap().is_err(), "{nonsense:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_ends_with_its_input() {
+    let (mut near, far) = duplex(1024);
+    let (input, output) = split(far);
+    let server = tokio::spawn(serve(Arc::new(MemoryTransport::new()), input, output));
+    near.write_all(GREETING).await.unwrap();
+    near.shutdown().await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), server).await;
+    assert!(ended.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn noise_before_the_greeting_is_read_over() {
+    let (near_end, mut far_end) = duplex(64 * 1024);
+    let (output, input) = split(near_end);
+    far_end
+        .write_all(b"Welcome to h2!\nlogchain-ish\n")
+        .await
+        .unwrap();
+    far_end.write_all(GREETING).await.unwrap();
+    SshTransport::over(output, input).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_version_is_said_plainly() {
+    let (near_end, mut far_end) = duplex(64 * 1024);
+    let (output, input) = split(near_end);
+    far_end
+        .write_all(b"motd\nlogchain-transport 2\n")
+        .await
+        .unwrap();
+    let error = SshTransport::over(output, input).await.err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "the other logchain speaks version 2, this one version 1"
+    );
+}
+
+/// A program that stands for ssh: says something and ends.
+fn pretend(dir: &Path, script: &str) -> SshOptions {
+    let program = dir.join("ssh");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    SshOptions {
+        program: program.into(),
+        ..SshOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn failures_of_ssh_are_plain_sentences() {
+    let cases = [
+        (
+            "echo 'bash: logchain: command not found' >&2; exit 127",
+            "logchain is not installed at h2",
+        ),
+        (
+            "echo 'Host key verification failed.' >&2; exit 255",
+            "the host key of h2 is not known",
+        ),
+        (
+            "echo '@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @' >&2; exit 255",
+            "the host key of h2 has changed",
+        ),
+        (
+            "echo 'root@h2: Permission denied (publickey).' >&2; exit 255",
+            "h2 refuses the login",
+        ),
+        (
+            "echo 'ssh: connect to host h2 port 22: Connection refused' >&2; exit 255",
+            "ssh to h2: ssh: connect to host h2 port 22: Connection refused",
+        ),
+        ("exit 255", "ssh to h2 ended with status 255"),
+    ];
+    for (script, sentence) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let target: SshTarget = "ssh://h2".parse().unwrap();
+        let error = SshTransport::connect(target, pretend(dir.path(), script))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains(sentence), "{script}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_ssh_that_hangs_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = pretend(dir.path(), "exec sleep 600");
+    options.connect_timeout = Duration::from_millis(100);
+    let target: SshTarget = "ssh://h2".parse().unwrap();
+    let error = SshTransport::connect(target, options).await.unwrap_err();
+    assert!(
+        error.to_string().contains("did not answer within"),
+        "{error}"
+    );
+}
+
+#[test]
+fn urls() {
+    for (url, shown) in [
+        ("ssh://h2", "ssh://h2/var/lib/logchain/spool"),
+        ("ssh://h2/", "ssh://h2/var/lib/logchain/spool"),
+        ("ssh://root@h2:2222/spool", "ssh://root@h2:2222/spool"),
+        ("ssh://[fe80::1%eth0]:22/s", "ssh://[fe80::1%eth0]:22/s"),
+    ] {
+        assert_eq!(url.parse::<SshTarget>().unwrap().to_string(), shown);
+    }
+    for bad in [
+        "h2",
+        "ssh:/h2",
+        "ssh://",
+        "ssh:///spool",
+        "ssh://-oProxyCommand=x/",
+        "ssh://h2:0",
+        "ssh://h2:x",
+        "ssh://-l@h2",
+        "ssh://@h2",
+        "ssh://h 2",
+        "ssh://h2;id",
+        "ssh://[::1",
+        "ssh://[::1]x",
+        "ssh://h2/a/../b",
+        "ssh://h2:99999",
+    ] {
+        assert!(bad.parse::<SshTarget>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn words_are_quoted_for_the_far_shell() {
+    let target: SshTarget = "ssh://root@h2:2222/spool".parse().unwrap();
+    let words = [
+        "logchain",
+        "adopt",
+        "a b",
+        "it's",
+        "",
+        "$(id)",
+        "serial0=/x",
+    ]
+    .map(OsString::from);
+    let command = command(&target, &SshOptions::default(), &words);
+    let args: Vec<_> = command.as_std().get_args().collect();
+    let end: Vec<_> = args[args.len() - 7..].to_vec();
+    assert_eq!(
+        end,
+        [
+            "-p",
+            "2222",
+            "-l",
+            "root",
+            "--",
+            "h2",
+            "logchain adopt 'a b' 'it'\\''s' '' '$(id)' serial0=/x"
+        ]
+    );
+}

@@ -1,0 +1,210 @@
+//! What goes over the wire: a greeting with a version, then frames.
+//!
+//! ```text
+//! greeting: "logchain-transport 1\n", both ways
+//! frame:    length (u32, big endian) | header length (u32) | header (JSON) | body
+//! ```
+//!
+//! Every request has an id; answers come in any order. The bytes of a `get`
+//! come in several answers, the last one marked.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use logchain_core::transport::{Error, MAX_OBJECT};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Both sides say it first. A further version is a further greeting.
+pub(crate) const GREETING: &[u8] = b"logchain-transport 1\n";
+
+/// What the greeting begins with whatever the version.
+pub(crate) const NAME: &[u8] = b"logchain-transport ";
+
+/// Bytes of noise (a banner, a profile that prints) before the greeting.
+const NOISE: usize = 64 * 1024;
+
+/// An object and its header. A listing of a full page fits as well.
+const MAX_FRAME: usize = MAX_OBJECT + 64 * 1024;
+
+/// Bytes of an object in one answer.
+pub(crate) const PART: usize = 256 * 1024;
+
+/// Requests under way at once, on either side.
+pub(crate) const IN_FLIGHT: usize = 16;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verb {
+    Put {
+        key: String,
+    },
+    Get {
+        key: String,
+        range: Option<(u64, u64)>,
+    },
+    List {
+        prefix: WirePrefix,
+        after: Option<String>,
+    },
+    Delete {
+        key: String,
+    },
+}
+
+/// A prefix by its parts, as many as there are.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct WirePrefix {
+    pub(crate) domain: Option<String>,
+    pub(crate) console: Option<String>,
+    pub(crate) handoff: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Response {
+    pub(crate) id: u64,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Done,
+    /// The body is a part of the object.
+    Part {
+        last: bool,
+    },
+    Entries(Vec<(String, u64)>),
+    Failed {
+        outcome: Outcome,
+        reason: String,
+    },
+}
+
+/// An error by its outcome: all that crosses the wire of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    NotFound,
+    AlreadyExists,
+    BadRange,
+    TooLarge,
+    Unreachable,
+    Denied,
+    Full,
+    Corrupt,
+    Other,
+}
+
+impl Outcome {
+    pub(crate) fn of(error: &Error) -> (Self, String) {
+        match error {
+            Error::NotFound { .. } => (Self::NotFound, String::new()),
+            Error::AlreadyExists { .. } => (Self::AlreadyExists, String::new()),
+            Error::BadRange { .. } => (Self::BadRange, String::new()),
+            Error::TooLarge { .. } => (Self::TooLarge, String::new()),
+            Error::Unreachable { reason, .. } => (Self::Unreachable, reason.clone()),
+            Error::Denied { reason, .. } => (Self::Denied, reason.clone()),
+            Error::Full { reason, .. } => (Self::Full, reason.clone()),
+            Error::Corrupt { reason, .. } => (Self::Corrupt, reason.clone()),
+            other => (Self::Other, other.to_string()),
+        }
+    }
+
+    pub(crate) fn into_error(self, transport: String, key: &str, reason: String) -> Error {
+        let key = key.to_owned();
+        match self {
+            Self::NotFound => Error::NotFound { transport, key },
+            Self::AlreadyExists => Error::AlreadyExists { transport, key },
+            Self::BadRange => Error::BadRange { transport, key },
+            Self::TooLarge => Error::TooLarge { key },
+            Self::Unreachable => Error::Unreachable { transport, reason },
+            Self::Denied => Error::Denied { transport, reason },
+            Self::Full => Error::Full { transport, reason },
+            Self::Corrupt => Error::Corrupt { transport, reason },
+            Self::Other => Error::Other { transport, reason },
+        }
+    }
+}
+
+/// Reads up to the other side's greeting, over noise before it.
+pub(crate) async fn read_greeting(input: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut seen = Vec::new();
+    loop {
+        let byte = input.read_u8().await?;
+        seen.push(byte);
+        if seen.ends_with(GREETING) {
+            return Ok(());
+        }
+        if byte == b'\n' {
+            let line = seen.rsplit(|b| *b == b'\n').nth(1).unwrap_or_default();
+            if let Some(version) = line.strip_prefix(NAME) {
+                let version = String::from_utf8_lossy(version);
+                let what =
+                    format!("the other logchain speaks version {version}, this one version 1");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
+        }
+        if seen.len() > NOISE {
+            let what = "the other side does not answer as logchain does";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+    }
+}
+
+pub(crate) async fn write_frame(
+    output: &mut (impl AsyncWrite + Unpin),
+    header: &impl Serialize,
+    body: &[u8],
+) -> io::Result<()> {
+    let header = serde_json::to_vec(header)?;
+    let length = header.len().saturating_add(body.len()).saturating_add(4);
+    if length > MAX_FRAME {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a frame would be too large",
+        ));
+    }
+    let mut start = BytesMut::with_capacity(header.len().saturating_add(8));
+    start.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    start.put_u32(u32::try_from(header.len()).unwrap_or(u32::MAX));
+    start.put_slice(&header);
+    output.write_all(&start).await?;
+    output.write_all(body).await
+}
+
+/// `None` where the other side is done.
+pub(crate) async fn read_frame<T: DeserializeOwned>(
+    input: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<(T, Bytes)>> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let length = match input.read_u32().await {
+        Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if !(4..=MAX_FRAME).contains(&length) {
+        return Err(invalid("a frame is of an impossible length"));
+    }
+    // Grows as bytes come: a length alone takes no memory.
+    let mut frame = BytesMut::new();
+    let mut left = input.take(length as u64);
+    while left.read_buf(&mut frame).await? > 0 {}
+    if frame.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut frame = frame.freeze();
+    let header = usize::try_from(frame.get_u32()).unwrap_or(usize::MAX);
+    if header > frame.len() {
+        return Err(invalid("a frame's header is longer than the frame"));
+    }
+    let header = frame.split_to(header);
+    let header = serde_json::from_slice(&header)?;
+    Ok(Some((header, frame)))
+}
