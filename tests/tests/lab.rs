@@ -17,7 +17,8 @@ fn one_host() -> LabBuilder {
 
 #[test]
 fn hosts_are_apart_and_reach_each_other() -> Outcome {
-    let lab = Lab::start(2)?;
+    // Any program will do: it is only asked where it is.
+    let lab = Lab::builder().binary(env!("CARGO_BIN_EXE_lab")).start()?;
     let (h1, h2) = (lab.host(0), lab.host(1));
     for host in [h1, h2] {
         let name = host.run(["uname", "-n"])?.checked()?.out();
@@ -25,17 +26,13 @@ fn hosts_are_apart_and_reach_each_other() -> Outcome {
     }
 
     let there = h1
-        .run(["ssh", "h2", "uname -n; echo $PATH"])?
+        .run(["ssh", "h2", "uname -n; command -v logchain"])?
         .checked()?
         .out();
-    let mut lines = there.lines();
-    assert_eq!(lines.next(), Some("h2"));
-    assert!(
-        lines
-            .next()
-            .is_some_and(|path| path.starts_with("/run/lab/bin:")),
-        "{there}"
-    );
+    assert_eq!(there, "h2\n/run/lab/bin/logchain\n");
+    // Here as there: the name finds what the lab was given, which wants a number.
+    let here = h1.run(["logchain", "x"])?;
+    assert!(here.err().contains("usage: lab"), "{}", here.err());
     let uri = h1
         .run(["virsh", "-c", &h2.uri(), "hostname"])?
         .checked()?
@@ -250,5 +247,20 @@ fn the_next_lab_removes_what_nobody_was_left_to_remove() -> Outcome {
     );
     drop(one_host().start()?);
     assert_eq!(leftovers(&state)?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn without_root_the_lab_says_so() -> Outcome {
+    // Where others may run it: the build's folder may be root's alone.
+    let copy = std::env::temp_dir().join(format!("lab-without-root-{}", std::process::id()));
+    std::fs::copy(env!("CARGO_BIN_EXE_lab"), &copy)?;
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let output = Command::new("setpriv").args(nobody).arg(&copy).output();
+    std::fs::remove_file(&copy)?;
+    let output = output?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr)?;
+    assert!(said.starts_with("lab: the lab needs root"), "{said}");
     Ok(())
 }
