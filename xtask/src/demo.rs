@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Output, Ticks, logchain_bin};
 
 use crate::packages;
-use crate::process::{answers, catch_signals, run as run_child};
+use crate::process::{answers, cargo, catch_signals, run as run_child};
 use crate::progress::begin;
 
 /// Lines that a guest prints on a host before it moves on.
@@ -24,8 +24,7 @@ pub(crate) fn run(yes: bool) -> Result<()> {
     packages::ensure(yes)?;
     packages::guest()?;
     heading("The logchain binary");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run_child(Command::new(cargo).args(["build", "--package", "logchain", "--bin", "logchain"]))?;
+    run_child(Command::new(cargo()).args(["build", "--package", "logchain", "--bin", "logchain"]))?;
     if rustix::process::geteuid().is_root() {
         return in_lab_with_signals();
     }

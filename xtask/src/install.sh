@@ -1,5 +1,6 @@
-# Installs the packages named as arguments, without starting a service: the
-# hypervisors that are wanted are the lab's, not this machine's.
+# Installs the packages named as arguments (those with a ? before the name only
+# where apt knows them), without starting a service: the hypervisors that are
+# wanted are the lab's, not this machine's.
 set -eu
 policy=/usr/sbin/policy-rc.d
 refusal=$(mktemp)
@@ -29,6 +30,16 @@ until apt-get -q -o Acquire::Retries=3 update; do
 	sleep 5
 done
 
+for package in "$@"; do
+	shift
+	case $package in
+	\?*)
+		package=${package#\?}
+		apt-cache show "$package" >/dev/null 2>&1 || continue
+		;;
+	esac
+	set -- "$@" "$package"
+done
 set -- apt-get -q -y -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 \
 	--no-install-recommends install "$@"
 if unshare --mount true 2>/dev/null; then

@@ -15,23 +15,24 @@ use crate::progress::begin;
 struct Need {
     package: &'static str,
     why: &'static str,
-    /// Newer releases moved it out of another package: only where it exists.
-    newer: bool,
+    /// Newer releases moved this program into it out of another package; older
+    /// ones do not have the package.
+    newer: Option<&'static str>,
 }
 
 const fn need(package: &'static str, why: &'static str) -> Need {
     Need {
         package,
         why,
-        newer: false,
+        newer: None,
     }
 }
 
-const fn newer(package: &'static str, why: &'static str) -> Need {
+const fn newer(package: &'static str, program: &'static str, why: &'static str) -> Need {
     Need {
         package,
         why,
-        newer: true,
+        newer: Some(program),
     }
 }
 
@@ -44,7 +45,11 @@ const NEEDS: [Need; 15] = [
     need("libvirt-daemon", "the lab's hypervisors"),
     need("libvirt-daemon-system", "their configuration and hooks"),
     need("libvirt-daemon-driver-qemu", "libvirt's driver for QEMU"),
-    newer("libvirt-daemon-log", "virtlogd"),
+    newer(
+        "libvirt-daemon-log",
+        "/usr/sbin/virtlogd",
+        "writes and rotates the guests' logs",
+    ),
     newer(
         "libvirt-daemon-lock",
         "virtlockd, without which libvirtd does not start",
@@ -97,7 +102,12 @@ pub(crate) fn ensure(yes: bool) -> Result<()> {
     if !root {
         command.args(["-n", "sh"]);
     }
-    command.args(["-c", INSTALL, "install"]).args(&names);
+    command.args(["-c", INSTALL, "install"]);
+    for need in &missing {
+        // The mark says: only if this release has it.
+        let mark = if need.newer.is_some() { "?" } else { "" };
+        command.arg(format!("{mark}{}", need.package));
+    }
     run_whole(&mut command).context("cannot install the packages")?;
     println!("installed in {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
@@ -125,16 +135,11 @@ fn missing() -> Result<Vec<&'static Need>> {
         .context("cannot run dpkg-query")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let there = installed(&text);
-    let mut missing: Vec<_> = NEEDS
-        .iter()
-        .filter(|need| !need.newer && !there.contains(need.package))
-        .collect();
-    // Before the first `apt-get update` of a fresh machine apt knows nothing: then
-    // these come along as dependencies of the others, or not at all.
-    missing.extend(NEEDS.iter().filter(|need| {
-        need.newer && !there.contains(need.package) && answers("apt-cache", &["show", need.package])
-    }));
-    Ok(missing)
+    let missing = NEEDS.iter().filter(|need| match need.newer {
+        Some(program) => !Path::new(program).exists(),
+        None => !there.contains(need.package),
+    });
+    Ok(missing.collect())
 }
 
 /// The packages that are wholly installed, without their architecture.

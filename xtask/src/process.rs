@@ -1,6 +1,7 @@
 //! Child processes and signals: a signal sets a flag, everything that waits
 //! looks at it, and the stack unwinds, so that whatever is on it cleans up.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
@@ -61,8 +62,13 @@ pub(crate) fn run_whole(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The cargo that started this program, or the one in PATH.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// Whether a program is there and answers.
-pub(crate) fn answers(program: &str, args: &[&str]) -> bool {
+pub(crate) fn answers(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use logchain_tests::LabError;
 
-use crate::packages;
 use crate::process::{answers, run};
+use crate::{packages, process};
 
 /// Runs everything, or, with `args`, only what `cargo nextest run ARGS` picks.
 pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
@@ -35,7 +35,7 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
             run(cargo().args(["test", "--doc", "--workspace", "--all-features"]))
         })?;
         headings.step("what may be depended on", || {
-            if !answers("cargo", &["deny", "--version"]) {
+            if !answers(process::cargo(), &["deny", "--version"]) {
                 println!("not checked: cargo-deny is not installed");
                 return Ok(());
             }
@@ -57,7 +57,7 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
 }
 
 fn tests(args: &[String]) -> Result<()> {
-    if answers("cargo", &["nextest", "--version"]) {
+    if answers(process::cargo(), &["nextest", "--version"]) {
         let nextest = ["nextest", "run", "--workspace", "--all-features"];
         return run(cargo().args(nextest).args(args));
     }
@@ -67,8 +67,7 @@ fn tests(args: &[String]) -> Result<()> {
 }
 
 fn cargo() -> Command {
-    // The one that started this program, where one did.
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(process::cargo());
     if !std::io::stderr().is_terminal() {
         command.env("CARGO_TERM_PROGRESS_WHEN", "never");
     }
