@@ -52,7 +52,8 @@ const NEEDS: [Need; 15] = [
     ),
     newer(
         "libvirt-daemon-lock",
-        "virtlockd, without which libvirtd does not start",
+        "/usr/sbin/virtlockd",
+        "libvirtd may ask for it",
     ),
     need("libvirt-clients", "virsh"),
     need("qemu-system-x86", "runs the guests"),
