@@ -4,19 +4,21 @@
 //! A rollover renames `.1` to `.2`, `.0` to `.1`, the base to `.0`, and creates
 //! a new base. Files go one way only, from name to name. So if two looks at the
 //! folder, one before all files were opened and one after, find the same files
-//! under the same names, each of them had its name throughout. A name that is
-//! missing proves less: it may have been missing for another reason each time,
-//! in two rollovers. In a third look a file that was overlooked would show
-//! under its next name.
+//! under the same names, each of them had its name throughout. A name that was
+//! missing both times proves less: its file may have come and gone in between,
+//! with one rollover during the first look and another during the second. A
+//! third look shows it under its next name.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::time::Duration;
 
 use super::file::ChainFile;
 use super::merge::{self, LineSearch, Plan, Start};
 use super::{Compression, Error, Gap, Listing, Numbering, Reader, Result};
-use crate::folder::{self, FileId, Folder};
+use crate::folder::{self, FileId, Folder, Stat};
 
 /// How often the files are looked at anew before we give up. A rollover takes
 /// microseconds, unless the one who does it is stopped in the middle.
@@ -26,6 +28,9 @@ const TRIES: usize = 50;
 /// of them together take 50 ms. Not one length for all: a rollover every
 /// millisecond would be met again and again.
 const PAUSE: Duration = Duration::from_micros(40);
+
+/// How often the names must prove the same after all files were opened.
+const LOOKS_AFTER: usize = 2;
 
 /// How many files are held open at most.
 const FILES_MAX: usize = 4096;
@@ -42,14 +47,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn take(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Self> {
+    pub(super) fn take(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Self> {
         let mut pause = Duration::ZERO;
         for _ in 1..TRIES {
             if let Look::Whole(snapshot) = look(folder, base, numbering)? {
                 return Ok(snapshot);
             }
             pause = pause.saturating_add(PAUSE);
-            wait(pause);
+            folder.wait(pause);
         }
         match look(folder, base, numbering)? {
             Look::Whole(snapshot) => Ok(snapshot),
@@ -175,6 +180,32 @@ impl Snapshot {
     }
 }
 
+/// What is asked of a folder: a test can answer it in the middle of a rollover.
+pub(super) trait Names {
+    fn path(&self) -> &Path;
+    fn listing(&self, base: &OsStr) -> Result<Listing>;
+    fn open(&self, name: &OsStr) -> folder::Result<(File, Stat)>;
+    fn wait(&self, time: Duration);
+}
+
+impl Names for Folder {
+    fn path(&self) -> &Path {
+        Folder::path(self)
+    }
+
+    fn listing(&self, base: &OsStr) -> Result<Listing> {
+        Listing::read(self, base)
+    }
+
+    fn open(&self, name: &OsStr) -> folder::Result<(File, Stat)> {
+        self.open_file(name)
+    }
+
+    fn wait(&self, time: Duration) {
+        wait(time);
+    }
+}
+
 /// What came of one try.
 enum Look {
     Whole(Snapshot),
@@ -195,7 +226,7 @@ enum Odd {
 
 impl Odd {
     /// It stayed like this.
-    fn accept(self, folder: &Folder, base: &OsStr) -> Result<Snapshot> {
+    fn accept(self, folder: &impl Names, base: &OsStr) -> Result<Snapshot> {
         let path = |name: &OsStr| folder.path().join(name);
         match self {
             Self::NoBase(snapshot) => Ok(snapshot),
@@ -209,8 +240,8 @@ impl Odd {
     }
 }
 
-fn look(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Look> {
-    let listing = Listing::read(folder, base)?;
+fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look> {
+    let listing = folder.listing(base)?;
     if listing.is_empty() {
         return Ok(Look::Odd(Odd::Nothing));
     }
@@ -231,10 +262,8 @@ fn look(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Look> {
         return Ok(Look::Odd(Odd::Changed));
     };
     let gaps = listing.gaps(numbering);
-    let missing = listing.base().is_none() || !gaps.is_empty();
-    let looks = if missing { 2 } else { 1 };
-    for _ in 0..looks {
-        if !Listing::read(folder, base)?.same_files(&listing) {
+    for _ in 0..LOOKS_AFTER {
+        if !folder.listing(base)?.same_files(&listing) {
             return Ok(Look::Odd(Odd::Changed));
         }
     }
@@ -246,7 +275,11 @@ fn look(folder: &Folder, base: &OsStr, numbering: Numbering) -> Result<Look> {
 }
 
 /// Oldest first; `None` where a name leads elsewhere by now.
-fn open_all(folder: &Folder, base: &OsStr, listing: &Listing) -> Result<Option<Vec<ChainFile>>> {
+fn open_all(
+    folder: &impl Names,
+    base: &OsStr,
+    listing: &Listing,
+) -> Result<Option<Vec<ChainFile>>> {
     type Entry<'a> = (&'a OsStr, FileId, Option<u32>, Option<Compression>);
     let newest = listing
         .base()
@@ -259,7 +292,7 @@ fn open_all(folder: &Folder, base: &OsStr, listing: &Listing) -> Result<Option<V
     // being appended to an older file is complete before the base gets its first
     // byte, and must not look shorter than it was at that moment.
     for (name, id, number, compression) in newest.into_iter().chain(rotated) {
-        match folder.open_file(name) {
+        match folder.open(name) {
             Ok((file, stat)) if stat.id == id => {
                 let open = (file, stat);
                 files.push(ChainFile::new(

@@ -12,6 +12,7 @@ mod model;
 mod reading;
 mod refused;
 mod rollover;
+mod torn;
 
 /// A folder with a log in it.
 #[derive(Debug)]
