@@ -168,7 +168,7 @@ impl Snapshot {
             match plan(&lengths) {
                 Plan::From(start) => return Ok(self.read(start)),
                 Plan::Measure(index) => match self.files.get(index) {
-                    Some(file) => drop(file.count()?),
+                    Some(file) => _ = file.count()?,
                     None => return self.read_all(),
                 },
             }

@@ -101,7 +101,7 @@ fn a_folder_that_was_removed() {
 fn a_folder_or_file_that_may_not_be_read() {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     let bed = Bed::with(&[("", "a"), (".0", "b")]);
-    let deny = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    let deny = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     let closed = Bed::with(&[("", "a")]);
     deny(closed.dir.path());
     deny(&bed.path(".0"));
