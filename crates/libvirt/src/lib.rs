@@ -1,1 +1,46 @@
-//! To be written.
+//! What logchain needs of libvirt: where a domain's console logs lie, the
+//! migration, the events around it, and when a log has no writer any more.
+//!
+//! This crate must not know a transport or a handoff: it says what happens to a
+//! domain, and others say what happens to its log.
+//!
+//! - [`Connection`], [`Domain`]: a host, and a domain on it.
+//! - [`consoles`]: pure: the console logs in a domain's XML.
+//! - [`virtlogd_conf`]: pure: how far a log is rolled over on this host.
+//! - [`events`]: what happens to a domain, as it happens.
+//! - [`migrate`]: virsh's options, checked, and the call itself.
+//! - [`outcome`]: what became of a migration, decided from both hosts.
+//! - [`source_end`]: waiting until the source's domain is over.
+//! - [`drain`]: whether anybody still has a log open for writing.
+//!
+//! Every call into libvirt blocks and keeps its error in its thread. So each
+//! runs, with the reading of its error, on a thread of its own, and is waited
+//! for no longer than a limit. A future that is dropped does not end its call.
+
+#![deny(unsafe_code)]
+
+mod call;
+mod connection;
+pub mod consoles;
+mod domain;
+pub mod drain;
+mod error;
+pub mod events;
+#[expect(
+    unsafe_code,
+    reason = "the one place for what the safe bindings lack or do wrongly"
+)]
+mod ffi;
+pub mod migrate;
+pub mod outcome;
+pub mod source_end;
+mod state;
+pub mod virtlogd_conf;
+
+pub use connection::Connection;
+pub use domain::Domain;
+pub use error::{Error, Result};
+pub use state::{Paused, Running, Shutoff, State};
+
+#[cfg(test)]
+mod testing;
