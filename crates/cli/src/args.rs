@@ -1,0 +1,282 @@
+//! The command line: virsh's names where virsh has one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use logchain_core::chain::NumberingChoice;
+use logchain_core::transport::{ConsoleName, HandoffId};
+
+/// What `show` gives unless told otherwise: as much as Nova's console output.
+pub(crate) const DEFAULT_BYTES: u64 = 100 * 1024;
+
+const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad usage; \
+3 migrated, but the log was not (fully) carried.";
+
+#[derive(Debug, Parser)]
+#[command(name = "logchain", version, about, after_help = EXIT_CODES, propagate_version = true)]
+/// Make a VM's serial-console log follow the VM through libvirt live migration.
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Migrate a domain as `virsh migrate` does, and its console logs with it.
+    Migrate(Box<Migrate>),
+    /// Print a console log and its rotated files as one.
+    Show(Show),
+    /// Hand over the log of a domain that is not here any more (the source's half).
+    Offer(Offer),
+    /// Take in the log of a domain that came here (the destination's half).
+    Adopt(Adopt),
+    /// What the transports run on the far side.
+    #[command(subcommand)]
+    Transport(Transport),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Connect {
+    /// Connect to this hypervisor; libvirt's default without it.
+    #[arg(short = 'c', long = "connect", value_name = "URI")]
+    pub(crate) uri: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Carry {
+    /// Where the pieces go: ssh://[user@]host[:port]/spool or file:///folder.
+    #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
+    pub(crate) transport: Option<String>,
+
+    /// What logchain is called at the destination, for the ssh transport.
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        default_value = "logchain",
+        env = "LOGCHAIN_REMOTE"
+    )]
+    pub(crate) remote_logchain: String,
+
+    /// How long to wait without any progress before the log is left behind, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) patience: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) carry: Carry,
+
+    /// Domain name or UUID.
+    pub(crate) domain: String,
+    /// Connection URI of the destination, as the client sees it, or with --p2p as the source does.
+    #[arg(value_name = "DESTURI")]
+    pub(crate) dest_uri: String,
+    /// URI for the migration's own data, usually left out.
+    #[arg(value_name = "MIGRATEURI")]
+    pub(crate) migrate_uri: Option<String>,
+
+    /// Keep the guest running while its memory is copied.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// The source's libvirt drives the migration.
+    #[arg(long, alias = "peer2peer")]
+    pub(crate) p2p: bool,
+    /// The hypervisor drives the migration.
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// Send the migration's data through libvirt's own connection (needs --p2p).
+    #[arg(long)]
+    pub(crate) tunnelled: bool,
+    /// Define the domain at the destination.
+    #[arg(long)]
+    pub(crate) persistent: bool,
+    /// Have libvirt undefine the source domain at once, as virsh does.
+    #[arg(long = "undefinesource", conflicts_with = "undefine_when_carried")]
+    pub(crate) undefine_source: bool,
+    /// Undefine the source domain once the destination has the log.
+    #[arg(long)]
+    pub(crate) undefine_when_carried: bool,
+    /// Leave the guest paused at the destination.
+    #[arg(long)]
+    pub(crate) suspend: bool,
+    /// Migrate even where libvirt finds it unsafe.
+    #[arg(long = "unsafe")]
+    pub(crate) allow_unsafe: bool,
+    /// Slow the guest down where its memory changes too fast to copy.
+    #[arg(long)]
+    pub(crate) auto_converge: bool,
+    /// Abort the migration on a soft error.
+    #[arg(long)]
+    pub(crate) abort_on_error: bool,
+    /// Rename the domain at the destination.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dname: Option<String>,
+    /// Domain XML for the destination.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xml: Option<PathBuf>,
+    /// Persistent domain XML for the destination.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) persistent_xml: Option<PathBuf>,
+    /// Bandwidth in MiB/s.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) bandwidth: Option<u64>,
+    /// Address that the destination listens on for the migration.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen_address: Option<String>,
+
+    /// Show progress.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// How to tell what happens: sentences, or one JSON object a line.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    /// The last so many bytes (suffixes K, M, G), or all.
+    #[arg(short = 'n', long = "bytes", value_name = "BYTES|all", value_parser = amount, conflicts_with = "lines")]
+    pub(crate) bytes: Option<Amount>,
+    /// The last so many lines.
+    #[arg(long, value_name = "N")]
+    pub(crate) lines: Option<u64>,
+    /// Guest bytes as they are, on a terminal too.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Plain text, or one JSON object.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// How rotated files are numbered.
+    #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
+    pub(crate) numbering: NumberingChoice,
+    /// Which console of the domain, as serial0; the first one without it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) console: Option<String>,
+    /// Domain name, UUID, or the path of a console log.
+    #[arg(value_name = "DOMAIN|PATH")]
+    pub(crate) what: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Offer {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) carry: Carry,
+    /// A console and its log's path, for a domain that libvirt here does not know any more.
+    #[arg(long = "console", value_name = "NAME=PATH", value_parser = console_path)]
+    pub(crate) consoles: Vec<(ConsoleName, PathBuf)>,
+    /// How to tell what happens.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Domain name or UUID.
+    pub(crate) domain: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    /// Where the pieces are: file:///folder or ssh://[user@]host[:port]/spool.
+    #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
+    pub(crate) transport: Option<String>,
+    /// This handoff only; all that wait for the domain without it.
+    #[arg(long, value_name = "ID", requires = "console")]
+    pub(crate) handoff: Option<HandoffId>,
+    /// A console of the handoff; with =PATH, where its log will lie when the domain is here.
+    #[arg(long = "console", value_name = "NAME[=PATH]", value_parser = console_maybe_path)]
+    pub(crate) console: Vec<(ConsoleName, Option<PathBuf>)>,
+    /// End when standard input ends: whoever started this is gone then.
+    #[arg(long)]
+    pub(crate) attached: bool,
+    /// How long to wait without any news, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(crate) patience: Duration,
+    /// How to tell what happens.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// UUID of the domain, or its name where it is here already.
+    pub(crate) domain: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Transport {
+    /// Serve the spool folder SPOOL on standard input and output.
+    Serve {
+        /// The folder, created with mode 0700 where it does not exist.
+        spool: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How much to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Amount {
+    Bytes(u64),
+    All,
+}
+
+/// Reads the command line; ends the process on bad usage and on --help.
+pub(crate) fn parse() -> Cli {
+    Cli::parse()
+}
+
+fn amount(text: &str) -> Result<Amount, String> {
+    if text == "all" {
+        return Ok(Amount::All);
+    }
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (text.get(..text.len().saturating_sub(1)), 10),
+        Some(b'M' | b'm') => (text.get(..text.len().saturating_sub(1)), 20),
+        Some(b'G' | b'g') => (text.get(..text.len().saturating_sub(1)), 30),
+        _ => (Some(text), 0),
+    };
+    let number = digits.and_then(|d| d.parse::<u64>().ok());
+    let bytes = number.and_then(|n| n.checked_mul(1 << shift));
+    bytes
+        .map(Amount::Bytes)
+        .ok_or_else(|| "give a number of bytes, as 4096 or 100K, or all".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok());
+    seconds.ok_or_else(|| "give a number of seconds".to_owned())
+}
+
+fn console_path(text: &str) -> Result<(ConsoleName, PathBuf), String> {
+    match console_maybe_path(text)? {
+        (name, Some(path)) => Ok((name, path)),
+        _ => Err("give it as serial0=/path/of/console.log".to_owned()),
+    }
+}
+
+fn console_maybe_path(text: &str) -> Result<(ConsoleName, Option<PathBuf>), String> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) => (name, Some(PathBuf::from(path))),
+        None => (text, None),
+    };
+    if path.as_ref().is_some_and(|p| !p.is_absolute()) {
+        return Err(
+            "give the log's path from the root, as serial0=/path/of/console.log".to_owned(),
+        );
+    }
+    let name = name.parse::<ConsoleName>().map_err(|e| e.to_string())?;
+    Ok((name, path))
+}

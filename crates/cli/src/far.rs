@@ -1,0 +1,184 @@
+//! The destination's half, run on the far side over ssh.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use logchain_core::handoff::Handoff;
+use logchain_core::handoff::offer::Far;
+use logchain_transport_ssh::{SshOptions, SshTarget, command, explain};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Before the migration may begin, the far side puts its own house in order.
+const READY: Duration = Duration::from_secs(15);
+
+/// What is kept of the far side's words.
+const MAX_STDERR: u64 = 16 * 1024;
+
+/// A line of its output is short.
+const MAX_LINE: u64 = 64 * 1024;
+
+/// `logchain adopt` at the destination. Dropped, its input ends, and with it its
+/// reason to wait; the local ssh ends too.
+pub(crate) struct FarAdopt {
+    input: Option<ChildStdin>,
+    state: watch::Receiver<Far>,
+    ready: watch::Receiver<bool>,
+    task: JoinHandle<()>,
+}
+
+impl FarAdopt {
+    /// Starts it. `path`: where the log will lie, if the domain is not there yet.
+    pub(crate) fn start(
+        target: &SshTarget,
+        options: &SshOptions,
+        handoff: &Handoff,
+        path: Option<&Path>,
+        patience: Duration,
+    ) -> Result<Self, String> {
+        let mut words: Vec<OsString> = vec![options.remote_logchain.clone()];
+        words
+            .extend(["adopt", "--attached", "--format", "json", "--transport"].map(OsString::from));
+        let mut spool = OsString::from("file://");
+        spool.push(target.spool());
+        words.push(spool);
+        words.extend(["--handoff", &handoff.id.to_string()].map(OsString::from));
+        words.extend(["--patience", &patience.as_secs_f64().to_string()].map(OsString::from));
+        words.push("--console".into());
+        let mut console = OsString::from(handoff.console.as_str());
+        if let Some(path) = path {
+            console.push("=");
+            console.push(path);
+        }
+        words.push(console);
+        words.push(handoff.domain.to_string().into());
+
+        let mut child = command(target, options, &words)
+            .spawn()
+            .map_err(|e| format!("cannot start {}: {e}", options.program.display()))?;
+        let input = child.stdin.take();
+        let state = watch::Sender::new(Far::Working);
+        let ready = watch::Sender::new(false);
+        let far = Self {
+            input,
+            state: state.subscribe(),
+            ready: ready.subscribe(),
+            task: tokio::spawn(attend(child, target.clone(), options.clone(), state, ready)),
+        };
+        Ok(far)
+    }
+
+    /// What the offer watches.
+    pub(crate) fn state(&self) -> watch::Receiver<Far> {
+        self.state.clone()
+    }
+
+    /// Waits until the migration may begin.
+    pub(crate) async fn wait_ready(&mut self) -> Result<(), String> {
+        let waited = timeout(READY, async {
+            tokio::select! {
+                ready = self.ready.wait_for(|r| *r) => ready.is_ok(),
+                _ = self.state.wait_for(|s| *s != Far::Working) => false,
+            }
+        });
+        match waited.await {
+            Ok(true) => Ok(()),
+            Ok(false) => match &*self.state.borrow() {
+                Far::Failed(reason) => Err(reason.clone()),
+                Far::Working => Err("the destination's half ended".to_owned()),
+            },
+            Err(_) => Err(format!(
+                "the destination was not ready within {} s",
+                READY.as_secs()
+            )),
+        }
+    }
+
+    /// Lets it come to its end.
+    pub(crate) async fn end(mut self) {
+        self.input = None;
+        // Past that, dropping the handle ends the local ssh.
+        let _ = timeout(crate::adopt::END, &mut self.task).await;
+        self.task.abort();
+    }
+}
+
+impl Drop for FarAdopt {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads what the far side tells until it ends, and then says how it ended.
+async fn attend(
+    mut child: Child,
+    target: SshTarget,
+    options: SshOptions,
+    state: watch::Sender<Far>,
+    ready: watch::Sender<bool>,
+) {
+    let said = child.stderr.take().map(|stderr| {
+        tokio::spawn(async move {
+            let mut stderr = stderr;
+            let mut text = Vec::new();
+            let _ = (&mut stderr).take(MAX_STDERR).read_to_end(&mut text).await;
+            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    });
+    let mut reason = None;
+    let mut done = false;
+    if let Some(output) = child.stdout.take() {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match (&mut output)
+                .take(MAX_LINE)
+                .read_until(b'\n', &mut line)
+                .await
+            {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+            // A profile that prints something is no news of ours.
+            let Ok(event) = serde_json::from_slice::<Value>(&line) else {
+                continue;
+            };
+            match event.get("event").and_then(Value::as_str) {
+                Some("ready") => {
+                    ready.send_replace(true);
+                }
+                Some("adopted" | "aborted") => done = true,
+                Some("failed") => {
+                    let said = event
+                        .get("reason")
+                        .and_then(Value::as_str)
+                        .unwrap_or("it failed");
+                    reason = Some(
+                        said.chars()
+                            .filter(|c| !c.is_control())
+                            .take(1000)
+                            .collect(),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+    let status = child.wait().await.ok();
+    if done {
+        return;
+    }
+    let said = match said {
+        Some(said) => said.await.unwrap_or_default(),
+        None => String::new(),
+    };
+    let reason = reason.unwrap_or_else(|| explain(&target, &options, status, &said));
+    state.send_replace(Far::Failed(reason));
+}

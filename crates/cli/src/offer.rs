@@ -1,0 +1,120 @@
+//! `logchain offer`: the source's half, after the migration.
+
+use anyhow::Context;
+use logchain_core::handoff::offer::{Outcome, Source};
+use logchain_libvirt::Error;
+use serde_json::json;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::args::Offer;
+use crate::carry::{self, Carry, Log, Way};
+use crate::exit::{Exit, Usage};
+use crate::host;
+use crate::report::Report;
+use crate::transports::{Choice, ssh_options};
+
+/// The domain whose log is handed over, and its logs here.
+struct Past {
+    uuid: Uuid,
+    name: String,
+    logs: Vec<Log>,
+}
+
+pub(crate) async fn run(args: Offer) -> anyhow::Result<Exit> {
+    let report = Report::new(args.format);
+    let choice = Choice::of(args.carry.transport.as_deref(), None)?;
+    let ssh = ssh_options(&args.carry);
+    let past = find(&args).await?;
+    let way = Way {
+        choice: &choice,
+        ssh: &ssh,
+        patience: args.carry.patience,
+        domain: past.uuid,
+        domain_name: &past.name,
+    };
+    let transport = choice.open(&ssh).await?;
+    let mut all = true;
+    for log in past.logs {
+        let offered = log.offered(past.uuid).await.map_err(anyhow::Error::msg)?;
+        let carry = match offered {
+            Some(done) if done.received => {
+                let sentence = format!("{}: was handed over to {} already", log.console, done.to);
+                let event = json!({ "event": "already-carried", "console": log.console.as_str() });
+                report.event(&sentence, &event);
+                continue;
+            }
+            Some(begun) => Carry::resume(&way, transport.clone(), &log, begun).await,
+            None => {
+                let held = log.hold().await.map_err(anyhow::Error::msg)?;
+                let over = watch::Sender::new(Source::Over);
+                let source = over.subscribe();
+                let carry = Carry::start(&way, transport.clone(), &log, held, source, None).await;
+                // Said once; nothing else will come.
+                drop(over);
+                carry
+            }
+        };
+        let outcome = match carry {
+            Ok(carry) => carry.end().await.0,
+            Err(reason) => Outcome::NotCarried { reason },
+        };
+        all &= carry::tell(report, &log, &outcome, json!({}));
+    }
+    Ok(if all { Exit::Done } else { Exit::Failed })
+}
+
+/// By libvirt where it still knows the domain, else by what was given.
+async fn find(args: &Offer) -> anyhow::Result<Past> {
+    let connection = host::connect_local(args.connect.uri.as_deref()).await?;
+    let given: Vec<Log> = args
+        .consoles
+        .iter()
+        .map(|(console, path)| Log {
+            console: console.clone(),
+            path: path.clone(),
+        })
+        .collect();
+    let domain = match connection.lookup(&args.domain).await {
+        Ok(domain) => domain,
+        Err(e @ Error::NoDomain { .. }) => {
+            let uuid: Result<Uuid, _> = args.domain.parse();
+            let (Ok(uuid), false) = (uuid, given.is_empty()) else {
+                return Err(e).context(
+                    "for a domain that is not defined here any more, give its UUID and \
+                     --console NAME=PATH for each log",
+                );
+            };
+            return Ok(Past {
+                uuid,
+                name: args.domain.clone(),
+                logs: given,
+            });
+        }
+        Err(e) => return Err(e.into()),
+    };
+    if domain.state().await?.is_active() {
+        return Err(Usage(format!(
+            "domain {} runs here; its log goes with it when it migrates (logchain migrate)",
+            domain.name()
+        ))
+        .into());
+    }
+    let logs = if given.is_empty() {
+        let consoles = host::consoles_of(&domain).await?;
+        let log = |c: &logchain_libvirt::consoles::Console| -> anyhow::Result<Log> {
+            Ok(Log {
+                console: host::key_name(c)?,
+                path: c.path.clone(),
+            })
+        };
+        consoles.iter().map(log).collect::<anyhow::Result<_>>()?
+    } else {
+        given
+    };
+    Ok(Past {
+        uuid: domain.uuid(),
+        name: domain.name().to_owned(),
+        logs,
+    })
+}

@@ -1,0 +1,15 @@
+//! `logchain transport serve`: the far side of the ssh transport.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use logchain_core::transport::DirectoryTransport;
+
+use crate::exit::Exit;
+
+pub(crate) async fn run(spool: &Path) -> anyhow::Result<Exit> {
+    let folder = DirectoryTransport::create(spool)?;
+    logchain_transport_ssh::serve(Arc::new(folder), tokio::io::stdin(), tokio::io::stdout())
+        .await?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,158 @@
+//! `logchain show`: a chain as one stream.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+mod json;
+
+use anyhow::Context;
+use logchain_core::chain::{LogChain, NumberingChoice, Snapshot};
+use logchain_core::escape::Escaper;
+
+use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
+use crate::exit::{Exit, Usage};
+use crate::host;
+
+const BLOCK: usize = 64 * 1024;
+
+/// A chain to show, and what is known of it.
+struct Subject {
+    path: PathBuf,
+    numbering: NumberingChoice,
+    domain: Option<(String, String)>,
+    console: Option<String>,
+}
+
+pub(crate) async fn run(args: Show) -> anyhow::Result<Exit> {
+    let subject = find(&args).await?;
+    tokio::task::spawn_blocking(move || show(&args, &subject)).await?
+}
+
+/// What has a slash in it is a path; anything else is a domain.
+async fn find(args: &Show) -> anyhow::Result<Subject> {
+    if args.what.contains('/') {
+        if args.console.is_some() {
+            return Err(Usage("--console goes with a domain, not with a path".to_owned()).into());
+        }
+        let path = PathBuf::from(&args.what);
+        return Ok(Subject {
+            path,
+            numbering: args.numbering,
+            domain: None,
+            console: None,
+        });
+    }
+    let (domain, console) = match host::console(
+        args.connect.uri.as_deref(),
+        &args.what,
+        args.console.as_deref(),
+    )
+    .await
+    {
+        Err(e) if Path::new(&args.what).exists() => {
+            let what = &args.what;
+            return Err(e.context(format!(
+                "{what} is taken for a domain; a file is shown as ./{what}"
+            )));
+        }
+        found => found?,
+    };
+    let numbering = match args.numbering {
+        // virtlogd writes it.
+        NumberingChoice::Auto => host::limits().numbering(),
+        choice => choice,
+    };
+    Ok(Subject {
+        path: console.path.clone(),
+        numbering,
+        domain: Some((domain.name().to_owned(), domain.uuid().to_string())),
+        console: Some(console.name.clone()),
+    })
+}
+
+fn show(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
+    let chain = LogChain::open(&subject.path, subject.numbering)?;
+    let snapshot = chain.snapshot()?;
+    for gap in snapshot.gaps() {
+        eprintln!(
+            "logchain: {}",
+            gap_sentence(&subject.path, gap.first, gap.last)
+        );
+    }
+    let written = match args.format {
+        Format::Text if args.raw || !io::stdout().is_terminal() => {
+            copy(reader(args, &snapshot)?, &mut io::stdout().lock())
+        }
+        Format::Text => escape(reader(args, &snapshot)?, &mut io::stdout().lock()),
+        Format::Json => {
+            let shown = json::Shown::of(subject, &chain, &snapshot);
+            shown.write(|| reader(args, &snapshot), &mut io::stdout().lock())
+        }
+    };
+    match written {
+        // A pager that was closed has seen enough.
+        Err(e) if is_broken_pipe(&e) => Ok(Exit::Done),
+        Err(e) => Err(e),
+        Ok(()) => Ok(Exit::Done),
+    }
+}
+
+fn gap_sentence(path: &Path, first: u32, last: u32) -> String {
+    let base = path.display();
+    let missing = if first == last {
+        format!("{base}.{first}")
+    } else {
+        format!("{base}.{first} to .{last}")
+    };
+    format!("{missing} missing: older history follows after a gap")
+}
+
+fn reader<'a>(args: &Show, snapshot: &'a Snapshot) -> anyhow::Result<Box<dyn Read + 'a>> {
+    Ok(match (args.lines, args.bytes) {
+        (Some(lines), _) => Box::new(snapshot.tail_lines(lines)?),
+        (None, Some(Amount::All)) => Box::new(snapshot.read_all()?),
+        (None, Some(Amount::Bytes(bytes))) => Box::new(snapshot.tail(bytes)?),
+        (None, None) => Box::new(snapshot.tail(DEFAULT_BYTES)?),
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn each_block(
+    mut reader: impl Read,
+    mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        let n = match reader.read(&mut block) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.context("cannot read the log")?,
+        };
+        match block.get(..n).filter(|b| !b.is_empty()) {
+            Some(bytes) => take(bytes)?,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn copy(reader: impl Read, out: &mut impl Write) -> anyhow::Result<()> {
+    each_block(reader, |bytes| Ok(out.write_all(bytes)?))?;
+    Ok(out.flush()?)
+}
+
+fn escape(reader: impl Read, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut escaper = Escaper::default();
+    let mut safe = Vec::new();
+    each_block(reader, |bytes| {
+        safe.clear();
+        escaper.push(bytes, &mut safe);
+        Ok(out.write_all(&safe)?)
+    })?;
+    safe.clear();
+    escaper.finish(&mut safe);
+    out.write_all(&safe)?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,4 @@
+//! End to end: real libvirtd, virtlogd, QEMU and sshd, and the `logchain` binary.
+
+mod common;
+mod journey;
