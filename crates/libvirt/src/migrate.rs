@@ -10,6 +10,7 @@ pub use options::{MigrateFlags, MigrateParams, MigrateRequest};
 
 use std::time::Duration;
 
+use virt::error::ErrorNumber;
 use virt_sys as sys;
 
 use crate::connection::Connection;
@@ -111,17 +112,23 @@ impl JobProgress {
     }
 }
 
-/// How far the domain's job is; `None` where none runs.
+/// How far the domain's job is; `None` where none runs, or the domain does not
+/// run any more. All figures are 0 while the destination is being prepared.
 ///
 /// # Errors
-/// [`Error::NoDomain`], [`Error::Unsupported`], [`Error::NoAnswer`], [`Error::Lost`].
+/// [`Error::Unsupported`], [`Error::NoAnswer`], [`Error::Lost`].
 pub async fn progress(domain: &Domain) -> Result<Option<JobProgress>> {
     let info = domain
         .ask("ask how far the migration is", |domain, _| {
-            ffi::job_info(domain)
+            match ffi::job_info(domain) {
+                // How a QEMU that is gone already is told, for a moment.
+                Err(e) if e.code() == ErrorNumber::OperationInvalid => Ok(None),
+                Err(e) if e.code() == ErrorNumber::NoDomain => Ok(None),
+                other => other.map(Some),
+            }
         })
         .await?;
-    Ok(JobProgress::from_raw(&info))
+    Ok(info.as_ref().and_then(JobProgress::from_raw))
 }
 
 /// Ends the domain's migration; the guest goes on at the source. Ask the source.
