@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::{
     MIGRATION, Outcome, carried, history, migrate, migrate_json, show, sorted_names, spool_is_empty,
 };
-use logchain_tests::{Guest, Lab, Pace, Ticks};
+use logchain_tests::{Guest, GuestOn, Lab, Pace, Ticks};
 
 /// Lines that a guest prints before it moves on.
 const LINES: u64 = 600;
@@ -90,7 +90,8 @@ fn three_hosts_with_append() -> Outcome {
 /// Both sides roll over while it moves, and it prints as fast as it can.
 #[test]
 fn a_flood_keeps_what_the_rotation_keeps() -> Outcome {
-    let (size, backups) = (512 << 10, 3);
+    // A file is full in less than a second, a migration takes more than one.
+    let (size, backups) = (128 << 10, 6);
     let lab = Lab::builder().hosts(2).virtlogd(size, backups).start()?;
     let mut at = lab.host(0).define(&Guest::new("vm").pace(Pace::Flat))?;
     at.start()?;
@@ -100,23 +101,28 @@ fn a_flood_keeps_what_the_rotation_keeps() -> Outcome {
             Ok(at
                 .log_files()?
                 .iter()
-                .any(|f| f.name == "console.log.2")
+                .any(|f| f.name == "console.log.5")
                 .then_some(()))
         })?;
-    for to in [1, 0, 1] {
+    let (mut here, mut there) = (0, 0);
+    for to in [1, 0, 1, 0] {
         let to = lab.host(to);
+        let base = inode(&at)?;
         let events = migrate_json(&at, to, P2P)?;
-        println!("{}", carried(&events)?);
+        here += u32::from(inode(&at)? != base);
         at = to.guest("vm");
         let all = history(&at)?;
+        let carried = carried(&events)?;
+        // The first name given tells how often it had rolled over by then.
+        there += u32::from(carried["files"][0][0] != "console.log.0");
         let report = Ticks::check(&all)?;
         println!(
-            "{} bytes, lines {} to {}",
+            "{carried}: {} bytes, lines {} to {}",
             all.len(),
             report.first,
             report.last
         );
-        // A rotation keeps its backups in full, but for the line it cuts at.
+        // A rotation keeps its backups in full, but for the line each is cut at.
         let promised = u64::from(backups) * (size - 80);
         assert!(
             all.len() as u64 >= promised,
@@ -124,13 +130,65 @@ fn a_flood_keeps_what_the_rotation_keeps() -> Outcome {
             all.len()
         );
         let names = sorted_names(to, "vm")?;
-        assert!(!names.contains(&"console.log.3".to_owned()), "{names:?}");
+        assert!(!names.contains(&"console.log.6".to_owned()), "{names:?}");
     }
-    // And it goes on rolling over what was placed.
+    println!("rolled over during {here} of 4 migrations at the source, {there} at the destination");
+    assert!(
+        here > 0,
+        "the source never rolled over: this proves nothing"
+    );
+    // And virtlogd goes on rolling over what was placed.
     let before = Ticks::check(&history(&at)?)?.last;
-    at.wait_for_tick(before + 30_000)?;
+    at.wait_for_tick(before + 10_000)?;
     Ticks::check(&history(&at)?)?;
     Ok(())
+}
+
+/// The destination has rolled over more than once before the history comes.
+#[test]
+fn history_goes_behind_what_the_destination_rolled_over() -> Outcome {
+    let (size, backups) = (128 << 10, 30);
+    let lab = Lab::builder().hosts(2).virtlogd(size, backups).start()?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm").pace(Pace::Flat))?;
+    at.start()?;
+    at.wait_for_tick(10_000)?;
+    h2.stop_sshd()?;
+    assert_eq!(migrate(&at, h2, P2P)?.code(), Some(3));
+    let there = h2.guest("vm");
+    h2.until("the log to roll over", Duration::from_secs(60), || {
+        Ok(there
+            .log_files()?
+            .iter()
+            .any(|f| f.name == "console.log.1")
+            .then_some(()))
+    })?;
+    h2.start_sshd()?;
+    let offer = [
+        "logchain",
+        "offer",
+        "--format",
+        "json",
+        "--transport",
+        "ssh://h2",
+        "vm",
+    ];
+    let output = h1.command(offer).limit(MIGRATION).run()?.checked()?;
+    let event: serde_json::Value = serde_json::from_str(output.out().trim())?;
+    println!("{event}");
+    let first = event["files"][0][0].as_str().ok_or("nothing was placed")?;
+    assert!(
+        !["console.log.0", "console.log.1"].contains(&first),
+        "{first}"
+    );
+    Ticks::check_from_boot(&history(&there)?)?;
+    Ok(())
+}
+
+/// Which file the base of a guest's log is.
+fn inode(guest: &GuestOn) -> Result<u64, Box<dyn std::error::Error>> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(guest.host().path(guest.log_path()))?.ino())
 }
 
 #[test]

@@ -2,3 +2,5 @@
 
 mod common;
 mod journey;
+mod refusals;
+mod showing;
