@@ -9,7 +9,9 @@
     reason = "these are tests"
 )]
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -24,6 +26,9 @@ use super::{
 /// Writers in the race for one key.
 const RACERS: u8 = 32;
 
+/// How often what depends on chance is tried.
+const ROUNDS: u32 = 4;
+
 /// All of them.
 pub async fn run_all(transport: Arc<dyn LogTransport>) {
     let transport = &*transport;
@@ -31,9 +36,13 @@ pub async fn run_all(transport: Arc<dyn LogTransport>) {
     race(transport).await;
     ranges(transport).await;
     sizes(transport).await;
+    readers(transport).await;
     listing(transport).await;
+    names(transport).await;
     pages(transport).await;
     deletion(transport).await;
+    coming_and_going(transport).await;
+    cut_off(transport).await;
     same_again(transport).await;
 }
 
@@ -79,23 +88,25 @@ pub async fn create_only(transport: &dyn LogTransport) {
 
 /// Of many writers of one key just one wins, and its bytes are there.
 pub async fn race(transport: &dyn LogTransport) {
-    let key = handoff();
-    let mut puts: FuturesUnordered<_> = (0..RACERS)
-        .map(|n| {
-            let key = key.clone();
-            async move { (n, transport.put(&key, Bytes::from(vec![n; 5000])).await) }
-        })
-        .collect();
-    let mut winners = Vec::new();
-    while let Some((n, put)) = puts.next().await {
-        match put {
-            Ok(()) => winners.push(n),
-            Err(Error::AlreadyExists { .. }) => {}
-            Err(e) => panic!("{e}"),
+    for _ in 0..ROUNDS {
+        let key = handoff();
+        let mut puts: FuturesUnordered<_> = (0..RACERS)
+            .map(|n| {
+                let key = key.clone();
+                async move { (n, transport.put(&key, Bytes::from(vec![n; 5000])).await) }
+            })
+            .collect();
+        let mut winners = Vec::new();
+        while let Some((n, put)) = puts.next().await {
+            match put {
+                Ok(()) => winners.push(n),
+                Err(Error::AlreadyExists { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
         }
+        assert_eq!(winners.len(), 1, "winners: {winners:?}");
+        assert_eq!(read(transport, &key).await, vec![winners[0]; 5000]);
     }
-    assert_eq!(winners.len(), 1, "winners: {winners:?}");
-    assert_eq!(read(transport, &key).await, vec![winners[0]; 5000]);
 }
 
 /// Whole, part, empty, and beyond the end.
@@ -110,8 +121,10 @@ pub async fn ranges(transport: &dyn LogTransport) {
         (3..7, Some("3456")),
         (9..10, Some("9")),
         (4..4, Some("")),
+        (10..10, Some("")),
         (5..11, None),
         (11..12, None),
+        (Range { start: 7, end: 3 }, None),
     ] {
         let got = match transport.get(&key, Some(range.clone())).await {
             Ok(mut parts) => {
@@ -148,6 +161,28 @@ pub async fn sizes(transport: &dyn LogTransport) {
         matches!(refused, Err(Error::TooLarge { .. })),
         "{refused:?}"
     );
+}
+
+/// Many read at once, each its own part.
+pub async fn readers(transport: &dyn LogTransport) {
+    const PART: u64 = 40_000;
+    let key = handoff();
+    let data: Bytes = (0..20 * PART)
+        .map(|n| u8::try_from(n % 251).unwrap())
+        .collect();
+    transport.put(&key, data.clone()).await.unwrap();
+    let (key, data) = (&key, &data);
+    let reads = (0..20u64).map(|n| async move {
+        let range = n * PART..(n + 1) * PART;
+        let mut parts = transport.get(key, Some(range.clone())).await.unwrap();
+        let mut all = Vec::new();
+        while let Some(part) = parts.next().await {
+            all.extend_from_slice(&part.unwrap());
+        }
+        let expected = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+        assert!(all == data[expected], "part {n} came back altered");
+    });
+    reads.collect::<FuturesUnordered<_>>().count().await;
 }
 
 /// In the order of names, by prefix, after a key.
@@ -209,6 +244,37 @@ pub async fn listing(transport: &dyn LogTransport) {
     assert!(ours.iter().all(|key| all.iter().any(|e| e.key == *key)));
 }
 
+/// Consoles whose names differ by little are told apart, and listed in order.
+pub async fn names(transport: &dyn LogTransport) {
+    let first = handoff();
+    let mut keys = Vec::new();
+    for name in ["a", "a-b", "a.b", "a_b", "ab", "a0", "A", "-", "serial0"] {
+        for object in [ObjectName::Begin, ObjectName::Abort, ObjectName::Receipt] {
+            keys.push(Key {
+                console: name.parse().unwrap(),
+                object,
+                ..first.clone()
+            });
+        }
+    }
+    for key in &keys {
+        let put = transport.put(key, Bytes::from(key.to_string())).await;
+        put.unwrap();
+    }
+    keys.sort_by_key(ToString::to_string);
+    let prefix = Prefix::Domain(first.domain);
+    for (at, after) in [None].into_iter().chain(keys.iter().map(Some)).enumerate() {
+        let listed = transport.list(&prefix, after).await.unwrap();
+        let listed: Vec<Key> = listed.into_iter().map(|e| e.key).collect();
+        assert_eq!(listed, keys[at..], "after {after:?}");
+    }
+    let console = Prefix::Console(first.domain, "a".parse().unwrap());
+    assert_eq!(transport.list(&console, None).await.unwrap().len(), 3);
+    for key in &keys {
+        assert_eq!(read(transport, key).await, key.to_string());
+    }
+}
+
 /// More objects than one listing has.
 pub async fn pages(transport: &dyn LogTransport) {
     let key = handoff();
@@ -248,6 +314,41 @@ pub async fn deletion(transport: &dyn LogTransport) {
     assert!(transport.get_opt(&key, 10).await.unwrap().is_none());
     transport.put(&key, Bytes::from_static(b"b")).await.unwrap();
     assert_eq!(read(transport, &key).await, "b");
+}
+
+/// A deletion of the last object beside it never takes a put away.
+pub async fn coming_and_going(transport: &dyn LogTransport) {
+    let first = handoff();
+    let first = &first;
+    let all = (0..8u64).map(|n| async move {
+        let key = chunk(first, n, 1);
+        for round in 0..8u8 {
+            let data = Bytes::from(vec![round; 10]);
+            transport.put(&key, data.clone()).await.unwrap();
+            assert_eq!(read(transport, &key).await, data);
+            transport.delete(&key).await.unwrap();
+        }
+    });
+    all.collect::<FuturesUnordered<_>>().count().await;
+    let prefix = Prefix::Domain(first.domain);
+    assert!(transport.list(&prefix, None).await.unwrap().is_empty());
+}
+
+/// A put that its caller gave up is there whole or not at all.
+pub async fn cut_off(transport: &dyn LogTransport) {
+    let first = handoff();
+    let data = Bytes::from(vec![7; 1 << 20]);
+    for n in 0..12u32 {
+        let key = chunk(&first, u64::from(n), 1);
+        let time = Duration::from_micros(100) * n * n;
+        let _ = tokio::time::timeout(time, transport.put(&key, data.clone())).await;
+        for _ in 0..3 {
+            let there = transport.get_opt(&key, MAX_OBJECT as u64).await.unwrap();
+            assert!(there.is_none_or(|there| there == data), "a part of it");
+        }
+        // Whatever became of it, it can be finished.
+        transport.put_same(&key, data.clone()).await.unwrap();
+    }
 }
 
 /// A put whose answer was lost is recognised.

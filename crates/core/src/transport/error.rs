@@ -42,6 +42,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The other side is there and does not come to an end.
+    #[error("{transport} gives no answer: {reason}")]
+    Timeout {
+        /// The transport.
+        transport: String,
+        /// What was waited for, and how long.
+        reason: String,
+    },
     /// The other side refuses.
     #[error("{transport} refuses: {reason}")]
     Denied {
@@ -95,7 +103,7 @@ impl Error {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Unreachable { .. } => Advice::Retry,
+            Self::Unreachable { .. } | Self::Timeout { .. } => Advice::Retry,
             Self::Denied { .. }
             | Self::Full { .. }
             | Self::NotFound { .. }

@@ -1,6 +1,7 @@
 //! Names of the objects in a transport: typed and checked. A listing comes from
 //! outside; whatever does not read as a key is not ours.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The layout of keys.
-const LAYOUT: &str = "v1";
+pub(super) const LAYOUT: &str = "v1";
 
 /// A text that is no key, or no part of one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +159,26 @@ impl FromStr for ObjectName {
     }
 }
 
+impl PartialOrd for ObjectName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of the texts: pieces by where they begin.
+impl Ord for ObjectName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let place = |name: &Self| match *name {
+            Self::Abort => (0, 0, 0),
+            Self::Begin => (1, 0, 0),
+            Self::Chunk { offset, len } => (2, offset, len),
+            Self::Commit => (3, 0, 0),
+            Self::Receipt => (4, 0, 0),
+        };
+        place(self).cmp(&place(other))
+    }
+}
+
 /// The name of an object: `v1/<domain uuid>/<console>/<handoff id>/<object>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -211,15 +232,23 @@ impl FromStr for Key {
 }
 
 impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-/// The order of the names, which is the order of a listing.
+/// The order of the texts, byte by byte, which is the order of a listing.
 impl Ord for Key {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.to_string().cmp(&other.to_string())
+    fn cmp(&self, other: &Self) -> Ordering {
+        fn console(key: &Key) -> impl Iterator<Item = u8> {
+            // The slash belongs to the order: `a-b/` comes before `a/`.
+            key.console.0.bytes().chain([b'/'])
+        }
+        self.domain
+            .cmp(&other.domain)
+            .then_with(|| console(self).cmp(console(other)))
+            .then_with(|| self.handoff.cmp(&other.handoff))
+            .then_with(|| self.object.cmp(&other.object))
     }
 }
 
@@ -266,7 +295,7 @@ impl fmt::Display for Prefix {
 }
 
 /// Only in the form in which it is written.
-fn uuid(text: &str) -> Option<Uuid> {
+pub(super) fn uuid(text: &str) -> Option<Uuid> {
     let uuid = Uuid::try_parse(text).ok()?;
     (uuid.hyphenated().to_string() == text).then_some(uuid)
 }

@@ -13,6 +13,8 @@ mod memory;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod fault;
 
 #[cfg(test)]
 mod tests;
@@ -144,13 +146,24 @@ pub trait LogTransportExt: LogTransport {
             if page.is_empty() {
                 return Ok(all);
             }
-            all.extend(page);
+            let corrupt = |reason: String| Error::Corrupt {
+                transport: self.to_string(),
+                reason,
+            };
+            for entry in page {
+                // A listing that stands still would never end.
+                if all.last().is_some_and(|last| last.key >= entry.key) {
+                    return Err(corrupt(format!("a listing of {prefix} out of order")));
+                }
+                if !prefix.matches(&entry.key) {
+                    return Err(corrupt(format!("{} in a listing of {prefix}", entry.key)));
+                }
+                all.push(entry);
+            }
             if all.len() > LIST_ALL {
-                let reason = format!("more than {LIST_ALL} objects under {prefix}");
-                return Err(Error::Corrupt {
-                    transport: self.to_string(),
-                    reason,
-                });
+                return Err(corrupt(format!(
+                    "more than {LIST_ALL} objects under {prefix}"
+                )));
             }
         }
     }
