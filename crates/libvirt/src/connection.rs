@@ -92,6 +92,14 @@ impl Connection {
         }
     }
 
+    /// A new connection to the same host.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn reopen(&self, limit: Duration) -> Result<Self> {
+        Self::open_within(Some(&self.inner.uri), limit).await
+    }
+
     /// The URI, as libvirt has completed it.
     #[must_use]
     pub fn uri(&self) -> &str {
@@ -311,7 +319,10 @@ impl Inner {
     fn ask(&mut self) -> Result<(), VirtError> {
         if let Some(connect) = &self.connect {
             self.uri = connect.get_uri()?;
-            self.hostname = connect.get_hostname()?;
+            // A host need not have a name; then the one it was called by has to do.
+            self.hostname = connect
+                .get_hostname()
+                .unwrap_or_else(|_| host_of(&self.uri).unwrap_or("localhost").to_owned());
         }
         Ok(())
     }

@@ -17,6 +17,35 @@
 //! runs, with the reading of its error, on a thread of its own, and is waited
 //! for no longer than a limit. A future that is dropped does not end its call.
 
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use logchain_libvirt::{Connection, consoles, outcome, source_end};
+//! use logchain_libvirt::migrate::{MigrateFlags, MigrateRequest, migrate};
+//!
+//! # async fn example() -> logchain_libvirt::Result<()> {
+//! let source = Connection::open(None).await?;
+//! let dest = Connection::open(Some("qemu+ssh://h2/system")).await?;
+//! let domain = source.lookup("vm1").await?;
+//! let logs = consoles::consoles(&domain.live_xml().await?)?;
+//! let mut events = dest.lifecycle_events(domain.uuid()).await?;
+//! let request = MigrateRequest {
+//!     dest_uri: dest.uri().to_owned(),
+//!     flags: MigrateFlags { live: true, p2p: true, ..MigrateFlags::default() },
+//!     ..MigrateRequest::default()
+//! };
+//! let call = migrate(&domain, Some(&dest), &request).await;
+//! match outcome::settle(&domain, Some(&dest), &call, Duration::from_secs(30)).await {
+//!     outcome::Outcome::Migrated { .. } => {
+//!         source_end::wait(&domain, Duration::from_secs(60)).await?;
+//!     }
+//!     other => eprintln!("{other:?}"),
+//! }
+//! # drop((logs, events.recv().await));
+//! # Ok(())
+//! # }
+//! ```
+
 #![deny(unsafe_code)]
 
 mod call;
@@ -31,6 +60,7 @@ pub mod events;
     reason = "the one place for what the safe bindings lack or do wrongly"
 )]
 mod ffi;
+mod look;
 pub mod migrate;
 pub mod outcome;
 pub mod source_end;

@@ -10,20 +10,26 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::domain::Domain;
-use crate::{Error, Paused, Result, Running, Shutoff, State};
+use crate::look::Look;
+use crate::{Paused, Result, Running, Shutoff, State};
 
 /// How often both hosts are asked again.
 const POLL: Duration = Duration::from_millis(300);
+
+/// How long one host may take for one answer.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What was learnt of a domain on one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// Its host's answer.
     State(State),
+    /// The same, and the migration is still under way there: where only our own
+    /// connection broke, the source's libvirtd can go on without us.
+    Migrating(State),
     /// None: its host could not be asked, and why.
     Unreachable(String),
 }
@@ -64,7 +70,10 @@ pub enum Outcome {
 /// | paused by somebody | not active | failed | failed, at the source |
 /// | silent | runs since it migrated | any | migrated |
 /// | silent | silent | went well | migrated |
-/// | anything else | | | unknown |
+/// | anything else, and all while the migration is under way | | | unknown |
+///
+/// Not for `--offline`, where nothing runs on either host before or after: there
+/// the call's answer is all there is.
 #[must_use]
 pub fn reconcile(source: &Seen, dest: &Seen, call: &Result<()>) -> Outcome {
     let went_well = call.is_ok();
@@ -142,12 +151,14 @@ fn tell(seen: &Seen) -> String {
             "paused, with a part of its memory that could not be sent".to_owned()
         }
         Seen::State(state) => state.word().to_owned(),
+        Seen::Migrating(state) => format!("{} and still being migrated", state.word()),
         Seen::Unreachable(why) => format!("not known ({why})"),
     }
 }
 
 /// Asks both hosts, again and again, until they tell what became of the
-/// migration, for at most `limit`; then gives what it has.
+/// migration, for at most `limit`; then gives what it has. A connection that
+/// broke is made anew.
 ///
 /// Without `dest` (peer to peer, and no connection of ours) the source and the
 /// call's answer have to do.
@@ -161,11 +172,15 @@ pub async fn settle(
     let mut outcome = Outcome::Unknown {
         why: format!("neither host answered within {} s", limit.as_secs_f32()),
     };
+    // So that a host that is silent leaves the other one time to be heard.
+    let each = LOOK.min(limit / 2);
+    let mut at_source = Look::at(source.connection(), source.uuid(), each);
+    let mut at_dest = dest.map(|dest| Look::at(dest, source.uuid(), each));
     let ask = async {
         loop {
-            let (at_source, at_dest) =
-                tokio::join!(look_at_source(source), look_at_dest(dest, source.uuid()));
-            outcome = reconcile(&at_source, &at_dest, call);
+            let (source, dest) =
+                tokio::join!(see_source(&mut at_source), see_dest(at_dest.as_mut()));
+            outcome = reconcile(&source, &dest, call);
             if !matches!(outcome, Outcome::Unknown { .. }) {
                 return;
             }
@@ -177,25 +192,20 @@ pub async fn settle(
     outcome
 }
 
-async fn look_at_source(source: &Domain) -> Seen {
-    see(source.state().await)
-}
-
-async fn look_at_dest(dest: Option<&Connection>, uuid: Uuid) -> Seen {
-    let Some(dest) = dest else {
-        return Seen::Unreachable("there is no connection to it".to_owned());
-    };
-    // By UUID: the name may have been changed on the way.
-    match dest.lookup_uuid(uuid).await {
-        Ok(domain) => see(domain.state().await),
-        Err(e) => see(Err(e)),
+async fn see_source(look: &mut Look) -> Seen {
+    match look.state_and_job().await {
+        Ok((state, true)) if state.is_active() => Seen::Migrating(state),
+        Ok((state, _)) => Seen::State(state),
+        Err(e) => Seen::Unreachable(e.to_string()),
     }
 }
 
-fn see(state: Result<State>) -> Seen {
-    match state {
+async fn see_dest(look: Option<&mut Look>) -> Seen {
+    let Some(look) = look else {
+        return Seen::Unreachable("there is no connection to it".to_owned());
+    };
+    match look.state().await {
         Ok(state) => Seen::State(state),
-        Err(Error::NoDomain { .. }) => Seen::State(State::Gone),
         Err(e) => Seen::Unreachable(e.to_string()),
     }
 }

@@ -10,10 +10,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::domain::Domain;
 use crate::events::{Lifecycle, LifecycleEvents};
+use crate::look::Look;
 use crate::{Error, Result, Shutoff, State};
 
 /// How often the state is asked for where no event comes.
 const POLL: Duration = Duration::from_millis(500);
+
+/// How long one answer may take.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How a domain came to its end on its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +31,8 @@ pub enum SourceEnd {
 /// Waits until `domain` is over on its host, for at most `limit`. A domain that
 /// is over already is so at once.
 ///
-/// A host that does not answer for a while is asked again.
+/// A host that does not answer for a while is asked again, over a new connection
+/// where the old one broke.
 ///
 /// # Errors
 /// [`Error::TimedOut`]; where the host could not be asked at the end, the reason why.
@@ -41,6 +46,7 @@ pub async fn wait(domain: &Domain, limit: Duration) -> Result<SourceEnd> {
     };
     let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = Look::at(domain.connection(), domain.uuid(), LOOK.min(limit));
     let mut unanswered = None;
     let watch = async {
         loop {
@@ -52,7 +58,7 @@ pub async fn wait(domain: &Domain, limit: Duration) -> Result<SourceEnd> {
                     }
                 }
             }
-            match domain.state().await {
+            match look.state().await {
                 Ok(State::Shutoff(reason)) => return SourceEnd::Shutoff(reason),
                 Ok(State::Gone) => return SourceEnd::Gone,
                 Ok(_) => unanswered = None,

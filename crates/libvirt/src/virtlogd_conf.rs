@@ -45,12 +45,12 @@ pub enum StdioHandler {
 }
 
 /// What a file says, with a note where it could not be read as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found<T, N = String> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<T> {
     /// What holds.
     pub value: T,
     /// Why it is the default, where that is not what the file says.
-    pub note: Option<N>,
+    pub note: Option<String>,
 }
 
 /// The limits in the text of a virtlogd.conf.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Error;
 use crate::testing::Machine;
 
 const RUNS: State = State::Running(Running::Booted);
@@ -84,6 +85,10 @@ fn both_hosts_decide() {
         // On its way, either way.
         (s(HANDING), s(State::Gone), Unknown, Unknown),
         (s(HANDING), s(WAITS), MigratedSourceThere, Unknown),
+        // Our connection broke, and the source's libvirtd goes on.
+        (Seen::Migrating(RUNS), s(WAITS), Unknown, Unknown),
+        (Seen::Migrating(RUNS), s(State::Gone), Unknown, Unknown),
+        (Seen::Migrating(HANDING), s(CAME), Unknown, Unknown),
         // Handed over; the source was not told.
         (
             s(HANDING),
