@@ -1,5 +1,7 @@
 //! `logchain offer`: the source's half, after the migration.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use logchain_core::handoff::offer::{Outcome, Source};
 use logchain_libvirt::Error;
@@ -44,12 +46,13 @@ pub(crate) async fn run(args: Offer) -> anyhow::Result<Exit> {
                 report.event(&sentence, &event);
                 continue;
             }
-            Some(begun) => Carry::resume(&way, transport.clone(), &log, begun).await,
+            Some(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
             None => {
                 let held = log.hold().await.map_err(anyhow::Error::msg)?;
                 let over = watch::Sender::new(Source::Over);
                 let source = over.subscribe();
-                let carry = Carry::start(&way, transport.clone(), &log, held, source, None).await;
+                let carry =
+                    Carry::start(&way, Arc::clone(&transport), &log, held, source, None).await;
                 // Said once; nothing else will come.
                 drop(over);
                 carry

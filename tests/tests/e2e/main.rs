@@ -1,5 +1,9 @@
 //! End to end: real libvirtd, virtlogd, QEMU and sshd, and the `logchain` binary.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "these are tests: a panic is a failure"
+)]
 mod common;
 mod journey;
 mod refusals;
