@@ -45,7 +45,7 @@ pub(crate) struct Connect {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Carry {
-    /// Where the pieces go: ssh://[user@]host[:port]/spool or file:///folder.
+    /// Where the pieces go: ssh://user@host:port/spool or file:///folder.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub(crate) transport: Option<String>,
 
@@ -183,7 +183,7 @@ pub(crate) struct Offer {
 pub(crate) struct Adopt {
     #[command(flatten)]
     pub(crate) connect: Connect,
-    /// Where the pieces are: file:///folder or ssh://[user@]host[:port]/spool.
+    /// Where the pieces are: file:///folder or ssh://user@host:port/spool.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub(crate) transport: Option<String>,
     /// This handoff only; all that wait for the domain without it.
