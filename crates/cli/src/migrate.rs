@@ -36,8 +36,9 @@ const REACH: Duration = Duration::from_secs(5);
 /// Between two looks at how far the migration is.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long the two hosts may take to agree on what became of a migration.
-const SETTLE: Duration = Duration::from_secs(30);
+/// How long the two hosts may take to agree on what became of a migration: one
+/// that goes on although our connection broke takes its time.
+const SETTLE: Duration = Duration::from_secs(600);
 
 /// The source's process ends within seconds of the guest's leaving.
 const SOURCE_END: Duration = Duration::from_secs(60);
