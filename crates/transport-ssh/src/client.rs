@@ -1,13 +1,10 @@
 //! The near side: one ssh, many requests under way in it, made anew when it breaks.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fmt;
-use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,62 +12,40 @@ use futures_util::stream::{self, StreamExt};
 use logchain_core::transport::{
     ByteStream, Entry, Error, Key, LogTransport, MAX_OBJECT, Prefix, Result,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
-use tokio::process::Child;
-use tokio::sync::{Mutex, Semaphore, mpsc};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 
-use crate::wire::{
-    Answer, GREETING, IN_FLIGHT, PART, Request, Response, Verb, WirePrefix, read_frame,
-    read_greeting, write_frame,
-};
-use crate::{SshOptions, SshTarget, command, explain};
+use crate::failure::Failure;
+use crate::link::{Asked, Link, Lost, Way};
+use crate::wire::{Answer, IN_FLIGHT, Verb, WirePrefix};
+use crate::{SshOptions, SshTarget, command};
 
-/// Answers that one request can get: a large object in parts, and its end. The
-/// reader never waits for a request that does not take its answers.
-const ANSWERS: usize = MAX_OBJECT / PART + 2;
+/// How long no connection is tried after one that was of no use; twice as long
+/// after each further one.
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// A request that gets no answer for so long is lost: keep-alives of ssh itself
-/// end a dead connection sooner.
-const ANSWER: Duration = Duration::from_secs(60);
-
-/// How soon after a failed connection another is tried.
-const BACKOFF: Duration = Duration::from_millis(500);
-
-/// What is kept of ssh's own words.
-const MAX_STDERR: u64 = 16 * 1024;
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 
 /// A spool on another host, over ssh.
 pub struct SshTransport {
     name: String,
     target: SshTarget,
     options: SshOptions,
-    link: Mutex<Link>,
+    line: Mutex<Line>,
+    /// Connections in a row that were of no use.
+    useless: AtomicU32,
     next: AtomicU64,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
-enum Link {
-    Up(Connection),
-    /// Since when, and why.
-    Down(Option<(Instant, String)>),
-}
-
-type Waiting = Arc<StdMutex<HashMap<u64, mpsc::Sender<(Answer, Bytes)>>>>;
-
-struct Connection {
-    requests: mpsc::Sender<(Request, Bytes)>,
-    waiting: Waiting,
-    task: JoinHandle<()>,
-    /// Ends when dropped.
-    _child: Option<Child>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+#[derive(Default)]
+struct Line {
+    link: Option<Link>,
+    /// When a connection was tried last.
+    tried: Option<Instant>,
+    /// Why that failed.
+    failure: Option<Failure>,
 }
 
 impl SshTransport {
@@ -80,16 +55,21 @@ impl SshTransport {
     /// [`Error::Unreachable`] or [`Error::Denied`] with a sentence that an
     /// operator can act on.
     pub async fn connect(target: SshTarget, options: SshOptions) -> Result<Self> {
-        let transport = Self {
+        let transport = Self::new(target, options, Line::default());
+        transport.way().await?;
+        Ok(transport)
+    }
+
+    fn new(target: SshTarget, options: SshOptions, line: Line) -> Self {
+        Self {
             name: target.to_string(),
             target,
             options,
-            link: Mutex::new(Link::Down(None)),
+            line: Mutex::new(line),
+            useless: AtomicU32::new(0),
             next: AtomicU64::new(0),
-            places: Semaphore::new(IN_FLIGHT),
-        };
-        transport.requests().await?;
-        Ok(transport)
+            places: Arc::new(Semaphore::new(IN_FLIGHT)),
+        }
     }
 
     fn unreachable(&self, reason: impl Into<String>) -> Error {
@@ -99,208 +79,101 @@ impl SshTransport {
         }
     }
 
-    /// The way into the connection, made where there is none.
-    async fn requests(&self) -> Result<(mpsc::Sender<(Request, Bytes)>, Waiting)> {
-        let mut link = self.link.lock().await;
-        match &*link {
-            Link::Up(up) if !up.requests.is_closed() => {
-                return Ok((up.requests.clone(), Arc::clone(&up.waiting)));
-            }
-            // Many requests at once try once.
-            Link::Down(Some((since, why))) if since.elapsed() < BACKOFF => {
-                return Err(self.unreachable(why.clone()));
-            }
-            _ => {}
+    fn lost(&self, lost: Lost) -> Error {
+        match lost {
+            Lost::Broken(why) => self.unreachable(why),
+            Lost::Quiet(time) => Error::Timeout {
+                transport: self.name.clone(),
+                reason: format!("nothing came for {} s", time.as_secs_f64()),
+            },
         }
+    }
+
+    /// The way into the connection, made where there is none.
+    async fn way(&self) -> Result<Way> {
+        let mut line = self.line.lock().await;
+        if let Some(link) = line.link.as_ref().filter(|l| !l.is_broken()) {
+            return Ok(link.way());
+        }
+        // Many requests at once try once.
+        let useless = self.useless.load(Ordering::Relaxed);
+        if line.tried.is_some_and(|at| at.elapsed() < pause(useless)) {
+            let broke = || Failure::unreachable("the connection broke");
+            let failure = line.failure.clone().unwrap_or_else(broke);
+            return Err(failure.into_error(self.name.clone()));
+        }
+        line.tried = Some(Instant::now());
+        // Until it answers a request it is of no use.
+        self.useless.fetch_add(1, Ordering::Relaxed);
+        line.link = None;
         match self.open().await {
-            Ok(up) => {
-                let way = (up.requests.clone(), Arc::clone(&up.waiting));
-                *link = Link::Up(up);
+            Ok(link) => {
+                let way = link.way();
+                line.link = Some(link);
+                line.failure = None;
                 Ok(way)
             }
-            Err(why) => {
-                *link = Link::Down(Some((Instant::now(), why.clone())));
-                let denied = why.contains("host key")
-                    || why.contains("refuses the login")
-                    || why.contains("is not installed")
-                    || why.contains("speaks version");
-                if denied {
-                    return Err(Error::Denied {
-                        transport: self.name.clone(),
-                        reason: why,
-                    });
-                }
-                Err(self.unreachable(why))
+            Err(failure) => {
+                line.failure = Some(failure.clone());
+                Err(failure.into_error(self.name.clone()))
             }
         }
     }
 
-    async fn open(&self) -> std::result::Result<Connection, String> {
+    async fn open(&self) -> std::result::Result<Link, Failure> {
         let words = [
             self.options.remote_logchain.clone(),
-            OsString::from("transport"),
-            OsString::from("serve"),
+            "transport".into(),
+            "serve".into(),
             self.target.spool().as_os_str().to_owned(),
         ];
-        let mut child = command(&self.target, &self.options, &words)
+        let child = command(&self.target, &self.options, &words)
             .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", self.options.program.display()))?;
-        let (Some(input), Some(output), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err("ssh has no pipes".to_owned());
-        };
-        // Drained to its end, so that ssh never waits for us; only the beginning is kept.
-        let said = tokio::spawn(async move {
-            let mut stderr = stderr;
-            let mut text = Vec::new();
-            let _ = (&mut stderr).take(MAX_STDERR).read_to_end(&mut text).await;
-            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-            String::from_utf8_lossy(&text).into_owned()
-        });
-        // ssh has its own, shorter bound on connecting; this one holds for the rest too.
-        let limit = self.options.connect_timeout + Duration::from_secs(5);
-        let mut up = match timeout(limit, shake_hands(output, input)).await {
-            Ok(Ok(up)) => up,
-            Ok(Err(e)) if e.kind() == io::ErrorKind::Unsupported => return Err(e.to_string()),
-            Ok(Err(_)) => {
-                let status = timeout(Duration::from_secs(2), child.wait()).await;
-                // Only a child that is gone has said all it will say.
-                let status = status.ok().and_then(io::Result::ok);
-                if status.is_none() {
-                    let _ = child.kill().await;
-                }
-                let said = timeout(Duration::from_secs(2), said).await;
-                let said = said
-                    .ok()
-                    .and_then(std::result::Result::ok)
-                    .unwrap_or_default();
-                return Err(explain(&self.target, &self.options, status, &said));
-            }
-            Err(_) => {
-                let (host, secs) = (self.target.host(), limit.as_secs());
-                return Err(format!("{host} did not answer within {secs} s"));
-            }
-        };
-        up._child = Some(child);
-        Ok(up)
+            .map_err(|e| {
+                let program = self.options.program.display();
+                Failure::denied(format!("cannot start {program}: {e}"))
+            })?;
+        Link::over_child(child, &self.target, &self.options).await
     }
 
-    async fn ask(&self, verb: Verb, body: Bytes) -> Result<mpsc::Receiver<(Answer, Bytes)>> {
-        let (requests, waiting) = self.requests().await?;
+    async fn ask(&self, verb: Verb, body: Bytes) -> Result<Asked> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|e| self.unreachable(e.to_string()))?;
+        let way = self.way().await?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, answers) = mpsc::channel(ANSWERS);
-        lock(&waiting).insert(id, sender);
-        if requests.send((Request { id, verb }, body)).await.is_err() {
-            lock(&waiting).remove(&id);
-            return Err(self.unreachable("the connection broke"));
-        }
-        Ok(answers)
+        let asked = way.ask(id, verb, body, place, self.options.quiet).await;
+        asked.map_err(|lost| self.lost(lost))
     }
 
-    async fn one(&self, verb: Verb, body: Bytes, key: &str) -> Result<(Answer, Bytes)> {
-        let _place = self.places.acquire().await;
-        let mut answers = self.ask(verb, body).await?;
-        self.answer(&mut answers, key).await
+    async fn one(&self, verb: Verb, body: Bytes, key: &str) -> Result<Answer> {
+        let mut asked = self.ask(verb, body).await?;
+        Ok(self.answer(&mut asked, key).await?.0)
     }
 
-    async fn answer(
-        &self,
-        answers: &mut mpsc::Receiver<(Answer, Bytes)>,
-        key: &str,
-    ) -> Result<(Answer, Bytes)> {
-        match timeout(ANSWER, answers.recv()).await {
-            Ok(Some((Answer::Failed { outcome, reason }, _))) => {
+    async fn answer(&self, asked: &mut Asked, key: &str) -> Result<(Answer, Bytes)> {
+        let answer = asked.answer().await.map_err(|lost| self.lost(lost))?;
+        self.useless.store(0, Ordering::Relaxed);
+        match answer {
+            (Answer::Failed { outcome, reason }, _) => {
                 Err(outcome.into_error(self.name.clone(), key, reason))
             }
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(self.unreachable("the connection broke")),
-            Err(_) => Err(self.unreachable(format!("no answer for {} s", ANSWER.as_secs()))),
+            answer => Ok(answer),
         }
     }
 
     fn odd(&self) -> Error {
-        let reason = "an answer that does not fit the request".to_owned();
         Error::Corrupt {
             transport: self.name.clone(),
-            reason,
+            reason: "an answer that does not fit the request".to_owned(),
         }
     }
 }
 
-async fn shake_hands(
-    output: impl AsyncRead + Send + Unpin + 'static,
-    input: impl AsyncWrite + Send + Unpin + 'static,
-) -> io::Result<Connection> {
-    let mut output = BufReader::new(output);
-    let mut input = BufWriter::new(input);
-    input.write_all(GREETING).await?;
-    input.flush().await?;
-    read_greeting(&mut output).await?;
-    let waiting = Waiting::default();
-    let (requests, queue) = mpsc::channel(IN_FLIGHT);
-    let task = tokio::spawn(run(output, input, queue, Arc::clone(&waiting)));
-    Ok(Connection {
-        requests,
-        waiting,
-        task,
-        _child: None,
-    })
-}
-
-/// Until either way breaks.
-async fn run(
-    output: BufReader<impl AsyncRead + Unpin>,
-    input: BufWriter<impl AsyncWrite + Unpin>,
-    queue: mpsc::Receiver<(Request, Bytes)>,
-    waiting: Waiting,
-) {
-    tokio::select! {
-        () = read_answers(output, &waiting) => {}
-        () = write_requests(queue, input) => {}
+fn pause(useless: u32) -> Duration {
+    match useless.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(n) => PAUSE.saturating_mul(2u32.saturating_pow(n)).min(MAX_PAUSE),
     }
-    // The queue is closed by now, so nobody waits anew; who waits learns that
-    // nothing comes.
-    lock(&waiting).clear();
-}
-
-async fn write_requests(
-    mut queue: mpsc::Receiver<(Request, Bytes)>,
-    mut input: BufWriter<impl AsyncWrite + Unpin>,
-) {
-    while let Some((request, body)) = queue.recv().await {
-        let mut written = write_frame(&mut input, &request, &body).await;
-        if written.is_ok() && queue.is_empty() {
-            written = input.flush().await;
-        }
-        if written.is_err() {
-            break;
-        }
-    }
-}
-
-async fn read_answers(mut output: BufReader<impl AsyncRead + Unpin>, waiting: &Waiting) {
-    while let Ok(Some((Response { id, answer }, body))) = read_frame::<Response>(&mut output).await
-    {
-        let last = !matches!(answer, Answer::Part { last: false });
-        let sender = {
-            let mut waiting = lock(waiting);
-            if last {
-                waiting.remove(&id)
-            } else {
-                waiting.get(&id).cloned()
-            }
-        };
-        // A request that was given up, or more answers than there can be.
-        if let Some(sender) = sender {
-            let _ = sender.try_send((answer, body));
-        }
-    }
-}
-
-fn lock<T>(mutex: &StdMutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Every change to the map is one call: a panic elsewhere leaves it whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Display for SshTransport {
@@ -323,7 +196,7 @@ impl LogTransport for SshTransport {
             return Err(Error::TooLarge { key });
         }
         match self.one(Verb::Put { key: key.clone() }, data, &key).await? {
-            (Answer::Done, _) => Ok(()),
+            Answer::Done => Ok(()),
             _ => Err(self.odd()),
         }
     }
@@ -334,18 +207,21 @@ impl LogTransport for SshTransport {
             key: key.clone(),
             range: range.map(|r| (r.start, r.end)),
         };
-        // The parts wait in the request's own queue, which holds an object whole.
-        let _place = self.places.acquire().await;
-        let mut answers = self.ask(verb, Bytes::new()).await?;
+        let mut asked = self.ask(verb, Bytes::new()).await?;
         let mut parts = Vec::new();
+        let mut total = 0;
         loop {
-            match self.answer(&mut answers, &key).await? {
-                (Answer::Part { last: false }, part) => parts.push(Ok(part)),
-                (Answer::Part { last: true }, _) => return Ok(stream::iter(parts).boxed()),
+            let (part, last) = match self.answer(&mut asked, &key).await? {
+                (Answer::Part { last }, part) => (part, last),
                 _ => return Err(self.odd()),
-            }
-            if parts.len() > ANSWERS {
+            };
+            total += part.len();
+            if total > MAX_OBJECT {
                 return Err(self.odd());
+            }
+            parts.push(Ok(part));
+            if last {
+                return Ok(stream::iter(parts).boxed());
             }
         }
     }
@@ -372,7 +248,7 @@ impl LogTransport for SshTransport {
             prefix,
             after: after.map(ToString::to_string),
         };
-        let (Answer::Entries(entries), _) = self.one(verb, Bytes::new(), "").await? else {
+        let Answer::Entries(entries) = self.one(verb, Bytes::new(), "").await? else {
             return Err(self.odd());
         };
         entries
@@ -392,7 +268,7 @@ impl LogTransport for SshTransport {
             .one(Verb::Delete { key: key.clone() }, Bytes::new(), &key)
             .await?
         {
-            (Answer::Done, _) => Ok(()),
+            Answer::Done => Ok(()),
             _ => Err(self.odd()),
         }
     }
@@ -402,21 +278,21 @@ impl LogTransport for SshTransport {
 impl SshTransport {
     /// Over any two streams, in place of ssh.
     pub(crate) async fn over(
-        output: impl AsyncRead + Send + Unpin + 'static,
-        input: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> io::Result<Self> {
-        let up = shake_hands(output, input).await?;
+        output: impl tokio::io::AsyncRead + Send + Unpin + 'static,
+        input: impl tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> std::io::Result<Self> {
+        use std::io;
+
+        let link = Link::over_streams(output, input).await?;
         let target = SshTarget::on("test").map_err(io::Error::other)?;
-        Ok(Self {
-            name: target.to_string(),
-            target,
-            options: SshOptions {
-                program: OsString::from("/bin/false"),
-                ..SshOptions::default()
-            },
-            link: Mutex::new(Link::Up(up)),
-            next: AtomicU64::new(0),
-            places: Semaphore::new(IN_FLIGHT),
-        })
+        let options = SshOptions {
+            program: "/bin/false".into(),
+            ..SshOptions::default()
+        };
+        let line = Line {
+            link: Some(link),
+            ..Line::default()
+        };
+        Ok(Self::new(target, options, line))
     }
 }

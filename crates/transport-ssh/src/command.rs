@@ -1,8 +1,8 @@
-//! How the system's ssh is called, and what its failures mean.
+//! How the system's ssh is called.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -18,7 +18,10 @@ pub struct SshOptions {
     pub remote_logchain: OsString,
     /// How long connecting and shaking hands may take.
     pub connect_timeout: Duration,
-    /// Further arguments for ssh, before the host.
+    /// How long nothing may move while an answer is awaited: then the connection
+    /// counts as lost. ssh's own keep-alives end a dead one sooner.
+    pub quiet: Duration,
+    /// Further arguments for ssh. They stand first, so they win over ours.
     pub extra_args: Vec<OsString>,
 }
 
@@ -28,6 +31,7 @@ impl Default for SshOptions {
             program: OsString::from("ssh"),
             remote_logchain: OsString::from("logchain"),
             connect_timeout: Duration::from_secs(10),
+            quiet: Duration::from_secs(60),
             extra_args: Vec::new(),
         }
     }
@@ -43,16 +47,21 @@ pub fn command(target: &SshTarget, options: &SshOptions, words: &[OsString]) -> 
     let mut command = Command::new(&options.program);
     let timeout = options.connect_timeout.as_secs().max(1);
     command
+        .args(&options.extra_args)
+        // No terminal, and nothing of the user's session that a transport needs.
+        .args(["-T", "-a", "-x"])
         .args([
-            "-T",
             "-oBatchMode=yes",
             "-oServerAliveInterval=5",
             "-oServerAliveCountMax=3",
+            "-oClearAllForwardings=yes",
+            "-oRemoteCommand=none",
+            // A master that the user has is used; none of ours stays behind.
+            "-oControlMaster=no",
+            // An escape character in a chunk must not reach ssh.
+            "-oEscapeChar=none",
         ])
-        .arg(format!("-oConnectTimeout={timeout}"))
-        // An escape character in a chunk must not reach ssh.
-        .arg("-oEscapeChar=none")
-        .args(&options.extra_args);
+        .arg(format!("-oConnectTimeout={timeout}"));
     if let Some(port) = target.port() {
         command.arg("-p").arg(port.to_string());
     }
@@ -95,45 +104,4 @@ fn quote(word: &OsStr, line: &mut Vec<u8>) {
         }
     }
     line.push(b'\'');
-}
-
-/// What went wrong, as one sentence: from ssh's exit status and what it said.
-#[must_use]
-pub fn explain(
-    target: &SshTarget,
-    options: &SshOptions,
-    status: Option<ExitStatus>,
-    stderr: &str,
-) -> String {
-    let host = target.host();
-    let said = |needle: &str| stderr.contains(needle);
-    let code = status.and_then(|s| s.code());
-    if code == Some(127) || said("command not found") {
-        let program = options.remote_logchain.display();
-        return format!(
-            "{program} is not installed at {host}; install it there, or name its place with --remote-logchain"
-        );
-    }
-    if said("REMOTE HOST IDENTIFICATION HAS CHANGED") {
-        return format!(
-            "the host key of {host} has changed; if that is right, mend known_hosts, else do not connect"
-        );
-    }
-    if said("Host key verification failed") || said("No matching host key") {
-        return format!("the host key of {host} is not known; add it to known_hosts and try again");
-    }
-    if said("Permission denied") {
-        return format!("{host} refuses the login; put a key there that works without a question");
-    }
-    let last = stderr
-        .lines()
-        .rev()
-        .find(|l| !l.trim().is_empty())
-        .unwrap_or_default();
-    let last: String = last.chars().filter(|c| !c.is_control()).take(300).collect();
-    match (code, last.is_empty()) {
-        (_, false) => format!("ssh to {host}: {last}"),
-        (Some(code), true) => format!("ssh to {host} ended with status {code}"),
-        (None, true) => format!("ssh to {host} ended without a word"),
-    }
 }

@@ -15,6 +15,8 @@
 
 mod client;
 mod command;
+mod failure;
+mod link;
 mod serve;
 mod target;
 mod wire;
@@ -23,6 +25,7 @@ mod wire;
 mod tests;
 
 pub use client::SshTransport;
-pub use command::{SshOptions, command, explain};
+pub use command::{SshOptions, command};
+pub use failure::explain;
 pub use serve::{ServeError, serve};
 pub use target::{BadTarget, DEFAULT_SPOOL, SshTarget};

@@ -2,17 +2,29 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use logchain_core::transport::{Error, Key, LogTransport, Prefix};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinError;
+use tokio::time::timeout;
 
 use crate::wire::{
     Answer, GREETING, IN_FLIGHT, Outcome, PART, Request, Response, Verb, WirePrefix, read_frame,
     read_greeting, write_frame,
 };
+
+/// Bytes of objects that are being put at once, in units of [`UNIT`].
+const BUDGET: usize = 32 << 10;
+
+/// Small enough that a request without a body costs next to nothing.
+const UNIT: usize = 1 << 10;
+
+/// How long the other side may take to greet.
+const GREET: Duration = Duration::from_secs(60);
 
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
@@ -36,27 +48,50 @@ pub async fn serve(
     let mut output = BufWriter::new(output);
     output.write_all(GREETING).await?;
     output.flush().await?;
-    read_greeting(&mut input).await?;
+    match timeout(GREET, read_greeting(&mut input)).await {
+        Ok(greeted) => greeted?,
+        Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
 
     let (answers, queue) = mpsc::channel(IN_FLIGHT);
-    let writer = tokio::spawn(write_answers(queue, output));
-    let places = Arc::new(Semaphore::new(IN_FLIGHT));
-    while let Some((request, body)) = read_frame::<Request>(&mut input).await? {
-        // Not read further before one of the requests under way is done.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
-        };
-        let (transport, answers) = (Arc::clone(&transport), answers.clone());
-        tokio::spawn(async move {
-            answer(&*transport, request, body, &answers).await;
-            drop(place);
-        });
+    let mut writer = tokio::spawn(write_answers(queue, output));
+    tokio::select! {
+        read = read_requests(&transport, &mut input, answers) => read?,
+        // Without a way out there is nothing to serve.
+        written = &mut writer => return ended(written),
     }
-    drop(answers);
-    match writer.await {
+    // What is under way is done and answered, and then the writer ends.
+    ended(writer.await)
+}
+
+fn ended(written: Result<io::Result<()>, JoinError>) -> Result<(), ServeError> {
+    match written {
         Ok(written) => Ok(written?),
         Err(e) => Err(io::Error::other(e).into()),
     }
+}
+
+async fn read_requests(
+    transport: &Arc<dyn LogTransport>,
+    input: &mut (impl AsyncRead + Unpin),
+    answers: Answers,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(IN_FLIGHT));
+    let budget = Arc::new(Semaphore::new(BUDGET));
+    while let Some((request, body)) = read_frame::<Request>(input).await? {
+        // Not read further before there is room for it.
+        let units = u32::try_from(body.len() / UNIT + 1).unwrap_or(u32::MAX);
+        let room = (
+            Arc::clone(&places).acquire_owned().await,
+            Arc::clone(&budget).acquire_many_owned(units).await,
+        );
+        let (transport, answers) = (Arc::clone(transport), answers.clone());
+        tokio::spawn(async move {
+            answer(&*transport, request, body, &answers).await;
+            drop(room);
+        });
+    }
+    Ok(())
 }
 
 async fn write_answers(
@@ -76,58 +111,61 @@ type Answers = mpsc::Sender<(Response, Bytes)>;
 
 async fn answer(transport: &dyn LogTransport, request: Request, body: Bytes, answers: &Answers) {
     let id = request.id;
-    let answer = match act(transport, request, body, answers).await {
+    let (answer, rest) = match act(transport, request, body, answers).await {
         Ok(answer) => answer,
         Err(e) => {
             let (outcome, reason) = Outcome::of(&e);
-            Answer::Failed { outcome, reason }
+            (Answer::Failed { outcome, reason }, Bytes::new())
         }
     };
     // Fails only where the connection is gone.
-    let _ = answers.send((Response { id, answer }, Bytes::new())).await;
+    let _ = answers.send((Response { id, answer }, rest)).await;
 }
 
-/// The last answer; earlier ones are sent on the way.
+/// The last answer and its body; earlier ones are sent on the way.
 async fn act(
     transport: &dyn LogTransport,
     request: Request,
     body: Bytes,
     answers: &Answers,
-) -> Result<Answer, Error> {
+) -> Result<(Answer, Bytes), Error> {
     let id = request.id;
     match request.verb {
         Verb::Put { key } => {
             transport.put(&key.parse::<Key>()?, body).await?;
-            Ok(Answer::Done)
+            Ok((Answer::Done, Bytes::new()))
         }
         Verb::Get { key, range } => {
             let range = range.map(|(start, end)| start..end);
             let mut parts = transport.get(&key.parse::<Key>()?, range).await?;
+            // Full parts, whatever the transport gives: the other side counts on it.
+            let mut full = BytesMut::new();
             while let Some(part) = parts.next().await {
                 let mut part = part?;
                 while !part.is_empty() {
-                    let now = part.split_to(part.len().min(PART));
+                    let room = PART.saturating_sub(full.len());
+                    full.extend_from_slice(&part.split_to(part.len().min(room)));
+                    if full.len() < PART {
+                        continue;
+                    }
                     let answer = Answer::Part { last: false };
-                    if answers.send((Response { id, answer }, now)).await.is_err() {
+                    let sent = (Response { id, answer }, full.split().freeze());
+                    if answers.send(sent).await.is_err() {
                         break;
                     }
                 }
             }
-            Ok(Answer::Part { last: true })
+            Ok((Answer::Part { last: true }, full.freeze()))
         }
         Verb::List { prefix, after } => {
             let after = after.map(|a| a.parse::<Key>()).transpose()?;
             let entries = transport.list(&prefix_of(prefix)?, after.as_ref()).await?;
-            Ok(Answer::Entries(
-                entries
-                    .into_iter()
-                    .map(|e| (e.key.to_string(), e.size))
-                    .collect(),
-            ))
+            let entries = entries.into_iter().map(|e| (e.key.to_string(), e.size));
+            Ok((Answer::Entries(entries.collect()), Bytes::new()))
         }
         Verb::Delete { key } => {
             transport.delete(&key.parse::<Key>()?).await?;
-            Ok(Answer::Done)
+            Ok((Answer::Done, Bytes::new()))
         }
     }
 }

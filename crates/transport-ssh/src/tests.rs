@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logchain_core::transport::{
-    DirectoryTransport, Error, HandoffId, Key, LogTransport, MemoryTransport, ObjectName, Prefix,
-    conformance,
+    DirectoryTransport, Error, HandoffId, Key, LogTransport, LogTransportExt, MemoryTransport,
+    ObjectName, Prefix, conformance,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use uuid::Uuid;
 
-use crate::wire::GREETING;
+use crate::wire::{GREETING, IN_FLIGHT};
 use crate::{SshOptions, SshTarget, SshTransport, command, serve};
 
 fn key() -> Key {
@@ -141,7 +141,7 @@ async fn failures_of_ssh_are_plain_sentences() {
             "the host key of h2 is not known",
         ),
         (
-            "echo '@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @' >&2; exit 255",
+            "echo '@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @' >&2; echo 'Host key verification failed.' >&2; exit 255",
             "the host key of h2 has changed",
         ),
         (
@@ -149,10 +149,36 @@ async fn failures_of_ssh_are_plain_sentences() {
             "h2 refuses the login",
         ),
         (
-            "echo 'ssh: connect to host h2 port 22: Connection refused' >&2; exit 255",
-            "ssh to h2: ssh: connect to host h2 port 22: Connection refused",
+            "echo 'ssh: Could not resolve hostname h2: Name or service not known' >&2; exit 255",
+            "finds no address for h2",
         ),
-        ("exit 255", "ssh to h2 ended with status 255"),
+        (
+            "echo 'ssh: connect to host h2 port 22: Connection refused' >&2; exit 255",
+            "h2 refuses the connection; see whether sshd runs there",
+        ),
+        (
+            "echo 'ssh: connect to host h2 port 22: No route to host' >&2; exit 255",
+            "the network does not lead to h2",
+        ),
+        ("exit 255", "ssh to h2 ended without a word"),
+        // What the far command says of its own is not ssh's.
+        (
+            "echo 'logchain: cannot make /spool: Permission denied' >&2; exit 1",
+            "logchain at h2: cannot make /spool: Permission denied",
+        ),
+        (
+            "echo \"error: unrecognized subcommand 'transport'\" >&2; exit 2",
+            "the logchain at h2 is too old",
+        ),
+        ("exit 0", "what answers at h2 is not logchain"),
+        (
+            "head -c 100000 /dev/zero; exit 0",
+            "what answers is not logchain",
+        ),
+        (
+            "echo 'logchain-transport 2'; sleep 5",
+            "at h2: the other logchain speaks version 2, this one version 1; bring both to one release",
+        ),
     ];
     for (script, sentence) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -162,6 +188,77 @@ async fn failures_of_ssh_are_plain_sentences() {
             .unwrap_err();
         assert!(error.to_string().contains(sentence), "{script}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_at_the_far_end_is_told_from_a_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "echo 'logchain: cannot make /spool: No space left on device' >&2; exit 1";
+    let target: SshTarget = "ssh://h2".parse().unwrap();
+    let error = SshTransport::connect(target, pretend(dir.path(), script)).await;
+    assert!(matches!(error, Err(Error::Full { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn why_a_connection_broke_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    // It greets, takes a little, and then the network is gone.
+    let script = "printf 'logchain-transport 1\\n'; head -c 40 > /dev/null; \
+        echo 'Timeout, server h2 not responding.' >&2; exit 255";
+    let target: SshTarget = "ssh://h2".parse().unwrap();
+    let transport = SshTransport::connect(target, pretend(dir.path(), script))
+        .await
+        .unwrap();
+    let error = transport
+        .put(&key(), Bytes::from_static(b"x"))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("h2 stopped answering"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_moves_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = pretend(
+        dir.path(),
+        "printf 'logchain-transport 1\\n'; exec sleep 600",
+    );
+    options.quiet = Duration::from_millis(200);
+    let target: SshTarget = "ssh://h2".parse().unwrap();
+    let transport = SshTransport::connect(target, options).await.unwrap();
+    let error = transport.list(&Prefix::All, None).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn more_requests_than_may_be_under_way_over_a_narrow_pipe() {
+    let (near_end, far_end) = duplex(64);
+    let (input, output) = split(far_end);
+    tokio::spawn(serve(Arc::new(MemoryTransport::new()), input, output));
+    let (output, input) = split(near_end);
+    let transport = SshTransport::over(output, input).await.unwrap();
+    let (key, data) = (key(), Bytes::from(vec![7; 100_000]));
+    transport.put(&key, data.clone()).await.unwrap();
+    let gets = (0..3 * IN_FLIGHT).map(|_| transport.get_bytes(&key, 1 << 20));
+    for got in futures_util::future::join_all(gets).await {
+        assert!(got.unwrap() == data);
+    }
+}
+
+#[tokio::test]
+async fn requests_given_up_leave_the_connection_usable() {
+    let far = Arc::new(MemoryTransport::new());
+    let transport = over(far).await;
+    let (key, data) = (key(), Bytes::from(vec![7; 1 << 20]));
+    transport.put(&key, data.clone()).await.unwrap();
+    for n in 0..200u64 {
+        let time = Duration::from_micros(n * 5);
+        let _ = tokio::time::timeout(time, transport.get_bytes(&key, 1 << 20)).await;
+    }
+    assert!(transport.get_bytes(&key, 1 << 20).await.unwrap() == data);
 }
 
 #[tokio::test]

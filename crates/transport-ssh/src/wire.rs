@@ -96,9 +96,12 @@ pub(crate) enum Outcome {
     BadRange,
     TooLarge,
     Unreachable,
+    Timeout,
     Denied,
     Full,
     Corrupt,
+    /// Also one that a later release may add.
+    #[serde(other)]
     Other,
 }
 
@@ -110,6 +113,7 @@ impl Outcome {
             Error::BadRange { .. } => (Self::BadRange, String::new()),
             Error::TooLarge { .. } => (Self::TooLarge, String::new()),
             Error::Unreachable { reason, .. } => (Self::Unreachable, reason.clone()),
+            Error::Timeout { reason, .. } => (Self::Timeout, reason.clone()),
             Error::Denied { reason, .. } => (Self::Denied, reason.clone()),
             Error::Full { reason, .. } => (Self::Full, reason.clone()),
             Error::Corrupt { reason, .. } => (Self::Corrupt, reason.clone()),
@@ -125,6 +129,7 @@ impl Outcome {
             Self::BadRange => Error::BadRange { transport, key },
             Self::TooLarge => Error::TooLarge { key },
             Self::Unreachable => Error::Unreachable { transport, reason },
+            Self::Timeout => Error::Timeout { transport, reason },
             Self::Denied => Error::Denied { transport, reason },
             Self::Full => Error::Full { transport, reason },
             Self::Corrupt => Error::Corrupt { transport, reason },
@@ -146,13 +151,18 @@ pub(crate) async fn read_greeting(input: &mut (impl AsyncRead + Unpin)) -> io::R
             let line = seen.rsplit(|b| *b == b'\n').nth(1).unwrap_or_default();
             if let Some(version) = line.strip_prefix(NAME) {
                 let version = String::from_utf8_lossy(version);
+                let version: String = version
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(20)
+                    .collect();
                 let what =
                     format!("the other logchain speaks version {version}, this one version 1");
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }
         }
         if seen.len() > NOISE {
-            let what = "the other side does not answer as logchain does";
+            let what = "what answers is not logchain";
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
     }
@@ -184,11 +194,17 @@ pub(crate) async fn read_frame<T: DeserializeOwned>(
     input: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<(T, Bytes)>> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let length = match input.read_u32().await {
-        Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(e),
-    };
+    let mut start = BytesMut::with_capacity(4);
+    while start.len() < 4 {
+        let left = 4 - start.len() as u64;
+        if (&mut *input).take(left).read_buf(&mut start).await? == 0 {
+            if start.is_empty() {
+                return Ok(None);
+            }
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let length = usize::try_from(start.get_u32()).unwrap_or(usize::MAX);
     if !(4..=MAX_FRAME).contains(&length) {
         return Err(invalid("a frame is of an impossible length"));
     }

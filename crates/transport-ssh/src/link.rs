@@ -1,0 +1,406 @@
+//! One connection: an ssh process (or any two streams), the requests that go in
+//! and the answers that come out.
+//!
+//! A task owns the process and both pipes. When either breaks, it finds out why,
+//! and everybody who waits learns it. Dropped, it takes the process with it; the
+//! far side sees its input end.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use logchain_core::transport::MAX_OBJECT;
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf,
+};
+use tokio::process::{Child, ChildStderr};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::failure::{Failure, diagnose};
+use crate::wire::{
+    Answer, GREETING, IN_FLIGHT, PART, Request, Response, Verb, read_frame, read_greeting,
+    write_frame,
+};
+use crate::{SshOptions, SshTarget};
+
+/// Answers that one request can get: a large object in parts, and its end. The
+/// reader never waits for a request that does not take its answers.
+const ANSWERS: usize = MAX_OBJECT / PART + 2;
+
+/// What is kept of ssh's own words: the end, where the reason stands.
+const MAX_STDERR: usize = 16 * 1024;
+
+/// How long a process that closed its output may take to end and say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A connection that has shaken hands.
+pub(crate) struct Link {
+    requests: mpsc::Sender<(Request, Bytes)>,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Shared {
+    waiting: Mutex<HashMap<u64, Pending>>,
+    /// When bytes moved last, either way, or a request began.
+    moved: Mutex<Instant>,
+    /// Tells the task that the other side is as good as gone.
+    stalled: Notify,
+    /// Why it broke; known once nobody waits any more.
+    ended: OnceLock<String>,
+}
+
+/// A request under way. Its place in the queue is free once it is answered,
+/// whether or not anybody has taken the answer.
+struct Pending {
+    answers: mpsc::Sender<(Answer, Bytes)>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why an answer does not come.
+pub(crate) enum Lost {
+    Broken(String),
+    Quiet(Duration),
+}
+
+/// A request under way, from the side of who asks.
+pub(crate) struct Asked {
+    id: u64,
+    shared: Arc<Shared>,
+    answers: mpsc::Receiver<(Answer, Bytes)>,
+    quiet: Duration,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        lock(&self.shared.waiting).remove(&self.id);
+    }
+}
+
+impl Asked {
+    pub(crate) async fn answer(&mut self) -> Result<(Answer, Bytes), Lost> {
+        loop {
+            let moved = *lock(&self.shared.moved);
+            // Only a connection on which nothing moves is lost: on a slow one an
+            // answer may come late behind large objects.
+            match timeout_at(moved + self.quiet, self.answers.recv()).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {
+                    let why = self.shared.ended.get().map(String::as_str);
+                    return Err(Lost::Broken(
+                        why.unwrap_or("the answer broke off").to_owned(),
+                    ));
+                }
+                Err(_) if *lock(&self.shared.moved) > moved => {}
+                Err(_) => {
+                    self.shared.stalled.notify_one();
+                    return Err(Lost::Quiet(self.quiet));
+                }
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Over a process whose three pipes are open.
+    pub(crate) async fn over_child(
+        mut child: Child,
+        target: &SshTarget,
+        options: &SshOptions,
+    ) -> Result<Self, Failure> {
+        let (Some(input), Some(output), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(Failure::unreachable("ssh has no pipes"));
+        };
+        let mut process = Process {
+            child,
+            said: tokio::spawn(tail(stderr)),
+            target: target.clone(),
+            options: options.clone(),
+        };
+        // ssh has its own, shorter bound on connecting; this one holds for the rest too.
+        let limit = options.connect_timeout.saturating_add(LAST_WORDS);
+        let host = target.host();
+        match timeout(limit, shake_hands(output, input)).await {
+            Ok(Ok(streams)) => Ok(Self::start(streams, Some(process))),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::Unsupported => Err(Failure::denied(format!(
+                "at {host}: {e}; bring both to one release"
+            ))),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::InvalidData => {
+                Err(Failure::denied(format!("at {host}: {e}")))
+            }
+            Ok(Err(_)) => Err(process.failure().await),
+            Err(_) => {
+                let secs = limit.as_secs_f64();
+                Err(Failure::unreachable(format!(
+                    "{host} did not answer within {secs:.0} s"
+                )))
+            }
+        }
+    }
+
+    /// Over any two streams, in place of ssh.
+    #[cfg(test)]
+    pub(crate) async fn over_streams(
+        output: impl AsyncRead + Send + Unpin + 'static,
+        input: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> io::Result<Self> {
+        Ok(Self::start(shake_hands(output, input).await?, None))
+    }
+
+    fn start(
+        streams: (
+            BufReader<impl AsyncRead + Send + Unpin + 'static>,
+            BufWriter<impl AsyncWrite + Send + Unpin + 'static>,
+        ),
+        process: Option<Process>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            moved: Mutex::new(Instant::now()),
+            stalled: Notify::new(),
+            ended: OnceLock::new(),
+        });
+        let (requests, queue) = mpsc::channel(IN_FLIGHT);
+        let (output, input) = streams;
+        let task = tokio::spawn(run(output, input, queue, Arc::clone(&shared), process));
+        Self {
+            requests,
+            shared,
+            task,
+        }
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// A way in that outlives a lock on the link.
+    pub(crate) fn way(&self) -> Way {
+        Way {
+            requests: self.requests.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+/// The way into a [`Link`].
+pub(crate) struct Way {
+    requests: mpsc::Sender<(Request, Bytes)>,
+    shared: Arc<Shared>,
+}
+
+impl Way {
+    pub(crate) async fn ask(
+        self,
+        id: u64,
+        verb: Verb,
+        body: Bytes,
+        place: OwnedSemaphorePermit,
+        quiet: Duration,
+    ) -> Result<Asked, Lost> {
+        let (sender, answers) = mpsc::channel(ANSWERS);
+        let pending = Pending {
+            answers: sender,
+            _place: place,
+        };
+        *lock(&self.shared.moved) = Instant::now();
+        lock(&self.shared.waiting).insert(id, pending);
+        let asked = Asked {
+            id,
+            shared: self.shared,
+            answers,
+            quiet,
+        };
+        // There is room for as many as have a place; requests that were given up
+        // may still stand before this one.
+        match timeout(quiet, self.requests.send((Request { id, verb }, body))).await {
+            Ok(Ok(())) => Ok(asked),
+            Ok(Err(_)) => Err(Lost::Broken("the connection broke".to_owned())),
+            Err(_) => {
+                asked.shared.stalled.notify_one();
+                Err(Lost::Quiet(quiet))
+            }
+        }
+    }
+}
+
+struct Process {
+    child: Child,
+    said: JoinHandle<String>,
+    target: SshTarget,
+    options: SshOptions,
+}
+
+impl Process {
+    /// Waits for its end and says what it means.
+    async fn failure(&mut self) -> Failure {
+        let status = timeout(LAST_WORDS, self.child.wait()).await;
+        let status = status.ok().and_then(io::Result::ok);
+        if status.is_none() {
+            // Only a child that is gone has said all that it will say.
+            let _ = self.child.start_kill();
+        }
+        // An ssh master that the user has may keep the pipe open.
+        let said = timeout(LAST_WORDS, &mut self.said).await;
+        let said = said.ok().and_then(Result::ok).unwrap_or_default();
+        let code = status.and_then(|s| s.code());
+        diagnose(&self.target, &self.options, code, &said)
+    }
+}
+
+/// Read to its end, so that ssh never waits for us; only the end is kept.
+async fn tail(mut stderr: ChildStderr) -> String {
+    let mut kept = Vec::new();
+    let mut block = [0; 4096];
+    while let Ok(n @ 1..) = stderr.read(&mut block).await {
+        kept.extend_from_slice(block.get(..n).unwrap_or_default());
+        let excess = kept.len().saturating_sub(MAX_STDERR);
+        kept.drain(..excess);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+async fn shake_hands<R, W>(output: R, input: W) -> io::Result<(BufReader<R>, BufWriter<W>)>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut output = BufReader::new(output);
+    let mut input = BufWriter::new(input);
+    let write = async {
+        input.write_all(GREETING).await?;
+        input.flush().await
+    };
+    // What the other side says counts, also where it no longer listens.
+    let written = write.await;
+    read_greeting(&mut output).await?;
+    written?;
+    Ok((output, input))
+}
+
+/// Until either way breaks.
+async fn run(
+    output: BufReader<impl AsyncRead + Unpin>,
+    input: BufWriter<impl AsyncWrite + Unpin>,
+    queue: mpsc::Receiver<(Request, Bytes)>,
+    shared: Arc<Shared>,
+    process: Option<Process>,
+) {
+    let output = BufReader::new(Metered {
+        inner: output,
+        shared: &shared,
+    });
+    let input = BufWriter::new(Metered {
+        inner: input,
+        shared: &shared,
+    });
+    tokio::select! {
+        () = read_answers(output, &shared) => {}
+        () = write_requests(queue, input) => {}
+        () = shared.stalled.notified() => {}
+    }
+    // The pipes are closed by now, and the queue: nobody begins to wait any more.
+    // Who waits already learns that nothing comes, and why.
+    let why = match process {
+        Some(mut process) => process.failure().await.sentence,
+        None => "the connection broke".to_owned(),
+    };
+    let _ = shared.ended.set(why);
+    lock(&shared.waiting).clear();
+}
+
+async fn write_requests(
+    mut queue: mpsc::Receiver<(Request, Bytes)>,
+    mut input: BufWriter<impl AsyncWrite + Unpin>,
+) {
+    while let Some((request, body)) = queue.recv().await {
+        let mut written = write_frame(&mut input, &request, &body).await;
+        if written.is_ok() && queue.is_empty() {
+            written = input.flush().await;
+        }
+        if written.is_err() {
+            break;
+        }
+    }
+}
+
+async fn read_answers(mut output: BufReader<impl AsyncRead + Unpin>, shared: &Shared) {
+    while let Ok(Some((Response { id, answer }, body))) = read_frame::<Response>(&mut output).await
+    {
+        let last = !matches!(answer, Answer::Part { last: false });
+        let mut waiting = lock(&shared.waiting);
+        // One that is not there was given up by who asked.
+        let Some(pending) = waiting.get(&id) else {
+            continue;
+        };
+        // Without room there are more answers than an object has: what waits
+        // learns that it broke off, and takes no half for the whole.
+        let kept = pending.answers.try_send((answer, body)).is_ok();
+        if last || !kept {
+            waiting.remove(&id);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one call: a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes when bytes move.
+struct Metered<'a, T> {
+    inner: T,
+    shared: &'a Shared,
+}
+
+impl<T> Metered<'_, T> {
+    fn moved(&self) {
+        *lock(&self.shared.moved) = Instant::now();
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<'_, T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
+        self.moved();
+        Poll::Ready(read)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<'_, T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        self.moved();
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
