@@ -23,5 +23,6 @@ pub mod handoff;
 pub mod placement;
 pub mod record;
 pub mod rotation;
+pub mod stream;
 pub mod transport;
 mod versioned;

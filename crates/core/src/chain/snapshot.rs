@@ -29,6 +29,14 @@ const TRIES: usize = 50;
 /// millisecond would be met again and again.
 const PAUSE: Duration = Duration::from_micros(40);
 
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_millis(2);
+
+/// How long we wait in all while names go on changing: between two of any real
+/// log's rollovers there is more time than a look takes, but a loaded machine
+/// may not give it to us at once.
+const CHANGING: Duration = Duration::from_secs(2);
+
 /// How often the names must prove the same after all files were opened.
 const LOOKS_AFTER: usize = 2;
 
@@ -49,16 +57,21 @@ pub struct Snapshot {
 impl Snapshot {
     pub(super) fn take(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Self> {
         let mut pause = Duration::ZERO;
-        for _ in 1..TRIES {
-            if let Look::Whole(snapshot) = look(folder, base, numbering)? {
-                return Ok(snapshot);
+        let mut waited = Duration::ZERO;
+        let mut tries = TRIES;
+        loop {
+            let odd = match look(folder, base, numbering)? {
+                Look::Whole(snapshot) => return Ok(snapshot),
+                Look::Odd(odd) => odd,
+            };
+            tries = tries.saturating_sub(1);
+            let changing = matches!(odd, Odd::Changed) && waited < CHANGING;
+            if tries == 0 && !changing {
+                return odd.accept(folder, base);
             }
-            pause = pause.saturating_add(PAUSE);
+            pause = pause.saturating_add(PAUSE).min(PAUSE_MAX);
+            waited = waited.saturating_add(pause);
             folder.wait(pause);
-        }
-        match look(folder, base, numbering)? {
-            Look::Whole(snapshot) => Ok(snapshot),
-            Look::Odd(odd) => odd.accept(folder, base),
         }
     }
 
