@@ -23,8 +23,8 @@ pub(crate) fn run(yes: bool) -> Result<()> {
     heading("What is needed");
     packages::ensure(yes)?;
     packages::guest()?;
-    heading("The logchain binary");
-    run_child(Command::new(cargo()).args(["build", "--package", "logchain", "--bin", "logchain"]))?;
+    heading("The logchain binaries");
+    run_child(Command::new(cargo()).args(["build", "--package", "logchain", "--bins"]))?;
     if rustix::process::geteuid().is_root() {
         return in_lab_with_signals();
     }

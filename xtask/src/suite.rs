@@ -42,7 +42,7 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
             run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))
         })?;
     }
-    headings.step("the logchain binary", || {
+    headings.step("the logchain binaries", || {
         // With the features that the tests are built with, or it is built twice.
         let args = [
             "build",
@@ -50,6 +50,8 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
             "--all-features",
             "--bin",
             "logchain",
+            "--bin",
+            "logchain-libvirt",
         ];
         run(cargo().args(args))
     })?;

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::args::{Cli, Command, Transport};
-
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -42,20 +40,24 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 /// Runs a command to its end.
-pub(crate) fn run(cli: Cli) -> ExitCode {
+pub(crate) fn run(command: impl Future<Output = anyhow::Result<Exit>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
-    let result = match runtime {
+    status(match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(dispatch(cli));
+            let result = runtime.block_on(command);
             // A libvirt call that hangs must not keep the process.
             runtime.shutdown_timeout(std::time::Duration::from_millis(100));
             result
         }
         Err(e) => Err(e.into()),
-    };
+    })
+}
+
+/// Says what went wrong, if anything did.
+pub(crate) fn status(result: anyhow::Result<Exit>) -> ExitCode {
     let exit = result.unwrap_or_else(|e| {
         eprintln!("logchain: {e:#}");
         if e.is::<Usage>() {
@@ -65,14 +67,4 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         }
     });
     exit.into()
-}
-
-async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
-    match cli.command {
-        Command::Migrate(args) => crate::migrate::run(*args).await,
-        Command::Show(args) => crate::show::run(args).await,
-        Command::Offer(args) => crate::offer::run(args).await,
-        Command::Adopt(args) => crate::adopt::run(args).await,
-        Command::Transport(Transport::Serve { spool }) => crate::serve::run(&spool).await,
-    }
 }

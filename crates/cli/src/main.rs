@@ -1,18 +1,35 @@
 //! `logchain`: make a VM's serial-console log follow the VM through live migration.
+//!
+//! The program that is called. It does what needs no libvirt itself, and for
+//! all else becomes `logchain-libvirt` beside it: loading libvirt and the forty
+//! libraries it brings takes ten times as long as showing a log.
+//!
+//! Must not know: libvirt. Not even linked: its crate is named only in `libvirt.rs`.
 
-mod adopt;
 mod args;
-mod carry;
+#[expect(dead_code, reason = "some statuses only logchain-libvirt ends with")]
 mod exit;
-mod far;
-mod host;
-mod migrate;
-mod offer;
-mod report;
 mod serve;
 mod show;
-mod transports;
+mod sibling;
 
-fn main() -> std::process::ExitCode {
-    exit::run(args::parse())
+use std::process::ExitCode;
+
+use crate::args::{Command, Transport};
+use crate::show::Subject;
+
+fn main() -> ExitCode {
+    let cli = args::parse();
+    match cli.command {
+        Command::Show(args) => match Subject::of_path(&args) {
+            // Without a runtime, whose threads take as long to start as this takes.
+            Ok(Some(subject)) => exit::status(show::run(&args, &subject)),
+            Ok(None) => exit::status(Err(sibling::become_it(Some(&args.what)))),
+            Err(e) => exit::status(Err(e.into())),
+        },
+        Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool)),
+        Command::Migrate(_) | Command::Offer(_) | Command::Adopt(_) => {
+            exit::status(Err(sibling::become_it(None)))
+        }
+    }
 }

@@ -11,66 +11,39 @@ use logchain_core::escape::Escaper;
 
 use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
 use crate::exit::{Exit, Usage};
-use crate::host;
 
 const BLOCK: usize = 64 * 1024;
 
 /// A chain to show, and what is known of it.
-struct Subject {
-    path: PathBuf,
-    numbering: NumberingChoice,
-    domain: Option<(String, String)>,
-    console: Option<String>,
+pub(crate) struct Subject {
+    pub(crate) path: PathBuf,
+    pub(crate) numbering: NumberingChoice,
+    pub(crate) domain: Option<(String, String)>,
+    pub(crate) console: Option<String>,
 }
 
-pub(crate) async fn run(args: Show) -> anyhow::Result<Exit> {
-    let subject = find(&args).await?;
-    tokio::task::spawn_blocking(move || show(&args, &subject)).await?
-}
-
-/// What has a slash in it is a path; anything else is a domain.
-async fn find(args: &Show) -> anyhow::Result<Subject> {
-    if args.what.contains('/') {
-        if args.console.is_some() {
-            return Err(Usage("--console goes with a domain, not with a path".to_owned()).into());
+impl Subject {
+    /// What has a slash in it is a path; anything else is a domain.
+    pub(crate) fn of_path(args: &Show) -> Result<Option<Self>, Usage> {
+        if !args.what.contains('/') {
+            return Ok(None);
         }
-        let path = PathBuf::from(&args.what);
-        return Ok(Subject {
-            path,
+        if args.console.is_some() {
+            return Err(Usage(
+                "--console goes with a domain, not with a path".to_owned(),
+            ));
+        }
+        Ok(Some(Self {
+            path: PathBuf::from(&args.what),
             numbering: args.numbering,
             domain: None,
             console: None,
-        });
+        }))
     }
-    let (domain, console) = match host::console(
-        args.connect.uri.as_deref(),
-        &args.what,
-        args.console.as_deref(),
-    )
-    .await
-    {
-        Err(e) if Path::new(&args.what).exists() => {
-            let what = &args.what;
-            return Err(e.context(format!(
-                "{what} is taken for a domain; a file is shown as ./{what}"
-            )));
-        }
-        found => found?,
-    };
-    let numbering = match args.numbering {
-        // virtlogd writes it.
-        NumberingChoice::Auto => host::limits().numbering(),
-        choice => choice,
-    };
-    Ok(Subject {
-        path: console.path.clone(),
-        numbering,
-        domain: Some((domain.name().to_owned(), domain.uuid().to_string())),
-        console: Some(console.name.clone()),
-    })
 }
 
-fn show(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
+/// Blocks.
+pub(crate) fn run(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
     let chain = LogChain::open(&subject.path, subject.numbering)?;
     let snapshot = chain.snapshot()?;
     for gap in snapshot.gaps() {

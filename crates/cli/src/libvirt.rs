@@ -1,0 +1,38 @@
+//! `logchain-libvirt`: the part of `logchain` that needs libvirt. `logchain`
+//! becomes this program, with the same arguments, where it is needed.
+
+mod adopt;
+mod args;
+mod carry;
+mod domain;
+mod exit;
+mod far;
+mod host;
+mod migrate;
+mod offer;
+mod report;
+mod serve;
+mod show;
+mod transports;
+
+use std::process::ExitCode;
+
+use crate::args::{Cli, Command, Transport};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    exit::run(dispatch(args::parse()))
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Migrate(args) => migrate::run(*args).await,
+        Command::Show(args) => {
+            let subject = domain::subject(&args).await?;
+            tokio::task::spawn_blocking(move || show::run(&args, &subject)).await?
+        }
+        Command::Offer(args) => offer::run(args).await,
+        Command::Adopt(args) => adopt::run(args).await,
+        Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
+    }
+}
