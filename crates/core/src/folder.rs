@@ -102,6 +102,21 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the caller may not do this here: for lack of rights, or because
+    /// nobody may write.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
+    }
+}
+
 /// Result of this module.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -20,6 +20,8 @@ pub mod escape;
 pub mod folder;
 pub mod follow;
 pub mod handoff;
+pub mod live;
+pub mod offsets;
 pub mod placement;
 pub mod record;
 pub mod rotation;

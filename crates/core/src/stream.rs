@@ -317,6 +317,20 @@ impl Ledger {
         Some(spans)
     }
 
+    /// Whether it knows nothing yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A file that may be gone by now was `length` bytes long when it was last seen.
+    pub fn grown(&mut self, id: FileId, length: u64) {
+        if let Some(last) = self.known.iter_mut().rfind(|k| k.id == id) {
+            last.length = last.length.max(length.saturating_sub(last.skip));
+            self.end = self.end.max(last.end());
+        }
+    }
+
     /// Takes over what a layout found. Says whether that is worth writing down:
     /// growth alone is not.
     pub fn remember(&mut self, layout: &Layout) -> bool {
@@ -530,6 +544,12 @@ impl Layout {
         &self.spans
     }
 
+    /// What is missing and was not known to be.
+    #[must_use]
+    pub fn holes(&self) -> &[Hole] {
+        &self.holes
+    }
+
     /// The offset of the first byte whose place was found; `None`: there is none.
     #[must_use]
     pub fn first(&self) -> Option<u64> {
@@ -564,6 +584,19 @@ impl Layout {
             }
         }
         Place::Gone { next: self.end }
+    }
+
+    /// How many bytes follow `offset` before the next gap.
+    #[must_use]
+    pub fn run_after(&self, offset: u64) -> u64 {
+        let mut end = offset;
+        for span in self.spans.iter().filter(|s| s.end() > offset) {
+            if span.start > end {
+                break;
+            }
+            end = span.end();
+        }
+        end.saturating_sub(offset)
     }
 
     /// The offset of a place in a file, if that is known.

@@ -19,6 +19,7 @@ use super::file::ChainFile;
 use super::merge::{self, LineSearch, Plan, Start};
 use super::{Compression, Error, Gap, Listing, Numbering, Reader, Result};
 use crate::folder::{self, FileId, Folder, Stat};
+use crate::stream::Seen;
 
 /// How often the files are looked at anew before we give up. A rollover takes
 /// microseconds, unless the one who does it is stopped in the middle.
@@ -52,6 +53,8 @@ pub struct Snapshot {
     /// Oldest first.
     files: Vec<ChainFile>,
     gaps: Vec<Gap>,
+    /// The number of the newest rotated file.
+    first: u32,
 }
 
 impl Snapshot {
@@ -175,6 +178,33 @@ impl Snapshot {
         self.read_all()
     }
 
+    /// The files as [`crate::stream`] wants to know them.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let mut older = None;
+        let seen = self.files.iter().map(|file| {
+            // Numbers fall towards the base.
+            let next = file.number().map_or(self.first, |n| n.saturating_add(1));
+            let before = older.replace(file.number()).flatten();
+            let after_gap = before.is_some_and(|n| n > next);
+            Seen {
+                id: file.id(),
+                length: file.known_length(),
+                after_gap,
+            }
+        });
+        seen.collect()
+    }
+
+    /// Finds out the length of a file.
+    pub(crate) fn measure(&self, file: usize) -> Result<()> {
+        self.files.get(file).map_or(Ok(()), |f| f.count().map(drop))
+    }
+
+    /// The stream from a place in a file on.
+    pub(crate) fn read_at(&self, file: usize, skip: u64) -> Reader<'_> {
+        self.read(Start { file, skip })
+    }
+
     fn planned(&self, plan: impl Fn(&[Option<u64>]) -> Plan) -> Result<Reader<'_>> {
         loop {
             let lengths: Vec<_> = self.files.iter().map(ChainFile::known_length).collect();
@@ -280,7 +310,8 @@ fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look>
             return Ok(Look::Odd(Odd::Changed));
         }
     }
-    let snapshot = Snapshot { files, gaps };
+    let first = numbering.first();
+    let snapshot = Snapshot { files, gaps, first };
     Ok(match listing.base() {
         Some(_) => Look::Whole(snapshot),
         None => Look::Odd(Odd::NoBase(snapshot)),

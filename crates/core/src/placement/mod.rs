@@ -435,6 +435,13 @@ impl Staging {
     }
 }
 
+/// Whether something was begun on the chain of `base` and is not over yet.
+#[must_use]
+pub fn is_under_way(log: &Folder, base: &OsStr) -> bool {
+    let root = log.stat(&Staging::root_name(base));
+    root.is_ok_and(|root| root.is_some())
+}
+
 const LOCK: &str = "lock";
 
 /// Takes the lock of a chain. The folder may be removed by its last holder
