@@ -1,6 +1,8 @@
 //! `logchain show`: a chain as one stream.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 mod json;
@@ -12,7 +14,8 @@ use logchain_core::escape::Escaper;
 use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
 use crate::exit::{Exit, Usage};
 
-const BLOCK: usize = 64 * 1024;
+/// As cat has it: larger ones leave the processor's cache.
+const BLOCK: usize = 128 * 1024;
 
 /// A chain to show, and what is known of it.
 pub(crate) struct Subject {
@@ -53,9 +56,7 @@ pub(crate) fn run(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
         );
     }
     let written = match args.format {
-        Format::Text if args.raw || !io::stdout().is_terminal() => {
-            copy(reader(args, &snapshot)?, &mut io::stdout().lock())
-        }
+        Format::Text if args.raw || !io::stdout().is_terminal() => copy(reader(args, &snapshot)?),
         Format::Text => escape(reader(args, &snapshot)?, &mut io::stdout().lock()),
         Format::Json => {
             let shown = json::Shown::of(subject, &chain, &snapshot);
@@ -111,9 +112,10 @@ fn each_block(
     }
 }
 
-fn copy(reader: impl Read, out: &mut impl Write) -> anyhow::Result<()> {
-    each_block(reader, |bytes| Ok(out.write_all(bytes)?))?;
-    Ok(out.flush()?)
+/// Past the standard output's own buffer, which looks for lines to flush.
+fn copy(reader: impl Read) -> anyhow::Result<()> {
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    each_block(reader, |bytes| Ok(out.write_all(bytes)?))
 }
 
 fn escape(reader: impl Read, out: &mut impl Write) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
 //! How fast a chain is read, beside `tail` and `cat` on the same files.
 //!
-//! `cargo bench -p logchain-core --bench chain`. The tools' times hold the start
+//! `cargo bench -p logchain-core --bench chain`; whole processes are measured by
+//! `cargo bench -p logchain --bench process`. The tools' times hold the start
 //! of a process, about a millisecond; what counts for us is that a tail does not
 //! depend on the chain's size, and that a whole read keeps up with `cat`.
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -77,6 +79,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     report("cat, through a pipe", total, time(5, cat)?);
 
+    huge(folder.path())?;
+
     // The oldest file compressed, as logrotate would.
     let oldest = files.first().ok_or("no file")?;
     let gz = Command::new("gzip").arg("-1").arg(oldest).status()?;
@@ -92,6 +96,36 @@ fn main() -> Result<(), Box<dyn Error>> {
             time(1000, || drain(&mut chain.snapshot()?.tail(TAIL)?, TAIL))?,
         );
     }
+    Ok(())
+}
+
+/// A tail of a chain of 10 GiB, which must take no longer than one of some MiB,
+/// and the same by hand in the base file alone, as `tail -c` does it.
+fn huge(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let log = folder.join("huge.log");
+    for path in (0..4)
+        .map(|n| folder.join(format!("huge.log.{n}")))
+        .chain([log.clone()])
+    {
+        // Holes, but for the end.
+        write_lines(&path, MIB)?;
+        let text = fs::read(&path)?;
+        let file = File::create(&path)?;
+        file.set_len(2 << 30)?;
+        file.write_all_at(&text, (2 << 30) - MIB)?;
+    }
+    let by_hand = || {
+        let mut file = File::open(&log)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(end.saturating_sub(TAIL)))?;
+        drain(&mut file, TAIL)
+    };
+    report("10 GiB: as tail does", TAIL, time(1000, by_hand)?);
+    let tail = || {
+        let chain = LogChain::open(&log, NumberingChoice::Auto)?;
+        drain(&mut chain.snapshot()?.tail(TAIL)?, TAIL)
+    };
+    report("10 GiB: open, tail 100 KiB", TAIL, time(1000, tail)?);
     Ok(())
 }
 
