@@ -225,7 +225,7 @@ impl Offsets {
     /// # Errors
     /// Those of reading and writing, but for a lack of rights.
     pub fn remember(&self, chain: &LogChain) -> Result<bool> {
-        let layout = self.layout(0)?;
+        let layout = self.layout(u64::MAX)?;
         let mut ledger = self.ledger.clone();
         if !ledger.remember(&layout) {
             return Ok(false);

@@ -150,9 +150,11 @@ pub enum Place {
 pub struct Layout {
     /// By offset. Files before the offset that was asked for are left out.
     spans: Vec<Span>,
-    /// The part of `holes` that the ledger does not know.
+    /// What is missing and the ledger does not know of.
     holes: Vec<Hole>,
     end: u64,
+    /// All files that were seen.
+    seen: Vec<FileId>,
 }
 
 /// What one host tells the next of the history that it hands over.
@@ -256,7 +258,13 @@ impl Ledger {
         }
         holes.extend(between(&spans));
         holes.retain(|h| !self.holes.iter().any(|k| k.at == h.at));
-        Ok(Layout { spans, holes, end })
+        let seen = seen.iter().map(|s| s.id).collect();
+        Ok(Layout {
+            spans,
+            holes,
+            end,
+            seen,
+        })
     }
 
     /// Files older than the newest that is known end where the next one begins.
@@ -334,15 +342,17 @@ impl Ledger {
     /// Takes over what a layout found. Says whether that is worth writing down:
     /// growth alone is not.
     pub fn remember(&mut self, layout: &Layout) -> bool {
-        let spans = layout.spans.iter();
-        let known: Vec<Known> = spans
-            .map(|s| Known {
-                id: s.id,
-                skip: s.skip,
-                start: s.start,
-                length: s.length,
-            })
-            .collect();
+        let first = layout.first().unwrap_or(layout.end);
+        // Older files that are there, but nobody asked for, stay known.
+        let older = self.known.iter().copied();
+        let older = older.filter(|k| k.start < first && layout.seen.contains(&k.id));
+        let spans = layout.spans.iter().map(|s| Known {
+            id: s.id,
+            skip: s.skip,
+            start: s.start,
+            length: s.length,
+        });
+        let known: Vec<Known> = older.chain(spans).collect();
         let places = |known: &[Known]| {
             let places = known.iter().map(|k| (k.id, k.skip, k.start));
             places.collect::<Vec<_>>()
@@ -351,7 +361,7 @@ impl Ledger {
         self.known = known;
         self.end = self.end.max(layout.end);
         self.holes.extend(&layout.holes);
-        let first = layout.first().unwrap_or(self.end);
+        let first = self.known.first().map_or(self.end, |k| k.start);
         self.keep(first);
         news
     }
