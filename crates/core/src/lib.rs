@@ -27,4 +27,5 @@ pub mod record;
 pub mod rotation;
 pub mod stream;
 pub mod transport;
+pub mod verify;
 mod versioned;

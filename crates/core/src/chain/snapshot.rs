@@ -109,14 +109,8 @@ impl Snapshot {
     /// # Errors
     /// Those of reading: [`Error::Damaged`], [`Error::Shrunk`] and the like.
     pub fn len(&self) -> Result<u64> {
-        let mut length = 0_u64;
-        for file in &self.files {
-            length = length.saturating_add(match file.known_length() {
-                Some(length) => length,
-                None => file.count()?.length,
-            });
-        }
-        Ok(length)
+        let lengths = (0..self.files.len()).map(|file| self.length_of(file));
+        lengths.sum()
     }
 
     /// Whether the stream has no byte.
@@ -197,7 +191,18 @@ impl Snapshot {
 
     /// Finds out the length of a file.
     pub(crate) fn measure(&self, file: usize) -> Result<()> {
-        self.files.get(file).map_or(Ok(()), |f| f.count().map(drop))
+        self.length_of(file).map(drop)
+    }
+
+    /// The length of a file in the stream; 0 where there is no such file.
+    pub(crate) fn length_of(&self, file: usize) -> Result<u64> {
+        let Some(file) = self.files.get(file) else {
+            return Ok(0);
+        };
+        match file.known_length() {
+            Some(length) => Ok(length),
+            None => Ok(file.count()?.length),
+        }
     }
 
     /// The stream from a place in a file on.
