@@ -17,6 +17,8 @@
 //! Must not know: libvirt, who started the migration, any transport's name.
 
 pub mod adopt;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod message;
 pub mod offer;
 mod pump;

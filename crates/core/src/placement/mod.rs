@@ -49,6 +49,12 @@ use crate::transport::HandoffId;
 use journal::{Journal, Retired};
 use stage::Parts;
 
+/// What a staging folder says about itself, from any bytes.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_journal(data: &[u8]) {
+    journal::fuzz(data);
+}
+
 /// How long another logchain process may hold the chain before we give up.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 

@@ -8,6 +8,8 @@
 
 mod directory;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod key;
 mod memory;
 
