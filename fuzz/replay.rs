@@ -1,6 +1,12 @@
 //! Runs a target on its committed seeds and on what simple changes make of them:
 //! the part of fuzzing that needs no fuzzer. Included by the tests of crates that
 //! have targets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this is part of tests"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,7 +119,7 @@ fn change(seeds: &[Vec<u8>], number: u64) -> Vec<u8> {
             }
             _ => {
                 if let Some(there) = data.get_mut(at) {
-                    *there = if byte % 2 == 0 {
+                    *there = if byte.is_multiple_of(2) {
                         byte
                     } else {
                         *there ^ (1 << (byte % 8))

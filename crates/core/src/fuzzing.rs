@@ -11,8 +11,11 @@ pub fn record(data: &[u8]) {
     crate::versioned::fuzz::<crate::record::Record>(data);
 }
 
-/// All of them, by the names of their targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// All of them, by name.
+pub const TARGETS: &[(&str, Target)] = &[
     ("chunk", chunk),
     ("gzip", gzip),
     ("journal", journal),

@@ -31,7 +31,7 @@ pub fn chunk(data: &[u8]) {
         }
     }
     round_trip(&Chunk {
-        starts_file: data.len() % 2 == 1,
+        starts_file: !data.len().is_multiple_of(2),
         bytes: data.to_vec(),
     });
     let Ok(bytes) = zstd::bulk::decompress(data, MOST) else {
