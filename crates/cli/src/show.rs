@@ -10,8 +10,9 @@ mod json;
 mod stream;
 
 use anyhow::Context;
-use logchain_core::chain::{LogChain, NumberingChoice, Snapshot};
+use logchain_core::chain::{self, LogChain, NumberingChoice, Snapshot, decompressed};
 use logchain_core::escape::Escaper;
+use rustix::fs::copy_file_range;
 
 use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
 use crate::exit::{Exit, Usage};
@@ -68,7 +69,10 @@ fn plain(args: &Show, subject: &Subject, chain: &LogChain) -> anyhow::Result<()>
     let snapshot = chain.snapshot()?;
     say_gaps(subject, &snapshot);
     match args.format {
-        Format::Text if args.raw || !io::stdout().is_terminal() => copy(reader(args, &snapshot)?),
+        Format::Text if args.raw || !io::stdout().is_terminal() => match (args.lines, args.bytes) {
+            (None, Some(Amount::All)) => copy_all(snapshot),
+            _ => copy(reader(args, &snapshot)?),
+        },
         Format::Text => escape(reader(args, &snapshot)?, &mut io::stdout().lock()),
         Format::Json => {
             let shown = json::Shown::of(subject, chain, &snapshot);
@@ -125,10 +129,42 @@ fn each_block(
     }
 }
 
-/// Past the standard output's own buffer, which looks for lines to flush.
+/// The standard output, past its own buffer, which looks for lines to flush.
+fn plain_output() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
 fn copy(reader: impl Read) -> anyhow::Result<()> {
-    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let mut out = plain_output()?;
     each_block(reader, |bytes| Ok(out.write_all(bytes)?))
+}
+
+/// Copies whole files; into a file the system does it, as for `cat`.
+fn copy_all(snapshot: Snapshot) -> anyhow::Result<()> {
+    let mut out = plain_output()?;
+    for file in snapshot.into_files() {
+        if file.compression().is_some() {
+            each_block(decompressed(file)?, |bytes| Ok(out.write_all(bytes)?))?;
+            continue;
+        }
+        let (path, size) = (file.path().to_owned(), file.size());
+        let mut rest = file.into_file().take(size);
+        while let Ok(copied @ 1..) = copy_file_range(
+            rest.get_ref(),
+            None,
+            &out,
+            None,
+            usize::try_from(rest.limit()).unwrap_or(usize::MAX),
+        ) {
+            rest.set_limit(rest.limit().saturating_sub(copied as u64));
+        }
+        // What it will not do is written by hand, and says what is wrong if anything is.
+        each_block(&mut rest, |bytes| Ok(out.write_all(bytes)?))?;
+        if rest.limit() > 0 {
+            return Err(chain::Error::Shrunk { path }.into());
+        }
+    }
+    Ok(())
 }
 
 fn escape(reader: impl Read, out: &mut impl Write) -> anyhow::Result<()> {

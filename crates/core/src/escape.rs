@@ -9,6 +9,18 @@
 //! `\u{202e}`.
 //!
 //! Must not know: where the bytes come from or go to.
+//!
+//! ```
+//! use logchain_core::escape::Escaper;
+//!
+//! let mut escaper = Escaper::default();
+//! let mut safe = Vec::new();
+//! // In any parts: here a colour is cut in the middle, and a title is set.
+//! escaper.push(b"\x1b[3", &mut safe);
+//! escaper.push(b"1mred\x1b]0;gotcha\x07", &mut safe);
+//! escaper.finish(&mut safe);
+//! assert_eq!(safe, b"\x1b[31mred\\x1b]0;gotcha\\x07\x1b[0m");
+//! ```
 
 use std::fmt::Write;
 

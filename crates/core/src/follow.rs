@@ -6,6 +6,39 @@
 //! are compressed are read as what they hold.
 //!
 //! Must not know: migrations, transports.
+//!
+//! ```
+//! use logchain_core::chain::{LogChain, NumberingChoice};
+//! use logchain_core::follow::{Follower, Writer, Writers};
+//!
+//! /// How writers are seen is the caller's matter.
+//! struct Nobody;
+//! impl Writers for Nobody {
+//!     fn writer(&self, _: &std::fs::File) -> Writer {
+//!         Writer::None
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let log = folder.path().join("console.log");
+//! std::fs::write(&log, "one ")?;
+//! let mut follower = Follower::begin(&LogChain::open(&log, NumberingChoice::FromZero)?)?;
+//!
+//! // A rollover, and a removal: both files are read to their ends.
+//! std::fs::rename(&log, folder.path().join("console.log.0"))?;
+//! std::fs::write(&log, "two")?;
+//! follower.refresh(&Nobody)?;
+//! std::fs::remove_file(&log)?;
+//! let mut all = Vec::new();
+//! while let Some(piece) = follower.next(1024, true)? {
+//!     all.extend(piece.bytes);
+//! }
+//! assert_eq!(all, b"one two");
+//! assert_eq!((follower.offset(), follower.missed().len()), (7, 0));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

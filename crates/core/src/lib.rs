@@ -19,6 +19,9 @@ pub mod chain;
 pub mod escape;
 pub mod folder;
 pub mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handoff;
 pub mod live;
 pub mod offsets;

@@ -8,6 +8,41 @@
 //! record goes where its folder goes.
 //!
 //! Must not know: transports, libvirt.
+//!
+//! ```
+//! use std::ffi::OsStr;
+//! use logchain_core::folder::Folder;
+//! use logchain_core::record::{Adopted, Record};
+//! use logchain_core::transport::HandoffId;
+//! use uuid::Uuid;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let (folder, base) = Folder::of_file(&dir.path().join("console.log"))?;
+//! let (domain, console) = (Uuid::new_v4(), "serial0".parse()?);
+//! let handoff = HandoffId::random();
+//!
+//! let mut record = Record::new(domain, console);
+//! record.adopt(Adopted {
+//!     handoff,
+//!     bytes: 7,
+//!     digest: "…".to_owned(),
+//!     at: 1_700_000_000,
+//!     from: "h1".to_owned(),
+//!     dropped: 0,
+//!     placed: vec![("console.log.0".to_owned(), 7)],
+//! });
+//! record.write(&folder, &base)?;
+//!
+//! assert_eq!(Record::name(&base), OsStr::new(".console.log.logchain"));
+//! let console = "serial0".parse()?;
+//! let read = Record::read(&folder, &base, domain, &console)?;
+//! assert!(read.is_some_and(|r| r.find_adopted(handoff).is_some()));
+//! // The path was another VM's once: its record says nothing about this one.
+//! assert_eq!(Record::read(&folder, &base, Uuid::new_v4(), &console)?, None);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;

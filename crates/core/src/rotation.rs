@@ -13,6 +13,21 @@
 //! ```
 //!
 //! Must not know: folders, clocks, transports.
+//!
+//! How a carried history is cut, so that it looks as virtlogd would have left it:
+//!
+//! ```
+//! use logchain_core::rotation::Retention;
+//!
+//! // 2 MiB a file, three rotated files.
+//! let retention = Retention::virtlogd(2 << 20, 3);
+//! // A source's small file is no part of its own …
+//! assert!(!retention.cut_at_file(1000));
+//! // … a full one is, even if virtlogd cut it at a newline a little earlier.
+//! assert!(retention.cut_at_file((2 << 20) - 80));
+//! // Where nothing is rolled over, every file stays what it was.
+//! assert!(Retention::virtlogd(0, 3).cut_at_file(1000));
+//! ```
 
 use std::num::NonZeroU32;
 

@@ -90,6 +90,14 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
     if bytes.len() as u64 > MAX_BYTES {
         return Err(damaged("it is too large"));
     }
+    decode(&bytes, name).map(Some)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], name: &OsStr) -> Result<T, Error> {
+    let damaged = |what: &str| Error::Damaged {
+        name: name.to_owned(),
+        what: what.to_owned(),
+    };
     let mut lines = bytes.split(|b| *b == b'\n');
     let (Some(json), Some(digest)) = (lines.next(), lines.next()) else {
         return Err(damaged("its second line is missing"));
@@ -97,7 +105,23 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
     if blake3::hash(json).to_hex().as_bytes() != digest {
         return Err(damaged("its digest does not fit"));
     }
-    serde_json::from_slice(json)
-        .map(Some)
-        .map_err(|e| damaged(&e.to_string()))
+    serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
+}
+
+/// Takes `data` for a file, and for the first line of one whose digest fits.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz<T>(data: &[u8])
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let sealed = |json: &[u8]| [json, b"\n", blake3::hash(json).to_hex().as_bytes()].concat();
+    let name = OsStr::new("fuzzed");
+    for bytes in [data.to_vec(), sealed(data)] {
+        let Ok(record) = decode::<T>(&bytes, name) else {
+            continue;
+        };
+        let again = serde_json::to_vec(&record).map(|json| sealed(&json));
+        let again = again.ok().and_then(|bytes| decode(&bytes, name).ok());
+        assert_eq!(again, Some(record));
+    }
 }

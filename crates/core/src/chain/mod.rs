@@ -34,6 +34,8 @@
 
 mod error;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod inflate;
 mod listing;
 mod merge;

@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::stream::History;
+use crate::transport::MAX_OBJECT;
 
 /// The version written, and the newest read.
 const VERSION: u32 = 1;
@@ -218,6 +219,10 @@ impl Chunk {
     pub fn decode(data: &[u8], len: u32) -> Result<Self, Damaged> {
         let damaged = |what: &str| Damaged::new("chunk", what);
         let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
+        // The key comes from outside too.
+        if len > MAX_OBJECT {
+            return Err(damaged("it is longer than any that is put"));
+        }
         let (header, payload) = data
             .split_at_checked(CHUNK_HEADER)
             .ok_or_else(|| damaged("it is too short"))?;

@@ -15,8 +15,90 @@
 //! [`Begin`], [`Chunk`]s, [`Commit`] or [`Abort`], [`Receipt`].
 //!
 //! Must not know: libvirt, who started the migration, any transport's name.
+//!
+//! Both halves in one process, over a transport in memory:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
+//! use logchain_core::follow::{Writer, Writers};
+//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
+//! use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
+//! use logchain_core::handoff::Handoff;
+//! use logchain_core::placement::Rules;
+//! use logchain_core::rotation::Retention;
+//! use logchain_core::transport::{HandoffId, LogTransport, MemoryTransport};
+//! use tokio::sync::{mpsc, watch};
+//!
+//! # struct Nobody;
+//! # impl Writers for Nobody {
+//! #     fn writer(&self, _: &std::fs::File) -> Writer { Writer::None }
+//! # }
+//! /// Where the log lies at the destination, once the domain is there.
+//! struct Here(Place);
+//! #[async_trait::async_trait]
+//! impl Destination for Here {
+//!     async fn place(&self) -> Result<Option<Place>, String> {
+//!         Ok(Some(self.0.clone()))
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (one, two) = (tempfile::tempdir()?, tempfile::tempdir()?);
+//! # let (from, to) = (one.path().join("console.log"), two.path().join("console.log"));
+//! std::fs::write(&from, "before the migration, ")?;
+//! let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
+//! let handoff = Handoff {
+//!     domain: uuid::Uuid::new_v4(),
+//!     console: "serial0".parse()?,
+//!     id: HandoffId::random(),
+//! };
+//! let source = watch::Sender::new(Source::Running);
+//! # let (far, alive) = (watch::Sender::new(Far::Working), watch::Sender::new(true));
+//! // From here on no rollover, unlink or removal takes a byte away.
+//! let held = Held::open(&LogChain::open(&from, NumberingChoice::FromZero)?)?;
+//! let offer = Offer {
+//!     handoff: handoff.clone(),
+//!     domain_name: "vm1".to_owned(),
+//!     host: "h1".to_owned(),
+//!     transport: Arc::clone(&transport),
+//!     writers: Arc::new(Nobody),
+//!     source: source.subscribe(),
+//!     far: far.subscribe(),
+//!     patience: Duration::from_secs(10),
+//!     put: watch::Sender::new(0),
+//! };
+//! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
+//! let adopt = Adopt {
+//!     handoff,
+//!     host: "h2".to_owned(),
+//!     transport,
+//!     writers: Arc::new(Nobody),
+//!     destination: Arc::new(Here(Place { path: to.clone(), rules })),
+//!     expected: None,
+//!     source_alive: alive.subscribe(),
+//!     patience: Duration::from_secs(10),
+//!     progress: mpsc::channel(16).0,
+//! };
+//! // The guest has moved and prints there.
+//! std::fs::write(&to, "after it")?;
+//! source.send_replace(Source::Over);
+//! let (offered, adopted) = tokio::join!(offer.run(held), adopt.run());
+//! assert!(matches!(offered, offer::Outcome::Carried(_)), "{offered:?}");
+//! assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+//!
+//! let chain = LogChain::open(&to, NumberingChoice::FromZero)?;
+//! let whole = std::io::read_to_string(chain.snapshot()?.read_all()?)?;
+//! assert_eq!(whole, "before the migration, after it");
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod adopt;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod message;
 pub mod offer;
 mod pump;

@@ -459,3 +459,14 @@ proptest! {
         }
     }
 }
+
+/// A key may promise 4 GiB, and some KiB of zstd keep the promise.
+#[test]
+fn a_chunk_longer_than_any_is_refused_before_it_is_unpacked() {
+    let bytes = vec![0; crate::transport::MAX_OBJECT + 1];
+    let len = u32::try_from(bytes.len()).unwrap();
+    let starts_file = true;
+    let data = Chunk { starts_file, bytes }.encode();
+    let refused = Chunk::decode(&data, len).unwrap_err().to_string();
+    assert!(refused.contains("longer than any that is put"), "{refused}");
+}

@@ -82,3 +82,8 @@ impl Journal {
         Ok(versioned::write(own, OsStr::new(Self::NAME), self)?)
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(data: &[u8]) {
+    versioned::fuzz::<Journal>(data);
+}

@@ -21,6 +21,35 @@
 //! beside the one in staging, so that a rollover at the same moment costs nothing.
 //!
 //! Must not know: transports, handoffs as a protocol.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use logchain_core::chain::Numbering;
+//! use logchain_core::follow::{Writer, Writers};
+//! use logchain_core::placement::{Rules, Staging};
+//! use logchain_core::rotation::Retention;
+//! use logchain_core::transport::HandoffId;
+//!
+//! # struct Nobody;
+//! # impl Writers for Nobody {
+//! #     fn writer(&self, _: &std::fs::File) -> Writer { Writer::None }
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let log = folder.path().join("console.log");
+//! std::fs::write(&log, "printed here")?;
+//! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::virtlogd(2 << 20, 3) };
+//! let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(Nobody))?;
+//! staging.append(true, b"printed elsewhere")?;
+//! staging.seal(None)?;
+//! // From here on it is placed, though this process be killed at any moment.
+//! let placed = staging.place()?;
+//! assert_eq!(placed.files, [("console.log.0".to_owned(), 17)]);
+//! staging.clean()?;
+//! assert_eq!(std::fs::read(folder.path().join("console.log.0"))?, b"printed elsewhere");
+//! # Ok(())
+//! # }
+//! ```
 
 mod apply;
 mod error;
@@ -48,6 +77,12 @@ use crate::rotation::Retention;
 use crate::transport::HandoffId;
 use journal::{Journal, Retired};
 use stage::Parts;
+
+/// What a staging folder says about itself, from any bytes.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_journal(data: &[u8]) {
+    journal::fuzz(data);
+}
 
 /// How long another logchain process may hold the chain before we give up.
 const LOCK_WAIT: Duration = Duration::from_secs(10);

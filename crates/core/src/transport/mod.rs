@@ -5,9 +5,40 @@
 //! convenient beyond the four is in [`LogTransportExt`], for every transport.
 //!
 //! Must not know: networks, or what the objects hold.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use logchain_core::transport::{
+//!     Error, HandoffId, Key, LogTransport, LogTransportExt, MemoryTransport, ObjectName, Prefix,
+//! };
+//! use uuid::Uuid;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let transport = MemoryTransport::new();
+//! let key = Key {
+//!     domain: Uuid::new_v4(),
+//!     console: "serial0".parse()?,
+//!     handoff: HandoffId::random(),
+//!     object: ObjectName::Chunk { offset: 0, len: 5 },
+//! };
+//! transport.put(&key, Bytes::from_static(b"hello")).await?;
+//! // What is there stays as it is.
+//! let again = transport.put(&key, Bytes::from_static(b"other")).await;
+//! assert!(matches!(again, Err(Error::AlreadyExists { .. })));
+//! assert_eq!(transport.get_bytes(&key, 1 << 20).await?, "hello");
+//!
+//! let prefix = Prefix::Domain(key.domain);
+//! assert_eq!(transport.list_all(&prefix).await?.len(), 1);
+//! transport.delete(&key).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod directory;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod key;
 mod memory;
 

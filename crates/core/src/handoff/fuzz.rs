@@ -1,0 +1,56 @@
+//! Messages and chunks from any bytes.
+
+use std::fmt::Debug;
+
+use super::message::{Abort, Begin, Chunk, Commit, Message, Receipt};
+
+/// Bounds what one try takes.
+const MOST: usize = 1 << 20;
+
+/// Every message that is JSON.
+pub fn message(data: &[u8]) {
+    fn check<M: Message + PartialEq + Debug>(data: &[u8]) {
+        let Ok(message) = M::decode(data) else { return };
+        let again = message.encode().and_then(|bytes| M::decode(&bytes));
+        assert_eq!(again.ok(), Some(message));
+    }
+    check::<Begin>(data);
+    check::<Commit>(data);
+    check::<Abort>(data);
+    check::<Receipt>(data);
+}
+
+/// A chunk: as it comes, with the length that its key promises in the first four
+/// bytes; as one that is put; and as compressed bytes under a digest that fits.
+pub fn chunk(data: &[u8]) {
+    if let Some((len, rest)) = data.split_first_chunk() {
+        let len = u32::from_le_bytes(*len);
+        if let Ok(chunk) = Chunk::decode(rest, len) {
+            assert_eq!(u32::try_from(chunk.bytes.len()), Ok(len));
+            round_trip(&chunk);
+        }
+    }
+    round_trip(&Chunk {
+        starts_file: !data.len().is_multiple_of(2),
+        bytes: data.to_vec(),
+    });
+    let Ok(bytes) = zstd::bulk::decompress(data, MOST) else {
+        return;
+    };
+    let header = [1, 3, 0, 0];
+    let framed = [&header[..], blake3::hash(&bytes).as_bytes(), data].concat();
+    let chunk = u32::try_from(bytes.len())
+        .ok()
+        .and_then(|len| Chunk::decode(&framed, len).ok());
+    let starts_file = true;
+    assert_eq!(chunk, Some(Chunk { starts_file, bytes }));
+}
+
+fn round_trip(chunk: &Chunk) {
+    let Ok(len) = u32::try_from(chunk.bytes.len()) else {
+        return;
+    };
+    let encoded = chunk.encode();
+    assert_eq!(Chunk::decode(&encoded, len).ok().as_ref(), Some(chunk));
+    assert!(Chunk::decode(&encoded, len.saturating_add(1)).is_err());
+}
