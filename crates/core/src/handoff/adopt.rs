@@ -29,7 +29,7 @@ use super::message::Message;
 use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
-use crate::placement::{self, Placed, Rules, Staging};
+use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
@@ -486,7 +486,16 @@ impl Desk {
             self.adopt.handoff.domain,
             self.adopt.handoff.console.clone(),
         );
+        let owed = Owed {
+            domain,
+            console: console.clone(),
+            bytes: commit.bytes,
+            digest: commit.digest,
+            from: self.begin().await.map_or_else(String::new, |b| b.host),
+            at: now(),
+        };
         let sealed = self.with_staging(move |staging| {
+            staging.owe(owed);
             let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
             staging.seal(record.as_ref())
         });
