@@ -290,9 +290,8 @@ impl Folder {
     pub fn rename_noreplace(&self, name: &OsStr, to: &Folder, new: &OsStr) -> Result<()> {
         self.check(name)?;
         to.check(new)?;
-        let renamed = fault::point().and_then(|()| {
-            fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE)
-        });
+        let renamed = fault::point()
+            .and_then(|()| fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE));
         renamed.map_err(|e| {
             let path = if e == Errno::NOENT {
                 self.path.join(name)

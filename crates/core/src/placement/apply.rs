@@ -85,9 +85,10 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     // The newest one that was the base is the base again, if there is none.
     let base = staging.base.clone();
     if let Some((_, first)) = members.first().filter(|(r, _)| r.number.is_none()) {
-        wait_for_base(staging)?;
-        let linked = staging.log.link_from(&staging.own, &first.name, &base);
-        taken_is_fine(linked)?;
+        if base_is_gone(staging)? {
+            let linked = staging.log.link_from(&staging.own, &first.name, &base);
+            taken_is_fine(linked)?;
+        }
         if is_at(staging, &base, first.id) {
             members.remove(0);
         }
@@ -111,16 +112,16 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     Ok(())
 }
 
-/// In a rollover there is no base for a moment; virtlogd would append to one that
-/// we put there.
-fn wait_for_base(staging: &Staging) -> Result<()> {
+/// Whether there is no base for longer than in a rollover: virtlogd would append
+/// to one that we put there.
+fn base_is_gone(staging: &Staging) -> Result<bool> {
     for _ in 0..WAITS {
         if staging.log.stat(&staging.base)?.is_some() {
-            break;
+            return Ok(false);
         }
         pause(WAIT);
     }
-    Ok(())
+    Ok(true)
 }
 
 fn is_at(staging: &Staging, name: &OsStr, id: FileId) -> bool {
@@ -196,7 +197,7 @@ fn remove_empty_base(staging: &mut Staging) -> Result<()> {
 
 /// The same files under the same names, twice in a row: one look alone can miss
 /// a file that moves on while we look.
-fn stable(staging: &Staging) -> Result<Listing> {
+pub(super) fn stable(staging: &Staging) -> Result<Listing> {
     let mut before = staging.listing()?;
     for _ in 0..STABLE_LOOKS {
         let now = staging.listing()?;
@@ -236,6 +237,7 @@ impl<'a> Convergence<'a> {
 
     fn run(mut self) -> Result<(usize, Listing)> {
         let mut waits = 0;
+        let mut before: Option<Listing> = None;
         for _ in 0..LOOKS {
             let older = self.older()?;
             let (taken, names) = self.taken()?;
@@ -253,13 +255,20 @@ impl<'a> Convergence<'a> {
                 older: &older,
                 stale: &self.staging.journal.stale,
             };
+            // What stays odd is odd; what changes is a rollover.
+            if !before.is_some_and(|before| before.same_files(&listing)) {
+                waits = 0;
+            }
             let step = next_step(listing.base().is_some(), &rotated, &goal, waits > WAITS);
-            waits = if step == Step::Wait { waits + 1 } else { 0 };
-            if !matches!(step, Step::Done { .. }) {
+            before = Some(listing.clone());
+            if matches!(step, Step::Link { .. } | Step::Take { .. }) {
                 self.reached = None;
             }
             match step {
-                Step::Wait => pause(WAIT),
+                Step::Wait => {
+                    waits = waits.saturating_add(1);
+                    pause(WAIT);
+                }
                 Step::Done { placed } => {
                     if self.is_sure(&listing)? {
                         return Ok((placed, listing));

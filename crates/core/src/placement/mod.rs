@@ -232,7 +232,7 @@ impl Staging {
         if self.journal.phase != Phase::Retiring {
             return Ok(());
         }
-        let listing = self.listing()?;
+        let listing = apply::stable(self)?;
         for (name, number, stat) in entries(&listing, &self.base) {
             let handed_over = record.is_some_and(|r| r.is_handed_over(stat.id, stat.size));
             if handed_over {
@@ -338,7 +338,7 @@ impl Staging {
         if self.is_sealed() {
             return Ok(());
         }
-        let listing = self.listing()?;
+        let listing = apply::stable(self)?;
         let stale = self.stale(&listing, record)?;
         self.parts.finish(&self.own)?;
         if let Some(base) = self.open_base()? {

@@ -383,7 +383,8 @@ impl World {
         // What was put back may lie beyond the limit: there it was found. What
         // virtlogd dropped there is gone.
         let fits = |placed| {
-            merged == self.expected(placed, true) || !placed && merged == self.expected(false, false)
+            merged == self.expected(placed, true)
+                || !placed && merged == self.expected(false, false)
         };
         let ok = placed.map_or(fits(true) || fits(false), fits);
         assert!(
@@ -397,8 +398,14 @@ impl World {
         if placed == Some(true) {
             let end = self.case.max_backups.max(1);
             for (name, _) in &there {
-                let number = name.strip_prefix("console.log.").and_then(|n| n.parse().ok());
-                let found = self.case.found.iter().any(|(s, ..)| name.ends_with(s) && !s.is_empty());
+                let number = name
+                    .strip_prefix("console.log.")
+                    .and_then(|n| n.parse().ok());
+                let found = self
+                    .case
+                    .found
+                    .iter()
+                    .any(|(s, ..)| name.ends_with(s) && !s.is_empty());
                 assert!(
                     number.is_none_or(|n: u32| n < end) || found,
                     "{name} sticks out: {what}: {there:?}"
