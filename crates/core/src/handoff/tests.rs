@@ -126,7 +126,7 @@ impl Trial {
 
     fn offer(&self, host: &Host) -> tokio::task::JoinHandle<offer::Outcome> {
         let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
-        let held = Held::open(&chain).unwrap();
+        let held = Held::open(&chain, self.handoff.domain, &self.handoff.console).unwrap();
         let offer = Offer {
             handoff: self.handoff.clone(),
             domain_name: "vm".to_owned(),

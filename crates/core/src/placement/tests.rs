@@ -1,6 +1,8 @@
+mod matrix;
+mod world;
+
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
@@ -250,61 +252,6 @@ fn placed_files_take_mode_from_the_base() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o640);
-}
-
-/// virtlogd's rollover, rename by rename, in another thread all the while.
-#[test]
-fn placing_while_rollovers_go_on_loses_and_doubles_nothing() {
-    for round in 0..60_u64 {
-        let bed = Bed::new();
-        let backups = 6;
-        fs::write(&bed.log, "n0 ").unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let roller = {
-            let (dir, stop) = (bed.dir.path().to_owned(), Arc::clone(&stop));
-            thread::spawn(move || {
-                // Fewer rollovers than would drop the history.
-                for n in 1..=3 {
-                    pause(Duration::from_micros(300 + 97 * (round % 17)));
-                    for i in (0..backups).rev() {
-                        let from = match i {
-                            0 => dir.join("console.log"),
-                            i => dir.join(format!("console.log.{}", i - 1)),
-                        };
-                        #[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
-                        let _ = fs::rename(from, dir.join(format!("console.log.{i}")));
-                    }
-                    fs::write(dir.join("console.log"), format!("n{n} ")).unwrap();
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-            })
-        };
-        let mut staging = bed.open(rules(3, backups));
-        staging.append(true, b"old-a ").unwrap();
-        staging.append(true, b"old-b ").unwrap();
-        staging.seal(None).unwrap();
-        staging.place().unwrap();
-        stop.store(true, Ordering::Relaxed);
-        roller.join().unwrap();
-        // A rollover may have fallen between our last look and now.
-        staging.place().unwrap();
-        staging.clean().unwrap();
-        let merged = bed.merged();
-        let newest: u32 = merged
-            .trim_end()
-            .rsplit('n')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
-        let expected: String = ["old-a ".to_owned(), "old-b ".to_owned()]
-            .into_iter()
-            .chain((0..=newest).map(|n| format!("n{n} ")))
-            .collect();
-        assert_eq!(merged, expected, "round {round}: {:?}", bed.names());
-    }
 }
 
 proptest! {
