@@ -13,7 +13,7 @@ mount -t sysfs sysfs /sys || :
 mount -t tmpfs -o mode=755 lab /run
 mkdir -p /run/lab/bin /run/lab/boot /run/sshd /run/lock
 # First what lies anywhere on this machine, then what hides parts of it.
-for file in bin/logchain boot/vmlinuz boot/initramfs; do
+for file in bin/logchain bin/logchain-libvirt boot/vmlinuz boot/initramfs; do
 	[ -e "$state/lab/$file" ] || continue
 	: >"/run/lab/$file"
 	mount --bind "$(readlink -f "$state/lab/$file")" "/run/lab/$file"
