@@ -110,6 +110,12 @@ pub(crate) fn ensure(yes: bool) -> Result<()> {
         command.arg(format!("{mark}{}", need.package));
     }
     run_whole(&mut command).context("cannot install the packages")?;
+    if names.contains(&"libvirt-dev") {
+        // A build that was tried without it found no libvirt, and cargo would not
+        // look again.
+        let mut clean = Command::new(crate::process::cargo());
+        run_whole(clean.args(["clean", "-p", "virt-sys"])).context("cannot clean virt-sys")?;
+    }
     println!("installed in {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
 }

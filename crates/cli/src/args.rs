@@ -146,10 +146,19 @@ pub(crate) struct Show {
     /// The last so many lines.
     #[arg(long, value_name = "N")]
     pub(crate) lines: Option<u64>,
+    /// From this offset in the VM's stream on: as many bytes as -n says.
+    #[arg(long, value_name = "OFFSET", conflicts_with = "lines")]
+    pub(crate) from: Option<u64>,
+    /// Go on as the log grows, over rollovers and migrations, until interrupted.
+    #[arg(short = 'f', long)]
+    pub(crate) follow: bool,
+    /// The hosts that the VM was on, instead of its log.
+    #[arg(long, conflicts_with_all = ["bytes", "lines", "from", "follow", "raw"])]
+    pub(crate) hops: bool,
     /// Guest bytes as they are, on a terminal too.
     #[arg(long)]
     pub(crate) raw: bool,
-    /// Plain text, or one JSON object.
+    /// Plain text, or JSON: one object, with --follow one a line.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
     /// How rotated files are numbered.

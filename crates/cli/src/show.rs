@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+mod hops;
 mod json;
+mod stream;
 
 use anyhow::Context;
 use logchain_core::chain::{self, LogChain, NumberingChoice, Snapshot, decompressed};
@@ -49,29 +51,40 @@ impl Subject {
 /// Blocks.
 pub(crate) fn run(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
     let chain = LogChain::open(&subject.path, subject.numbering)?;
-    let snapshot = chain.snapshot()?;
-    for gap in snapshot.gaps() {
-        eprintln!(
-            "logchain: {}",
-            gap_sentence(&subject.path, gap.first, gap.last)
-        );
+    let shown = if args.hops {
+        hops::show(args, &chain)
+    } else if args.from.is_some() || args.follow {
+        stream::show(args, subject, chain)
+    } else {
+        plain(args, subject, &chain).map(|()| Exit::Done)
+    };
+    match shown {
+        // A pager that was closed has seen enough.
+        Err(e) if is_broken_pipe(&e) => Ok(Exit::Done),
+        shown => shown,
     }
-    let written = match args.format {
+}
+
+fn plain(args: &Show, subject: &Subject, chain: &LogChain) -> anyhow::Result<()> {
+    let snapshot = chain.snapshot()?;
+    say_gaps(subject, &snapshot);
+    match args.format {
         Format::Text if args.raw || !io::stdout().is_terminal() => match (args.lines, args.bytes) {
             (None, Some(Amount::All)) => copy_all(snapshot),
             _ => copy(reader(args, &snapshot)?),
         },
         Format::Text => escape(reader(args, &snapshot)?, &mut io::stdout().lock()),
         Format::Json => {
-            let shown = json::Shown::of(subject, &chain, &snapshot);
+            let shown = json::Shown::of(subject, chain, &snapshot);
             shown.write(|| reader(args, &snapshot), &mut io::stdout().lock())
         }
-    };
-    match written {
-        // A pager that was closed has seen enough.
-        Err(e) if is_broken_pipe(&e) => Ok(Exit::Done),
-        Err(e) => Err(e),
-        Ok(()) => Ok(Exit::Done),
+    }
+}
+
+fn say_gaps(subject: &Subject, snapshot: &Snapshot) {
+    for gap in snapshot.gaps() {
+        let sentence = gap_sentence(&subject.path, gap.first, gap.last);
+        eprintln!("logchain: {sentence}");
     }
 }
 

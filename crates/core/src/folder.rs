@@ -13,9 +13,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+    self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
+    StatxFlags,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -98,6 +100,21 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// Whether the caller may not do this here: for lack of rights, or because
+    /// nobody may write.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
+    }
 }
 
 /// Result of this module.
@@ -356,6 +373,29 @@ impl Folder {
         }
     }
 
+    /// Keeps other logchain processes from changing records in this folder, for
+    /// as long as what is returned lives. `None` where somebody held it all the time.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn lock(&self, wait: Duration) -> Result<Option<OwnedFd>> {
+        // An own description: a lock belongs to that, and ours has copies.
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fail = |e| io_error("lock", self.path.clone(), e);
+        let fd = fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(fail)?;
+        let end = Instant::now() + wait;
+        loop {
+            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(fd)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => pause(LOCK_LOOK),
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                // A file system without locks has nobody to exclude.
+                Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => return Ok(None),
+                Err(e) => return Err(fail(e)),
+            }
+        }
+    }
+
     /// Makes the names in this folder durable.
     ///
     /// # Errors
@@ -387,6 +427,17 @@ impl Folder {
 /// The system's answer.
 pub fn stat_open(file: &File) -> io::Result<Stat> {
     Ok(statx(file, OsStr::new(""), AtFlags::EMPTY_PATH)?)
+}
+
+/// Time between two tries of a lock.
+const LOCK_LOOK: Duration = Duration::from_millis(5);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "file work is synchronous and runs on a thread that may block"
+)]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);

@@ -114,14 +114,25 @@ pub struct Missed {
     pub why: &'static str,
 }
 
+/// A file that was followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Which file.
+    pub id: FileId,
+    /// Its size on disk in bytes.
+    pub size: u64,
+    /// How many bytes of the stream it gave.
+    pub given: u64,
+}
+
 /// A chain held by descriptors while it grows.
 pub struct Follower {
     folder: Folder,
     base: OsString,
     /// Oldest first; the last one is the base file, or was when last looked.
     held: VecDeque<Held>,
-    /// Every file ever held and how many bytes it gave: what a receipt covers.
-    seen: Vec<(FileId, u64)>,
+    /// Every file that gave all its bytes: what a receipt covers.
+    seen: Vec<Followed>,
     offset: u64,
     missed: Vec<Missed>,
 }
@@ -133,6 +144,8 @@ struct Held {
     /// Size on disk when opened.
     size: u64,
     given: u64,
+    /// Bytes given before it was emptied from outside.
+    before: u64,
 }
 
 enum Source {
@@ -174,10 +187,10 @@ impl Follower {
         &self.missed
     }
 
-    /// The files that gave their bytes, and their sizes as they lie on disk.
+    /// The files that gave their bytes, oldest first.
     #[must_use]
-    pub fn files(&self) -> Vec<(FileId, u64)> {
-        let held = self.held.iter().map(|h| (h.id, h.size()));
+    pub fn files(&self) -> Vec<Followed> {
+        let held = self.held.iter().map(Held::followed);
         self.seen.iter().copied().chain(held).collect()
     }
 
@@ -247,6 +260,7 @@ impl Follower {
                         source,
                         size: 0,
                         given: 0,
+                        before: 0,
                     });
                 }
                 Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(false),
@@ -292,7 +306,7 @@ impl Follower {
                 return Ok(None);
             }
             if let Some(done) = self.held.pop_front() {
-                self.seen.push((done.id, done.size()));
+                self.seen.push(done.followed());
             }
         }
     }
@@ -348,7 +362,16 @@ impl Held {
             source,
             size,
             given: 0,
+            before: 0,
         })
+    }
+
+    fn followed(&self) -> Followed {
+        Followed {
+            id: self.id,
+            size: self.size(),
+            given: self.before.saturating_add(self.given),
+        }
     }
 
     /// Size on disk: a plain file may have grown since it was opened.
@@ -370,6 +393,7 @@ impl Held {
                 // Smaller than what was read: emptied from outside, it begins anew.
                 let left = size.checked_sub(self.given).unwrap_or(size);
                 if size < self.given {
+                    self.before = self.before.saturating_add(self.given);
                     self.given = 0;
                 }
                 let most_now = usize::try_from(left).unwrap_or(usize::MAX).min(most);

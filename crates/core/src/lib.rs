@@ -23,8 +23,12 @@ pub mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handoff;
+pub mod live;
+pub mod offsets;
 pub mod placement;
 pub mod record;
 pub mod rotation;
+pub mod stream;
 pub mod transport;
+pub mod verify;
 mod versioned;

@@ -1,6 +1,7 @@
 //! What is remembered beside a chain: `.console.log.logchain`.
 //!
-//! The source writes down what it handed over, so that the same bytes are
+//! It says where in the VM's stream each file begins ([`crate::stream`]), so
+//! that an offset means the same byte for ever. The source writes down what it handed over, so that the same bytes are
 //! recognised by identity, never by comparing text, when the VM comes back. The
 //! destination writes down what it adopted, so that a handoff is placed once
 //! however often it is offered. A chain without a record works as well; the
@@ -34,20 +35,24 @@
 //! record.write(&folder, &base)?;
 //!
 //! assert_eq!(Record::name(&base), OsStr::new(".console.log.logchain"));
-//! let read = Record::read(&folder, &base, domain, &record.console)?;
+//! let console = "serial0".parse()?;
+//! let read = Record::read(&folder, &base, domain, &console)?;
 //! assert!(read.is_some_and(|r| r.find_adopted(handoff).is_some()));
 //! // The path was another VM's once: its record says nothing about this one.
-//! assert_eq!(Record::read(&folder, &base, Uuid::new_v4(), &record.console)?, None);
+//! assert_eq!(Record::read(&folder, &base, Uuid::new_v4(), &console)?, None);
 //! # Ok(())
 //! # }
 //! ```
 
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::folder::{FileId, Folder};
+use crate::placement::Arrival;
+use crate::stream::{History, Ledger};
 use crate::transport::{ConsoleName, HandoffId};
 use crate::versioned;
 
@@ -56,6 +61,9 @@ pub use crate::versioned::Error;
 /// The version this program writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
+/// How long a change waits for others.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(2);
+
 /// Handoffs older than the last few cannot be offered again.
 const ADOPTED_KEPT: usize = 16;
 
@@ -63,10 +71,13 @@ const ADOPTED_KEPT: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// UUID of the domain whose log this is. The same path may be another VM's one day.
-    pub domain: Uuid,
-    /// Which of its consoles.
-    pub console: ConsoleName,
+    /// Whose log this is: the same path may be another VM's one day. `None`
+    /// until the first handoff: a path alone does not tell.
+    pub owner: Option<(Uuid, ConsoleName)>,
+    /// Where in the VM's stream each file begins.
+    pub ledger: Ledger,
+    /// The handoff whose files the ledger knows, placed or about to be.
+    pub arriving: Option<HandoffId>,
     /// The last handoff away from here.
     pub offered: Option<Offered>,
     /// The last handoffs to here, the newest last.
@@ -116,9 +127,19 @@ impl Record {
     #[must_use]
     pub fn new(domain: Uuid, console: ConsoleName) -> Self {
         Self {
+            owner: Some((domain, console)),
+            ..Self::unowned()
+        }
+    }
+
+    /// An empty record of a chain of which only the path is known.
+    #[must_use]
+    pub fn unowned() -> Self {
+        Self {
             version: VERSION,
-            domain,
-            console,
+            owner: None,
+            ledger: Ledger::default(),
+            arriving: None,
             offered: None,
             adopted: Vec::new(),
         }
@@ -141,8 +162,54 @@ impl Record {
         domain: Uuid,
         console: &ConsoleName,
     ) -> Result<Option<Self>, Error> {
+        let mut record = Self::read_any(folder, base)?;
+        if let Some(record) = &mut record {
+            record
+                .owner
+                .get_or_insert_with(|| (domain, console.clone()));
+        }
+        Ok(record.filter(|r| r.is_of(domain, console)))
+    }
+
+    /// Reads the record of `base`, whosever it is.
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_any(folder: &Folder, base: &OsStr) -> Result<Option<Self>, Error> {
         let record: Option<Self> = versioned::read(folder, &Self::name(base))?;
-        Ok(record.filter(|r| r.version <= VERSION && r.domain == domain && &r.console == console))
+        Ok(record.filter(|r| r.version <= VERSION))
+    }
+
+    /// Whether it is this console's.
+    #[must_use]
+    pub fn is_of(&self, domain: Uuid, console: &ConsoleName) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|(d, c)| *d == domain && c == console)
+    }
+
+    /// Changes the record of a console, or a new one, while nobody else of us
+    /// changes it. A damaged one is begun anew: what it said cannot be had.
+    ///
+    /// # Errors
+    /// What reading and writing give.
+    pub fn update<T>(
+        folder: &Folder,
+        base: &OsStr,
+        domain: Uuid,
+        console: &ConsoleName,
+        change: impl FnOnce(&mut Self) -> T,
+    ) -> Result<T, Error> {
+        // Whoever holds the lock for longer is none of us, and must not hold us up.
+        let _lock = folder.lock(LOCK_WAIT)?;
+        let old = match Self::read(folder, base, domain, console) {
+            Err(Error::Damaged { .. }) => None,
+            old => old?,
+        };
+        let mut record = old.unwrap_or_else(|| Self::new(domain, console.clone()));
+        let result = change(&mut record);
+        record.write(folder, base)?;
+        Ok(result)
     }
 
     /// Writes the record, durably.
@@ -151,6 +218,27 @@ impl Record {
     /// What writing gives.
     pub fn write(&self, folder: &Folder, base: &OsStr) -> Result<(), Error> {
         versioned::write(folder, &Self::name(base), self)
+    }
+
+    /// A history comes here: its files, and those that the VM wrote here since,
+    /// get their places in the stream. `here` is this host's name and the time in
+    /// seconds since 1970. Once for each handoff, however often it is called.
+    pub fn arriving(
+        &mut self,
+        handoff: HandoffId,
+        history: &History,
+        arrival: Arrival,
+        here: (&str, u64),
+    ) {
+        if self.arriving.replace(handoff) == Some(handoff) {
+            return;
+        }
+        let Arrival {
+            parts,
+            newer,
+            foreign,
+        } = arrival;
+        self.ledger = self.ledger.arrived(history, &parts, &newer, foreign, here);
     }
 
     /// Adds a handoff to here.

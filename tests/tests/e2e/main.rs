@@ -6,5 +6,6 @@
 )]
 mod common;
 mod journey;
+mod offsets;
 mod refusals;
 mod showing;

@@ -22,6 +22,22 @@ pub(super) struct Shown {
     numbering: String,
     files: Vec<File>,
     gaps: Vec<Gap>,
+    #[serde(flatten)]
+    place: Option<Place>,
+}
+
+/// Where in the VM's stream the content lies.
+#[derive(Serialize)]
+pub(super) struct Place {
+    /// The offset of its first byte.
+    pub(super) offset: u64,
+    /// The offset that follows its last byte.
+    pub(super) next: u64,
+    /// Whether more is there, behind a gap perhaps.
+    pub(super) more: bool,
+    /// Where nothing is there any more: the first offset that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expired: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +83,15 @@ impl Shown {
                     last: g.last,
                 })
                 .collect(),
+            place: None,
+        }
+    }
+
+    /// With where it lies.
+    pub(super) fn at(self, place: Place) -> Self {
+        Self {
+            place: Some(place),
+            ..self
         }
     }
 
@@ -158,6 +183,14 @@ impl<R> Content<R> {
         } else {
             f.write_str(&STANDARD.encode(bytes))
         }
+    }
+}
+
+/// Some bytes, as text where they are UTF-8, else Base64.
+pub(super) fn text(bytes: &[u8]) -> (&'static str, String) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => ("utf-8", text.to_owned()),
+        Err(_) => ("base64", STANDARD.encode(bytes)),
     }
 }
 

@@ -19,6 +19,7 @@ use super::file::ChainFile;
 use super::merge::{self, LineSearch, Plan, Start};
 use super::{Compression, Error, Gap, Listing, Numbering, Reader, Result};
 use crate::folder::{self, FileId, Folder, Stat};
+use crate::stream::Seen;
 
 /// How often the files are looked at anew before we give up. A rollover takes
 /// microseconds, unless the one who does it is stopped in the middle.
@@ -28,6 +29,14 @@ const TRIES: usize = 50;
 /// of them together take 50 ms. Not one length for all: a rollover every
 /// millisecond would be met again and again.
 const PAUSE: Duration = Duration::from_micros(40);
+
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_millis(2);
+
+/// How long we wait in all while names go on changing: between two of any real
+/// log's rollovers there is more time than a look takes, but a loaded machine
+/// may not give it to us at once.
+const CHANGING: Duration = Duration::from_secs(2);
 
 /// How often the names must prove the same after all files were opened.
 const LOOKS_AFTER: usize = 2;
@@ -44,21 +53,28 @@ pub struct Snapshot {
     /// Oldest first.
     files: Vec<ChainFile>,
     gaps: Vec<Gap>,
+    /// The number of the newest rotated file.
+    first: u32,
 }
 
 impl Snapshot {
     pub(super) fn take(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Self> {
         let mut pause = Duration::ZERO;
-        for _ in 1..TRIES {
-            if let Look::Whole(snapshot) = look(folder, base, numbering)? {
-                return Ok(snapshot);
+        let mut waited = Duration::ZERO;
+        let mut tries = TRIES;
+        loop {
+            let odd = match look(folder, base, numbering)? {
+                Look::Whole(snapshot) => return Ok(snapshot),
+                Look::Odd(odd) => odd,
+            };
+            tries = tries.saturating_sub(1);
+            let changing = matches!(odd, Odd::Changed) && waited < CHANGING;
+            if tries == 0 && !changing {
+                return odd.accept(folder, base);
             }
-            pause = pause.saturating_add(PAUSE);
+            pause = pause.saturating_add(PAUSE).min(PAUSE_MAX);
+            waited = waited.saturating_add(pause);
             folder.wait(pause);
-        }
-        match look(folder, base, numbering)? {
-            Look::Whole(snapshot) => Ok(snapshot),
-            Look::Odd(odd) => odd.accept(folder, base),
         }
     }
 
@@ -93,14 +109,8 @@ impl Snapshot {
     /// # Errors
     /// Those of reading: [`Error::Damaged`], [`Error::Shrunk`] and the like.
     pub fn len(&self) -> Result<u64> {
-        let mut length = 0_u64;
-        for file in &self.files {
-            length = length.saturating_add(match file.known_length() {
-                Some(length) => length,
-                None => file.count()?.length,
-            });
-        }
-        Ok(length)
+        let lengths = (0..self.files.len()).map(|file| self.length_of(file));
+        lengths.sum()
     }
 
     /// Whether the stream has no byte.
@@ -160,6 +170,44 @@ impl Snapshot {
             }
         }
         self.read_all()
+    }
+
+    /// The files as [`crate::stream`] wants to know them.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let mut older = None;
+        let seen = self.files.iter().map(|file| {
+            // Numbers fall towards the base.
+            let next = file.number().map_or(self.first, |n| n.saturating_add(1));
+            let before = older.replace(file.number()).flatten();
+            let after_gap = before.is_some_and(|n| n > next);
+            Seen {
+                id: file.id(),
+                length: file.known_length(),
+                after_gap,
+            }
+        });
+        seen.collect()
+    }
+
+    /// Finds out the length of a file.
+    pub(crate) fn measure(&self, file: usize) -> Result<()> {
+        self.length_of(file).map(drop)
+    }
+
+    /// The length of a file in the stream; 0 where there is no such file.
+    pub(crate) fn length_of(&self, file: usize) -> Result<u64> {
+        let Some(file) = self.files.get(file) else {
+            return Ok(0);
+        };
+        match file.known_length() {
+            Some(length) => Ok(length),
+            None => Ok(file.count()?.length),
+        }
+    }
+
+    /// The stream from a place in a file on.
+    pub(crate) fn read_at(&self, file: usize, skip: u64) -> Reader<'_> {
+        self.read(Start { file, skip })
     }
 
     fn planned(&self, plan: impl Fn(&[Option<u64>]) -> Plan) -> Result<Reader<'_>> {
@@ -267,7 +315,8 @@ fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look>
             return Ok(Look::Odd(Odd::Changed));
         }
     }
-    let snapshot = Snapshot { files, gaps };
+    let first = numbering.first();
+    let snapshot = Snapshot { files, gaps, first };
     Ok(match listing.base() {
         Some(_) => Look::Whole(snapshot),
         None => Look::Odd(Odd::NoBase(snapshot)),

@@ -497,28 +497,34 @@ impl Desk {
         let Some(commit) = commit else {
             return Event::Failed("the handoff's commit is gone from the transport".to_owned());
         };
-        let handoff = self.adopt.handoff.clone();
+        let Handoff {
+            domain,
+            console,
+            id,
+        } = self.adopt.handoff.clone();
         let from = self.begin().await.map_or_else(String::new, |b| b.host);
+        let host = self.adopt.host.clone();
         let placed = self.with_staging(move |staging| {
+            let arrival = staging.arrival()?;
+            let folder = staging.folder().try_clone()?;
+            let base = staging.base().to_owned();
+            // Before the names are given, so that a reader who sees a part knows
+            // where it lies in the stream.
+            Record::update(&folder, &base, domain, &console, |record| {
+                record.arriving(id, &commit.history(), arrival, (&host, now()));
+            })?;
             let placed = staging.place()?;
-            let old = Record::read(
-                staging.folder(),
-                staging.base(),
-                handoff.domain,
-                &handoff.console,
-            );
-            let fresh = || Record::new(handoff.domain, handoff.console.clone());
-            let mut record = old.unwrap_or_default().unwrap_or_else(fresh);
-            record.adopt(Adopted {
-                handoff: handoff.id,
-                bytes: commit.bytes,
-                digest: commit.digest,
-                at: now(),
-                from,
-                dropped: placed.dropped,
-                placed: placed.files.clone(),
-            });
-            staging.finish(&record)?;
+            Record::update(&folder, &base, domain, &console, |record| {
+                record.adopt(Adopted {
+                    handoff: id,
+                    bytes: commit.bytes,
+                    digest: commit.digest,
+                    at: now(),
+                    from,
+                    dropped: placed.dropped,
+                    placed: placed.files.clone(),
+                });
+            })?;
             Ok(placed)
         });
         match placed.await {

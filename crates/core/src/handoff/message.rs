@@ -4,6 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::stream::History;
 use crate::transport::MAX_OBJECT;
 
 /// The version written, and the newest read.
@@ -54,8 +55,10 @@ pub struct Commit {
     pub bytes: u64,
     /// BLAKE3 of the history, in hex.
     pub digest: String,
-    /// Where bytes were missed, in the history's offsets, and why.
-    pub missed: Vec<(u64, String)>,
+    /// Why bytes were missed while it was followed, for people.
+    pub missed: Vec<String>,
+    /// Where it lies in the VM's stream.
+    pub history: History,
 }
 
 /// The migration failed: nothing more comes.
@@ -94,12 +97,23 @@ impl Begin {
 }
 
 impl Commit {
-    pub(super) fn new(bytes: u64, digest: String, missed: Vec<(u64, String)>) -> Self {
+    pub(super) fn new(bytes: u64, digest: String, missed: Vec<String>, history: History) -> Self {
         Self {
             version: VERSION,
             bytes,
             digest,
             missed,
+            history,
+        }
+    }
+
+    /// Where it lies in the VM's stream. A source whose runs make no sense lost
+    /// count, not bytes: then all that is known is how many there are.
+    pub(super) fn history(&self) -> History {
+        if self.history.bytes() == Some(self.bytes) {
+            self.history.clone()
+        } else {
+            History::of(self.bytes)
         }
     }
 }

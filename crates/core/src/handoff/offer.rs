@@ -17,6 +17,7 @@
 //!
 //! Whatever fails, the migration is not told: the history is whole at the source.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::chain::LogChain;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
+use crate::stream::{History, Ledger, Seen};
 use crate::transport::{self, Advice, LogTransport, LogTransportExt, ObjectName};
 
 /// A receipt is small.
@@ -164,7 +166,9 @@ pub struct Offer {
 pub struct Held {
     follower: Follower,
     folder: Folder,
-    base: std::ffi::OsString,
+    base: OsString,
+    /// As it was then: the folder, and the record in it, may go.
+    ledger: Ledger,
 }
 
 impl Held {
@@ -173,10 +177,13 @@ impl Held {
     /// # Errors
     /// The chain's.
     pub fn open(chain: &LogChain) -> Result<Self, crate::follow::Error> {
+        let record = Record::read_any(chain.folder(), chain.base_name());
         Ok(Self {
             follower: Follower::begin(chain)?,
             folder: chain.folder().try_clone()?,
             base: chain.base_name().to_owned(),
+            // A damaged record loses count, not bytes.
+            ledger: record.ok().flatten().map(|r| r.ledger).unwrap_or_default(),
         })
     }
 }
@@ -189,7 +196,13 @@ impl Offer {
             follower,
             folder,
             base,
+            ledger,
         } = held;
+        let chain = Chain {
+            folder,
+            base,
+            ledger,
+        };
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers)) {
             Ok(pump) => pump,
             Err(e) => return not_carried(format!("cannot start a thread: {e}")),
@@ -205,16 +218,16 @@ impl Offer {
                     event
                 }
                 State::Committing => match &drained {
-                    Some(drained) => self.commit(drained, &folder, &base).await,
+                    Some(drained) => self.commit(drained, &chain).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
                 },
                 State::Awaiting => match &drained {
-                    Some(drained) => self.receipt(&drained.commit).await,
+                    Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
                 },
                 State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,
                 State::Done(Outcome::Carried(receipt)) => {
-                    self.settle(&folder, &base).await;
+                    self.settle(&chain.folder, &chain.base).await;
                     return Outcome::Carried(receipt.clone());
                 }
                 State::Done(outcome) => return outcome.clone(),
@@ -285,56 +298,50 @@ impl Offer {
         }
     }
 
-    async fn commit(
-        &mut self,
-        drained: &Drained,
-        folder: &Folder,
-        base: &std::ffi::OsStr,
-    ) -> Event {
+    async fn commit(&mut self, drained: &Drained, chain: &Chain) -> Event {
         let offered = Offered {
             handoff: self.handoff.id,
             to: self.transport.to_string(),
-            bytes: drained.commit.bytes,
-            digest: drained.commit.digest.clone(),
+            bytes: drained.bytes,
+            digest: drained.digest.clone(),
             at: now(),
-            files: drained.files.clone(),
+            files: drained.files.iter().map(|f| (f.id, f.size)).collect(),
             received: false,
         };
-        // A folder that is gone (Nova removes it) has no record to keep.
-        if let Err(e) = self.write_record(folder, base, offered).await
-            && !folder_is_gone(&e)
-        {
-            return Event::Failed(e.to_string());
-        }
-        let put = self.put(ObjectName::Commit, drained.commit.encode()).await;
+        let history = match self.write_record(chain, drained, offered).await {
+            Ok(history) => history,
+            // A folder that is gone (Nova removes it) has no record to keep.
+            Err(e) if folder_is_gone(&e) => history(&mut chain.ledger.clone(), drained, &self.host),
+            Err(e) => return Event::Failed(e.to_string()),
+        };
+        let missed = drained.missed.iter().map(|m| m.why.to_owned()).collect();
+        let commit = Commit::new(drained.bytes, drained.digest.clone(), missed, history);
+        let put = self.put(ObjectName::Commit, commit.encode()).await;
         put.map_or_else(Event::Failed, |()| Event::Committed)
     }
 
     async fn write_record(
         &self,
-        folder: &Folder,
-        base: &std::ffi::OsStr,
+        chain: &Chain,
+        drained: &Drained,
         offered: Offered,
-    ) -> Result<(), crate::record::Error> {
-        let folder = folder.try_clone()?;
-        let base = base.to_owned();
-        let (domain, console) = (self.handoff.domain, self.handoff.console.clone());
+    ) -> Result<History, crate::record::Error> {
+        let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
+        let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
         let work = move || {
-            let old = Record::read(&folder, &base, domain, &console).unwrap_or_default();
-            let mut record = old.unwrap_or_else(|| Record::new(domain, console));
-            record.offered = Some(offered);
-            record.write(&folder, &base)
+            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                record.offered = Some(offered);
+                history(&mut record.ledger, &drained, &host)
+            })
         };
         blocking(work).await
     }
 
-    async fn receipt(&mut self, commit: &Commit) -> Event {
+    async fn receipt(&mut self, bytes: u64, digest: &str) -> Event {
         let started = Instant::now();
         loop {
             match await_receipt(&*self.transport, &self.handoff).await {
-                Ok(Some(receipt))
-                    if receipt.digest == commit.digest && receipt.bytes == commit.bytes =>
-                {
+                Ok(Some(receipt)) if receipt.digest == digest && receipt.bytes == bytes => {
                     return Event::Received(receipt);
                 }
                 Ok(Some(_)) => {
@@ -402,44 +409,54 @@ impl Offer {
 
     /// The receipt is here: put that down, and clear the transport. Neither can
     /// undo that the history arrived, so neither failure is one.
-    async fn settle(&self, folder: &Folder, base: &std::ffi::OsStr) {
-        if let (Ok(folder), base) = (folder.try_clone(), base.to_owned()) {
-            let (domain, console) = (self.handoff.domain, self.handoff.console.clone());
-            let work = move || mark_received(&folder, &base, domain, &console);
+    async fn settle(&self, folder: &Folder, base: &OsStr) {
+        if let Ok(folder) = folder.try_clone() {
+            let (handoff, base) = (self.handoff.clone(), base.to_owned());
+            let work = move || {
+                Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                    let offered = record.offered.as_mut().filter(|o| o.handoff == handoff.id);
+                    if let Some(offered) = offered {
+                        offered.received = true;
+                    }
+                })
+            };
             let _ = blocking(work).await;
         }
         let _ = clear(&*self.transport, &self.handoff).await;
     }
 }
 
-fn mark_received(
-    folder: &Folder,
-    base: &std::ffi::OsStr,
-    domain: uuid::Uuid,
-    console: &transport::ConsoleName,
-) -> Result<(), crate::record::Error> {
-    if let Some(mut record) = Record::read(folder, base, domain, console)?
-        && let Some(offered) = &mut record.offered
-    {
-        offered.received = true;
-        record.write(folder, base)?;
-    }
-    Ok(())
+/// Where a chain is, and what was remembered of it when it was opened.
+struct Chain {
+    folder: Folder,
+    base: OsString,
+    ledger: Ledger,
+}
+
+/// What the next host is told; this one remembers it.
+fn history(ledger: &mut Ledger, drained: &Drained, host: &str) -> History {
+    let seen = drained.files.iter().map(|f| Seen {
+        id: f.id,
+        length: Some(f.given),
+        after_gap: false,
+    });
+    let Ok(layout) = ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
+        // Only a length could be wanting, and all are known.
+        return History::of(drained.bytes);
+    };
+    let missed: Vec<u64> = drained.missed.iter().map(|m| m.offset).collect();
+    let history = ledger.history(&layout, host, &missed);
+    ledger.remember(&layout);
+    history
 }
 
 /// Takes up a handoff that was committed before: only its receipt is missing.
 ///
 /// # Errors
 /// The same sentence as [`Outcome::NotCarried`] gives.
-pub async fn resume(
-    offer: Offer,
-    folder: &Folder,
-    base: &std::ffi::OsStr,
-    offered: &Offered,
-) -> Outcome {
+pub async fn resume(offer: Offer, folder: &Folder, base: &OsStr, offered: &Offered) -> Outcome {
     let mut offer = offer;
-    let commit = Commit::new(offered.bytes, offered.digest.clone(), Vec::new());
-    match offer.receipt(&commit).await {
+    match offer.receipt(offered.bytes, &offered.digest).await {
         Event::Received(receipt) => {
             offer.settle(folder, base).await;
             Outcome::Carried(receipt)

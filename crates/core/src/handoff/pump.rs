@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::Commit;
-use crate::folder::FileId;
-use crate::follow::{self, Follower, Piece, Writer, Writers};
+use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
 
 /// Bytes in a piece at most.
 pub(super) const PIECE: usize = 1 << 20;
@@ -40,9 +38,12 @@ pub(super) enum Pumped {
 /// The end of a history.
 #[derive(Clone, Debug)]
 pub(super) struct Drained {
-    pub(super) commit: Commit,
-    /// The files that hold it, and their sizes.
-    pub(super) files: Vec<(FileId, u64)>,
+    pub(super) bytes: u64,
+    /// BLAKE3, in hex.
+    pub(super) digest: String,
+    pub(super) missed: Vec<Missed>,
+    /// The files that hold it, oldest first.
+    pub(super) files: Vec<Followed>,
 }
 
 /// The thread's handle. Dropping it stops the thread.
@@ -118,15 +119,10 @@ fn run(
                 Writer::Some => false,
             };
             if over {
-                let missed = follower
-                    .missed()
-                    .iter()
-                    .map(|m| (m.offset, m.why.to_owned()))
-                    .collect();
-                let digest = hasher.finalize().to_hex().to_string();
-                let commit = Commit::new(follower.offset(), digest, missed);
                 return Ok(Some(Drained {
-                    commit,
+                    bytes: follower.offset(),
+                    digest: hasher.finalize().to_hex().to_string(),
+                    missed: follower.missed().to_vec(),
                     files: follower.files(),
                 }));
             }

@@ -113,6 +113,17 @@ pub struct Staging {
     _lock: File,
 }
 
+/// The files of a chain to which history comes, oldest first, and their sizes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The history.
+    pub parts: Vec<(FileId, u64)>,
+    /// What the VM wrote here since.
+    pub newer: Vec<(FileId, u64)>,
+    /// What else lies here: older than the history, and no part of it.
+    pub foreign: Vec<FileId>,
+}
+
 /// What [`Staging::place`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
@@ -368,12 +379,25 @@ impl Staging {
         apply::place(self, journal)
     }
 
-    /// Puts down that this handoff is in place.
+    /// What is to lie where, once it is sealed.
     ///
     /// # Errors
-    /// What writing the record gives.
-    pub fn finish(&self, record: &Record) -> Result<()> {
-        Ok(record.write(&self.log, &self.base)?)
+    /// [`Error::NotSealed`]; the folder's.
+    pub fn arrival(&self) -> Result<Arrival> {
+        let journal = self.sealed.as_ref().ok_or(Error::NotSealed)?;
+        let parts: Vec<_> = journal.parts.iter().rev().map(|p| (p.id, p.size)).collect();
+        let ours = |id: FileId| parts.iter().any(|(part, _)| *part == id);
+        let listing = self.listing()?;
+        let rotated = listing.rotated().iter().rev().map(|r| r.stat);
+        let newer = rotated.chain(listing.base().copied());
+        let newer = newer.map(|s| (s.id, s.size)).filter(|(id, _)| {
+            !ours(*id) && !journal.older.contains(id) && !journal.stale.contains(id)
+        });
+        Ok(Arrival {
+            newer: newer.collect(),
+            parts,
+            foreign: journal.older.clone(),
+        })
     }
 
     /// Removes the staging. What was retired goes with it.
@@ -444,6 +468,13 @@ impl Staging {
         };
         self.parts.match_owner(&self.own, base)
     }
+}
+
+/// Whether something was begun on the chain of `base` and is not over yet.
+#[must_use]
+pub fn is_under_way(log: &Folder, base: &OsStr) -> bool {
+    let root = log.stat(&Staging::root_name(base));
+    root.is_ok_and(|root| root.is_some())
 }
 
 const LOCK: &str = "lock";

@@ -149,7 +149,7 @@ proptest! {
         // It may refuse to say anything, but only after all tries.
         let snapshot = match taken {
             Ok(snapshot) => snapshot,
-            Err(Error::Unsettled { .. } | Error::SameFile { .. }) if end.waits == 49 => return Ok(()),
+            Err(Error::Unsettled { .. } | Error::SameFile { .. }) if end.waits >= 49 => return Ok(()),
             Err(e) => return Err(TestCaseError::fail(e.to_string())),
         };
         let files: Vec<_> = snapshot.files().iter().map(|f| f.id().ino).collect();
@@ -162,7 +162,7 @@ proptest! {
         let kept = (end.created + 1).saturating_sub(BACKUPS as u64);
         prop_assert!(oldest <= kept, "{files:?}, though {kept} is kept");
         if snapshot.base_is_missing() {
-            prop_assert_eq!(end.waits, 49);
+            prop_assert!(end.waits >= 49);
         }
     }
 }

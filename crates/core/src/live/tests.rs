@@ -1,0 +1,231 @@
+use std::fs;
+use std::io::Write;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::chain::NumberingChoice;
+use crate::folder::Folder;
+use crate::placement::Arrival;
+use crate::record::Record;
+use crate::stream::History;
+use crate::transport::HandoffId;
+
+struct Bed {
+    dir: tempfile::TempDir,
+    log: File,
+    backups: u32,
+    written: Vec<u8>,
+}
+
+impl Bed {
+    fn new(backups: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = File::create(dir.path().join("l")).unwrap();
+        Self {
+            dir,
+            log,
+            backups,
+            written: Vec::new(),
+        }
+    }
+
+    fn path(&self, ending: &str) -> PathBuf {
+        self.dir.path().join(format!("l{ending}"))
+    }
+
+    fn print(&mut self, count: usize) {
+        let bytes: Vec<u8> = (0..count)
+            .map(|n| u8::try_from((self.written.len() + n) % 251).unwrap())
+            .collect();
+        self.log.write_all(&bytes).unwrap();
+        self.written.extend(bytes);
+    }
+
+    fn roll_over(&mut self) {
+        for to in (0..self.backups).rev() {
+            let from = to
+                .checked_sub(1)
+                .map_or_else(String::new, |n| format!(".{n}"));
+            if self.path(&from).exists() {
+                rename(&self.path(&from), &self.path(&format!(".{to}")));
+            }
+        }
+        self.log = File::create(self.path("")).unwrap();
+    }
+
+    fn chain(&self) -> LogChain {
+        LogChain::open(&self.path(""), NumberingChoice::FromZero).unwrap()
+    }
+
+    fn live(&self) -> Live {
+        Live::after(Offsets::of(&self.chain()).unwrap(), self.chain()).unwrap()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it plays virtlogd")]
+fn rename(from: &Path, to: &Path) {
+    fs::rename(from, to).unwrap();
+}
+
+/// All that is new, and how much of it is missing.
+fn read(live: &mut Live) -> (Vec<u8>, Vec<Option<u64>>) {
+    let (mut all, mut missing) = (Vec::new(), Vec::new());
+    let mut buffer = [0; 7];
+    loop {
+        match live.read(&mut buffer).unwrap() {
+            News::Bytes(n) => all.extend_from_slice(&buffer[..n]),
+            News::Missing { size } => missing.push(size),
+            News::None => return (all, missing),
+        }
+    }
+}
+
+#[test]
+fn what_rollovers_dropped_is_said() {
+    let mut bed = Bed::new(2);
+    bed.print(10);
+    let mut live = bed.live();
+    assert_eq!(read(&mut live), (Vec::new(), Vec::new()));
+    // It holds the file that it was at, but none of those it never saw.
+    for _ in 0..4 {
+        bed.print(10);
+        bed.roll_over();
+    }
+    // 10 read, 10 more in the first file, 10 dropped, 20 in two files.
+    bed.print(5);
+    let (got, missing) = read(&mut live);
+    assert_eq!(missing, [None]);
+    // What it had open it gave to the end; what is there now it gave whole.
+    assert_eq!(got, [&bed.written[10..20], &bed.written[30..]].concat());
+}
+
+#[test]
+fn a_log_begun_anew_goes_on() {
+    let mut bed = Bed::new(2);
+    bed.print(10);
+    bed.roll_over();
+    bed.print(10);
+    let mut live = bed.live();
+    // A reboot without `append`: all is wiped.
+    fs::remove_file(bed.path("")).unwrap();
+    fs::remove_file(bed.path(".0")).unwrap();
+    bed.log = File::create(bed.path("")).unwrap();
+    bed.print(3);
+    assert_eq!(read(&mut live), (bed.written[20..].to_vec(), vec![None]));
+    assert_eq!(live.offset(), 23);
+}
+
+#[test]
+fn a_log_emptied_from_outside_goes_on() {
+    let mut bed = Bed::new(2);
+    bed.print(10);
+    let mut live = bed.live();
+    bed.log.set_len(0).unwrap();
+    std::io::Seek::rewind(&mut bed.log).unwrap();
+    bed.log.write_all(b"abc").unwrap();
+    assert_eq!(read(&mut live), (b"abc".to_vec(), vec![None]));
+    assert_eq!(live.offset(), 13);
+}
+
+#[test]
+fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
+    let mut bed = Bed::new(4);
+    bed.print(10);
+    let offsets = Offsets::of(&bed.chain()).unwrap();
+    assert!(offsets.remember(&bed.chain()).unwrap());
+    let mut live = Live::after(offsets, bed.chain()).unwrap();
+
+    // The VM goes away and prints 20 bytes elsewhere. Its log here is taken
+    // aside, it comes back and prints on, and only then its history is placed.
+    let staging = bed.path(".staging");
+    fs::create_dir(bed.dir.path().join(".l.logchain.d")).unwrap();
+    fs::remove_file(bed.path("")).unwrap();
+    bed.log = File::create(bed.path("")).unwrap();
+    bed.log.write_all(b"here").unwrap();
+    assert_eq!(read(&mut live), (Vec::new(), Vec::new()));
+
+    let mut history = bed.written.clone();
+    history.extend(b"printed elsewhere...");
+    fs::write(&staging, &history).unwrap();
+    let (folder, base) = Folder::of_file(&bed.path("")).unwrap();
+    let id = |name: &str| {
+        let name = std::ffi::OsStr::new(name);
+        folder.stat(name).unwrap().unwrap().id
+    };
+    let arrival = Arrival {
+        parts: vec![(id("l.staging"), 30)],
+        newer: vec![(id("l"), 4)],
+        foreign: Vec::new(),
+    };
+    let console = "serial0".parse().unwrap();
+    Record::update(&folder, &base, Uuid::nil(), &console, |record| {
+        let history = History {
+            runs: vec![(0, 30)],
+            ..History::default()
+        };
+        record.arriving(HandoffId::random(), &history, arrival, ("h1", 1));
+    })
+    .unwrap();
+    rename(&staging, &bed.path(".0"));
+    fs::remove_dir(bed.dir.path().join(".l.logchain.d")).unwrap();
+
+    assert_eq!(
+        read(&mut live),
+        (b"printed elsewhere...here".to_vec(), Vec::new())
+    );
+    assert_eq!(live.offset(), 34);
+}
+
+#[test]
+fn waiting_ends_when_something_is_written() {
+    let mut bed = Bed::new(2);
+    let mut live = bed.live();
+    live.wait(Duration::ZERO);
+    bed.print(1);
+    live.wait(Duration::from_secs(60));
+    assert_eq!(read(&mut live).0.len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Print(usize),
+    RollOver,
+    Read,
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_missed_or_doubled_over_rollovers(
+        acts in proptest::collection::vec(
+            prop_oneof![
+                3 => (1..30_usize).prop_map(Act::Print),
+                2 => Just(Act::RollOver),
+                1 => Just(Act::Read),
+            ],
+            0..60,
+        ),
+    ) {
+        // As many backups as there can be rollovers: nothing is dropped.
+        let mut bed = Bed::new(64);
+        let mut live = bed.live();
+        let mut got = Vec::new();
+        for act in acts {
+            match act {
+                Act::Print(n) => bed.print(n),
+                Act::RollOver => bed.roll_over(),
+                Act::Read => {
+                    let (bytes, missing) = read(&mut live);
+                    prop_assert!(missing.is_empty());
+                    got.extend(bytes);
+                    prop_assert_eq!(live.offset(), got.len() as u64);
+                }
+            }
+        }
+        // The last file is given once it has a byte.
+        bed.print(1);
+        got.extend(read(&mut live).0);
+        prop_assert_eq!(got, bed.written);
+    }
+}

@@ -1,0 +1,251 @@
+//! Reads a chain by offsets in the VM's stream: what [`crate::stream`] says of
+//! the files that a snapshot holds, with the record beside them.
+//!
+//! Must not know: handoffs, who writes the log.
+//!
+//! ```
+//! use std::io::Read;
+//! use logchain_core::chain::{LogChain, NumberingChoice};
+//! use logchain_core::offsets::{Found, Offsets};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("console.log");
+//! std::fs::write(path.with_file_name("console.log.0"), "one two ")?;
+//! std::fs::write(&path, "three")?;
+//!
+//! let chain = LogChain::open(&path, NumberingChoice::Auto)?;
+//! let offsets = Offsets::of(&chain)?;
+//! let Found::Run(mut run) = offsets.from(4, 6)? else { panic!("it is there") };
+//! let mut text = String::new();
+//! run.read_to_string(&mut text)?;
+//! assert_eq!(text, "two th");
+//! assert_eq!((run.next(), run.more()), (10, true));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use crate::chain::{self, LogChain, Reader, Snapshot};
+use crate::folder::FileId;
+use crate::placement;
+use crate::record::{self, Record};
+use crate::stream::{Layout, Ledger, Measure, Place};
+
+/// How often record and files are read anew because the record changed meanwhile.
+const TRIES: usize = 20;
+
+/// Why offsets could not be found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The chain's answer.
+    #[error(transparent)]
+    Chain(#[from] chain::Error),
+    /// The record beside the chain cannot be read. The chain itself can.
+    #[error("{0}; without it offsets mean nothing")]
+    Record(#[from] record::Error),
+}
+
+/// Result of this module.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A chain at one moment, and where its files lie in the VM's stream.
+#[derive(Debug)]
+pub struct Offsets {
+    snapshot: Snapshot,
+    ledger: Ledger,
+    /// As the record has it.
+    recorded: Ledger,
+    /// Whether history is being put in place: what is missing may yet come.
+    arriving: bool,
+}
+
+/// What lies at an offset.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// Bytes without a gap.
+    Run(Run<'a>),
+    /// Dropped by the rotation, or never seen.
+    Gone {
+        /// The next offset that is there.
+        next: u64,
+        /// History is being put in place just now: it may hold these bytes.
+        arriving: bool,
+    },
+    /// The stream ends at `end`, which is the offset asked for or one before it.
+    Beyond {
+        /// The offset after the last byte.
+        end: u64,
+    },
+}
+
+/// Bytes of the stream without a gap: a [`Read`].
+#[derive(Debug)]
+pub struct Run<'a> {
+    reader: io::Take<Reader<'a>>,
+    offset: u64,
+    length: u64,
+    end: u64,
+}
+
+impl Run<'_> {
+    /// The offset of the first byte.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The offset that follows the last byte: where to go on.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+
+    /// Whether more bytes follow, behind a gap perhaps.
+    #[must_use]
+    pub fn more(&self) -> bool {
+        self.next() < self.end
+    }
+}
+
+impl Read for Run<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl Offsets {
+    /// Takes a snapshot of `chain` with its record.
+    ///
+    /// # Errors
+    /// As [`LogChain::snapshot`]; [`Error::Record`] where the record is damaged.
+    pub fn of(chain: &LogChain) -> Result<Self> {
+        let read = || Record::read_any(chain.folder(), chain.base_name());
+        let mut record = read()?;
+        for _ in 0..TRIES {
+            let arriving = placement::is_under_way(chain.folder(), chain.base_name());
+            let snapshot = chain.snapshot()?;
+            let after = read()?;
+            if after == record {
+                let recorded = record.map(|r| r.ledger).unwrap_or_default();
+                return Ok(Self {
+                    snapshot,
+                    ledger: recorded.clone(),
+                    recorded,
+                    arriving,
+                });
+            }
+            record = after;
+        }
+        Err(chain::Error::Unsettled { path: chain.path() }.into())
+    }
+
+    /// What the caller knows of the stream where no record says it, and of a
+    /// file that it had open.
+    pub(crate) fn assume(&mut self, ledger: &Ledger, held: Option<(FileId, u64)>) {
+        if self.ledger.is_empty() {
+            self.ledger = ledger.clone();
+        }
+        if let Some((id, length)) = held {
+            self.ledger.grown(id, length);
+        }
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What is remembered of the stream.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whether history is being put in place just now.
+    #[must_use]
+    pub fn is_arriving(&self) -> bool {
+        self.arriving
+    }
+
+    /// As [`Snapshot`], to keep it.
+    #[must_use]
+    pub fn into_snapshot(self) -> Snapshot {
+        self.snapshot
+    }
+
+    /// Where the files lie, down to the offset `down_to`. Compressed files are
+    /// gone through where their length decides.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn layout(&self, down_to: u64) -> Result<Layout> {
+        loop {
+            match self.ledger.lay(&self.snapshot.seen(), down_to) {
+                Ok(layout) => return Ok(layout),
+                Err(Measure(file)) => self.snapshot.measure(file)?,
+            }
+        }
+    }
+
+    /// The bytes from `offset` on: at most `most`, and only up to a gap.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn from(&self, offset: u64, most: u64) -> Result<Found<'_>> {
+        let layout = self.layout(offset)?;
+        let (file, skip) = match layout.find(offset) {
+            Place::In { file, skip } => (file, skip),
+            Place::Gone { next } => {
+                return Ok(Found::Gone {
+                    next,
+                    arriving: self.arriving,
+                });
+            }
+            Place::Beyond => return Ok(Found::Beyond { end: layout.end() }),
+        };
+        let length = layout.run_after(offset).min(most);
+        Ok(Found::Run(Run {
+            reader: self.snapshot.read_at(file, skip).take(length),
+            offset,
+            length,
+            end: layout.end(),
+        }))
+    }
+
+    /// Writes down beside the chain where its files lie, so that offsets mean
+    /// the same after the next rollover. Says whether that was done: not where
+    /// nothing is new, where the caller may not write, or where another logchain
+    /// is at it.
+    ///
+    /// # Errors
+    /// Those of reading and writing, but for a lack of rights.
+    pub fn remember(&self, chain: &LogChain) -> Result<bool> {
+        let layout = self.layout(u64::MAX)?;
+        let mut ledger = self.ledger.clone();
+        if !ledger.remember(&layout) {
+            return Ok(false);
+        }
+        let (folder, base) = (chain.folder(), chain.base_name());
+        let written = (|| {
+            let Some(_lock) = folder.lock(Duration::ZERO)? else {
+                return Ok(false);
+            };
+            let mut record = Record::read_any(folder, base)?.unwrap_or_else(Record::unowned);
+            if record.ledger != self.recorded {
+                return Ok(false);
+            }
+            record.ledger = ledger;
+            record.write(folder, base)?;
+            Ok(true)
+        })();
+        match written {
+            Err(record::Error::Folder(e)) if e.is_refusal() => Ok(false),
+            other => Ok(other?),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Where the files of a chain lie in the VM's stream: pure.
+//!
+//! The stream is every byte that the console ever printed, whichever host it
+//! printed on. An **offset** counts from its first byte and never falls. The
+//! [`Ledger`] remembers, by identity, at which offset each file begins; a
+//! [`Layout`] says it of the files that are there now. What nobody saw (a
+//! rollover that dropped bytes, a restart that wiped the log) is a [`Hole`].
+//!
+//! Must not know: files, I/O, clocks, who remembers the ledger.
+//!
+//! ```
+//! use logchain_core::folder::FileId;
+//! use logchain_core::stream::{Ledger, Seen};
+//!
+//! let file = |ino| FileId { dev: (8, 1), ino, born: None };
+//! let seen = |ino, length| Seen { id: file(ino), length: Some(length), after_gap: false };
+//!
+//! let mut ledger = Ledger::default();
+//! let before = [seen(1, 100), seen(2, 40)];
+//! let layout = ledger.lay(&before, 0)?;
+//! assert_eq!(layout.end(), 140);
+//! ledger.remember(&layout);
+//!
+//! // A rollover dropped file 1, file 2 grew before it was rolled over, 3 is new.
+//! let layout = ledger.lay(&[seen(2, 60), seen(3, 5)], 0)?;
+//! assert_eq!((layout.first(), layout.end()), (Some(100), 165));
+//! # Ok::<(), logchain_core::stream::Measure>(())
+//! ```
+
+mod history;
+mod layout;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+pub use history::History;
+pub use layout::{Layout, Place, Span};
+pub use ledger::Ledger;
+
+use crate::folder::FileId;
+
+/// Bytes that are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// The offset at which they are missing.
+    pub at: u64,
+    /// How many, where that is known: then offsets count them. `None`: they
+    /// are not counted.
+    pub size: Option<u64>,
+}
+
+/// A host that the VM was on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Its name, as it calls itself.
+    pub host: String,
+    /// When the VM's log came there, in seconds since 1970; `None`: it began there.
+    pub since: Option<u64>,
+    /// The offset of the first byte printed there. The hop ends where the next
+    /// one begins.
+    pub start: u64,
+}
+
+/// A file of the chain as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which file.
+    pub id: FileId,
+    /// Its length in the stream; `None`: it is compressed and was not gone through.
+    pub length: Option<u64>,
+    /// Whether numbers are missing between this file and the next older one.
+    pub after_gap: bool,
+}
+
+/// The length of this file, by its place in the list, must be found out first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the length of file {0} is needed")]
+pub struct Measure(pub usize);

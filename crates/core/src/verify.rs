@@ -1,0 +1,338 @@
+//! Tells whether a chain is whole, and what of it a repair can mend.
+//!
+//! Looking changes nothing. [`Finding::repair`] says what [`crate::placement`]
+//! could do about it; what it cannot mend says what an operator can do.
+//!
+//! Must not know: libvirt, who wants to know.
+//!
+//! ```
+//! use logchain_core::chain::{LogChain, NumberingChoice};
+//! use logchain_core::verify::{Finding, verify};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("console.log");
+//! std::fs::write(path.with_file_name("console.log.2"), "old")?;
+//! std::fs::write(&path, "new")?;
+//!
+//! let chain = LogChain::open(&path, NumberingChoice::FromZero)?;
+//! let verdict = verify(&chain, None)?;
+//! assert_eq!(verdict.bytes, 6);
+//! assert_eq!(verdict.findings, [Finding::Missing { first: 0, last: 1 }]);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use crate::chain::{self, LogChain};
+use crate::folder;
+use crate::offsets::Offsets;
+use crate::placement;
+use crate::record::{self, Record};
+
+/// What is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Finding {
+    /// Numbers are missing: bytes that were there once, perhaps, or a name that
+    /// somebody moved. Readers that walk the numbers stop here.
+    Missing {
+        /// The first missing number.
+        first: u32,
+        /// The last missing number.
+        last: u32,
+    },
+    /// Bytes that the VM printed and nobody has.
+    Lost {
+        /// The offset at which they are missing.
+        at: u64,
+        /// How many, where that is known.
+        size: Option<u64>,
+    },
+    /// A rotated file that virtlogd will never move or drop any more.
+    OutOfReach {
+        /// Its name.
+        name: String,
+        /// How many rotated files virtlogd keeps.
+        max_backups: u32,
+    },
+    /// A file that cannot be read, or is no file: a link, a FIFO.
+    Unreadable {
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// There are rotated files, but no base.
+    NoBase,
+    /// A handoff was begun and neither finished nor undone, or is under way.
+    Unfinished,
+    /// The record beside the chain is damaged: offsets and what was handed over
+    /// are forgotten.
+    Record {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a repair does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Gives the rotated files numbers in a row.
+    CloseGaps,
+    /// Finishes or undoes what was begun.
+    Recover,
+    /// Renames the damaged record, so that a new one is begun.
+    SetRecordAside,
+}
+
+impl Finding {
+    /// What can be done about it here.
+    #[must_use]
+    pub fn repair(&self) -> Option<Repair> {
+        match self {
+            Self::Missing { .. } => Some(Repair::CloseGaps),
+            Self::Unfinished => Some(Repair::Recover),
+            Self::Record { .. } => Some(Repair::SetRecordAside),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { first, last } if first == last => {
+                write!(f, "number {first} is missing")
+            }
+            Self::Missing { first, last } => write!(f, "numbers {first} to {last} are missing"),
+            Self::Lost { at, size: None } => write!(
+                f,
+                "bytes are lost at offset {at}: the log was rotated or begun anew while nobody looked"
+            ),
+            Self::Lost {
+                at,
+                size: Some(size),
+            } => write!(f, "{size} bytes are lost at offset {at}"),
+            Self::OutOfReach { name, max_backups } => write!(
+                f,
+                "{name} lies beyond the {max_backups} files that virtlogd rotates: it stays until \
+                 somebody removes it"
+            ),
+            Self::Unreadable { reason } => f.write_str(reason),
+            Self::NoBase => f.write_str("there are rotated files, but no base file"),
+            Self::Unfinished => {
+                f.write_str("history is being put in place, or was when somebody was killed")
+            }
+            Self::Record { reason } => write!(f, "{reason}; offsets begin anew without it"),
+        }
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CloseGaps => "give the rotated files numbers in a row",
+            Self::Recover => "finish or undo it",
+            Self::SetRecordAside => "rename it, and begin a new one",
+        })
+    }
+}
+
+/// What is there, and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many files can be read.
+    pub files: usize,
+    /// How many bytes the stream has, decompressed.
+    pub bytes: u64,
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+}
+
+impl Verdict {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// Looks at every file of the chain; compressed ones are gone through.
+/// `max_backups` is what virtlogd keeps; `None` where it does not write this log.
+///
+/// # Errors
+/// [`chain::Error::NotFound`] where there is no such log; what keeps the folder
+/// from being looked at.
+pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Result<Verdict> {
+    let mut findings = Vec::new();
+    let listing = chain.listing()?;
+    if listing.is_empty() {
+        return Err(chain::Error::NotFound { path: chain.path() });
+    }
+    if placement::is_under_way(chain.folder(), chain.base_name()) {
+        findings.push(Finding::Unfinished);
+    }
+    if let Some(max_backups) = max_backups.map(NonZeroU32::get) {
+        let end = chain.numbering().first().saturating_add(max_backups);
+        let beyond = listing.rotated().iter().filter(|r| r.number >= end);
+        findings.extend(beyond.map(|r| Finding::OutOfReach {
+            name: r.name.to_string_lossy().into_owned(),
+            max_backups,
+        }));
+    }
+    // Without the record, if that is damaged: the files count.
+    let record = Record::read_any(chain.folder(), chain.base_name());
+    if let Err(e @ record::Error::Damaged { .. }) = &record {
+        let reason = e.to_string();
+        findings.push(Finding::Record { reason });
+    }
+    let snapshot = match chain.snapshot() {
+        Ok(snapshot) => snapshot,
+        Err(e @ (chain::Error::SameFile { .. } | chain::Error::TooManyFiles { .. })) => {
+            let reason = e.to_string();
+            findings.push(Finding::Unreadable { reason });
+            return Ok(Verdict {
+                findings,
+                ..Verdict::default()
+            });
+        }
+        Err(chain::Error::Folder(e @ folder::Error::NotRegular { .. })) => {
+            let reason = e.to_string();
+            findings.push(Finding::Unreadable { reason });
+            return Ok(Verdict {
+                findings,
+                ..Verdict::default()
+            });
+        }
+        Err(e) => return Err(e),
+    };
+    if snapshot.base_is_missing() {
+        findings.push(Finding::NoBase);
+    }
+    let gaps = snapshot.gaps().iter();
+    findings.extend(gaps.map(|g| Finding::Missing {
+        first: g.first,
+        last: g.last,
+    }));
+    let mut verdict = Verdict::default();
+    for file in 0..snapshot.files().len() {
+        match snapshot.length_of(file) {
+            Ok(length) => {
+                verdict.files = verdict.files.saturating_add(1);
+                verdict.bytes = verdict.bytes.saturating_add(length);
+            }
+            Err(e) => {
+                let reason = e.to_string();
+                findings.push(Finding::Unreadable { reason });
+            }
+        }
+    }
+    let whole = !findings
+        .iter()
+        .any(|f| matches!(f, Finding::Unreadable { .. }));
+    if let (true, Ok(offsets)) = (whole, Offsets::of(chain))
+        && let Ok(layout) = offsets.layout(0)
+    {
+        let mut holes = offsets.ledger().holes().to_vec();
+        // Missing numbers are said already.
+        let new = layout.holes().iter();
+        holes.extend(new.filter(|h| h.size.is_some() || snapshot.gaps().is_empty()));
+        holes.sort_by_key(|h| h.at);
+        findings.extend(holes.iter().map(|h| Finding::Lost {
+            at: h.at,
+            size: h.size,
+        }));
+    }
+    verdict.findings = findings;
+    Ok(verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::chain::NumberingChoice;
+
+    struct Bed(tempfile::TempDir);
+
+    impl Bed {
+        fn with(files: &[(&str, &[u8])]) -> Self {
+            let bed = Self(tempfile::tempdir().unwrap());
+            for (name, content) in files {
+                fs::write(bed.0.path().join(name), content).unwrap();
+            }
+            bed
+        }
+
+        fn verify(&self) -> chain::Result<Verdict> {
+            let path = self.0.path().join("l");
+            let chain = LogChain::open(&path, NumberingChoice::FromZero)?;
+            verify(&chain, NonZeroU32::new(3))
+        }
+
+        fn findings(&self) -> Vec<String> {
+            let findings = self.verify().unwrap().findings;
+            findings.iter().map(ToString::to_string).collect()
+        }
+    }
+
+    #[test]
+    fn a_whole_chain_is_whole() {
+        let bed = Bed::with(&[("l", b"cd"), ("l.0", b"b"), ("l.1", b"a")]);
+        let verdict = bed.verify().unwrap();
+        assert!(verdict.is_whole());
+        assert_eq!((verdict.files, verdict.bytes), (3, 4));
+        let none = Bed::with(&[("other", b"")]).verify();
+        assert!(none.unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let bed = Bed::with(&[
+            ("l", b"x"),
+            ("l.1", b"y"),
+            ("l.2.gz", b"no gzip"),
+            ("l.7", b"z"),
+            (".l.logchain", b"{}\n\n"),
+        ]);
+        fs::create_dir(bed.0.path().join(".l.logchain.d")).unwrap();
+        let found = bed.findings();
+        let has = |what: &str| found.iter().any(|f| f.contains(what));
+        assert!(has("history is being put in place"), "{found:?}");
+        assert!(has("l.7 lies beyond the 3 files"), "{found:?}");
+        assert!(has("number 0 is missing"), "{found:?}");
+        assert!(has("numbers 3 to 6 are missing"), "{found:?}");
+        assert!(has("l.2.gz is cut short or damaged"), "{found:?}");
+        assert!(has("is damaged: its digest does not fit"), "{found:?}");
+        assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
+    fn a_link_is_no_file() {
+        let bed = Bed::with(&[("l", b"x"), ("real", b"")]);
+        std::os::unix::fs::symlink("real", bed.0.path().join("l.0")).unwrap();
+        let found = bed.findings();
+        assert!(found[0].contains("is a link"), "{found:?}");
+        let bed = Bed::with(&[("l.0", b"x")]);
+        assert_eq!(
+            bed.findings(),
+            ["there are rotated files, but no base file"]
+        );
+    }
+
+    #[test]
+    fn what_was_lost_is_said_with_its_place() {
+        let bed = Bed::with(&[("l", b"three"), ("l.0", b"two"), ("l.1", b"one")]);
+        let path = bed.0.path().join("l");
+        let chain = LogChain::open(&path, NumberingChoice::FromZero).unwrap();
+        Offsets::of(&chain).unwrap().remember(&chain).unwrap();
+        fs::remove_file(bed.0.path().join("l.0")).unwrap();
+        let lost = Finding::Lost {
+            at: 3,
+            size: Some(3),
+        };
+        assert!(bed.verify().unwrap().findings.contains(&lost));
+    }
+}
