@@ -105,8 +105,10 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     let all_back = members.iter().all(|(_, member)| back(member.id));
     if !all_back || !staging.journal.taking.is_empty() {
         let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
-        // Nothing may be dropped here: this is the only copy on this host.
-        Convergence::new(staging, &members, None).run()?;
+        // What would lie beyond the limit would leave a hole at the next rollover;
+        // the host that gave the receipt for it has it.
+        let limit = staging.rules.retention().max_backups;
+        Convergence::new(staging, &members, limit).run()?;
     }
     staging.log.sync()?;
     Ok(())
