@@ -2,6 +2,8 @@
 //! that is killed, one that holds the chain. They are this very binary, started
 //! again with [`ROLE`] set.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is a failing test")]
+
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -40,6 +40,9 @@ struct Member {
     id: FileId,
 }
 
+/// A name in the staging and what follows the number in the name to give.
+type Name = (OsString, String);
+
 /// Brings the sealed parts behind the base.
 pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
     let parts = staging.journal.parts.clone();
@@ -327,7 +330,7 @@ impl<'a> Convergence<'a> {
 
     /// Files of others that came aside, and their names there. What was meant to
     /// come is removed for good, once its bytes are held elsewhere.
-    fn taken(&self) -> Result<(Vec<Taken>, Vec<(OsString, String)>)> {
+    fn taken(&self) -> Result<(Vec<Taken>, Vec<Name>)> {
         let (mut taken, mut names) = (Vec::new(), Vec::new());
         for taking in &self.staging.journal.taking {
             let aside = OsString::from(&taking.aside);
@@ -359,7 +362,7 @@ impl<'a> Convergence<'a> {
         Ok(self.older()?.contains(&Older { id, held: true }))
     }
 
-    fn link(&self, file: Held, to: u32, taken: &[(OsString, String)]) -> Result<()> {
+    fn link(&self, file: Held, to: u32, taken: &[Name]) -> Result<()> {
         let (name, ending) = match file {
             Held::Taken(index) => match taken.get(index) {
                 Some((name, ending)) => (name.clone(), ending.clone()),
