@@ -2,6 +2,8 @@
 //! that is killed, one that holds the chain. They are this very binary, started
 //! again with [`ROLE`] set.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is a failing test")]
+
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -113,7 +115,9 @@ fn virtlogd(lane: &Path) {
         let log = here.join("console.log");
         let mut file = open_log(&log);
         let (mut line, mut rollovers) = (0_u32, 0);
+        let end = Instant::now() + Duration::from_secs(20);
         while !next.exists() {
+            assert!(Instant::now() < end, "nobody is there any more");
             writeln!(file, "n{line}").unwrap();
             line += 1;
             if line.is_multiple_of(2) && rollovers < ROLLOVERS {
@@ -163,7 +167,8 @@ fn race(began: Instant) -> u32 {
     let lane = folder();
     let mut other = start("virtlogd", lane.path());
     let mut n = 0;
-    while began.elapsed() < Duration::from_secs(10) {
+    let mut last = false;
+    while !last {
         let here = lane.path().join(n.to_string());
         if n == 0 {
             fs::create_dir(&here).unwrap();
@@ -184,7 +189,8 @@ fn race(began: Instant) -> u32 {
         n += 1;
         let next = lane.path().join(format!(".{n}"));
         // The last folder only says that it is the last.
-        if began.elapsed() >= Duration::from_secs(10) {
+        last = began.elapsed() >= Duration::from_secs(10);
+        if last {
             fs::create_dir(&next).unwrap();
             fs::write(next.join("end"), "").unwrap();
             rename(&next, &lane.path().join(n.to_string()));

@@ -8,6 +8,27 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+#[cfg(test)]
+pub(crate) use seam::{Other, arm, disarm};
+pub(crate) use seam::{look, pause, point};
+
+/// Writes all of `bytes`. A death in here leaves half of them.
+pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    if let Err(e) = point() {
+        if seam::torn() {
+            file.write_all(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+        }
+        return Err(e.into());
+    }
+    file.write_all(bytes)
+}
+
+/// Makes a file's bytes durable.
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    point()?;
+    file.sync_all()
+}
+
 #[cfg(not(test))]
 mod seam {
     use super::{Duration, Errno};
@@ -123,25 +144,4 @@ mod seam {
     pub(super) fn torn() -> bool {
         SEAM.with_borrow(|s| s.die_at.is_some_and(|at| s.changes == at + 1))
     }
-}
-
-#[cfg(test)]
-pub(crate) use seam::{Other, arm, disarm};
-pub(crate) use seam::{look, pause, point};
-
-/// Writes all of `bytes`. A death in here leaves half of them.
-pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    if let Err(e) = point() {
-        if seam::torn() {
-            file.write_all(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
-        }
-        return Err(e.into());
-    }
-    file.write_all(bytes)
-}
-
-/// Makes a file's bytes durable.
-pub(crate) fn sync(file: &File) -> io::Result<()> {
-    point()?;
-    file.sync_all()
 }

@@ -40,6 +40,9 @@ struct Member {
     id: FileId,
 }
 
+/// A name in the staging and what follows the number in the name to give.
+type Name = (OsString, String);
+
 /// Brings the sealed parts behind the base.
 pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
     let parts = staging.journal.parts.clone();
@@ -105,8 +108,10 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     let all_back = members.iter().all(|(_, member)| back(member.id));
     if !all_back || !staging.journal.taking.is_empty() {
         let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
-        // Nothing may be dropped here: this is the only copy on this host.
-        Convergence::new(staging, &members, None).run()?;
+        // What would lie beyond the limit would leave a hole at the next rollover;
+        // the host that gave the receipt for it has it.
+        let limit = staging.rules.retention().max_backups;
+        Convergence::new(staging, &members, limit).run()?;
     }
     staging.log.sync()?;
     Ok(())
@@ -325,7 +330,7 @@ impl<'a> Convergence<'a> {
 
     /// Files of others that came aside, and their names there. What was meant to
     /// come is removed for good, once its bytes are held elsewhere.
-    fn taken(&self) -> Result<(Vec<Taken>, Vec<(OsString, String)>)> {
+    fn taken(&self) -> Result<(Vec<Taken>, Vec<Name>)> {
         let (mut taken, mut names) = (Vec::new(), Vec::new());
         for taking in &self.staging.journal.taking {
             let aside = OsString::from(&taking.aside);
@@ -357,7 +362,7 @@ impl<'a> Convergence<'a> {
         Ok(self.older()?.contains(&Older { id, held: true }))
     }
 
-    fn link(&self, file: Held, to: u32, taken: &[(OsString, String)]) -> Result<()> {
+    fn link(&self, file: Held, to: u32, taken: &[Name]) -> Result<()> {
         let (name, ending) = match file {
             Held::Taken(index) => match taken.get(index) {
                 Some((name, ending)) => (name.clone(), ending.clone()),

@@ -71,7 +71,7 @@ impl Model {
                     if file == id && !held(id) {
                         self.held.push(id);
                     } else if !held(file) && !self.held.contains(&file) {
-                        let seen = seen.iter().copied().collect();
+                        let seen = seen.to_vec();
                         self.taken.push(Taken { id: file, seen });
                     }
                 }

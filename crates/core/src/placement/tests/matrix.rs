@@ -126,7 +126,7 @@ fn chosen(n: u64, of: u64) -> bool {
 }
 
 /// Runs `work` with the seam armed; gives how many changes and calls there were.
-fn armed<T>(
+pub(super) fn armed<T>(
     die_at: Option<u64>,
     other: Option<Other>,
     work: impl FnOnce() -> T,

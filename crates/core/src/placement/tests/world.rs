@@ -113,6 +113,13 @@ impl Logd {
         self.events.push_back(Event::Create(self.log.clone()));
     }
 
+    pub(super) fn begin_or_go_on(&mut self, count: usize) {
+        if self.events.is_empty() {
+            self.begin_rollover();
+        }
+        self.steps(count);
+    }
+
     pub(super) fn steps(&mut self, count: usize) {
         for _ in 0..count {
             match self.events.pop_front() {
