@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::message::{Abort, Begin, Chunk, Commit, Message, Receipt};
 use crate::folder::FileId;
-use crate::stream::{Ledger, Seen};
+use crate::stream::{Arrival, Ledger, Seen};
 
 /// Bounds what one try takes.
 const MOST: usize = 1 << 20;
@@ -37,8 +37,12 @@ fn arrive(commit: &Commit) {
         commit.bytes / 3,
         commit.bytes.saturating_sub(commit.bytes / 3),
     );
-    let parts = [(id(1), old), (id(2), new)];
-    let ledger = Ledger::default().arrived(&history, &parts, &[(id(3), 5)], vec![], ("h2", 1));
+    let arrival = Arrival {
+        parts: vec![(id(1), old), (id(2), new)],
+        newer: vec![(id(3), 5)],
+        older: Vec::new(),
+    };
+    let ledger = Ledger::default().arrived(&history, &arrival, ("h2", 1));
     let seen = [(id(1), old), (id(2), new), (id(3), 7)].map(|(id, length)| Seen {
         id,
         length: Some(length),

@@ -103,11 +103,8 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
             taken_is_fine(staging.log.link_from(&staging.own, &member.name, &name))?;
         }
     }
-    let listing = stable(staging)?;
-    let back = |id: FileId| listing.rotated().iter().any(|r| r.stat.id == id);
-    let all_back = members.iter().all(|(_, member)| back(member.id));
-    if !all_back || !staging.journal.taking.is_empty() {
-        let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
+    let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
+    if !staging.journal.taking.is_empty() || !stay_back(staging, &members)? {
         // What would lie beyond the limit would leave a hole at the next rollover;
         // the host that gave the receipt for it has it.
         let limit = staging.rules.retention().max_backups;
@@ -115,6 +112,23 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     }
     staging.log.sync()?;
     Ok(())
+}
+
+/// Whether all of them have names, and keep them: a rollover that was half done
+/// when they got them would take them away again.
+fn stay_back(staging: &mut Staging, members: &[Member]) -> Result<bool> {
+    let mut watch = Convergence::new(staging, members, None);
+    for _ in 0..LOOKS {
+        let listing = stable(watch.staging)?;
+        let back = |id: FileId| listing.rotated().iter().any(|r| r.stat.id == id);
+        if !members.iter().all(|member| back(member.id)) {
+            return Ok(false);
+        }
+        if watch.is_sure(&listing)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether there is no base for longer than in a rollover: virtlogd would append

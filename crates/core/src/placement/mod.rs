@@ -117,6 +117,12 @@ impl Rules {
             Numbering::FromOne => Retention::UNLIMITED,
         }
     }
+
+    /// Whether virtlogd never touches a rotated file with this number.
+    fn is_beyond(self, number: u32) -> bool {
+        let max = self.retention().max_backups;
+        max.is_some_and(|max| number >= self.numbering.first().saturating_add(max.get()))
+    }
 }
 
 /// The private folder in which one handoff's history waits, and the lock on the chain.
@@ -277,8 +283,16 @@ impl Staging {
             return Ok(());
         }
         let listing = self.listing()?;
-        for (name, number, stat) in entries(&listing, &self.base) {
-            if record.is_some() {
+        // With a writer the VM is here already: what was rotated may be newer than
+        // the history, and is left where it is.
+        let base = self.open_base()?;
+        let here = base.is_some_and(|(file, _)| self.writers.writer(&file) == Writer::Some);
+        let found = entries(&listing, &self.base).into_iter();
+        for (name, number, stat) in found.filter(|_| !here) {
+            // Beyond virtlogd's limit nothing is wiped and nothing is moved.
+            let safe = number.is_some_and(|n| self.rules.is_beyond(n));
+            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            if record.is_some() && (!safe || comes_back) {
                 self.retire_one(&name, number, stat.id)?;
             } else if let Some(number) = number {
                 let ending = self.ending(&name, number);

@@ -389,7 +389,10 @@ fn a_sealed_handoff_that_nobody_takes_up_leaves_a_record_and_nothing_else() {
         bytes: 1,
         digest: "d".to_owned(),
         from: "there".to_owned(),
+        host: "here".to_owned(),
         at: 7,
+        history: History::of(1),
+        contains: Vec::new(),
     });
     staging.seal(None).unwrap();
     drop(staging);

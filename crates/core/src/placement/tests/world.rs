@@ -342,6 +342,8 @@ impl World {
             let keep = match kind {
                 Kind::Handed if self.case.before => !placed,
                 Kind::Handed => !placed && !wiped && !grew,
+                // It was taken aside before the wipe, and lies behind the history.
+                Kind::Older if self.case.before => true,
                 Kind::Older => !wiped && !grew,
             };
             if keep {
