@@ -217,8 +217,12 @@ pub fn next_step(
     let newer = || rotated.iter().filter(|(_, id)| is_newer(*id));
 
     for (index, taken) in goal.taken.iter().enumerate() {
-        let to = slot_of(taken, newer(), rotated, goal.first);
+        let to = slot_of(taken, newer, goal.first);
         if !there(taken.id) && !beyond(to) {
+            // What is not newer has its place elsewhere, and would leave a hole here.
+            if let Some(&(number, id)) = rotated.iter().find(|(number, _)| *number == to) {
+                return Step::Take { number, id };
+            }
             let file = Held::Taken(index);
             return Step::Link { file, to };
         }
@@ -278,21 +282,19 @@ pub fn next_step(
 }
 
 /// Where a file rotated here belongs: behind all that is newer than it.
-fn slot_of<'a>(
-    taken: &Taken,
-    newer: impl Iterator<Item = &'a (u32, FileId)>,
-    rotated: &[(u32, FileId)],
-    first: u32,
-) -> u32 {
+fn slot_of<'a, I>(taken: &Taken, newer: impl Fn() -> I, first: u32) -> u32
+where
+    I: Iterator<Item = &'a (u32, FileId)>,
+{
     // Not seen before: newer than all that was, so it left the first hole there is.
     let known = taken.seen.iter().position(|id| *id == taken.id);
     let older = known.map_or(&[][..], |at| taken.seen.get(at..).unwrap_or_default());
-    let behind = newer
+    let behind = newer()
         .filter(|(_, id)| known.is_some() && !older.contains(id))
         .map(|(number, _)| number.saturating_add(1));
     let lowest = behind.max().unwrap_or(first);
     (lowest..u32::MAX)
-        .find(|to| !rotated.iter().any(|(number, _)| number == to))
+        .find(|to| !newer().any(|(number, _)| number == to))
         .unwrap_or(u32::MAX)
 }
 
