@@ -89,7 +89,7 @@ impl FarAdopt {
         match waited.await {
             Ok(true) => Ok(()),
             Ok(false) => match &*self.state.borrow() {
-                Far::Failed(reason) => Err(reason.clone()),
+                Far::Failed(reason) | Far::Lost(reason) => Err(reason.clone()),
                 Far::Working => Err("the destination's half ended".to_owned()),
             },
             Err(_) => Err(format!(
@@ -179,6 +179,9 @@ async fn attend(
         Some(said) => said.await.unwrap_or_default(),
         None => String::new(),
     };
-    let reason = reason.unwrap_or_else(|| explain(&target, &options, status, &said));
-    state.send_replace(Far::Failed(reason));
+    state.send_replace(match reason {
+        Some(reason) => Far::Failed(reason),
+        // It said nothing of an end: it may be at work still.
+        None => Far::Lost(explain(&target, &options, status, &said)),
+    });
 }

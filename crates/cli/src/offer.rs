@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use logchain_core::handoff::offer::{Outcome, Source};
+use logchain_core::handoff::offer::{self, Left, Outcome, Source};
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
@@ -38,17 +38,22 @@ pub(crate) async fn run(args: Offer) -> anyhow::Result<Exit> {
     let transport = choice.open(&ssh).await?;
     let mut all = true;
     for log in past.logs {
-        let offered = log.offered(past.uuid).await.map_err(anyhow::Error::msg)?;
-        let carry = match offered {
-            Some(done) if done.received => {
+        let chain = log.chain().map_err(anyhow::Error::msg)?;
+        let left = offer::left(&chain, past.uuid, &log.console, &*transport).await;
+        let carry = match left.map_err(anyhow::Error::msg)? {
+            Left::Nothing(done) => {
                 let sentence = format!("{}: was handed over to {} already", log.console, done.to);
-                let event = json!({ "event": "already-carried", "console": log.console.as_str() });
+                let event = json!({
+                    "event": "already-carried",
+                    "console": log.console.as_str(),
+                    "to": done.to,
+                });
                 report.event(&sentence, &event);
                 continue;
             }
-            Some(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
-            None => {
-                let held = log.hold().await.map_err(anyhow::Error::msg)?;
+            Left::Receipt(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
+            Left::All => {
+                let held = log.hold(past.uuid).await.map_err(anyhow::Error::msg)?;
                 let over = watch::Sender::new(Source::Over);
                 let source = over.subscribe();
                 let carry =

@@ -521,6 +521,13 @@ impl Staging {
             if record.find_adopted(id).is_some() {
                 return;
             }
+            // What stayed here of an earlier handoff is part of this chain now.
+            let kept = |id| self.journal.older.iter().any(|o| o.id == id);
+            let stayed = record.offered.iter().filter(|o| {
+                let mut files = o.files.iter().filter(|(_, size)| *size > 0);
+                o.bytes > 0 && files.all(|(id, _)| kept(*id))
+            });
+            let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
             // The VM may have left again since.
             let left = record.offered.take().filter(|o| o.at > owed.at);
             record.adopt(Adopted {
@@ -533,6 +540,7 @@ impl Staging {
                 placed: placed.files.clone(),
             });
             record.contain(&owed.contains);
+            record.contain(&stayed);
             record.offered = left;
         })
     }
