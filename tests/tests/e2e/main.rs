@@ -6,6 +6,7 @@
 )]
 mod common;
 mod journey;
+mod left_behind;
 mod offsets;
 mod refusals;
 mod showing;
