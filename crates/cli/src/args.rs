@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Migrate(Box<Migrate>),
     /// Print a console log and its rotated files as one.
     Show(Show),
+    /// Tell whether a console log and its rotated files are whole.
+    Verify(Verify),
     /// Hand over the log of a domain that is not here any more (the source's half).
     Offer(Offer),
     /// Take in the log of a domain that came here (the destination's half).
@@ -159,6 +161,28 @@ pub(crate) struct Show {
     #[arg(long)]
     pub(crate) raw: bool,
     /// Plain text, or JSON: one object, with --follow one a line.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// How rotated files are numbered.
+    #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
+    pub(crate) numbering: NumberingChoice,
+    /// Which console of the domain, as serial0; the first one without it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) console: Option<String>,
+    /// Domain name, UUID, or the path of a console log.
+    #[arg(value_name = "DOMAIN|PATH")]
+    pub(crate) what: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    /// Mend what can be mended: finish or undo what was begun, close gaps in the
+    /// numbers, set a damaged record aside.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
     /// How rotated files are numbered.

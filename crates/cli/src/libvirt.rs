@@ -14,6 +14,7 @@ mod report;
 mod serve;
 mod show;
 mod transports;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -28,9 +29,16 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Migrate(args) => migrate::run(*args).await,
         Command::Show(args) => {
-            let subject = domain::subject(&args).await?;
+            let asked = domain::Asked {
+                uri: args.connect.uri.as_deref(),
+                what: &args.what,
+                console: args.console.as_deref(),
+                numbering: args.numbering,
+            };
+            let subject = domain::subject(&asked).await?;
             tokio::task::spawn_blocking(move || show::run(&args, &subject)).await?
         }
+        Command::Verify(args) => verify::run(args).await,
         Command::Offer(args) => offer::run(args).await,
         Command::Adopt(args) => adopt::run(args).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,

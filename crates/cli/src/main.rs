@@ -15,21 +15,25 @@ mod sibling;
 
 use std::process::ExitCode;
 
-use crate::args::{Command, Transport};
+use crate::args::{Command, Show, Transport};
 use crate::show::Subject;
 
 fn main() -> ExitCode {
     let cli = args::parse();
     match cli.command {
-        Command::Show(args) => match Subject::of_path(&args) {
+        Command::Show(args) => match of_path(&args) {
             // Without a runtime, whose threads take as long to start as this takes.
             Ok(Some(subject)) => exit::status(show::run(&args, &subject)),
             Ok(None) => exit::status(Err(sibling::become_it(Some(&args.what)))),
             Err(e) => exit::status(Err(e.into())),
         },
         Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool)),
-        Command::Migrate(_) | Command::Offer(_) | Command::Adopt(_) => {
+        Command::Migrate(_) | Command::Verify(_) | Command::Offer(_) | Command::Adopt(_) => {
             exit::status(Err(sibling::become_it(None)))
         }
     }
+}
+
+fn of_path(args: &Show) -> Result<Option<Subject>, exit::Usage> {
+    Subject::of_path(&args.what, args.console.as_deref(), args.numbering)
 }

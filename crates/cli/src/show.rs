@@ -30,18 +30,22 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// What has a slash in it is a path; anything else is a domain.
-    pub(crate) fn of_path(args: &Show) -> Result<Option<Self>, Usage> {
-        if !args.what.contains('/') {
+    pub(crate) fn of_path(
+        what: &str,
+        console: Option<&str>,
+        numbering: NumberingChoice,
+    ) -> Result<Option<Self>, Usage> {
+        if !what.contains('/') {
             return Ok(None);
         }
-        if args.console.is_some() {
+        if console.is_some() {
             return Err(Usage(
                 "--console goes with a domain, not with a path".to_owned(),
             ));
         }
         Ok(Some(Self {
-            path: PathBuf::from(&args.what),
-            numbering: args.numbering,
+            path: PathBuf::from(what),
+            numbering,
             domain: None,
             console: None,
         }))

@@ -245,6 +245,42 @@ impl Staging {
         Ok(true)
     }
 
+    /// Gives the rotated files of the log at `path` numbers in a row, where some
+    /// are missing; gives how many files moved. Nothing is dropped: what would lie
+    /// beyond virtlogd's limit stays where it is.
+    ///
+    /// # Errors
+    /// As [`Staging::open`], and those of placing.
+    pub fn close_gaps(path: &Path, rules: Rules, writers: Arc<dyn Writers>) -> Result<usize> {
+        let mut staging = Self::open(path, HandoffId::random(), rules, writers)?;
+        let listing = apply::stable(&staging)?;
+        let gaps = listing.gaps(rules.numbering);
+        let gap = gaps.first().map_or(u32::MAX, |gap| gap.first);
+        let (below, above): (Vec<_>, Vec<_>) =
+            listing.rotated().iter().partition(|r| r.number < gap);
+        let room = rules.retention().max_backups.map_or(usize::MAX, |max| {
+            let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
+            max.saturating_sub(below.len())
+        });
+        for (index, file) in above.iter().enumerate() {
+            if index < room {
+                staging.retire_one(&file.name, Some(file.number), file.stat.id)?;
+            } else {
+                let (id, ending) = (file.stat.id, staging.ending(&file.name, file.number));
+                staging.journal.older.push(Aged { id, ending });
+            }
+        }
+        let moved = staging.journal.retired.len();
+        if moved > 0 {
+            staging.journal.phase = Phase::Staging;
+            staging.write_journal()?;
+            staging.seal(None)?;
+            staging.place()?;
+        }
+        staging.clean()?;
+        Ok(moved)
+    }
+
     fn root_name(base: &OsStr) -> OsString {
         hidden(base, ".logchain.d")
     }

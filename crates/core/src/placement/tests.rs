@@ -488,3 +488,35 @@ proptest! {
         prop_assert!(!bed.names().contains(&outside));
     }
 }
+
+#[test]
+fn gaps_are_closed_and_nothing_is_dropped() {
+    let bed = Bed::new();
+    for (name, content) in [
+        ("console.log", "e"),
+        ("console.log.0", "d"),
+        ("console.log.3", "c"),
+        ("console.log.5.gz", "no gzip"),
+        ("console.log.9", "a"),
+    ] {
+        bed.write(name, content);
+    }
+    let close = |rules| Staging::close_gaps(&bed.log, rules, Arc::new(Nobody)).unwrap();
+    assert_eq!(close(rules(10, 3)), 2);
+    // The one for which there is no room within the limit stays.
+    let names = [
+        "console.log",
+        "console.log.0",
+        "console.log.1",
+        "console.log.2.gz",
+    ];
+    assert_eq!(bed.names(), [&names[..], &["console.log.9"]].concat());
+    assert_eq!(close(rules(10, 3)), 0);
+    assert_eq!(close(FREE), 1);
+    assert_eq!(bed.names(), [&names[..], &["console.log.3"]].concat());
+    assert_eq!(close(FREE), 0);
+    assert_eq!(
+        fs::read(bed.dir.path().join("console.log.3")).unwrap(),
+        b"a"
+    );
+}

@@ -1,0 +1,114 @@
+//! `logchain verify`: whether a chain is whole, and what mends it.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+
+use logchain_core::chain::{LogChain, Numbering};
+use logchain_core::folder::Folder;
+use logchain_core::placement::{Rules, Staging};
+use logchain_core::record::Record;
+use logchain_core::verify::{Finding, Repair, Verdict, verify};
+use serde_json::json;
+
+use crate::args::{Format, Verify};
+use crate::domain::{self, Asked};
+use crate::exit::Exit;
+use crate::host::{self, Leases};
+use crate::show::Subject;
+
+pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
+    let asked = Asked {
+        uri: args.connect.uri.as_deref(),
+        what: &args.what,
+        console: args.console.as_deref(),
+        numbering: args.numbering,
+    };
+    let subject = domain::subject(&asked).await?;
+    let work = move || check(&args, &subject);
+    tokio::task::spawn_blocking(work).await?
+}
+
+fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
+    let chain = LogChain::open(&subject.path, subject.numbering)?;
+    let numbering = chain.numbering();
+    let rules = Rules {
+        numbering,
+        ..host::limits().rules()
+    };
+    // What is numbered from one is not virtlogd's.
+    let limit = rules.retention.max_backups;
+    let limit = limit.filter(|_| numbering == Numbering::FromZero);
+    let mut verdict = verify(&chain, limit)?;
+    let mut done = Vec::new();
+    if args.repair {
+        // Finishing what was begun changes what else there is to mend.
+        for repair in [Repair::Recover, Repair::SetRecordAside, Repair::CloseGaps] {
+            if verdict.findings.iter().any(|f| f.repair() == Some(repair)) {
+                done.push(mend(repair, &subject.path, rules)?);
+                verdict = verify(&chain, limit)?;
+            }
+        }
+    }
+    tell(args.format, &subject.path, &verdict, &done);
+    Ok(if verdict.is_whole() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+fn mend(repair: Repair, path: &Path, rules: Rules) -> anyhow::Result<String> {
+    let writers = Arc::new(Leases);
+    Ok(match repair {
+        Repair::Recover => {
+            Staging::recover_all(path, rules, writers)?;
+            "what was begun is finished or undone".to_owned()
+        }
+        Repair::CloseGaps => {
+            let moved = Staging::close_gaps(path, rules, writers)?;
+            format!("{moved} rotated files were renamed")
+        }
+        Repair::SetRecordAside => {
+            let (folder, base) = Folder::of_file(path)?;
+            let name = Record::name(&base);
+            let mut aside: OsString = name.clone();
+            aside.push(".damaged");
+            folder.rename_over(&name, &aside)?;
+            format!("the damaged record is now {}", aside.display())
+        }
+    })
+}
+
+fn tell(format: Format, path: &Path, verdict: &Verdict, done: &[String]) {
+    let (files, bytes) = (verdict.files, verdict.bytes);
+    if let Format::Json = format {
+        let finding = |f: &Finding| json!({ "finding": f.to_string(), "repair": f.repair().map(|r| r.to_string()) });
+        let findings: Vec<_> = verdict.findings.iter().map(finding).collect();
+        let verdict = json!({
+            "path": path.to_string_lossy(),
+            "whole": verdict.is_whole(),
+            "files": files,
+            "bytes": bytes,
+            "findings": findings,
+            "repaired": done,
+        });
+        println!("{verdict}");
+        return;
+    }
+    for done in done {
+        println!("{done}");
+    }
+    for finding in &verdict.findings {
+        match finding.repair() {
+            Some(repair) => println!("{finding} (--repair would {repair})"),
+            None => println!("{finding}"),
+        }
+    }
+    let path = path.display();
+    if verdict.is_whole() {
+        println!("{path} is whole: {bytes} bytes in {files} files");
+    } else {
+        println!("{path} is not whole: {bytes} bytes can be read, in {files} files");
+    }
+}
