@@ -137,6 +137,8 @@ pub struct Staging {
     writers: Arc<dyn Writers>,
     parts: Parts,
     journal: Journal,
+    /// Whether this process placed it, just now.
+    just_placed: bool,
     _lock: File,
 }
 
@@ -204,6 +206,7 @@ impl Staging {
             writers,
             parts: Parts::new(rules.retention()),
             journal: Journal::new(),
+            just_placed: false,
             _lock: lock,
         };
         for id in others {
@@ -544,6 +547,7 @@ impl Staging {
         self.journal.phase = Phase::Placed;
         self.journal.placed = Some(placed.clone());
         self.write_journal()?;
+        self.just_placed = true;
         Ok(placed)
     }
 
@@ -630,6 +634,12 @@ impl Staging {
     pub fn clean(mut self) -> Result<()> {
         if self.journal.phase == Phase::Sealed {
             self.place()?;
+        }
+        if self.just_placed {
+            // Once more, while all of it is still held here: a virtlogd that stood
+            // still in the middle of a rollover may have gone on since. Never later:
+            // a log that was begun anew stays so.
+            apply::place(&mut self)?;
         }
         self.clean_own()?;
         let others = self.root.names()?.iter().any(|n| n != LOCK);
