@@ -15,6 +15,8 @@
 //!   base file: decided purely, applied in one place.
 //! - [`record`]: what is remembered beside a chain.
 
+#![forbid(unsafe_code)]
+
 pub mod chain;
 pub mod escape;
 pub mod folder;

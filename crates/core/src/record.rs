@@ -223,7 +223,7 @@ impl Record {
     /// # Errors
     /// What writing gives.
     pub fn write(&self, folder: &Folder, base: &OsStr) -> Result<(), Error> {
-        versioned::write(folder, &Self::name(base), self)
+        versioned::write(folder, &Self::name(base), self, Some(base))
     }
 
     /// A history comes here: its files, and those that the VM wrote here since,

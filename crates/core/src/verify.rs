@@ -58,6 +58,12 @@ pub enum Finding {
         /// How many rotated files virtlogd keeps.
         max_backups: u32,
     },
+    /// A file that is not read, because a plain one has its number: left over from
+    /// compressing, or numbered by somebody who did not see it.
+    Shadowed {
+        /// Its name.
+        name: String,
+    },
     /// A file that cannot be read, or is no file: a link, a FIFO.
     Unreadable {
         /// What is wrong with it, and what to do.
@@ -118,6 +124,11 @@ impl fmt::Display for Finding {
                 f,
                 "{name} lies beyond the {max_backups} files that virtlogd rotates: it stays until \
                  somebody removes it"
+            ),
+            Self::Shadowed { name } => write!(
+                f,
+                "{name} is not read, since another file has its number: remove it, or give it a \
+                 number of its own"
             ),
             Self::Unreadable { reason } => f.write_str(reason),
             Self::NoBase => f.write_str("there are rotated files, but no base file"),
@@ -181,6 +192,10 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
             max_backups,
         }));
     }
+    let shadowed = listing.shadowed().iter();
+    findings.extend(shadowed.map(|name| Finding::Shadowed {
+        name: name.to_string_lossy().into_owned(),
+    }));
     // Without the record, if that is damaged: the files count.
     let record = Record::read_any(chain.folder(), chain.base_name());
     if let Err(e @ record::Error::Damaged { .. }) = &record {
@@ -295,6 +310,7 @@ mod tests {
             ("l.1", b"y"),
             ("l.2.gz", b"no gzip"),
             ("l.7", b"z"),
+            ("l.1.gz", b"as well"),
             (".l.logchain", b"{}\n\n"),
         ]);
         fs::create_dir(bed.0.path().join(".l.logchain.d")).unwrap();
@@ -306,7 +322,8 @@ mod tests {
         assert!(has("numbers 3 to 6 are missing"), "{found:?}");
         assert!(has("l.2.gz is cut short or damaged"), "{found:?}");
         assert!(has("is damaged: its digest does not fit"), "{found:?}");
-        assert_eq!(found.len(), 6, "{found:?}");
+        assert!(has("l.1.gz is not read"), "{found:?}");
+        assert_eq!(found.len(), 7, "{found:?}");
     }
 
     #[test]

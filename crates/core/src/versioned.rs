@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::folder::{self, Folder, fault};
@@ -41,7 +42,14 @@ pub enum Error {
 }
 
 /// Writes `record` under `name`: a temporary, fsync, rename, fsync of the folder.
-pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> Result<(), Error> {
+///
+/// Who may read the file `like` may read the record.
+pub(crate) fn write<T: Serialize>(
+    folder: &Folder,
+    name: &OsStr,
+    record: &T,
+    like: Option<&OsStr>,
+) -> Result<(), Error> {
     let mut json = serde_json::to_vec(record).map_err(|e| Error::Damaged {
         name: name.to_owned(),
         what: e.to_string(),
@@ -50,6 +58,12 @@ pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> 
     temporary.push(".new");
     folder.remove(&temporary)?;
     let mut file = folder.create_new(&temporary, 0o600)?;
+    if let Some(stat) = like.and_then(|like| folder.stat(like).ok().flatten()) {
+        // Where this fails, only its owner reads it: no worse than before.
+        let (uid, gid) = stat.owner;
+        let _ = fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        let _ = fchmod(&file, Mode::from_raw_mode(stat.mode & 0o666));
+    }
     let digest = blake3::hash(&json).to_hex();
     json.extend_from_slice(format!("\n{digest}\n").as_bytes());
     let written = fault::write_all(&mut file, &json).and_then(|()| fault::sync(&file));

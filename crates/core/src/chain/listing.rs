@@ -34,6 +34,7 @@ pub struct Gap {
 pub struct Listing {
     base: Option<Stat>,
     rotated: Vec<Rotated>,
+    shadowed: Vec<OsString>,
 }
 
 impl Listing {
@@ -44,8 +45,17 @@ impl Listing {
     pub fn new(base: Option<Stat>, rotated: impl IntoIterator<Item = Rotated>) -> Self {
         let mut rotated: Vec<_> = rotated.into_iter().collect();
         rotated.sort_by_key(|r| (r.number, r.compression));
-        rotated.dedup_by_key(|r| r.number);
-        Self { base, rotated }
+        let mut shadowed = Vec::new();
+        rotated.dedup_by(|later, first| {
+            let same = later.number == first.number;
+            shadowed.extend(same.then(|| later.name.clone()));
+            same
+        });
+        Self {
+            base,
+            rotated,
+            shadowed,
+        }
     }
 
     /// Looks at the folder once. A name that goes while we look counts as not
@@ -86,6 +96,12 @@ impl Listing {
     #[must_use]
     pub fn rotated(&self) -> &[Rotated] {
         &self.rotated
+    }
+
+    /// Names that do not count, because another one has their number.
+    #[must_use]
+    pub fn shadowed(&self) -> &[OsString] {
+        &self.shadowed
     }
 
     /// Whether nothing is there.

@@ -123,7 +123,7 @@ impl Journal {
     }
 
     pub(super) fn write(&self, own: &Folder) -> Result<()> {
-        Ok(versioned::write(own, OsStr::new(Self::NAME), self)?)
+        Ok(versioned::write(own, OsStr::new(Self::NAME), self, None)?)
     }
 }
 

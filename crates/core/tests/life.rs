@@ -1,0 +1,450 @@
+//! A VM's whole life against a model, which is one vector of all the bytes it
+//! ever printed: it prints, its log is rolled over by virtlogd's rules and
+//! compressed, it moves from host to host, a migration fails, a program is killed
+//! in the middle and started again. Whatever happened, what is read is the model,
+//! but for what the rotation dropped; an offset is a place in the model.
+
+#![expect(clippy::unwrap_used, reason = "a panic in a test is a failing test")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a panic in a test is a failing test"
+)]
+
+#[path = "life/logd.rs"]
+mod logd;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
+use logchain_core::follow::{Writer, Writers};
+use logchain_core::handoff::Handoff;
+use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress};
+use logchain_core::handoff::offer::{self, Far, Held, Left, Offer, Source};
+use logchain_core::live::{Live, News};
+use logchain_core::offsets::{Found, Offsets};
+use logchain_core::placement::Rules;
+use logchain_core::rotation::Retention;
+use logchain_core::transport::{ConsoleName, HandoffId, LogTransport, MemoryTransport};
+use logd::{Logd, numbered};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+const DOMAIN: Uuid = Uuid::from_u128(7);
+
+fn console() -> ConsoleName {
+    "serial0".parse().unwrap()
+}
+
+/// Whether the VM is on a host is all that its writers are told by.
+struct Here(Arc<AtomicBool>);
+impl Writers for Here {
+    fn writer(&self, _: &File) -> Writer {
+        if self.0.load(Ordering::Relaxed) {
+            Writer::Some
+        } else {
+            Writer::None
+        }
+    }
+}
+
+struct Host {
+    dir: tempfile::TempDir,
+    here: Arc<AtomicBool>,
+}
+
+impl Host {
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("console.log")
+    }
+
+    fn chain(&self) -> LogChain {
+        LogChain::open(&self.log(), NumberingChoice::FromZero).unwrap()
+    }
+
+    fn merged(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let snapshot = self.chain().snapshot().unwrap();
+        snapshot.read_all().unwrap().read_to_end(&mut all).unwrap();
+        all
+    }
+}
+
+#[async_trait]
+impl Destination for Arrived {
+    async fn place(&self) -> Result<Option<Place>, String> {
+        Ok(self.1.load(Ordering::Relaxed).then(|| self.0.clone()))
+    }
+}
+
+struct Arrived(Place, Arc<AtomicBool>);
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Lines of this length, so many.
+    Print(usize, usize),
+    RollOver,
+    /// The oldest plain rotated file.
+    Compress,
+    Move {
+        append: bool,
+        /// The program is killed after so many milliseconds, and the log offered
+        /// again afterwards.
+        killed: Option<u64>,
+    },
+    FailedMove,
+    Read(u64, u64),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        5 => (1..90_usize, 1..20_usize).prop_map(|(len, count)| Act::Print(len, count)),
+        2 => Just(Act::RollOver),
+        1 => Just(Act::Compress),
+        2 => (any::<bool>(), proptest::option::weighted(0.4, 0..60_u64))
+            .prop_map(|(append, killed)| Act::Move { append, killed }),
+        1 => Just(Act::FailedMove),
+        2 => (any::<u64>(), any::<u64>()).prop_map(|(a, b)| Act::Read(a, b)),
+    ];
+    proptest::collection::vec(act, 1..25)
+}
+
+struct Vm {
+    hosts: Vec<Host>,
+    at: usize,
+    logd: Logd,
+    max: (u64, u32),
+    /// All that it ever printed.
+    model: Vec<u8>,
+    spool: Arc<dyn LogTransport>,
+    live: Live,
+    followed: Vec<u8>,
+    /// Whether nothing was ever dropped: then offsets are the model's.
+    lossless: bool,
+}
+
+impl Vm {
+    fn new(max: (u64, u32)) -> Self {
+        let hosts: Vec<Host> = (0..3)
+            .map(|_| Host {
+                dir: tempfile::tempdir().unwrap(),
+                here: Arc::default(),
+            })
+            .collect();
+        hosts[0].here.store(true, Ordering::Relaxed);
+        let logd = Logd::open(&hosts[0].log(), false, max.0, max.1).unwrap();
+        let chain = hosts[0].chain();
+        let offsets = Offsets::of(&chain).unwrap();
+        offsets.remember(&chain).unwrap();
+        Self {
+            live: Live::after(offsets, chain).unwrap(),
+            hosts,
+            at: 0,
+            logd,
+            max,
+            model: Vec::new(),
+            spool: Arc::new(MemoryTransport::new()),
+            followed: Vec::new(),
+            lossless: true,
+        }
+    }
+
+    fn host(&self) -> &Host {
+        &self.hosts[self.at]
+    }
+
+    fn print(&mut self, len: usize, count: usize) {
+        for _ in 0..count {
+            let mut line = format!("{:>len$}\n", self.model.len());
+            line.truncate(len + 1);
+            self.logd.write(line.as_bytes()).unwrap();
+            self.model.extend_from_slice(line.as_bytes());
+        }
+    }
+
+    fn compress(&self) {
+        let plain = (0..self.max.1)
+            .rev()
+            .map(|n| numbered(&self.host().log(), n));
+        let Some(path) = plain.clone().find(|p| p.exists()) else {
+            return;
+        };
+        let packed = zstd::bulk::compress(&fs::read(&path).unwrap(), 1).unwrap();
+        let mut name = path.clone().into_os_string();
+        name.push(".zst");
+        fs::write(name, packed).unwrap();
+        fs::remove_file(path).unwrap();
+    }
+
+    fn place(&self, host: usize) -> Place {
+        Place {
+            path: self.hosts[host].log(),
+            rules: Rules {
+                numbering: Numbering::FromZero,
+                retention: Retention::virtlogd(self.max.0, self.max.1),
+            },
+        }
+    }
+
+    fn offer(
+        &self,
+        from: usize,
+        handoff: Handoff,
+        source: watch::Receiver<Source>,
+    ) -> JoinHandle<offer::Outcome> {
+        let host = &self.hosts[from];
+        let held = Held::open(&host.chain(), DOMAIN, &console()).unwrap();
+        let offer = Offer {
+            handoff,
+            domain_name: "vm".to_owned(),
+            host: format!("h{from}"),
+            transport: Arc::clone(&self.spool),
+            writers: Arc::new(Here(Arc::clone(&host.here))),
+            source,
+            far: watch::Sender::new(Far::Working).subscribe(),
+            patience: Duration::from_secs(20),
+            put: watch::Sender::new(0),
+        };
+        tokio::spawn(offer.run(held))
+    }
+
+    fn adopt(
+        &self,
+        to: usize,
+        handoff: Handoff,
+        alive: watch::Receiver<bool>,
+        expected: bool,
+    ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Progress>) {
+        let (progress, news) = mpsc::channel(1000);
+        let here = &self.hosts[to].here;
+        let adopt = Adopt {
+            handoff,
+            host: format!("h{to}"),
+            transport: Arc::clone(&self.spool),
+            writers: Arc::new(Here(Arc::clone(here))),
+            destination: Arc::new(Arrived(self.place(to), Arc::clone(here))),
+            expected: expected.then(|| self.place(to)),
+            source_alive: alive,
+            patience: Duration::from_secs(20),
+            progress,
+        };
+        (tokio::spawn(adopt.run()), news)
+    }
+
+    async fn moves(&mut self, append: bool, killed: Option<u64>, fails: bool) {
+        let (from, to) = (self.at, (self.at + 1) % self.hosts.len());
+        let handoff = Handoff {
+            domain: DOMAIN,
+            console: console(),
+            id: HandoffId::random(),
+        };
+        let source = watch::Sender::new(Source::Running);
+        let alive = watch::Sender::new(true);
+        let mut offering = self.offer(from, handoff.clone(), source.subscribe());
+        let (mut adopting, mut news) = self.adopt(to, handoff, alive.subscribe(), true);
+        while news.recv().await.unwrap() != Progress::Ready {}
+        self.print(20, 3);
+        if fails {
+            source.send_replace(Source::Stays);
+            assert_eq!(offering.await.unwrap(), offer::Outcome::Aborted);
+            assert_eq!(adopting.await.unwrap(), adopt::Outcome::Aborted);
+            return;
+        }
+        // The switchover.
+        self.hosts[from].here.store(false, Ordering::Relaxed);
+        self.logd = Logd::open(&self.hosts[to].log(), append, self.max.0, self.max.1).unwrap();
+        self.hosts[to].here.store(true, Ordering::Relaxed);
+        self.at = to;
+        self.print(20, 3);
+        source.send_replace(Source::Over);
+
+        if let Some(after) = killed {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            offering.abort();
+            let _ = (&mut offering).await;
+            alive.send_replace(false);
+            let _ = tokio::time::timeout(Duration::from_secs(30), &mut adopting)
+                .await
+                .unwrap();
+        } else if let (Ok(offered), Ok(adopted)) = (offering.await, adopting.await) {
+            assert!(matches!(offered, offer::Outcome::Carried(_)), "{offered:?}");
+            assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+        }
+        self.offer_again(from, to).await;
+    }
+
+    /// What an operator does after a kill, and can do at any time.
+    async fn offer_again(&self, from: usize, to: usize) {
+        let chain = self.hosts[from].chain();
+        let left = offer::left(&chain, DOMAIN, &console(), &*self.spool)
+            .await
+            .unwrap();
+        let id = match &left {
+            Left::Nothing(_) => return,
+            Left::Receipt(offered) => offered.handoff,
+            Left::All => HandoffId::random(),
+        };
+        let handoff = Handoff {
+            domain: DOMAIN,
+            console: console(),
+            id,
+        };
+        let alive = watch::Sender::new(true);
+        let (adopting, _news) = self.adopt(to, handoff.clone(), alive.subscribe(), false);
+        if left == Left::All {
+            let over = watch::Sender::new(Source::Over);
+            let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
+            assert!(matches!(offered, offer::Outcome::Carried(_)), "{offered:?}");
+        }
+        let adopted = adopting.await.unwrap();
+        assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    }
+
+    /// The whole, a tail, a run from an offset, and what a follower got.
+    fn check(&mut self, a: u64, b: u64) {
+        let all = self.host().merged();
+        assert!(
+            self.model.ends_with(&all),
+            "read {:?}, printed {:?}",
+            String::from_utf8_lossy(&all),
+            String::from_utf8_lossy(&self.model)
+        );
+        if self.lossless {
+            assert_eq!(all.len(), self.model.len(), "bytes are lost");
+        } else {
+            let kept = self.max.0 * u64::from(self.max.1);
+            let least = kept.saturating_sub(80 * u64::from(self.max.1 + 1));
+            let least = usize::try_from(least).unwrap().min(self.model.len());
+            assert!(all.len() >= least, "{} of {least} bytes", all.len());
+        }
+        let end = self.model.len() as u64;
+        let chain = self.host().chain();
+        let offsets = Offsets::of(&chain).unwrap();
+        offsets.remember(&chain).unwrap();
+        let budget = a % (end + 2);
+        let mut tail = Vec::new();
+        let mut reader = offsets.snapshot().tail(budget).unwrap();
+        reader.read_to_end(&mut tail).unwrap();
+        let expected = usize::try_from(budget).unwrap().min(all.len());
+        assert_eq!(tail, self.model[self.model.len() - expected..]);
+
+        // Where files came and went unseen, what was dropped could not be counted.
+        let from = b % (end + 2);
+        if !self.lossless {
+            if let Found::Run(mut run) = offsets.from(from, a % 500).unwrap() {
+                let mut bytes = Vec::new();
+                run.read_to_end(&mut bytes).unwrap();
+                assert!(
+                    all.windows(bytes.len().max(1))
+                        .any(|w| w.starts_with(&bytes))
+                );
+            }
+            return;
+        }
+        match offsets.from(from, a % 500).unwrap() {
+            Found::Run(mut run) => {
+                let mut bytes = Vec::new();
+                run.read_to_end(&mut bytes).unwrap();
+                assert_eq!(run.next(), from + bytes.len() as u64);
+                let at = usize::try_from(from).unwrap();
+                assert_eq!(bytes, self.model[at..at + bytes.len()], "from {from}");
+                assert_eq!(run.more(), run.next() < end);
+            }
+            gone @ Found::Gone { .. } => unreachable!("offset {from} of {end}: {gone:?}"),
+            Found::Beyond { end: told } => assert_eq!((told, from >= end), (end, true)),
+        }
+        let mut block = [0; 333];
+        while self.at == 0 {
+            match self.live.read(&mut block).unwrap() {
+                News::Bytes(n) => self.followed.extend_from_slice(&block[..n]),
+                News::Missing { size } => unreachable!("a follower missed {size:?} bytes"),
+                News::None => break,
+            }
+        }
+        assert!(self.model.starts_with(&self.followed));
+    }
+}
+
+async fn live(max: (u64, u32), acts: Vec<Act>, lossless: bool) {
+    let mut vm = Vm::new(max);
+    vm.lossless = lossless;
+    for act in acts {
+        match act {
+            Act::Print(len, count) => vm.print(len, count),
+            Act::RollOver => vm.logd.roll_over().unwrap(),
+            Act::Compress => vm.compress(),
+            Act::Move { append, killed } => vm.moves(append, killed, false).await,
+            Act::FailedMove => vm.moves(false, None, true).await,
+            Act::Read(a, b) => vm.check(a, b),
+        }
+        vm.check(7, 11);
+    }
+    vm.print(5, 1);
+    vm.check(u64::MAX, 0);
+    if vm.lossless && vm.at == 0 {
+        assert_eq!(vm.followed, vm.model, "a follower at the first host");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("LOGCHAIN_LIVES").map_or(8, |n| n.parse().unwrap()),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
+    /// Files large enough that nothing is ever dropped.
+    #[test]
+    fn no_byte_is_lost(acts in acts()) {
+        Runtime::new().unwrap().block_on(live((1 << 20, 32), acts, true));
+    }
+
+    /// virtlogd rolls over all the time and drops what is old.
+    #[test]
+    fn only_the_rotation_drops_bytes(acts in acts(), backups in 1..4_u32) {
+        let acts = acts.into_iter().filter(|a| !matches!(a, Act::Compress | Act::RollOver));
+        let acts = acts.collect();
+        Runtime::new().unwrap().block_on(live((600, backups), acts, false));
+    }
+}
+
+/// libvirt's own rules for rotating files, as our readers meet them.
+#[test]
+fn files_cut_by_libvirts_rules_read_as_one() {
+    for (max_size, backups, line) in [(200, 3, 20), (200, 3, 150), (81, 32, 81), (100, 0, 7)] {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("console.log");
+        let mut logd = Logd::open(&base, false, max_size, backups).unwrap();
+        let mut all = Vec::new();
+        for n in 0..60 {
+            let text = format!("{n:>width$}\n", width = line - 1);
+            logd.write(text.as_bytes()).unwrap();
+            all.extend_from_slice(text.as_bytes());
+        }
+        assert!(
+            logd.rollovers
+                > u32::try_from(60 * line).unwrap() / u32::try_from(max_size).unwrap() - 2
+        );
+        let chain = LogChain::open(&base, NumberingChoice::FromZero).unwrap();
+        let snapshot = chain.snapshot().unwrap();
+        assert!(snapshot.files().len() <= backups as usize + 1);
+        let mut read = Vec::new();
+        snapshot.read_all().unwrap().read_to_end(&mut read).unwrap();
+        assert!(all.ends_with(&read), "{max_size} {backups} {line}");
+        for file in snapshot.files() {
+            assert!(file.size() <= max_size);
+            // A line shorter than the slack is never cut.
+            let whole = fs::read(file.path()).unwrap();
+            assert!(line >= 80 || whole.is_empty() || whole.ends_with(b"\n"));
+        }
+    }
+}
