@@ -181,7 +181,11 @@ async fn attend(
         Some(said) => said.await.unwrap_or_default(),
         None => String::new(),
     };
-    let reason = reason.unwrap_or_else(|| explain(&target, &options, status, &said));
+    // Bad usage is ours: the two are of different releases, which is explained better.
+    let usage = status.and_then(|s| s.code()) == Some(2);
+    let reason = reason
+        .filter(|_| !usage)
+        .unwrap_or_else(|| explain(&target, &options, status, &said));
     state.send_replace(Far::Failed(reason));
 }
 

@@ -179,6 +179,8 @@ impl Migration<'_> {
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
         };
+        let watch = async { Ok(self.watch_destination().await) };
+        let resumed = self.interrupt.or(watch).await?;
         carry::say_adopt(self.report, &self.choice, self.domain.uuid());
         let started = {
             let mut start = pin!(self.start(&way, logs, &source));
@@ -191,7 +193,6 @@ impl Migration<'_> {
                 }
             }
         };
-        let resumed = self.watch_destination().await;
         if self.interrupt.came() {
             source.send_replace(Source::Stays);
             end_all(started).await;

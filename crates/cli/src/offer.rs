@@ -49,6 +49,12 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
     carry::say_adopt(report, &choice, past.uuid);
     let mut reasons = Vec::new();
     for log in past.logs {
+        if interrupt.came() {
+            let reason = "interrupted before it was begun".to_owned();
+            let outcome = Outcome::NotCarried { reason };
+            reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
+            continue;
+        }
         let over = watch::Sender::new(Source::Over);
         let offered = log.offered(past.uuid).await.map_err(anyhow::Error::msg)?;
         let carry = match offered {
