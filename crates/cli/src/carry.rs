@@ -9,7 +9,7 @@ use logchain_core::chain::LogChain;
 use logchain_core::folder::Folder;
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Outcome, Source};
-use logchain_core::record::{Offered, Record};
+use logchain_core::record::Offered;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport};
 use logchain_transport_ssh::SshOptions;
 use serde_json::json;
@@ -41,9 +41,10 @@ impl Log {
 
     /// Opens every file of the log: from now on its bytes are ours, whatever
     /// happens to its names.
-    pub(crate) async fn hold(&self) -> Result<Held, String> {
+    pub(crate) async fn hold(&self, domain: Uuid) -> Result<Held, String> {
         let log = self.clone();
-        let work = move || Held::open(&log.chain()?).map_err(|e| e.to_string());
+        let work =
+            move || Held::open(&log.chain()?, domain, &log.console).map_err(|e| e.to_string());
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|e| e.to_string())?
@@ -54,19 +55,6 @@ impl Log {
         let path = self.path.clone();
         let look = move || std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
         tokio::task::spawn_blocking(look).await.unwrap_or(false)
-    }
-
-    /// What is written beside it of the last handoff from here.
-    pub(crate) async fn offered(&self, domain: Uuid) -> Result<Option<Offered>, String> {
-        let log = self.clone();
-        let work = move || {
-            let (folder, base) = Folder::of_file(&log.path).map_err(|e| e.to_string())?;
-            let record = Record::read(&folder, &base, domain, &log.console);
-            Ok(record.map_err(|e| e.to_string())?.and_then(|r| r.offered))
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| e.to_string())?
     }
 }
 

@@ -98,7 +98,7 @@ impl FarAdopt {
         match waited.await {
             Ok(true) => Ok(()),
             Ok(false) => match &*self.state.borrow() {
-                Far::Failed(reason) => Err(reason.clone()),
+                Far::Failed(reason) | Far::Lost(reason) => Err(reason.clone()),
                 Far::Working => Err(format!("at {}: the destination's half ended", self.host)),
             },
             Err(_) => Err(format!(
@@ -183,10 +183,12 @@ async fn attend(
     };
     // Bad usage is ours: the two are of different releases, which is explained better.
     let usage = status.and_then(|s| s.code()) == Some(2);
-    let reason = reason
-        .filter(|_| !usage)
-        .unwrap_or_else(|| explain(&target, &options, status, &said));
-    state.send_replace(Far::Failed(reason));
+    state.send_replace(match reason {
+        Some(reason) if !usage => Far::Failed(reason),
+        Some(_) => Far::Failed(explain(&target, &options, status, &said)),
+        // It said nothing of an end: it may be at work still.
+        None => Far::Lost(explain(&target, &options, status, &said)),
+    });
 }
 
 /// Why it failed, as the far side says, and where that is.

@@ -249,7 +249,7 @@ impl Migration<'_> {
         // Held first: whatever the transport does, the bytes are ours.
         let mut held = Vec::new();
         for (log, expected) in logs {
-            held.push((log.clone(), expected, log.hold().await));
+            held.push((log.clone(), expected, log.hold(way.domain).await));
         }
         let any = held.iter().any(|(_, _, held)| held.is_ok());
         let transport: Result<Arc<dyn LogTransport>, String> = if any {

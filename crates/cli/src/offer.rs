@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use logchain_core::handoff::offer::{Outcome, Source};
+use logchain_core::handoff::offer::{self, Left, Outcome, Source};
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
@@ -56,9 +56,10 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
             continue;
         }
         let over = watch::Sender::new(Source::Over);
-        let offered = log.offered(past.uuid).await.map_err(anyhow::Error::msg)?;
-        let carry = match offered {
-            Some(done) if done.received => {
+        let chain = log.chain().map_err(anyhow::Error::msg)?;
+        let left = offer::left(&chain, past.uuid, &log.console, &*transport).await;
+        let carry = match left.map_err(anyhow::Error::msg)? {
+            Left::Nothing(done) => {
                 let sentence = format!("{}: was handed over to {} already", log.console, done.to);
                 let event = json!({
                     "event": "already-carried",
@@ -68,9 +69,9 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
                 report.event(&sentence, &event);
                 continue;
             }
-            Some(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
-            None => {
-                let held = log.hold().await.map_err(anyhow::Error::msg)?;
+            Left::Receipt(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
+            Left::All => {
+                let held = log.hold(past.uuid).await.map_err(anyhow::Error::msg)?;
                 let source = over.subscribe();
                 Carry::start(&way, Arc::clone(&transport), &log, held, source, None).await
             }

@@ -186,7 +186,8 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
     let patience = Duration::from_secs(10);
 
     // Before the migration: from now on no byte of the log can be lost.
-    let held = Held::open(&LogChain::open(from, NumberingChoice::Auto)?)?;
+    let chain = LogChain::open(from, NumberingChoice::Auto)?;
+    let held = Held::open(&chain, handoff.domain, &handoff.console)?;
     let offer = Offer {
         handoff: handoff.clone(),
         domain_name: "vm1".to_owned(),

@@ -7,6 +7,8 @@
 //!
 //! Must not know: what the names mean (see [`crate::chain`]).
 
+pub(crate) mod fault;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -191,6 +193,7 @@ impl Folder {
     /// [`Error::Io`].
     pub fn names(&self) -> Result<Vec<OsString>> {
         let fail = |e| io_error("list", self.path.clone(), e);
+        fault::look();
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd).map_err(fail)? {
             let entry = entry.map_err(fail)?;
@@ -208,6 +211,7 @@ impl Folder {
     /// [`Error::Io`], [`Error::BadName`].
     pub fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
         self.check(name)?;
+        fault::look();
         match statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -233,6 +237,7 @@ impl Folder {
 
     fn open_with(&self, name: &OsStr, access: OFlags) -> Result<(File, Stat)> {
         self.check(name)?;
+        fault::look();
         let path = || self.path.join(name);
         // NONBLOCK: a FIFO put in the log's place would block the open for ever.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -276,7 +281,8 @@ impl Folder {
         self.check(name)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        let fd = fault::point()
+            .and_then(|()| fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
             .map_err(|e| io_error("create", self.path.join(name), e))?;
         Ok(File::from(fd))
     }
@@ -289,7 +295,8 @@ impl Folder {
     pub fn link_from(&self, from: &Folder, name: &OsStr, new: &OsStr) -> Result<()> {
         from.check(name)?;
         self.check(new)?;
-        fs::linkat(&from.fd, name, &self.fd, new, AtFlags::empty())
+        fault::point()
+            .and_then(|()| fs::linkat(&from.fd, name, &self.fd, new, AtFlags::empty()))
             .map_err(|e| io_error("link", self.path.join(new), e))
     }
 
@@ -300,7 +307,9 @@ impl Folder {
     pub fn rename_noreplace(&self, name: &OsStr, to: &Folder, new: &OsStr) -> Result<()> {
         self.check(name)?;
         to.check(new)?;
-        fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE).map_err(|e| {
+        let renamed = fault::point()
+            .and_then(|()| fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE));
+        renamed.map_err(|e| {
             let path = if e == Errno::NOENT {
                 self.path.join(name)
             } else {
@@ -318,7 +327,8 @@ impl Folder {
     pub fn rename_over(&self, name: &OsStr, new: &OsStr) -> Result<()> {
         self.check(name)?;
         self.check(new)?;
-        fs::renameat(&self.fd, name, &self.fd, new)
+        fault::point()
+            .and_then(|()| fs::renameat(&self.fd, name, &self.fd, new))
             .map_err(|e| io_error("rename to", self.path.join(new), e))
     }
 
@@ -328,7 +338,7 @@ impl Folder {
     /// [`Error::BadName`], [`Error::Io`].
     pub fn remove(&self, name: &OsStr) -> Result<()> {
         self.check(name)?;
-        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+        match fault::point().and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::empty())) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(io_error("remove", self.path.join(name), e)),
         }
@@ -353,7 +363,7 @@ impl Folder {
     /// [`Error::BadName`], [`Error::Io`].
     pub fn make_folder(&self, name: &OsStr) -> Result<Folder> {
         self.check(name)?;
-        match fs::mkdirat(&self.fd, name, Mode::RWXU) {
+        match fault::point().and_then(|()| fs::mkdirat(&self.fd, name, Mode::RWXU)) {
             Ok(()) | Err(Errno::EXIST) => self.open_folder(name),
             Err(e) => Err(io_error("create the folder", self.path.join(name), e)),
         }
@@ -366,7 +376,7 @@ impl Folder {
     /// [`Error::BadName`], [`Error::Io`].
     pub fn remove_folder(&self, name: &OsStr) -> Result<bool> {
         self.check(name)?;
-        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+        match fault::point().and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(e) => Err(io_error("remove the folder", self.path.join(name), e)),
@@ -401,7 +411,9 @@ impl Folder {
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<()> {
-        fs::fsync(&self.fd).map_err(|e| io_error("sync", self.path.clone(), e))
+        fault::point()
+            .and_then(|()| fs::fsync(&self.fd))
+            .map_err(|e| io_error("sync", self.path.clone(), e))
     }
 
     fn check(&self, name: &OsStr) -> Result<()> {

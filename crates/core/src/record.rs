@@ -51,8 +51,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::folder::{FileId, Folder};
-use crate::placement::Arrival;
-use crate::stream::{History, Ledger};
+use crate::stream::{Arrival, History, Ledger};
 use crate::transport::{ConsoleName, HandoffId};
 use crate::versioned;
 
@@ -66,6 +65,9 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Handoffs older than the last few cannot be offered again.
 const ADOPTED_KEPT: usize = 16;
+
+/// Handoffs older than these can be in no transport any more.
+const CONTAINS_KEPT: usize = 128;
 
 /// The record beside a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +84,9 @@ pub struct Record {
     pub offered: Option<Offered>,
     /// The last handoffs to here, the newest last.
     pub adopted: Vec<Adopted>,
+    /// Handoffs whose bytes this chain holds, wherever they were adopted: none of
+    /// them is placed here again.
+    pub contains: Vec<HandoffId>,
 }
 
 /// A history that was committed to a destination.
@@ -142,6 +147,7 @@ impl Record {
             arriving: None,
             offered: None,
             adopted: Vec::new(),
+            contains: Vec::new(),
         }
     }
 
@@ -233,20 +239,17 @@ impl Record {
         if self.arriving.replace(handoff) == Some(handoff) {
             return;
         }
-        let Arrival {
-            parts,
-            newer,
-            foreign,
-        } = arrival;
-        self.ledger = self.ledger.arrived(history, &parts, &newer, foreign, here);
+        self.ledger = self.ledger.arrived(history, &arrival, here);
     }
 
     /// Adds a handoff to here.
     pub fn adopt(&mut self, adopted: Adopted) {
+        let handoff = adopted.handoff;
         self.adopted.retain(|a| a.handoff != adopted.handoff);
         self.adopted.push(adopted);
         let surplus = self.adopted.len().saturating_sub(ADOPTED_KEPT);
         self.adopted.drain(..surplus);
+        self.contain(&[handoff]);
         // The VM is here now: what it handed over before is part of what came back.
         self.offered = None;
     }
@@ -257,12 +260,24 @@ impl Record {
         self.adopted.iter().find(|a| a.handoff == handoff)
     }
 
-    /// Whether the file `id`, `size` bytes long, holds nothing but bytes that a
-    /// destination has confirmed.
+    /// The bytes of these handoffs are part of this chain.
+    pub fn contain(&mut self, handoffs: &[HandoffId]) {
+        for id in handoffs {
+            self.contains.retain(|c| c != id);
+            self.contains.push(*id);
+        }
+        let surplus = self.contains.len().saturating_sub(CONTAINS_KEPT);
+        self.contains.drain(..surplus);
+    }
+
+    /// Whether the last handoff from here held all of these files, as they are.
     #[must_use]
-    pub fn is_handed_over(&self, id: FileId, size: u64) -> bool {
-        let received = self.offered.as_ref().filter(|o| o.received);
-        received.is_some_and(|o| o.files.contains(&(id, size)))
+    pub fn offered_all(&self, files: impl IntoIterator<Item = (FileId, u64)>) -> bool {
+        let Some(offered) = &self.offered else {
+            return false;
+        };
+        let mut files = files.into_iter();
+        files.all(|file| file.1 == 0 || offered.files.contains(&file))
     }
 }
 

@@ -119,12 +119,44 @@ pub struct Goal<'a> {
     pub first: u32,
     /// How many numbers the rotation keeps; `None`: any.
     pub max_backups: Option<NonZeroU32>,
+    /// Files rotated here that a step of ours met in another's place and took
+    /// from their names. They go back first of all.
+    pub taken: &'a [Taken],
     /// The staged history, newest first.
     pub staged: &'a [FileId],
-    /// Rotated files that are older than the staged history.
-    pub older: &'a [FileId],
+    /// Rotated files that are older than the staged history, newest first.
+    pub older: &'a [Older],
     /// Rotated files whose bytes the staged history holds too.
     pub stale: &'a [FileId],
+}
+
+/// A file rotated here that has no name for the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Which file.
+    pub id: FileId,
+    /// The chain as it was seen just before, newest first.
+    pub seen: Vec<FileId>,
+}
+
+/// A rotated file that is older than the staged history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Older {
+    /// Which file.
+    pub id: FileId,
+    /// Whether the staging holds it: then it can be given a name again.
+    pub held: bool,
+}
+
+/// A file that the staging holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Its place in [`Goal::taken`].
+    Taken(usize),
+    /// Its place in [`Goal::staged`].
+    Staged(usize),
+    /// Its place in [`Goal::older`].
+    Older(usize),
 }
 
 /// One step towards a [`Goal`].
@@ -132,26 +164,18 @@ pub struct Goal<'a> {
 pub enum Step {
     /// A rollover seems to be under way: look again a moment later.
     Wait,
-    /// Take the file with this number away: its bytes are held elsewhere.
-    Remove {
+    /// Take the file with this number from its name: its bytes are held
+    /// elsewhere, or its place is another one.
+    Take {
         /// Its number.
         number: u32,
         /// Which file it must be.
         id: FileId,
     },
-    /// Move a file up to a free number.
-    Shift {
-        /// Its number.
-        from: u32,
-        /// The free number.
-        to: u32,
-        /// Which file it must be.
-        id: FileId,
-    },
-    /// Give a staged file its name.
+    /// Give a file that the staging holds its name.
     Link {
-        /// Its place in [`Goal::staged`].
-        staged: usize,
+        /// Which one.
+        file: Held,
         /// The number, free now.
         to: u32,
     },
@@ -166,6 +190,10 @@ pub enum Step {
 /// The next step from `rotated` (number and identity, in rising order of
 /// number) towards `goal`. `settled` says that the listing was looked at long
 /// enough: what looks like a rollover under way is then taken as it is.
+///
+/// No file ever moves from one number to another: between our look and the move
+/// virtlogd could put another one under the first. A name is taken, which is
+/// checked afterwards, or given, which fails where it is taken already.
 #[must_use]
 pub fn next_step(
     base_there: bool,
@@ -173,25 +201,45 @@ pub fn next_step(
     goal: &Goal<'_>,
     settled: bool,
 ) -> Step {
-    if let Some(&(number, id)) = rotated.iter().rev().find(|(_, id)| goal.stale.contains(id)) {
-        return Step::Remove { number, id };
+    if !settled && !base_there {
+        return Step::Wait;
     }
-    let ours = |id: &FileId| goal.staged.contains(id);
-    let newer = rotated
-        .iter()
-        .filter(|(_, id)| !ours(id) && !goal.older.contains(id));
-    let newer_count = newer.clone().count();
-    let next = newer
+    let end = goal
+        .max_backups
+        .map(|max| goal.first.saturating_add(max.get()));
+    let beyond = |number: u32| end.is_some_and(|end| number >= end);
+    let there = |id: FileId| rotated.iter().any(|(_, there)| *there == id);
+    let is_newer = |id: FileId| {
+        !goal.staged.contains(&id)
+            && !goal.stale.contains(&id)
+            && !goal.older.iter().any(|o| o.id == id)
+    };
+    let newer = || rotated.iter().filter(|(_, id)| is_newer(*id));
+
+    for (index, taken) in goal.taken.iter().enumerate() {
+        let to = slot_of(taken, newer, goal.first);
+        if !there(taken.id) && !beyond(to) {
+            // What is not newer has its place elsewhere, and would leave a hole here.
+            if let Some(&(number, id)) = rotated.iter().find(|(number, _)| *number == to) {
+                return Step::Take { number, id };
+            }
+            let file = Held::Taken(index);
+            return Step::Link { file, to };
+        }
+    }
+    let next = newer()
         .map(|(number, _)| number.saturating_add(1))
         .max()
         .unwrap_or(goal.first);
-    let hole = usize::try_from(next.saturating_sub(goal.first)) != Ok(newer_count);
-    if !settled && (hole || !base_there) {
+    let hole = usize::try_from(next.saturating_sub(goal.first)) != Ok(newer().count());
+    if hole && !settled {
         return Step::Wait;
     }
+    if let Some(&(number, id)) = rotated.iter().rev().find(|(_, id)| goal.stale.contains(id)) {
+        return Step::Take { number, id };
+    }
 
-    let kept = goal.max_backups.map_or(usize::MAX, |max| {
-        let end = goal.first.saturating_add(max.get());
+    let kept = end.map_or(usize::MAX, |end| {
         usize::try_from(end.saturating_sub(next)).unwrap_or(usize::MAX)
     });
     let placed = goal.staged.len().min(kept);
@@ -203,34 +251,74 @@ pub fn next_step(
         let at = goal.staged.iter().position(|s| *s == id);
         if at.is_some_and(|at| at >= placed || number_of(at) != number) {
             return if settled {
-                Step::Remove { number, id }
+                Step::Take { number, id }
             } else {
                 Step::Wait
             };
         }
     }
-    // Older leftovers make room, the highest first, so that its new number is free.
-    let mut free = number_of(placed);
-    let mut shift = None;
-    for &(from, id) in rotated.iter().filter(|(_, id)| goal.older.contains(id)) {
-        let to = from.max(free);
-        if to != from {
-            shift = Some(Step::Shift { from, to, id });
-        }
-        free = to.saturating_add(1);
-    }
-    if let Some(shift) = shift {
-        return shift;
+    if let Some(step) = older_out_of_the_way(rotated, goal.older, number_of(placed), end) {
+        return step;
     }
     for (index, id) in goal.staged.iter().enumerate().take(placed) {
-        if !rotated.iter().any(|(_, there)| there == id) {
+        if !there(*id) {
             return Step::Link {
-                staged: index,
+                file: Held::Staged(index),
                 to: number_of(index),
             };
         }
     }
+    let mut free = number_of(placed);
+    for (index, older) in goal.older.iter().enumerate() {
+        let number = rotated.iter().find(|(_, id)| *id == older.id);
+        if let Some((number, _)) = number {
+            free = free.max(number.saturating_add(1));
+        } else if older.held && !beyond(free) {
+            let file = Held::Older(index);
+            return Step::Link { file, to: free };
+        }
+    }
     Step::Done { placed }
+}
+
+/// Where a file rotated here belongs: behind all that is newer than it.
+fn slot_of<'a, I>(taken: &Taken, newer: impl Fn() -> I, first: u32) -> u32
+where
+    I: Iterator<Item = &'a (u32, FileId)>,
+{
+    // Not seen before: newer than all that was, so it left the first hole there is.
+    let known = taken.seen.iter().position(|id| *id == taken.id);
+    let older = known.map_or(&[][..], |at| taken.seen.get(at..).unwrap_or_default());
+    let behind = newer()
+        .filter(|(_, id)| known.is_some() && !older.contains(id))
+        .map(|(number, _)| number.saturating_add(1));
+    let lowest = behind.max().unwrap_or(first);
+    (lowest..u32::MAX)
+        .find(|to| !newer().any(|(number, _)| number == to))
+        .unwrap_or(u32::MAX)
+}
+
+/// Takes older files from where the staged ones belong, the oldest first. What
+/// lay beyond the limit when we came stays there: it is not ours to drop.
+fn older_out_of_the_way(
+    rotated: &[(u32, FileId)],
+    older: &[Older],
+    mut free: u32,
+    end: Option<u32>,
+) -> Option<Step> {
+    let mut step = None;
+    for older in older {
+        let Some(&(number, id)) = rotated.iter().find(|(_, id)| *id == older.id) else {
+            free = free.saturating_add(u32::from(older.held));
+            continue;
+        };
+        let inside = end.is_none_or(|end| number < end);
+        if number < free && inside {
+            step = Some(Step::Take { number, id });
+        }
+        free = free.max(number).saturating_add(1);
+    }
+    step
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! Must not know: what the records mean.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::io::Read;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::folder::{self, Folder};
+use crate::folder::{self, Folder, fault};
 
 /// A record is small; a file that is larger is not one of ours.
 const MAX_BYTES: u64 = 1 << 20;
@@ -42,7 +42,7 @@ pub enum Error {
 
 /// Writes `record` under `name`: a temporary, fsync, rename, fsync of the folder.
 pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> Result<(), Error> {
-    let json = serde_json::to_vec(record).map_err(|e| Error::Damaged {
+    let mut json = serde_json::to_vec(record).map_err(|e| Error::Damaged {
         name: name.to_owned(),
         what: e.to_string(),
     })?;
@@ -51,10 +51,8 @@ pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, record: &T) -> 
     folder.remove(&temporary)?;
     let mut file = folder.create_new(&temporary, 0o600)?;
     let digest = blake3::hash(&json).to_hex();
-    let written = file
-        .write_all(&json)
-        .and_then(|()| file.write_all(format!("\n{digest}\n").as_bytes()))
-        .and_then(|()| file.sync_all());
+    json.extend_from_slice(format!("\n{digest}\n").as_bytes());
+    let written = fault::write_all(&mut file, &json).and_then(|()| fault::sync(&file));
     if let Err(source) = written {
         folder.remove(&temporary)?;
         return Err(Error::Io {

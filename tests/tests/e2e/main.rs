@@ -7,6 +7,7 @@
 mod common;
 mod interrupted;
 mod journey;
+mod left_behind;
 mod offsets;
 mod refusals;
 mod showing;

@@ -40,7 +40,9 @@ fn compressed(data: &[u8], compression: Compression) {
     assert!(bytes.len() as u64 <= MOST && again.len() as u64 <= MOST);
     // Before an error the one gives more than the other, but nothing else.
     assert!(bytes.iter().zip(&again).all(|(one, other)| one == other));
-    assert_eq!(whole, again_whole);
+    // zstd minds a frame that ends before the size it names only where the whole
+    // of it fits into the reader's buffer.
+    assert!(again_whole || !whole);
     if !whole {
         return;
     }

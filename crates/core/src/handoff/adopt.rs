@@ -29,7 +29,7 @@ use super::message::Message;
 use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
-use crate::placement::{self, Placed, Rules, Staging};
+use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
@@ -96,7 +96,7 @@ enum Event {
     Complete(Commit),
     AbortSeen,
     Sealed,
-    Placed(Placed),
+    Placed(Receipt),
     Receipted,
     Cleaned,
     Discarded,
@@ -109,36 +109,26 @@ enum State {
     Preparing,
     Staging,
     Sealing(Commit),
-    /// `None`: sealed by an earlier run, the commit is read again.
-    Placing(Option<Commit>),
+    Placing,
     Receipting(Receipt),
     Cleaning(Receipt),
-    Discarding {
-        reason: Option<String>,
-    },
+    Discarding { reason: Option<String> },
     Done(Outcome),
 }
 
 impl State {
-    fn on(
-        self,
-        event: Event,
-        commit_of: impl FnOnce(Option<Commit>, Placed) -> Option<Receipt>,
-    ) -> Self {
+    fn on(self, event: Event) -> Self {
         match (self, event) {
             (Self::Done(outcome), _) => Self::Done(outcome),
             (Self::Preparing, Event::Prepared) => Self::Staging,
-            (Self::Preparing | Self::Staging, Event::WasSealed) => Self::Placing(None),
-            (Self::Preparing | Self::Staging, Event::WasAdopted(receipt)) => {
+            (Self::Preparing | Self::Staging, Event::WasSealed) => Self::Placing,
+            (Self::Preparing | Self::Staging | Self::Sealing(_), Event::WasAdopted(receipt)) => {
                 Self::Receipting(receipt)
             }
             (Self::Staging, Event::Complete(commit)) => Self::Sealing(commit),
             (Self::Staging, Event::AbortSeen) => Self::Discarding { reason: None },
-            (Self::Sealing(commit), Event::Sealed) => Self::Placing(Some(commit)),
-            (Self::Placing(commit), Event::Placed(placed)) => match commit_of(commit, placed) {
-                Some(receipt) => Self::Receipting(receipt),
-                None => Self::Done(failed("the handoff's commit is gone".to_owned())),
-            },
+            (Self::Sealing(_), Event::Sealed) => Self::Placing,
+            (Self::Placing, Event::Placed(receipt)) => Self::Receipting(receipt),
             (Self::Receipting(receipt), Event::Receipted) => Self::Cleaning(receipt),
             (Self::Cleaning(receipt), Event::Cleaned | Event::Failed(_)) => {
                 // The history is in place and the source knows; a staging folder
@@ -202,38 +192,33 @@ impl Adopt {
             next: 0,
         };
         let mut state = State::Preparing;
-        let mut commit_again = None;
         loop {
             let event = match &state {
                 State::Preparing => desk.prepare().await,
                 State::Staging => desk.stage().await,
                 State::Sealing(commit) => desk.seal(commit.clone()).await,
-                State::Placing(commit) => {
-                    if commit.is_none() {
-                        commit_again = desk.commit().await.unwrap_or_default();
-                    }
-                    desk.place(commit.as_ref().or(commit_again.as_ref()).cloned())
-                        .await
-                }
+                State::Placing => desk.place().await,
                 State::Receipting(receipt) => desk.receipt(receipt.clone()).await,
                 State::Cleaning(_) => desk.clean().await,
                 State::Discarding { .. } => desk.discard().await,
                 State::Done(outcome) => return outcome.clone(),
             };
-            let host = &desk.adopt.host;
-            let again = commit_again.as_ref();
-            state = state.on(event, |commit, placed| {
-                let commit = commit.or_else(|| again.cloned())?;
-                let sums = (commit.bytes, commit.digest);
-                Some(Receipt::new(
-                    sums,
-                    host.clone(),
-                    placed.dropped,
-                    placed.files,
-                ))
-            });
+            state = state.on(event);
         }
     }
+}
+
+/// What an earlier run left of a handoff.
+enum Found {
+    New,
+    Sealed,
+    /// It is in place, or part of what is; the receipt where it is known.
+    Adopted(Option<Receipt>),
+}
+
+fn receipt_again(adopted: &Adopted, host: String) -> Receipt {
+    let sums = (adopted.bytes, adopted.digest.clone());
+    Receipt::new(sums, host, adopted.dropped, adopted.placed.clone())
 }
 
 /// The work in hand.
@@ -275,34 +260,46 @@ impl Desk {
         } = self.adopt.handoff.clone();
         let writers = Arc::clone(&self.adopt.writers);
         let host = self.adopt.host.clone();
-        let work = move || -> Result<(Option<Staging>, Option<Event>), placement::Error> {
+        let work = move || -> Result<(Option<Staging>, Found), placement::Error> {
             let (log, base) = match Folder::of_file(&place.path) {
                 Ok(found) => found,
-                Err(folder::Error::NotFound { .. }) => return Ok((None, None)),
+                Err(folder::Error::NotFound { .. }) => return Ok((None, Found::New)),
                 Err(e) => return Err(e.into()),
             };
-            let record = Record::read(&log, &base, domain, &console)?;
-            if let Some(adopted) = record.as_ref().and_then(|r| r.find_adopted(id)) {
-                let sums = (adopted.bytes, adopted.digest.clone());
-                let receipt = Receipt::new(sums, host, adopted.dropped, adopted.placed.clone());
+            // Only a record that says so makes what lies here this VM's: the same
+            // path may have been another's.
+            let record = Record::read_any(&log, &base)?.filter(|r| r.is_of(domain, &console));
+            let adopted = record.as_ref().and_then(|r| r.find_adopted(id));
+            let contained = record.as_ref().is_some_and(|r| r.contains.contains(&id));
+            if adopted.is_some() || contained {
+                let receipt = adopted.map(|a| receipt_again(a, host));
                 // Whatever staging is left of it goes now.
                 let staging = Staging::open(&place.path, id, place.rules, writers)?;
-                return Ok((Some(staging), Some(Event::WasAdopted(receipt))));
+                return Ok((Some(staging), Found::Adopted(receipt)));
             }
             let mut staging = Staging::open(&place.path, id, place.rules, writers)?;
             if staging.is_sealed() {
-                return Ok((Some(staging), Some(Event::WasSealed)));
+                return Ok((Some(staging), Found::Sealed));
             }
             if before {
                 staging.retire(record.as_ref())?;
             }
-            Ok((Some(staging), None))
+            Ok((Some(staging), Found::New))
         };
-        let (staging, event) = blocking(work).await.map_err(|e| e.to_string())?;
+        let (staging, found) = blocking(work).await.map_err(|e| e.to_string())?;
         self.staging = staging;
         self.hasher.reset();
         self.next = 0;
-        Ok(event)
+        Ok(match found {
+            Found::New => None,
+            Found::Sealed => Some(Event::WasSealed),
+            Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
+            Found::Adopted(None) => {
+                let commit = self.commit().await?.ok_or("its commit is gone")?;
+                let (sums, host) = ((commit.bytes, commit.digest), self.adopt.host.clone());
+                Some(Event::WasAdopted(Receipt::new(sums, host, 0, Vec::new())))
+            }
+        })
     }
 
     /// Fetches until all is here, or the source gives up.
@@ -310,15 +307,21 @@ impl Desk {
         let mut last: Option<Key> = None;
         let mut news = Instant::now();
         let mut commit: Option<Commit> = None;
+        // Only who was there can go.
+        let attached = self.is_source_alive();
         loop {
+            let gone = attached && !self.is_source_alive();
             match self.look(&mut last, &mut commit, &mut news).await {
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
                 Err(reason) => return Event::Failed(reason),
             }
-            let alive =
-                *self.adopt.source_alive.borrow() && self.adopt.source_alive.has_changed().is_ok();
-            if !alive && news.elapsed() > self.adopt.patience {
+            if gone && commit.is_none() {
+                // What it has put, we have seen: no more will come. Another offer
+                // finds nobody in its way.
+                return Event::Failed("the source is gone before all was sent".to_owned());
+            }
+            if !attached && news.elapsed() > self.adopt.patience {
                 let waited = self.adopt.patience.as_secs();
                 return Event::Failed(format!("the source has been silent for {waited} s"));
             }
@@ -328,6 +331,11 @@ impl Desk {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    fn is_source_alive(&self) -> bool {
+        let alive = &self.adopt.source_alive;
+        *alive.borrow() && alive.has_changed().is_ok()
     }
 
     /// One look at the transport. `Some`: staging is over.
@@ -486,52 +494,52 @@ impl Desk {
             self.adopt.handoff.domain,
             self.adopt.handoff.console.clone(),
         );
+        let owed = Owed {
+            domain,
+            console: console.clone(),
+            bytes: commit.bytes,
+            history: commit.history(),
+            digest: commit.digest,
+            from: self.begin().await.map_or_else(String::new, |b| b.host),
+            host: self.adopt.host.clone(),
+            at: now(),
+            contains: commit.contains,
+        };
         let sealed = self.with_staging(move |staging| {
             let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
-            staging.seal(record.as_ref())
+            // The same bytes in another handoff, whose receipt got lost.
+            let again = record.iter().flat_map(|r| &r.adopted).find(|a| {
+                let same = (a.bytes, &a.digest) == (owed.bytes, &owed.digest);
+                same && owed.contains.contains(&a.handoff)
+            });
+            if let Some(adopted) = again {
+                return Ok(Some(receipt_again(adopted, owed.host)));
+            }
+            staging.owe(owed);
+            staging.seal(record.as_ref())?;
+            Ok(None)
         });
-        sealed.await.map_or_else(Event::Failed, |()| Event::Sealed)
+        match sealed.await {
+            Ok(None) => Event::Sealed,
+            Ok(Some(receipt)) => Event::WasAdopted(receipt),
+            Err(reason) => Event::Failed(reason),
+        }
     }
 
-    async fn place(&mut self, commit: Option<Commit>) -> Event {
-        let Some(commit) = commit else {
-            return Event::Failed("the handoff's commit is gone from the transport".to_owned());
-        };
-        let Handoff {
-            domain,
-            console,
-            id,
-        } = self.adopt.handoff.clone();
-        let from = self.begin().await.map_or_else(String::new, |b| b.host);
-        let host = self.adopt.host.clone();
-        let placed = self.with_staging(move |staging| {
-            let arrival = staging.arrival()?;
-            let folder = staging.folder().try_clone()?;
-            let base = staging.base().to_owned();
-            // Before the names are given, so that a reader who sees a part knows
-            // where it lies in the stream.
-            Record::update(&folder, &base, domain, &console, |record| {
-                record.arriving(id, &commit.history(), arrival, (&host, now()));
-            })?;
+    async fn place(&mut self) -> Event {
+        let placed = self.with_staging(|staging| {
             let placed = staging.place()?;
-            Record::update(&folder, &base, domain, &console, |record| {
-                record.adopt(Adopted {
-                    handoff: id,
-                    bytes: commit.bytes,
-                    digest: commit.digest,
-                    at: now(),
-                    from,
-                    dropped: placed.dropped,
-                    placed: placed.files.clone(),
-                });
-            })?;
-            Ok(placed)
+            staging.finish()?;
+            let sums = staging.owed().map(|o| (o.bytes, o.digest.clone()));
+            Ok((placed, sums))
         });
         match placed.await {
-            Ok(placed) => {
+            Ok((placed, Some(sums))) => {
                 self.tell(Progress::Placed(placed.clone()));
-                Event::Placed(placed)
+                let host = self.adopt.host.clone();
+                Event::Placed(Receipt::new(sums, host, placed.dropped, placed.files))
             }
+            Ok((_, None)) => Event::Failed("it was placed by another program".to_owned()),
             Err(reason) => Event::Failed(reason),
         }
     }
@@ -571,7 +579,15 @@ impl Desk {
         let Some(staging) = self.staging.take() else {
             return Event::Cleaned;
         };
-        let cleaned = blocking(move || staging.clean()).await;
+        let work = move || {
+            if staging.is_sealed() {
+                staging.clean()
+            } else {
+                // It was in place already: what this run took aside goes back.
+                staging.discard()
+            }
+        };
+        let cleaned = blocking(work).await;
         cleaned.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Cleaned)
     }
 
@@ -625,8 +641,4 @@ async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn failed(reason: String) -> Outcome {
-    Outcome::Failed { reason }
 }

@@ -3,21 +3,56 @@
 use std::fmt::Debug;
 
 use super::message::{Abort, Begin, Chunk, Commit, Message, Receipt};
+use crate::folder::FileId;
+use crate::stream::{Arrival, Ledger, Seen};
 
 /// Bounds what one try takes.
 const MOST: usize = 1 << 20;
 
-/// Every message that is JSON.
+/// Every message that is JSON, and what the destination makes of a commit's history.
 pub fn message(data: &[u8]) {
     fn check<M: Message + PartialEq + Debug>(data: &[u8]) {
         let Ok(message) = M::decode(data) else { return };
         let again = message.encode().and_then(|bytes| M::decode(&bytes));
         assert_eq!(again.ok(), Some(message));
     }
+    if let Ok(commit) = Commit::decode(data) {
+        arrive(&commit);
+    }
     check::<Begin>(data);
     check::<Commit>(data);
     check::<Abort>(data);
     check::<Receipt>(data);
+}
+
+fn arrive(commit: &Commit) {
+    let id = |ino| FileId {
+        dev: (0, 0),
+        ino,
+        born: None,
+    };
+    let history = commit.history();
+    assert_eq!(history.bytes(), Some(commit.bytes));
+    let (old, new) = (
+        commit.bytes / 3,
+        commit.bytes.saturating_sub(commit.bytes / 3),
+    );
+    let arrival = Arrival {
+        parts: vec![(id(1), old), (id(2), new)],
+        newer: vec![(id(3), 5)],
+        older: Vec::new(),
+    };
+    let ledger = Ledger::default().arrived(&history, &arrival, ("h2", 1));
+    let seen = [(id(1), old), (id(2), new), (id(3), 7)].map(|(id, length)| Seen {
+        id,
+        length: Some(length),
+        after_gap: false,
+    });
+    let Ok(layout) = ledger.lay(&seen, 0) else {
+        return;
+    };
+    let _ = (layout.find(layout.end() / 2), layout.run_after(0));
+    let _ = ledger.history(&layout, "h2", &[0, new]);
 }
 
 /// A chunk: as it comes, with the length that its key promises in the first four

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::stream::History;
-use crate::transport::MAX_OBJECT;
+use crate::transport::{HandoffId, MAX_OBJECT};
 
 /// The version written, and the newest read.
 const VERSION: u32 = 1;
@@ -59,6 +59,8 @@ pub struct Commit {
     pub missed: Vec<String>,
     /// Where it lies in the VM's stream.
     pub history: History,
+    /// Other handoffs whose bytes it holds.
+    pub contains: Vec<HandoffId>,
 }
 
 /// The migration failed: nothing more comes.
@@ -97,13 +99,19 @@ impl Begin {
 }
 
 impl Commit {
-    pub(super) fn new(bytes: u64, digest: String, missed: Vec<String>, history: History) -> Self {
+    pub(super) fn new(
+        bytes: u64,
+        digest: String,
+        missed: Vec<String>,
+        (history, contains): (History, Vec<HandoffId>),
+    ) -> Self {
         Self {
             version: VERSION,
             bytes,
             digest,
             missed,
             history,
+            contains,
         }
     }
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::message::Message;
 use super::pump::{Drained, Pump, Pumped};
@@ -31,14 +32,20 @@ use crate::chain::LogChain;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
-use crate::stream::{History, Ledger, Seen};
-use crate::transport::{self, Advice, LogTransport, LogTransportExt, ObjectName};
+use crate::stream::{History, Seen};
+use crate::transport::{
+    self, Advice, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName,
+};
 
-/// A receipt is small.
-const MAX_RECEIPT: u64 = 1 << 20;
+/// Messages are small.
+const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Time between two looks for the receipt.
 const LOOK: Duration = Duration::from_millis(25);
+
+/// How long the receipt is looked for once the connection to the other half
+/// broke: it finishes what is committed.
+const LOST: Duration = Duration::from_secs(5);
 
 /// Pauses between two tries of one put.
 const RETRY: Duration = Duration::from_millis(250);
@@ -61,6 +68,8 @@ pub enum Far {
     Working,
     /// It ended without success, and why.
     Failed(String),
+    /// The connection to it broke: it may be at work still.
+    Lost(String),
 }
 
 /// How it ended.
@@ -168,22 +177,30 @@ pub struct Held {
     folder: Folder,
     base: OsString,
     /// As it was then: the folder, and the record in it, may go.
-    ledger: Ledger,
+    record: Record,
 }
 
 impl Held {
-    /// Opens every file of the chain.
+    /// Opens every file of the chain, and puts down beside it whose log it is:
+    /// should it stay here, it is recognised when the VM comes back.
     ///
     /// # Errors
     /// The chain's.
-    pub fn open(chain: &LogChain) -> Result<Self, crate::follow::Error> {
-        let record = Record::read_any(chain.folder(), chain.base_name());
+    pub fn open(
+        chain: &LogChain,
+        domain: Uuid,
+        console: &ConsoleName,
+    ) -> Result<Self, crate::follow::Error> {
+        let follower = Follower::begin(chain)?;
+        let (folder, base) = (chain.folder(), chain.base_name());
+        // Where nothing can be written, or what is there is damaged, the log
+        // goes all the same.
+        let record = Record::update(folder, base, domain, console, |record| record.clone());
         Ok(Self {
-            follower: Follower::begin(chain)?,
-            folder: chain.folder().try_clone()?,
-            base: chain.base_name().to_owned(),
-            // A damaged record loses count, not bytes.
-            ledger: record.ok().flatten().map(|r| r.ledger).unwrap_or_default(),
+            follower,
+            folder: folder.try_clone()?,
+            base: base.to_owned(),
+            record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
         })
     }
 }
@@ -196,12 +213,12 @@ impl Offer {
             follower,
             folder,
             base,
-            ledger,
+            record,
         } = held;
         let chain = Chain {
             folder,
             base,
-            ledger,
+            record,
         };
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers)) {
             Ok(pump) => pump,
@@ -308,14 +325,14 @@ impl Offer {
             files: drained.files.iter().map(|f| (f.id, f.size)).collect(),
             received: false,
         };
-        let history = match self.write_record(chain, drained, offered).await {
-            Ok(history) => history,
+        let told = match self.write_record(chain, drained, offered).await {
+            Ok(told) => told,
             // A folder that is gone (Nova removes it) has no record to keep.
-            Err(e) if folder_is_gone(&e) => history(&mut chain.ledger.clone(), drained, &self.host),
+            Err(e) if folder_is_gone(&e) => history(&mut chain.record.clone(), drained, &self.host),
             Err(e) => return Event::Failed(e.to_string()),
         };
         let missed = drained.missed.iter().map(|m| m.why.to_owned()).collect();
-        let commit = Commit::new(drained.bytes, drained.digest.clone(), missed, history);
+        let commit = Commit::new(drained.bytes, drained.digest.clone(), missed, told);
         let put = self.put(ObjectName::Commit, commit.encode()).await;
         put.map_or_else(Event::Failed, |()| Event::Committed)
     }
@@ -325,13 +342,14 @@ impl Offer {
         chain: &Chain,
         drained: &Drained,
         offered: Offered,
-    ) -> Result<History, crate::record::Error> {
+    ) -> Result<Told, crate::record::Error> {
         let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                let told = history(record, &drained, &host);
                 record.offered = Some(offered);
-                history(&mut record.ledger, &drained, &host)
+                told
             })
         };
         blocking(work).await
@@ -339,7 +357,10 @@ impl Offer {
 
     async fn receipt(&mut self, bytes: u64, digest: &str) -> Event {
         let started = Instant::now();
+        let mut lost = started;
         loop {
+            // Before the look: what it did last, it did before it ended.
+            let far = self.far.borrow().clone();
             match await_receipt(&*self.transport, &self.handoff).await {
                 Ok(Some(receipt)) if receipt.digest == digest && receipt.bytes == bytes => {
                     return Event::Received(receipt);
@@ -353,8 +374,11 @@ impl Offer {
                 Err(reason) if started.elapsed() > self.patience => return Event::Failed(reason),
                 Err(_) => {}
             }
-            if let Far::Failed(reason) = &*self.far.borrow() {
-                return Event::Failed(reason.clone());
+            match far {
+                Far::Failed(reason) => return Event::Failed(reason),
+                Far::Lost(reason) if lost.elapsed() > LOST => return Event::Failed(reason),
+                Far::Lost(_) => {}
+                Far::Working => lost = Instant::now(),
             }
             if started.elapsed() > self.patience {
                 let waited = self.patience.as_secs();
@@ -396,7 +420,7 @@ impl Offer {
             if error.advice() != Advice::Retry || !patient {
                 return Err(error.to_string());
             }
-            if let Far::Failed(reason) = &*self.far.borrow() {
+            if let Far::Failed(reason) | Far::Lost(reason) = &*self.far.borrow() {
                 return Err(reason.clone());
             }
             tokio::time::sleep(RETRY).await;
@@ -430,24 +454,96 @@ impl Offer {
 struct Chain {
     folder: Folder,
     base: OsString,
-    ledger: Ledger,
+    record: Record,
 }
 
-/// What the next host is told; this one remembers it.
-fn history(ledger: &mut Ledger, drained: &Drained, host: &str) -> History {
+/// What the next host is told of a history.
+type Told = (History, Vec<HandoffId>);
+
+/// What the next host is told; this one remembers where its files lay.
+fn history(record: &mut Record, drained: &Drained, host: &str) -> Told {
+    // An earlier handoff of the same files, which nobody confirmed: whoever
+    // adopts both must not have it twice.
+    let earlier = record.offered.as_ref().filter(|o| {
+        let files = o.files.iter().filter(|(_, size)| *size > 0);
+        let here = |id| drained.files.iter().any(|f| f.id == id);
+        o.bytes > 0 && files.clone().all(|(id, _)| here(*id))
+    });
+    let earlier = earlier.map(|o| o.handoff);
+    record.contain(earlier.as_slice());
+    let contains = record.contains.clone();
+
     let seen = drained.files.iter().map(|f| Seen {
         id: f.id,
         length: Some(f.given),
         after_gap: false,
     });
-    let Ok(layout) = ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
+    let Ok(layout) = record.ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
         // Only a length could be wanting, and all are known.
-        return History::of(drained.bytes);
+        return (History::of(drained.bytes), contains);
     };
     let missed: Vec<u64> = drained.missed.iter().map(|m| m.offset).collect();
-    let history = ledger.history(&layout, host, &missed);
-    ledger.remember(&layout);
-    history
+    let history = record.ledger.history(&layout, host, &missed);
+    record.ledger.remember(&layout);
+    (history, contains)
+}
+
+/// What is left to do for a chain whose VM has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It was handed over, just as it is.
+    Nothing(Offered),
+    /// It was committed to this transport: only the receipt is missing.
+    Receipt(Offered),
+    /// All of it: it was never handed over, or not as it is now, or to a
+    /// transport that does not have it (any more). Should a destination have it
+    /// all the same, it will not have it twice.
+    All,
+}
+
+/// What is left to do for `chain`, going by the record beside it and by what is
+/// in `transport`.
+///
+/// # Errors
+/// A sentence: the folder's, the record's, the transport's.
+pub async fn left(
+    chain: &LogChain,
+    domain: Uuid,
+    console: &ConsoleName,
+    transport: &dyn LogTransport,
+) -> Result<Left, String> {
+    let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
+    let (base, of_console) = (chain.base_name().to_owned(), console.clone());
+    let work = move || -> Result<Option<Offered>, String> {
+        let record = match Record::read(&folder, &base, domain, &of_console) {
+            // It is begun anew.
+            Err(crate::record::Error::Damaged { .. }) => None,
+            record => record.map_err(|e| e.to_string())?,
+        };
+        let listing = crate::chain::Listing::read(&folder, &base).map_err(|e| e.to_string())?;
+        let rotated = listing.rotated().iter().map(|r| r.stat);
+        let files = rotated.chain(listing.base().copied());
+        let same = |r: &Record| r.offered_all(files.map(|s| (s.id, s.size)));
+        Ok(record.filter(same).and_then(|r| r.offered))
+    };
+    let Some(offered) = blocking(work).await? else {
+        return Ok(Left::All);
+    };
+    if offered.received {
+        return Ok(Left::Nothing(offered));
+    }
+    let handoff = Handoff {
+        domain,
+        console: console.clone(),
+        id: offered.handoff,
+    };
+    for object in [ObjectName::Receipt, ObjectName::Commit] {
+        let there = transport.get_opt(&handoff.key(object), MAX_MESSAGE).await;
+        if there.map_err(|e| e.to_string())?.is_some() {
+            return Ok(Left::Receipt(offered));
+        }
+    }
+    Ok(Left::All)
 }
 
 /// Takes up a handoff that was committed before: only its receipt is missing.
@@ -471,7 +567,7 @@ async fn await_receipt(
     handoff: &Handoff,
 ) -> Result<Option<Receipt>, String> {
     let key = handoff.key(ObjectName::Receipt);
-    match transport.get_opt(&key, MAX_RECEIPT).await {
+    match transport.get_opt(&key, MAX_MESSAGE).await {
         Ok(Some(data)) => Receipt::decode(&data).map(Some).map_err(|e| e.to_string()),
         Ok(None) => Ok(None),
         Err(e) => Err(e.to_string()),

@@ -19,6 +19,8 @@ use crate::record::Record;
 use crate::rotation::Retention;
 use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
+mod left_behind;
+
 struct Nobody;
 impl Writers for Nobody {
     fn writer(&self, _: &File) -> Writer {
@@ -126,7 +128,7 @@ impl Trial {
 
     fn offer(&self, host: &Host) -> tokio::task::JoinHandle<offer::Outcome> {
         let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
-        let held = Held::open(&chain).unwrap();
+        let held = Held::open(&chain, self.handoff.domain, &self.handoff.console).unwrap();
         let offer = Offer {
             handoff: self.handoff.clone(),
             domain_name: "vm".to_owned(),
@@ -142,6 +144,15 @@ impl Trial {
     }
 
     fn adopt(&self, host: &Host, expected: bool) -> tokio::task::JoinHandle<adopt::Outcome> {
+        self.adopt_telling(host, expected, mpsc::channel(64).0)
+    }
+
+    fn adopt_telling(
+        &self,
+        host: &Host,
+        expected: bool,
+        progress: mpsc::Sender<adopt::Progress>,
+    ) -> tokio::task::JoinHandle<adopt::Outcome> {
         let adopt = Adopt {
             handoff: self.handoff.clone(),
             host: "h2".to_owned(),
@@ -151,7 +162,7 @@ impl Trial {
             expected: expected.then(|| host.place()),
             source_alive: self.alive.subscribe(),
             patience: self.patience,
-            progress: mpsc::channel(64).0,
+            progress,
         };
         tokio::spawn(adopt.run())
     }

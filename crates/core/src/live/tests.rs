@@ -7,9 +7,8 @@ use uuid::Uuid;
 use super::*;
 use crate::chain::NumberingChoice;
 use crate::folder::Folder;
-use crate::placement::Arrival;
 use crate::record::Record;
-use crate::stream::History;
+use crate::stream::{Arrival, History};
 use crate::transport::HandoffId;
 
 struct Bed {
@@ -157,7 +156,7 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
     let arrival = Arrival {
         parts: vec![(id("l.staging"), 30)],
         newer: vec![(id("l"), 4)],
-        foreign: Vec::new(),
+        older: Vec::new(),
     };
     let console = "serial0".parse().unwrap();
     Record::update(&folder, &base, Uuid::nil(), &console, |record| {

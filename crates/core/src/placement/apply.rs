@@ -1,44 +1,69 @@
 //! The executor: looks, asks [`next_step`], does that one thing, looks again.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::journal::Journal;
+use super::journal::{Retired, Taking};
 use super::{Error, Placed, Result, Staging, pause};
-use crate::chain::rotated_name;
+use crate::chain::{Listing, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::Writer;
-use crate::rotation::{Goal, Step, next_step};
+use crate::rotation::{Goal, Held, Older, Step, Taken, next_step};
 
 /// A rollover takes microseconds; a listing that looks odd for longer is odd.
 const WAITS: u32 = 10;
 const WAIT: Duration = Duration::from_millis(2);
 
-/// Name of a file moved aside to be looked at, before its number.
-const ASIDE: &str = "aside-";
+/// How long a rollover may take that we see nothing of: virtlogd renames from
+/// the oldest on, and stopped before it comes to a file that is there it has
+/// changed nothing yet, but will overwrite what we put before that file. Waited
+/// out only where the base has a writer that does not write.
+const CALM: Duration = Duration::from_millis(250);
+
+/// The first look after that; each one waits as long as all before it.
+const CALM_LOOK: Duration = Duration::from_millis(4);
 
 /// Every rollover can cost us a few looks; nobody rolls over this often for long.
 const LOOKS: u32 = 10_000;
 
+/// Tries to see the same files twice in a row.
+const STABLE_LOOKS: u32 = 100;
+
+/// Name of an older file held in the staging, before its place in the journal.
+const OLDER: &str = "older-";
+
+/// A file of the staging that is to have a name in the log.
+struct Member {
+    name: OsString,
+    ending: String,
+    id: FileId,
+}
+
+/// A name in the staging and what follows the number in the name to give.
+type Name = (OsString, String);
+
 /// Brings the sealed parts behind the base.
-pub(super) fn place(staging: &Staging, journal: &Journal) -> Result<Placed> {
-    let staged: Vec<FileId> = journal.parts.iter().map(|p| p.id).collect();
-    let goal = goal(staging, &staged, &journal.older, &journal.stale);
-    let names: Vec<&str> = journal.parts.iter().map(|p| p.name.as_str()).collect();
-    let placed = converge(staging, &goal, &names)?;
+pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
+    let parts = staging.journal.parts.clone();
+    let members: Vec<Member> = parts
+        .iter()
+        .map(|part| Member {
+            name: OsString::from(&part.name),
+            ending: String::new(),
+            id: part.id,
+        })
+        .collect();
+    let (placed, listing) =
+        Convergence::new(staging, &members, staging.rules.retention().max_backups).run()?;
     staging.log.sync()?;
-    let listing = staging.listing()?;
     let mut files = Vec::new();
-    let mut dropped = journal.dropped;
-    for (index, part) in journal.parts.iter().enumerate() {
-        let name = listing
-            .rotated()
-            .iter()
-            .find(|r| r.stat.id == part.id)
-            .map(|r| r.name.clone());
-        match name {
-            Some(name) if index < placed => {
-                files.push((name.to_string_lossy().into_owned(), part.size));
+    let mut dropped = staging.journal.dropped;
+    for (index, part) in parts.iter().enumerate() {
+        let there = listing.rotated().iter().find(|r| r.stat.id == part.id);
+        match there {
+            Some(there) if index < placed => {
+                files.push((there.name.to_string_lossy().into_owned(), part.size));
             }
             _ => dropped = dropped.saturating_add(part.size),
         }
@@ -46,185 +71,390 @@ pub(super) fn place(staging: &Staging, journal: &Journal) -> Result<Placed> {
     Ok(Placed { files, dropped })
 }
 
-/// Puts retired files back under their names, or, where a new log has begun
-/// meanwhile, behind it: they are the history before it.
-pub(super) fn put_back(staging: &Staging) -> Result<()> {
-    let mut left: Vec<_> = Vec::new();
-    for retired in &staging.retired {
-        let aside = OsStr::new(&retired.aside);
-        if staging.own.stat(aside)?.is_none() {
-            continue;
-        }
+/// Gives retired files their names back, or, where a new log has begun
+/// meanwhile, a place behind it: they are the history before it. They keep their
+/// names in the staging: whoever is killed here begins anew.
+pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
+    if staging.journal.retired.is_empty() && staging.journal.taking.is_empty() {
+        return Ok(());
+    }
+    remove_empty_base(staging)?;
+    let mut members = aside(staging)?;
+    let old_names = members.iter().all(|(retired, member)| {
         let mut name = staging.base.clone();
         name.push(&retired.suffix);
-        if retired.number.is_none() {
-            remove_empty_base(staging, &name)?;
+        matches!(staging.log.stat(&name), Ok(None)) || is_at(staging, &name, member.id)
+    });
+    // The newest one that was the base is the base again, if there is none.
+    let base = staging.base.clone();
+    if let Some((_, first)) = members.first().filter(|(r, _)| r.number.is_none()) {
+        if base_is_gone(staging)? {
+            let linked = staging.log.link_from(&staging.own, &first.name, &base);
+            taken_is_fine(linked)?;
         }
-        match staging.own.rename_noreplace(aside, &staging.log, &name) {
-            Ok(()) => {}
-            Err(folder::Error::AlreadyExists { .. }) => left.push(retired),
-            Err(e) => return Err(e.into()),
+        if is_at(staging, &base, first.id) {
+            members.remove(0);
         }
     }
-    if !left.is_empty() {
-        // The base is the newest; rotated files follow by number.
-        left.sort_by_key(|r| r.number);
-        let staged: Vec<FileId> = left.iter().map(|r| r.id).collect();
-        let names: Vec<&str> = left.iter().map(|r| r.aside.as_str()).collect();
-        // Rotated files that found their old names again are older than the base was.
-        let back = staging
-            .retired
-            .iter()
-            .filter(|r| r.number.is_some())
-            .map(|r| r.id);
-        let older: Vec<FileId> = back.filter(|id| !staged.contains(id)).collect();
-        let mut goal = goal(staging, &staged, &older, &[]);
-        // Nothing may be dropped here: this is the only copy on this host.
-        goal.max_backups = None;
-        converge(staging, &goal, &names)?;
+    if old_names {
+        for (retired, member) in &members {
+            let mut name = base.clone();
+            name.push(&retired.suffix);
+            taken_is_fine(staging.log.link_from(&staging.own, &member.name, &name))?;
+        }
+    }
+    let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
+    if !staging.journal.taking.is_empty() || !stay_back(staging, &members)? {
+        // What would lie beyond the limit would leave a hole at the next rollover;
+        // the host that gave the receipt for it has it.
+        let limit = staging.rules.retention().max_backups;
+        Convergence::new(staging, &members, limit).run()?;
     }
     staging.log.sync()?;
     Ok(())
 }
 
-/// A migration that failed may have left a new, empty base.
-fn remove_empty_base(staging: &Staging, name: &OsStr) -> Result<()> {
-    match staging.log.open_file(name) {
-        Ok((file, stat)) if stat.size == 0 && staging.writers.writer(&file) == Writer::None => {
-            Ok(staging.log.remove(name)?)
-        }
-        Ok(_) | Err(folder::Error::NotFound { .. }) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
-}
-
-fn goal<'a>(
-    staging: &Staging,
-    staged: &'a [FileId],
-    older: &'a [FileId],
-    stale: &'a [FileId],
-) -> Goal<'a> {
-    Goal {
-        first: staging.rules.numbering.first(),
-        max_backups: staging.rules.retention.max_backups,
-        staged,
-        older,
-        stale,
-    }
-}
-
-/// Applies steps until the goal is reached; `names` are the staged files' names.
-fn converge(staging: &Staging, goal: &Goal<'_>, names: &[&str]) -> Result<usize> {
-    settle_asides(staging, goal)?;
-    let mut waits = 0;
+/// Whether all of them have names, and keep them: a rollover that was half done
+/// when they got them would take them away again.
+fn stay_back(staging: &mut Staging, members: &[Member]) -> Result<bool> {
+    let mut watch = Convergence::new(staging, members, None);
     for _ in 0..LOOKS {
-        let listing = staging.listing()?;
-        let rotated: Vec<(u32, FileId)> = listing
-            .rotated()
-            .iter()
-            .map(|r| (r.number, r.stat.id))
-            .collect();
-        let step = next_step(listing.base().is_some(), &rotated, goal, waits > WAITS);
-        waits = if step == Step::Wait { waits + 1 } else { 0 };
-        let name_of = |number| {
-            let there = listing.rotated().iter().find(|r| r.number == number);
-            there.map_or_else(|| rotated_name(&staging.base, number), |r| r.name.clone())
-        };
-        match step {
-            Step::Wait => pause(WAIT),
-            Step::Done { placed } => return Ok(placed),
-            Step::Link { staged, to } => {
-                let Some(part) = names.get(staged) else {
-                    return Err(Error::NotSealed);
-                };
-                if staging.own.stat(OsStr::new(part))?.is_none() {
-                    // Placed and cleaned before; since then the log was wiped.
-                    return Ok(staged);
-                }
-                let new = rotated_name(&staging.base, to);
-                taken_is_fine(staging.log.link_from(&staging.own, OsStr::new(part), &new))?;
-            }
-            Step::Shift { from, to, id } => {
-                // The compression stays in the name.
-                let name = name_of(from);
-                let mut new = rotated_name(&staging.base, to);
-                let plain = rotated_name(&staging.base, from);
-                if let Some(ending) = ending(&name, &plain) {
-                    new.push(ending);
-                }
-                if staging.log.stat(&name)?.map(|s| s.id) == Some(id) {
-                    taken_is_fine(staging.log.rename_noreplace(&name, &staging.log, &new))?;
-                }
-            }
-            Step::Remove { number, id } => remove(staging, &name_of(number), number, id)?,
+        let listing = stable(watch.staging)?;
+        let back = |id: FileId| listing.rotated().iter().any(|r| r.stat.id == id);
+        if !members.iter().all(|member| back(member.id)) {
+            return Ok(false);
         }
+        if watch.is_sure(&listing)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there is no base for longer than in a rollover: virtlogd would append
+/// to one that we put there.
+fn base_is_gone(staging: &Staging) -> Result<bool> {
+    for _ in 0..WAITS {
+        if staging.log.stat(&staging.base)?.is_some() {
+            return Ok(false);
+        }
+        pause(WAIT);
+    }
+    Ok(true)
+}
+
+fn is_at(staging: &Staging, name: &OsStr, id: FileId) -> bool {
+    matches!(staging.log.stat(name), Ok(Some(stat)) if stat.id == id)
+}
+
+/// What is aside and must go back, newest first. What was taken is told by the
+/// file itself: a process may have been killed before it looked.
+fn aside(staging: &Staging) -> Result<Vec<(Retired, Member)>> {
+    let mut members = Vec::new();
+    for retired in &staging.journal.retired {
+        let name = OsString::from(&retired.aside);
+        let Some(stat) = staging.own.stat(&name)? else {
+            continue;
+        };
+        if is_new_base(retired) && is_unused(staging, &name)? {
+            continue;
+        }
+        let base = retired.suffix.len();
+        let ending = retired.number.map_or(String::new(), |number| {
+            let plain = format!(".{number}").len().min(base);
+            retired.suffix.get(plain..).unwrap_or_default().to_owned()
+        });
+        let member = Member {
+            name,
+            ending,
+            id: stat.id,
+        };
+        members.push((retired.clone(), member));
+    }
+    // A base that came later than the retired one is newer; rotated files follow.
+    members.sort_by_key(|(r, _)| (r.number, !is_new_base(r)));
+    Ok(members)
+}
+
+/// Whether the entry is that of a base found when what was retired went back.
+fn is_new_base(retired: &Retired) -> bool {
+    retired.number.is_none() && retired.came_after
+}
+
+/// Whether nobody ever wrote to the file, nor will.
+fn is_unused(staging: &Staging, name: &OsStr) -> Result<bool> {
+    let (file, stat) = staging.own.open_file(name)?;
+    let writer = staging.writers.writer(&file);
+    // The lease tells of now: what was written before it shows in the size.
+    let size = folder::stat_open(&file).map_or(stat.size, |s| s.size);
+    Ok(writer == Writer::None && size == 0)
+}
+
+/// A migration that failed may have left a new, empty base where a retired one
+/// belongs. It is taken aside first: it may get a writer while we look.
+fn remove_empty_base(staging: &mut Staging) -> Result<()> {
+    let retired = |r: &Retired| r.number.is_none();
+    if !staging.journal.retired.iter().any(retired) {
+        return Ok(());
+    }
+    let Some((file, stat)) = staging.open_base()? else {
+        return Ok(());
+    };
+    let ours = |r: &Retired| r.id == stat.id && !r.came_after;
+    let ours = staging.journal.retired.iter().any(ours);
+    if ours || stat.size != 0 || staging.writers.writer(&file) != Writer::None {
+        return Ok(());
+    }
+    let base = staging.base.clone();
+    let taken = staging.take_aside(&base, String::new(), None, stat.id, true);
+    match taken {
+        Ok(_) => Ok(()),
+        Err(Error::Folder(folder::Error::NotFound { .. })) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The same files under the same names, twice in a row: one look alone can miss
+/// a file that moves on while we look.
+pub(super) fn stable(staging: &Staging) -> Result<Listing> {
+    let mut before = staging.listing()?;
+    for _ in 0..STABLE_LOOKS {
+        let now = staging.listing()?;
+        if now.same_files(&before) {
+            // The sizes of the first look: what grows after it grows after both.
+            return Ok(before);
+        }
+        before = now;
     }
     Err(Error::Unsettled {
         path: staging.log.path().join(&staging.base),
     })
 }
 
-fn ending(name: &OsStr, plain: &OsStr) -> Option<OsString> {
-    let ending = name.to_str()?.strip_prefix(plain.to_str()?)?;
-    Some(OsString::from(ending))
+/// Steps until the goal is reached, and it is sure that it stays so.
+struct Convergence<'a> {
+    staging: &'a mut Staging,
+    members: &'a [Member],
+    limit: Option<NonZeroU32>,
+    staged: Vec<FileId>,
+    /// Identity and size of the base when the goal was first seen reached.
+    reached: Option<(FileId, u64)>,
+    calm: Duration,
 }
 
-/// A name that was taken or went away between look and step: a rollover. Look again.
+impl<'a> Convergence<'a> {
+    fn new(staging: &'a mut Staging, members: &'a [Member], limit: Option<NonZeroU32>) -> Self {
+        Self {
+            staging,
+            members,
+            limit,
+            staged: members.iter().map(|m| m.id).collect(),
+            reached: None,
+            calm: Duration::ZERO,
+        }
+    }
+
+    fn run(mut self) -> Result<(usize, Listing)> {
+        let mut waits = 0;
+        let mut before: Option<Listing> = None;
+        for _ in 0..LOOKS {
+            let older = self.older()?;
+            let (taken, names) = self.taken()?;
+            let listing = stable(self.staging)?;
+            let rotated: Vec<(u32, FileId)> = listing
+                .rotated()
+                .iter()
+                .map(|r| (r.number, r.stat.id))
+                .collect();
+            let goal = Goal {
+                first: self.staging.rules.numbering.first(),
+                max_backups: self.limit,
+                taken: &taken,
+                staged: &self.staged,
+                older: &older,
+                stale: &self.staging.journal.stale,
+            };
+            // What stays odd is odd; what changes is a rollover.
+            if !before.is_some_and(|before| before.same_files(&listing)) {
+                waits = 0;
+            }
+            let step = next_step(listing.base().is_some(), &rotated, &goal, waits > WAITS);
+            before = Some(listing.clone());
+            if matches!(step, Step::Link { .. } | Step::Take { .. }) {
+                self.reached = None;
+            }
+            match step {
+                Step::Wait => {
+                    waits = waits.saturating_add(1);
+                    pause(WAIT);
+                }
+                Step::Done { placed } => {
+                    if self.is_sure(&listing)? {
+                        return Ok((placed, listing));
+                    }
+                }
+                Step::Link { file, to } => self.link(file, to, &names)?,
+                Step::Take { number, id } => self.take(&listing, number, id)?,
+            }
+        }
+        Err(Error::Unsettled {
+            path: self.staging.log.path().join(&self.staging.base),
+        })
+    }
+
+    /// Whether no rollover can be under way that began before our last step.
+    fn is_sure(&mut self, listing: &Listing) -> Result<bool> {
+        let Some(base) = listing.base() else {
+            return Ok(true); // looked at for long enough: nobody writes
+        };
+        if let Some((file, stat)) = self.staging.open_base()?
+            && stat.id == base.id
+            && self.staging.writers.writer(&file) == Writer::None
+        {
+            // In a rollover virtlogd still has it open.
+            return Ok(true);
+        }
+        match self.reached {
+            None => {
+                self.reached = Some((base.id, base.size));
+                self.calm = Duration::ZERO;
+            }
+            // Written, or rolled over to its end: virtlogd does one thing at a time.
+            Some(before) if before != (base.id, base.size) => return Ok(true),
+            Some(_) if self.calm >= CALM => return Ok(true),
+            Some(_) => {}
+        }
+        let wait = self.calm.max(CALM_LOOK);
+        pause(wait);
+        self.calm = self.calm.saturating_add(wait);
+        Ok(false)
+    }
+
+    fn older(&self) -> Result<Vec<Older>> {
+        let mut older = Vec::new();
+        for (index, aged) in self.staging.journal.older.iter().enumerate() {
+            let held = self.staging.own.stat(&older_name(index))?;
+            older.push(Older {
+                id: aged.id,
+                held: held.is_some_and(|s| s.id == aged.id),
+            });
+        }
+        Ok(older)
+    }
+
+    /// Files of others that came aside, and their names there. What was meant to
+    /// come is removed for good, once its bytes are held elsewhere.
+    fn taken(&self) -> Result<(Vec<Taken>, Vec<Name>)> {
+        let (mut taken, mut names) = (Vec::new(), Vec::new());
+        for taking in &self.staging.journal.taking {
+            let aside = OsString::from(&taking.aside);
+            let Some(stat) = self.staging.own.stat(&aside)? else {
+                continue;
+            };
+            if self.is_held(stat.id)? {
+                self.staging.own.remove(&aside)?;
+            } else {
+                taken.push(Taken {
+                    id: stat.id,
+                    seen: taking.seen.clone(),
+                });
+                names.push((aside, taking.ending.clone()));
+            }
+        }
+        Ok((taken, names))
+    }
+
+    /// Whether the bytes of this file are in the staging, or in files that are.
+    fn is_held(&self, id: FileId) -> Result<bool> {
+        if self.staging.journal.stale.contains(&id) {
+            return Ok(true);
+        }
+        if let Some(member) = self.members.iter().find(|m| m.id == id) {
+            let held = self.staging.own.stat(&member.name)?;
+            return Ok(held.is_some_and(|s| s.id == id));
+        }
+        Ok(self.older()?.contains(&Older { id, held: true }))
+    }
+
+    fn link(&self, file: Held, to: u32, taken: &[Name]) -> Result<()> {
+        let (name, ending) = match file {
+            Held::Taken(index) => match taken.get(index) {
+                Some((name, ending)) => (name.clone(), ending.clone()),
+                None => return Ok(()),
+            },
+            Held::Staged(index) => match self.members.get(index) {
+                Some(member) => (member.name.clone(), member.ending.clone()),
+                None => return Ok(()),
+            },
+            Held::Older(index) => match self.staging.journal.older.get(index) {
+                Some(aged) => (older_name(index), aged.ending.clone()),
+                None => return Ok(()),
+            },
+        };
+        let mut new = rotated_name(&self.staging.base, to);
+        new.push(ending);
+        taken_is_fine(self.staging.log.link_from(&self.staging.own, &name, &new))
+    }
+
+    /// Takes the file `id` from its name. virtlogd may put another one there
+    /// between our look and this, which shows afterwards: see [`Self::taken`].
+    fn take(&mut self, listing: &Listing, number: u32, id: FileId) -> Result<()> {
+        let staging = &mut *self.staging;
+        let Some(there) = listing.rotated().iter().find(|r| r.number == number) else {
+            return Ok(());
+        };
+        let older = staging.journal.older.iter().position(|o| o.id == id);
+        if let Some(index) = older {
+            let name = older_name(index);
+            let held = staging.log_to_own(&there.name, &name)?;
+            if held != Some(id) {
+                // Ours alone, and another's file has its name in the log still.
+                return Ok(staging.own.remove(&name)?);
+            }
+        }
+        let taking = Taking {
+            aside: format!("aside-{}", staging.journal.taking.len()),
+            id,
+            ending: staging.ending(&there.name, number),
+            seen: (listing.base().iter().map(|s| s.id))
+                .chain(listing.rotated().iter().map(|r| r.stat.id))
+                .collect(),
+        };
+        let aside = OsString::from(&taking.aside);
+        staging.journal.taking.push(taking);
+        staging.write_journal()?;
+        match staging
+            .log
+            .rename_noreplace(&there.name, &staging.own, &aside)
+        {
+            Err(folder::Error::NotFound { .. }) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+impl Staging {
+    /// Holds the file `name` of the log as `new` in the staging; gives which one
+    /// that is.
+    fn log_to_own(&self, name: &OsStr, new: &OsStr) -> Result<Option<FileId>> {
+        if self.own.stat(new)?.is_none() {
+            match self.own.link_from(&self.log, name, new) {
+                Ok(()) | Err(folder::Error::NotFound { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(self.own.stat(new)?.map(|s| s.id))
+    }
+}
+
+pub(super) fn older_name(index: usize) -> OsString {
+    OsString::from(format!("{OLDER}{index}"))
+}
+
+/// A name that was taken between look and step: a rollover. Look again.
 fn taken_is_fine(result: folder::Result<()>) -> Result<()> {
     match result {
-        Ok(()) | Err(folder::Error::AlreadyExists { .. } | folder::Error::NotFound { .. }) => {
-            Ok(())
-        }
+        Ok(()) | Err(folder::Error::AlreadyExists { .. }) => Ok(()),
         Err(e) => Err(e.into()),
-    }
-}
-
-/// Takes the file `id` away from `name`. virtlogd may put another file there
-/// between our look and our step, so it is moved aside first and looked at.
-fn remove(staging: &Staging, name: &OsStr, number: u32, id: FileId) -> Result<()> {
-    let aside = OsString::from(format!("{ASIDE}{number}"));
-    match staging.log.rename_noreplace(name, &staging.own, &aside) {
-        Err(folder::Error::NotFound { .. }) => return Ok(()),
-        other => other?,
-    }
-    settle_aside(staging, &aside, number, |there| there == id)
-}
-
-/// A kill in [`remove`] may have left a file aside that is virtlogd's.
-fn settle_asides(staging: &Staging, goal: &Goal<'_>) -> Result<()> {
-    for aside in staging.own.names()? {
-        let number = aside
-            .to_str()
-            .and_then(|n| n.strip_prefix(ASIDE))
-            .and_then(|n| n.parse().ok());
-        if let Some(number) = number {
-            let ours = |id| goal.staged.contains(&id) || goal.stale.contains(&id);
-            settle_aside(staging, &aside, number, ours)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file moved aside where it may go, or else gives its name back.
-fn settle_aside(
-    staging: &Staging,
-    aside: &OsStr,
-    number: u32,
-    may_go: impl Fn(FileId) -> bool,
-) -> Result<()> {
-    let Some(stat) = staging.own.stat(aside)? else {
-        return Ok(());
-    };
-    if may_go(stat.id) {
-        return Ok(staging.own.remove(aside)?);
-    }
-    let name = rotated_name(&staging.base, number);
-    // Where a rollover filled the place meanwhile, ours would be one number up by now.
-    let up = rotated_name(&staging.base, number.saturating_add(1));
-    match staging.own.rename_noreplace(aside, &staging.log, &name) {
-        Err(folder::Error::AlreadyExists { .. }) => {
-            taken_is_fine(staging.own.rename_noreplace(aside, &staging.log, &up))
-        }
-        other => Ok(other?),
     }
 }

@@ -6,23 +6,66 @@ use std::ffi::OsStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::Result;
+use super::{Owed, Placed};
 use crate::folder::{FileId, Folder};
 use crate::versioned;
 
 const VERSION: u32 = 1;
 
+/// How far a handoff is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Phase {
+    /// Files are taken aside. A next start puts them back.
+    Retiring,
+    /// All that is to be aside is aside, the migration may be under way. The same
+    /// handoff goes on from here; a next start without it puts them back.
+    Staging,
+    /// **The commit point.** All parts are durable; a next start places them.
+    Sealed,
+    /// What the rotation keeps has its name: that is done once, for ever.
+    Placed,
+    /// Only this folder is left to be removed.
+    Over,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
     version: u32,
-    /// Whether all parts are durable: then the handoff is finished, else undone.
-    pub(super) sealed: bool,
+    pub(super) phase: Phase,
     pub(super) retired: Vec<Retired>,
     /// Newest first.
     pub(super) parts: Vec<Part>,
-    pub(super) older: Vec<FileId>,
+    /// Newest first.
+    pub(super) older: Vec<Aged>,
     pub(super) stale: Vec<FileId>,
+    pub(super) taking: Vec<Taking>,
     /// Bytes of the history that came before the oldest part.
     pub(super) dropped: u64,
+    /// What is to be put down once it is placed.
+    pub(super) owed: Option<Owed>,
+    pub(super) placed: Option<Placed>,
+}
+
+/// A rotated file older than the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Aged {
+    pub(super) id: FileId,
+    /// What follows the number in its name: how it is compressed.
+    pub(super) ending: String,
+}
+
+/// A file about to be taken from its name, written down before it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Taking {
+    /// Its name in the staging from then on.
+    pub(super) aside: String,
+    /// Which file it should be; virtlogd may be quicker and put another one there.
+    pub(super) id: FileId,
+    /// What follows the number in its name.
+    pub(super) ending: String,
+    /// The chain as it was seen, newest first.
+    pub(super) seen: Vec<FileId>,
 }
 
 /// A file of the chain taken aside.
@@ -33,6 +76,9 @@ pub(super) struct Retired {
     pub(super) aside: String,
     pub(super) number: Option<u32>,
     pub(super) id: FileId,
+    /// Whether it is a base that came after the retired one, taken aside when
+    /// that one went back.
+    pub(super) came_after: bool,
 }
 
 /// A file of staged history.
@@ -46,20 +92,18 @@ pub(super) struct Part {
 impl Journal {
     pub(super) const NAME: &'static str = "journal";
 
-    pub(super) fn new(
-        retired: Vec<Retired>,
-        (parts, dropped): (Vec<Part>, u64),
-        older: Vec<FileId>,
-        sealed: bool,
-    ) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             version: VERSION,
-            sealed,
-            retired,
-            parts,
-            older,
+            phase: Phase::Retiring,
+            retired: Vec::new(),
+            parts: Vec::new(),
+            older: Vec::new(),
             stale: Vec::new(),
-            dropped,
+            taking: Vec::new(),
+            dropped: 0,
+            owed: None,
+            placed: None,
         }
     }
 

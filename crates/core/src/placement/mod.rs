@@ -2,23 +2,30 @@
 //! applies what [`crate::rotation`] decides.
 //!
 //! ```text
-//!            append*            seal                place              finish
-//!  (open) ───────────► staging ─────► sealed ──────────────► placed ─────────► (clean)
-//!     │                   │        journal on disk:            │  record on disk:
-//!     └─ retire           │        from here on it is          │  placed once,
-//!                         │        finished, not undone        │  for ever
-//!                         └─────────────► discard ──► (clean, what was retired is back)
+//!  retire               append*             seal              place             clean
+//! ────────► (retiring) ─────────► staging ───────► sealed ───────────► placed ─────────► over
+//!               │                    │         a next start         done once,
+//!               └──── discard ◄──────┘         finishes it           for ever
+//!          (what was retired is back)
 //! ```
 //!
 //! *staging*: bytes go into parts in a private folder beside the log, on the
 //! log's own file system. Killed here, nothing has happened: the next start
-//! discards the parts and puts back what was retired.
+//! drops the parts, and unless it goes on with the same handoff puts back what
+//! was retired.
 //!
 //! *sealed*: all parts are durable and the journal names them. **This is the
 //! commit point**: a next start places them.
 //!
 //! *placed*: every part that the rotation keeps has its name, by a hard link
-//! beside the one in staging, so that a rollover at the same moment costs nothing.
+//! beside the one in staging. That one stays until the receipt is given, so that
+//! a rollover at the same moment costs nothing: whatever it overwrites is given
+//! its name again.
+//!
+//! Every step leaves the folder in a state from which it, or its undoing, can be
+//! begun anew. Names are given by links that never overwrite; a name is taken
+//! only after the journal says so, and what came away with it is looked at
+//! afterwards, since virtlogd may have been quicker.
 //!
 //! Must not know: transports, handoffs as a protocol.
 //!
@@ -66,16 +73,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub use error::{Error, Result};
 
-use crate::chain::{Listing, Numbering};
-use crate::folder::{FileId, Folder};
-use crate::follow::Writers;
-use crate::record::{Record, hidden};
+use crate::chain::{Listing, Numbering, rotated_name};
+use crate::folder::{self, FileId, Folder, fault};
+use crate::follow::{Writer, Writers};
+use crate::record::{Adopted, Record, hidden};
 use crate::rotation::Retention;
-use crate::transport::HandoffId;
-use journal::{Journal, Retired};
+use crate::stream::{Arrival, History};
+use crate::transport::{ConsoleName, HandoffId};
+use journal::{Aged, Journal, Phase, Retired};
 use stage::Parts;
 
 /// What a staging folder says about itself, from any bytes.
@@ -87,13 +97,32 @@ pub fn fuzz_journal(data: &[u8]) {
 /// How long another logchain process may hold the chain before we give up.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// Where SELinux keeps a file's label.
+const LABELS: &[&str] = &["security.selinux"];
+
 /// What the destination's rotation does with this log.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// How rotated files are numbered.
     pub numbering: Numbering,
-    /// What is kept.
+    /// What virtlogd keeps. A chain that is numbered from one is not virtlogd's:
+    /// each file of the source keeps a file of its own there, and nothing is dropped.
     pub retention: Retention,
+}
+
+impl Rules {
+    fn retention(self) -> Retention {
+        match self.numbering {
+            Numbering::FromZero => self.retention,
+            Numbering::FromOne => Retention::UNLIMITED,
+        }
+    }
+
+    /// Whether virtlogd never touches a rotated file with this number.
+    fn is_beyond(self, number: u32) -> bool {
+        let max = self.retention().max_backups;
+        max.is_some_and(|max| number >= self.numbering.first().saturating_add(max.get()))
+    }
 }
 
 /// The private folder in which one handoff's history waits, and the lock on the chain.
@@ -107,30 +136,40 @@ pub struct Staging {
     rules: Rules,
     writers: Arc<dyn Writers>,
     parts: Parts,
-    retired: Vec<Retired>,
-    older: Vec<FileId>,
-    sealed: Option<Journal>,
+    journal: Journal,
     _lock: File,
 }
 
-/// The files of a chain to which history comes, oldest first, and their sizes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// The history.
-    pub parts: Vec<(FileId, u64)>,
-    /// What the VM wrote here since.
-    pub newer: Vec<(FileId, u64)>,
-    /// What else lies here: older than the history, and no part of it.
-    pub foreign: Vec<FileId>,
-}
-
 /// What [`Staging::place`] did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// The names given and their sizes in bytes, newest first.
     pub files: Vec<(String, u64)>,
     /// How many of the oldest bytes the rotation here does not keep.
     pub dropped: u64,
+}
+
+/// What is put down beside the chain once a handoff is placed, whoever places it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    /// UUID of the domain.
+    pub domain: Uuid,
+    /// The console.
+    pub console: ConsoleName,
+    /// Length of the history in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the history, in hex.
+    pub digest: String,
+    /// The host it came from, as that host said.
+    pub from: String,
+    /// This host's name, for people.
+    pub host: String,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Where the history lies in the VM's stream.
+    pub history: History,
+    /// Other handoffs whose bytes the history holds.
+    pub contains: Vec<HandoffId>,
 }
 
 impl Staging {
@@ -149,33 +188,46 @@ impl Staging {
         let (log, base) = Folder::of_file(path)?;
         let root_name = Self::root_name(&base);
         let (root, lock) = lock(&log, &root_name)?;
+        let mut others = Vec::new();
         for name in root.names()? {
-            let Some(id) = name.to_str().and_then(|n| n.parse::<HandoffId>().ok()) else {
-                continue;
-            };
-            if id != handoff {
-                let own = root.open_folder(&name)?;
-                Self::with(
-                    log.try_clone()?,
-                    base.clone(),
-                    root.try_clone()?,
-                    own,
-                    id,
-                    rules,
-                    Arc::clone(&writers),
-                    lock.try_clone()
-                        .map_err(|e| Error::io("hold the lock of", path, e))?,
-                )?
-                .recover()?;
-            }
+            let id = name.to_str().and_then(|n| n.parse::<HandoffId>().ok());
+            others.extend(id.filter(|id| *id != handoff));
         }
-        let own = root.make_folder(OsStr::new(&handoff.to_string()))?;
-        root.sync()?;
-        let mut staging = Self::with(log, base, root, own, handoff, rules, writers, lock)?;
-        if staging.sealed.is_none() {
-            staging.undo()?;
+        let own_name = OsString::from(handoff.to_string());
+        let mut staging = Self {
+            own: root.try_clone()?,
+            log,
+            base,
+            root,
+            handoff,
+            rules,
+            writers,
+            parts: Parts::new(rules.retention()),
+            journal: Journal::new(),
+            _lock: lock,
+        };
+        for id in others {
+            staging.take_up(id, staging.root.open_folder(OsStr::new(&id.to_string()))?)?;
+            staging.recover()?;
+        }
+        let own = staging.root.make_folder(&own_name)?;
+        staging.root.sync()?;
+        staging.take_up(handoff, own)?;
+        match staging.journal.phase {
+            Phase::Retiring => staging.undo()?,
+            Phase::Staging => staging.remove_parts()?,
+            Phase::Sealed | Phase::Placed => {}
+            Phase::Over => staging.empty()?,
         }
         Ok(staging)
+    }
+
+    fn take_up(&mut self, handoff: HandoffId, own: Folder) -> Result<()> {
+        self.journal = Journal::read(&own)?.unwrap_or_else(Journal::new);
+        self.parts = Parts::new(self.rules.retention());
+        self.own = own;
+        self.handoff = handoff;
+        Ok(())
     }
 
     /// Finishes or undoes what earlier processes left beside the log at `path`.
@@ -191,44 +243,6 @@ impl Staging {
         // Opening the staging of a handoff that nobody has recovers all others.
         Self::open(path, HandoffId::random(), rules, writers)?.clean()?;
         Ok(true)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one constructor, private; all of it is state"
-    )]
-    fn with(
-        log: Folder,
-        base: OsString,
-        root: Folder,
-        own: Folder,
-        handoff: HandoffId,
-        rules: Rules,
-        writers: Arc<dyn Writers>,
-        lock: File,
-    ) -> Result<Self> {
-        let journal = Journal::read(&own)?;
-        let (retired, sealed) = match journal {
-            Some(journal) if journal.sealed => (journal.retired.clone(), Some(journal)),
-            Some(journal) => (journal.retired, None),
-            None => (Vec::new(), None),
-        };
-        let older = sealed.as_ref().map(|j| j.older.clone()).unwrap_or_default();
-        let parts = Parts::new(rules.retention);
-        Ok(Self {
-            log,
-            base,
-            root,
-            own,
-            handoff,
-            rules,
-            writers,
-            parts,
-            retired,
-            older,
-            sealed,
-            _lock: lock,
-        })
     }
 
     fn root_name(base: &OsStr) -> OsString {
@@ -250,64 +264,104 @@ impl Staging {
     /// Whether an earlier process sealed this handoff: only placing is left.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        self.sealed.is_some()
+        matches!(self.journal.phase, Phase::Sealed | Phase::Placed)
     }
 
-    /// Before the migration: takes aside what `record` says was handed over from
-    /// here, since it comes back now; libvirt would wipe it, or go on writing
-    /// behind it. What else lies here is remembered as older than what comes.
+    /// Before the migration: takes aside what this VM left here at an earlier
+    /// stay. libvirt would wipe it, or go on writing behind it. What of it comes
+    /// back with the history goes in the end; what does not is older than the
+    /// history, and is put behind it. `record` is that of this VM; without one
+    /// nothing here is known to be its own, and stays where it is.
+    ///
+    /// Done once: whoever takes this handoff up again finds it done, since what
+    /// has been rotated since is newer than what comes.
     ///
     /// # Errors
     /// The folder's.
     pub fn retire(&mut self, record: Option<&Record>) -> Result<()> {
+        if self.journal.phase != Phase::Retiring {
+            return Ok(());
+        }
         let listing = self.listing()?;
-        for (name, number, stat) in entries(&listing, &self.base) {
-            let handed_over = record.is_some_and(|r| r.is_handed_over(stat.id, stat.size));
-            if handed_over {
+        // With a writer the VM is here already: what was rotated may be newer than
+        // the history, and is left where it is.
+        let base = self.open_base()?;
+        let here = base.is_some_and(|(file, _)| self.writers.writer(&file) == Writer::Some);
+        let found = entries(&listing, &self.base).into_iter();
+        for (name, number, stat) in found.filter(|_| !here) {
+            // Beyond virtlogd's limit nothing is wiped and nothing is moved.
+            let safe = number.is_some_and(|n| self.rules.is_beyond(n));
+            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            if record.is_some() && (!safe || comes_back) {
                 self.retire_one(&name, number, stat.id)?;
-            } else if number.is_some() {
-                self.older.push(stat.id);
+            } else if let Some(number) = number {
+                let ending = self.ending(&name, number);
+                let id = stat.id;
+                self.journal.older.push(Aged { id, ending });
             }
+        }
+        self.journal.phase = Phase::Staging;
+        self.write_journal()
+    }
+
+    fn retire_one(&mut self, name: &OsStr, number: Option<u32>, id: FileId) -> Result<()> {
+        let Some(suffix) = self.suffix(name) else {
+            return Ok(()); // a name that the journal cannot hold stays where it is
+        };
+        let aside = self.take_aside(name, suffix, number, id, false)?;
+        // Whoever opened the base before the rename still writes to it and is seen
+        // by its descriptor; whoever opens it after gets a new file.
+        let (file, stat) = self.own.open_file(&aside)?;
+        if stat.id != id || self.writers.writer(&file) == Writer::Some {
+            self.own.rename_noreplace(&aside, &self.log, name)?;
+            self.journal.retired.pop();
         }
         Ok(())
     }
 
-    fn retire_one(&mut self, name: &OsStr, number: Option<u32>, id: FileId) -> Result<()> {
-        let Some(shown) = name
-            .to_str()
-            .and_then(|n| n.strip_prefix(self.base.to_str()?))
-        else {
-            return Ok(()); // a name that the journal cannot hold stays where it is
-        };
-        let aside = format!("retired-{}", self.retired.len());
-        self.retired.push(Retired {
-            suffix: shown.to_owned(),
+    /// Takes a file from its name once the journal knows.
+    fn take_aside(
+        &mut self,
+        name: &OsStr,
+        suffix: String,
+        number: Option<u32>,
+        id: FileId,
+        came_after: bool,
+    ) -> Result<OsString> {
+        let aside = format!("retired-{}", self.journal.retired.len());
+        self.journal.retired.push(Retired {
+            suffix,
             aside: aside.clone(),
             number,
             id,
+            came_after,
         });
-        self.write_journal(false)?;
-        self.log
-            .rename_noreplace(name, &self.own, OsStr::new(&aside))?;
-        // Whoever opened the base before the rename still writes to it and is seen
-        // by its descriptor; whoever opens it after gets a new file.
-        let (file, stat) = self.own.open_file(OsStr::new(&aside))?;
-        if stat.id != id || self.writers.writer(&file) == crate::follow::Writer::Some {
-            self.own
-                .rename_noreplace(OsStr::new(&aside), &self.log, name)?;
-            self.retired.pop();
-            self.write_journal(false)?;
-        }
-        Ok(())
+        self.write_journal()?;
+        let aside = OsString::from(aside);
+        self.log.rename_noreplace(name, &self.own, &aside)?;
+        Ok(aside)
+    }
+
+    /// What follows the base's name in `name`.
+    fn suffix(&self, name: &OsStr) -> Option<String> {
+        let suffix = name.to_str()?.strip_prefix(self.base.to_str()?)?;
+        Some(suffix.to_owned())
+    }
+
+    /// What follows the number in `name`: how the file is compressed.
+    fn ending(&self, name: &OsStr, number: u32) -> String {
+        let plain = rotated_name(&self.base, number);
+        let ending = plain.to_str().zip(name.to_str());
+        let ending = ending.and_then(|(plain, name)| name.strip_prefix(plain));
+        ending.unwrap_or_default().to_owned()
     }
 
     fn listing(&self) -> Result<Listing> {
         Ok(Listing::read(&self.log, &self.base)?)
     }
 
-    fn write_journal(&self, sealed: bool) -> Result<()> {
-        let parts = self.parts.described();
-        Journal::new(self.retired.clone(), parts, self.older.clone(), sealed).write(&self.own)
+    fn write_journal(&self) -> Result<()> {
+        self.journal.write(&self.own)
     }
 
     /// Adds `bytes` to the history, oldest first. `starts_file`: they begin a
@@ -325,86 +379,222 @@ impl Staging {
         self.parts.total()
     }
 
+    /// What is to be put down beside the chain if another process than this one
+    /// comes to place the history.
+    pub fn owe(&mut self, owed: Owed) {
+        self.journal.owed = Some(owed);
+    }
+
     /// All of the history is here and checked: makes it durable, so that from
     /// now on it is placed whatever happens. The commit point at this side.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::StaleBase`] where the base file begins with bytes
-    /// that the history holds too.
+    /// [`Error::Io`]; [`Error::StaleBase`] where a file here holds bytes that the
+    /// history holds too, and others behind them.
     pub fn seal(&mut self, record: Option<&Record>) -> Result<()> {
         if self.is_sealed() {
             return Ok(());
         }
-        let listing = self.listing()?;
-        let mut stale = Vec::new();
-        for (name, number, stat) in entries(&listing, &self.base) {
-            let offered = record
-                .and_then(|r| r.offered.as_ref())
-                .filter(|o| o.received);
-            let known = offered.and_then(|o| o.files.iter().find(|(id, _)| *id == stat.id));
-            match (known, number) {
-                (Some((_, 0)), _) | (None, _) => {}
-                (Some((_, size)), None) => {
-                    return Err(Error::StaleBase {
-                        path: self.log.path().join(&name),
-                        bytes: *size,
-                    });
-                }
-                (Some(_), Some(_)) => stale.push(stat.id),
-            }
-        }
+        let listing = apply::stable(self)?;
+        let stale = self.stale(&listing, record)?;
         self.parts.finish(&self.own)?;
-        self.match_owner(&listing)?;
+        if let Some(base) = self.open_base()? {
+            self.parts
+                .match_base(&self.own, (&base.0, &base.1), LABELS)?;
+        }
         self.own.sync()?;
-        let mut journal = Journal::new(
-            self.retired.clone(),
-            self.parts.described(),
-            self.older.clone(),
-            true,
-        );
+        let mut journal = self.journal.clone();
+        (journal.parts, journal.dropped) = self.parts.described();
+        journal.older.retain(|o| !stale.contains(&o.id));
+        self.keep_retired(record, &mut journal)?;
         journal.stale = stale;
+        journal.phase = Phase::Sealed;
         journal.write(&self.own)?;
-        self.sealed = Some(journal);
+        self.journal = journal;
         Ok(())
     }
 
+    /// What was retired and does not come back with the history is older than it.
+    fn keep_retired(&self, record: Option<&Record>, journal: &mut Journal) -> Result<()> {
+        let mut kept = Vec::new();
+        let mut retired: Vec<&Retired> = journal.retired.iter().collect();
+        retired.sort_by_key(|r| r.number);
+        for retired in retired {
+            let aside = OsStr::new(&retired.aside);
+            let Some(stat) = self.own.stat(aside)? else {
+                continue;
+            };
+            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            if comes_back || stat.size == 0 {
+                continue;
+            }
+            let name = apply::older_name(kept.len());
+            self.own.remove(&name)?; // of a process that was killed here
+            self.own.link_from(&self.own, aside, &name)?;
+            let plain = retired.number.map(|n| format!(".{n}"));
+            let ending = plain.and_then(|p| retired.suffix.strip_prefix(&p));
+            kept.push(Aged {
+                id: stat.id,
+                ending: ending.unwrap_or_default().to_owned(),
+            });
+        }
+        kept.append(&mut journal.older);
+        journal.older = kept;
+        Ok(())
+    }
+
+    /// How many bytes of the file `id` the history holds, where it holds any:
+    /// files are recognised by identity.
+    fn comes_back(&self, record: Option<&Record>, id: FileId) -> Option<u64> {
+        let offered = record?.offered.as_ref()?;
+        let owed = self.journal.owed.as_ref();
+        let held = offered.received || owed.is_some_and(|o| o.contains.contains(&offered.handoff));
+        let files = offered.files.iter().filter(|_| held);
+        files
+            .filter(|(file, _)| *file == id)
+            .map(|(_, size)| *size)
+            .next()
+    }
+
+    /// Rotated files that hold nothing but bytes the history holds too. One that
+    /// grew since holds others as well.
+    fn stale(&self, listing: &Listing, record: Option<&Record>) -> Result<Vec<FileId>> {
+        let mut stale = Vec::new();
+        for (name, number, stat) in entries(listing, &self.base) {
+            match self.comes_back(record, stat.id) {
+                None | Some(0) => {}
+                Some(size) if number.is_some() && size == stat.size => stale.push(stat.id),
+                Some(bytes) => {
+                    return Err(Error::StaleBase {
+                        path: self.log.path().join(&name),
+                        bytes,
+                    });
+                }
+            }
+        }
+        Ok(stale)
+    }
+
+    fn open_base(&self) -> Result<Option<(File, folder::Stat)>> {
+        match self.log.open_file(&self.base) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(folder::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Gives every part that the rotation keeps its name behind the base file.
-    /// Can be repeated after a kill at any point.
+    /// Can be repeated after a kill at any point; once it is done, it is done for
+    /// ever, and says again what it did.
+    ///
+    /// Links only: it takes as long for a gigabyte as for a byte.
     ///
     /// # Errors
     /// [`Error::NotSealed`]; [`Error::Unsettled`] where the names keep changing;
     /// the folder's.
     pub fn place(&mut self) -> Result<Placed> {
-        let journal = self.sealed.as_ref().ok_or(Error::NotSealed)?;
-        apply::place(self, journal)
+        match (&self.journal.placed, self.journal.phase) {
+            (Some(placed), _) => return Ok(placed.clone()),
+            (None, Phase::Sealed) => {}
+            (None, _) => return Err(Error::NotSealed),
+        }
+        // Before the names are given, so that a reader who sees a part knows where
+        // it lies in the stream.
+        let arrival = self.arrival()?;
+        self.put_down(|record, id, owed| {
+            record.arriving(id, &owed.history, arrival, (&owed.host, owed.at));
+        })?;
+        let placed = apply::place(self)?;
+        self.journal.phase = Phase::Placed;
+        self.journal.placed = Some(placed.clone());
+        self.write_journal()?;
+        Ok(placed)
     }
 
-    /// What is to lie where, once it is sealed.
+    /// Puts down beside the chain that the history is in place, once.
     ///
     /// # Errors
-    /// [`Error::NotSealed`]; the folder's.
-    pub fn arrival(&self) -> Result<Arrival> {
-        let journal = self.sealed.as_ref().ok_or(Error::NotSealed)?;
+    /// [`Error::NotSealed`] where it is not placed; what the record gives.
+    pub fn finish(&self) -> Result<()> {
+        let placed = self.journal.placed.as_ref().ok_or(Error::NotSealed)?;
+        self.put_down(|record, id, owed| {
+            if record.find_adopted(id).is_some() {
+                return;
+            }
+            // What stayed here of an earlier handoff is part of this chain now.
+            let kept = |id| self.journal.older.iter().any(|o| o.id == id);
+            let stayed = record.offered.iter().filter(|o| {
+                let mut files = o.files.iter().filter(|(_, size)| *size > 0);
+                o.bytes > 0 && files.all(|(id, _)| kept(*id))
+            });
+            let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
+            // The VM may have left again since.
+            let left = record.offered.take().filter(|o| o.at > owed.at);
+            record.adopt(Adopted {
+                handoff: id,
+                bytes: owed.bytes,
+                digest: owed.digest.clone(),
+                at: owed.at,
+                from: owed.from.clone(),
+                dropped: placed.dropped,
+                placed: placed.files.clone(),
+            });
+            record.contain(&owed.contains);
+            record.contain(&stayed);
+            record.offered = left;
+        })
+    }
+
+    fn put_down(&self, change: impl FnOnce(&mut Record, HandoffId, &Owed)) -> Result<()> {
+        let Some(owed) = &self.journal.owed else {
+            return Ok(());
+        };
+        let (folder, base) = (&self.log, &self.base);
+        Ok(Record::update(
+            folder,
+            base,
+            owed.domain,
+            &owed.console,
+            |record| {
+                change(record, self.handoff, owed);
+            },
+        )?)
+    }
+
+    /// What is put down once it is placed, if it was told.
+    #[must_use]
+    pub fn owed(&self) -> Option<&Owed> {
+        self.journal.owed.as_ref()
+    }
+
+    /// What is to lie where.
+    fn arrival(&self) -> Result<Arrival> {
+        let journal = &self.journal;
         let parts: Vec<_> = journal.parts.iter().rev().map(|p| (p.id, p.size)).collect();
-        let ours = |id: FileId| parts.iter().any(|(part, _)| *part == id);
+        let older: Vec<FileId> = journal.older.iter().rev().map(|o| o.id).collect();
         let listing = self.listing()?;
         let rotated = listing.rotated().iter().rev().map(|r| r.stat);
         let newer = rotated.chain(listing.base().copied());
         let newer = newer.map(|s| (s.id, s.size)).filter(|(id, _)| {
-            !ours(*id) && !journal.older.contains(id) && !journal.stale.contains(id)
+            let ours = parts.iter().any(|(part, _)| part == id);
+            !ours && !older.contains(id) && !journal.stale.contains(id)
         });
         Ok(Arrival {
             newer: newer.collect(),
             parts,
-            foreign: journal.older.clone(),
+            older,
         })
     }
 
-    /// Removes the staging. What was retired goes with it.
+    /// Removes the staging. What was retired goes with it. What is sealed is
+    /// placed first.
     ///
     /// # Errors
     /// The folder's.
-    pub fn clean(self) -> Result<()> {
+    pub fn clean(mut self) -> Result<()> {
+        if self.journal.phase == Phase::Sealed {
+            self.place()?;
+        }
         self.clean_own()?;
         let others = self.root.names()?.iter().any(|n| n != LOCK);
         if !others {
@@ -415,16 +605,40 @@ impl Staging {
         Ok(())
     }
 
-    fn clean_own(&self) -> Result<()> {
-        // The journal goes last: a kill in between must find it sealed.
+    fn clean_own(&mut self) -> Result<()> {
+        self.empty()?;
+        self.root
+            .remove_folder(OsStr::new(&self.handoff.to_string()))?;
+        Ok(())
+    }
+
+    /// Leaves nothing in the folder of this handoff, whose files all have their
+    /// names elsewhere or are not wanted any more.
+    fn empty(&mut self) -> Result<()> {
+        let journal = OsStr::new(Journal::NAME);
+        if self.own.stat(journal)?.is_some() {
+            // A kill in between must not find a journal whose files are gone.
+            self.journal.phase = Phase::Over;
+            self.write_journal()?;
+        }
         for name in self.own.names()? {
-            if name != Journal::NAME {
+            if name != journal {
                 self.own.remove(&name)?;
             }
         }
-        self.own.remove(OsStr::new(Journal::NAME))?;
-        self.root
-            .remove_folder(OsStr::new(&self.handoff.to_string()))?;
+        self.own.remove(journal)?;
+        self.journal = Journal::new();
+        self.parts = Parts::new(self.rules.retention());
+        Ok(())
+    }
+
+    fn remove_parts(&mut self) -> Result<()> {
+        for name in self.own.names()? {
+            if name.to_str().is_some_and(|n| n.starts_with(stage::PART)) {
+                self.own.remove(&name)?;
+            }
+        }
+        self.parts = Parts::new(self.rules.retention());
         Ok(())
     }
 
@@ -442,31 +656,25 @@ impl Staging {
 
     /// Removes staged parts and puts back what was retired.
     fn undo(&mut self) -> Result<()> {
-        self.parts = Parts::new(self.rules.retention);
         apply::put_back(self)?;
-        for name in self.own.names()? {
-            self.own.remove(&name)?;
-        }
-        self.retired.clear();
-        self.older.clear();
-        Ok(())
+        self.empty()
     }
 
-    fn recover(mut self) -> Result<()> {
-        if self.is_sealed() {
-            self.place()?;
-            // Its receipt is still owed: whoever adopts it again finds it sealed.
-            return Ok(());
+    /// Finishes or undoes what a process that is gone left.
+    fn recover(&mut self) -> Result<()> {
+        match self.journal.phase {
+            Phase::Retiring | Phase::Staging => apply::put_back(self)?,
+            Phase::Over => {}
+            Phase::Sealed | Phase::Placed => {
+                self.place()?;
+                if self.journal.owed.is_none() {
+                    // Whoever adopts it again finds it here.
+                    return Ok(());
+                }
+                self.finish()?;
+            }
         }
-        self.undo()?;
         self.clean_own()
-    }
-
-    fn match_owner(&self, listing: &Listing) -> Result<()> {
-        let Some(base) = listing.base() else {
-            return Ok(());
-        };
-        self.parts.match_owner(&self.own, base)
     }
 }
 
@@ -485,21 +693,27 @@ fn lock(log: &Folder, root_name: &OsStr) -> Result<(Folder, File)> {
     let name = OsStr::new(LOCK);
     let end = Instant::now() + LOCK_WAIT;
     loop {
-        let root = log.make_folder(root_name)?;
-        let file = match root.create_new(name, 0o600) {
-            Ok(file) => Ok(file),
-            Err(crate::folder::Error::AlreadyExists { .. }) => {
-                root.open_append(name).map(|(f, _)| f)
-            }
-            Err(e) => Err(e),
+        let root = match log.make_folder(root_name) {
+            Ok(root) => root,
+            // Removed between making and opening it.
+            Err(folder::Error::NotFound { .. }) if Instant::now() < end => continue,
+            Err(e) => return Err(e.into()),
         };
-        if let Ok(file) = file {
-            let held = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-            let there = root.stat(name)?.map(|s| s.id);
-            let ours = crate::folder::stat_open(&file).map(|s| s.id).ok();
-            if held && there.is_some() && there == ours {
-                return Ok((root, file));
+        let file = match root.create_new(name, 0o600) {
+            Err(folder::Error::AlreadyExists { .. }) => root.open_append(name).map(|(f, _)| f),
+            other => other,
+        };
+        match file {
+            Ok(file) => {
+                let held = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+                let there = root.stat(name)?.map(|s| s.id);
+                let ours = folder::stat_open(&file).map(|s| s.id).ok();
+                if held && there.is_some() && there == ours {
+                    return Ok((root, file));
+                }
             }
+            Err(folder::Error::NotFound { .. }) => {}
+            Err(e) => return Err(e.into()),
         }
         if Instant::now() > end {
             return Err(Error::Busy {
@@ -511,7 +725,7 @@ fn lock(log: &Folder, root_name: &OsStr) -> Result<(Folder, File)> {
 }
 
 /// Base and rotated files with their names; the base has no number.
-fn entries(listing: &Listing, base: &OsStr) -> Vec<(OsString, Option<u32>, crate::folder::Stat)> {
+fn entries(listing: &Listing, base: &OsStr) -> Vec<(OsString, Option<u32>, folder::Stat)> {
     let rotated = listing
         .rotated()
         .iter()
@@ -529,5 +743,7 @@ fn entries(listing: &Listing, base: &OsStr) -> Vec<(OsString, Option<u32>, crate
     reason = "file work is synchronous and runs on a thread that may block"
 )]
 fn pause(time: Duration) {
-    std::thread::sleep(time);
+    if !fault::pause(time) {
+        std::thread::sleep(time);
+    }
 }

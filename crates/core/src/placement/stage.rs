@@ -4,14 +4,17 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 
-use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
+use rustix::fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr};
 
 use super::error::{Error, Result};
 use super::journal::Part;
-use crate::folder::{Folder, Stat, stat_open};
+use crate::folder::{Folder, Stat, fault, stat_open};
 use crate::rotation::Retention;
+
+/// How the names of parts begin.
+pub(super) const PART: &str = "part-";
 
 pub(super) struct Parts {
     retention: Retention,
@@ -84,7 +87,7 @@ impl Parts {
     }
 
     fn begin_part(&mut self, own: &Folder) -> Result<()> {
-        let name = format!("part-{}", self.made);
+        let name = format!("{PART}{}", self.made);
         let file = own.create_new(OsStr::new(&name), 0o600)?;
         let id = stat_open(&file)
             .map_err(|e| Error::io("look at", &own.path().join(&name), e))?
@@ -104,7 +107,8 @@ impl Parts {
     }
 
     /// No more bytes come: joins a newest part that is too small for a place of
-    /// its own, and makes all of them durable.
+    /// its own, and makes all of them durable. The one copy of bytes that there
+    /// is, and it is smaller than the size at which the rotation here rolls over.
     pub(super) fn finish(&mut self, own: &Folder) -> Result<()> {
         let small = self
             .held
@@ -115,48 +119,79 @@ impl Parts {
             && let (Some(mut newest), Some(before)) = (self.held.pop_back(), self.held.back_mut())
         {
             let path = own.path().join(&newest.part.name);
-            newest
+            let copied = newest
                 .file
                 .seek(SeekFrom::Start(0))
-                .map_err(|e| Error::io("read", &path, e))?;
-            let copied = std::io::copy(&mut newest.file, &mut before.file)
-                .map_err(|e| Error::io("write", &own.path().join(&before.part.name), e))?;
+                .and_then(|_| Ok(fault::point()?))
+                .and_then(|()| io::copy(&mut newest.file, &mut before.file))
+                .map_err(|e| Error::io("copy", &path, e))?;
             before.part.size = before.part.size.saturating_add(copied);
             own.remove(OsStr::new(&newest.part.name))?;
         }
         for held in &self.held {
             let path = own.path().join(&held.part.name);
-            held.file
-                .sync_all()
-                .map_err(|e| Error::io("sync", &path, e))?;
+            let size = fault::sync(&held.file)
+                .and_then(|()| stat_open(&held.file))
+                .map_err(|e| Error::io("sync", &path, e))?
+                .size;
+            if size != held.part.size {
+                let what = io::Error::other(format!("{size} bytes, not {}", held.part.size));
+                return Err(Error::io("rely on", &path, what));
+            }
         }
         Ok(())
     }
 
-    /// Owner and mode as the base file's: who may read the log may read its history.
-    pub(super) fn match_owner(&self, own: &Folder, base: &Stat) -> Result<()> {
+    /// Owner, mode and `labels` as the base file's: who may read the log may read
+    /// its history.
+    pub(super) fn match_base(
+        &self,
+        own: &Folder,
+        (base, stat): (&File, &Stat),
+        labels: &[&str],
+    ) -> Result<()> {
+        let labels: Vec<(&str, Vec<u8>)> = labels
+            .iter()
+            .filter_map(|name| Some((*name, label(base, name)?)))
+            .collect();
         for held in &self.held {
             let path = own.path().join(&held.part.name);
-            let (uid, gid) = base.owner;
-            fchown(
-                &held.file,
-                Some(Uid::from_raw(uid)),
-                Some(Gid::from_raw(gid)),
-            )
-            .map_err(|e| Error::io("change the owner of", &path, e.into()))?;
-            fchmod(&held.file, Mode::from_raw_mode(base.mode))
+            let (uid, gid) = stat.owner;
+            fault::point()
+                .and_then(|()| {
+                    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                    fchown(&held.file, Some(uid), Some(gid))
+                })
+                .map_err(|e| Error::io("change the owner of", &path, e.into()))?;
+            fault::point()
+                .and_then(|()| fchmod(&held.file, Mode::from_raw_mode(stat.mode)))
                 .map_err(|e| Error::io("change the mode of", &path, e.into()))?;
+            for (name, value) in &labels {
+                fault::point().map_err(|e| Error::io("label", &path, e.into()))?;
+                // As well as may be: a policy may forbid it, and the history
+                // matters more than who can read it without help.
+                let _ = fsetxattr(&held.file, *name, value, XattrFlags::empty());
+            }
         }
         Ok(())
     }
 }
 
+/// A label is a short text; what is longer is none.
+const LABEL_BYTES: usize = 4096;
+
+/// The value of a label, where the file system has labels and this file one.
+fn label(file: &File, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; LABEL_BYTES];
+    let length = fgetxattr(file, name, value.as_mut_slice()).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
 impl Held {
     fn write(&mut self, own: &Folder, bytes: &[u8]) -> Result<()> {
         let path = own.path().join(&self.part.name);
-        self.file
-            .write_all(bytes)
-            .map_err(|e| Error::io("write", &path, e))?;
+        fault::write_all(&mut self.file, bytes).map_err(|e| Error::io("write", &path, e))?;
         self.part.size = self.part.size.saturating_add(bytes.len() as u64);
         Ok(())
     }

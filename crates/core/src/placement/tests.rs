@@ -1,6 +1,9 @@
+mod matrix;
+mod random;
+mod world;
+
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
@@ -170,12 +173,12 @@ fn what_was_retired_goes_behind_a_log_that_began_meanwhile() {
     bed.write("console.log", "b");
     bed.write("console.log.0", "a");
     let record = bed.handed_over(&["console.log", "console.log.0"]);
-    let mut staging = bed.open(rules(10, 1));
+    let mut staging = bed.open(rules(10, 2));
     staging.retire(Some(&record)).unwrap();
     bed.write("console.log", "c");
     drop(staging);
     // Killed: the next start undoes it.
-    assert!(Staging::recover_all(&bed.log, rules(10, 1), Arc::new(Nobody)).unwrap());
+    assert!(Staging::recover_all(&bed.log, rules(10, 2), Arc::new(Nobody)).unwrap());
     assert_eq!(bed.merged(), "abc");
     assert_eq!(
         bed.names(),
@@ -252,59 +255,184 @@ fn placed_files_take_mode_from_the_base() {
     assert_eq!(mode & 0o7777, 0o640);
 }
 
-/// virtlogd's rollover, rename by rename, in another thread all the while.
 #[test]
-fn placing_while_rollovers_go_on_loses_and_doubles_nothing() {
-    for round in 0..60_u64 {
-        let bed = Bed::new();
-        let backups = 6;
-        fs::write(&bed.log, "n0 ").unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let roller = {
-            let (dir, stop) = (bed.dir.path().to_owned(), Arc::clone(&stop));
-            thread::spawn(move || {
-                // Fewer rollovers than would drop the history.
-                for n in 1..=3 {
-                    pause(Duration::from_micros(300 + 97 * (round % 17)));
-                    for i in (0..backups).rev() {
-                        let from = match i {
-                            0 => dir.join("console.log"),
-                            i => dir.join(format!("console.log.{}", i - 1)),
-                        };
-                        #[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
-                        let _ = fs::rename(from, dir.join(format!("console.log.{i}")));
-                    }
-                    fs::write(dir.join("console.log"), format!("n{n} ")).unwrap();
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-            })
-        };
-        let mut staging = bed.open(rules(3, backups));
-        staging.append(true, b"old-a ").unwrap();
-        staging.append(true, b"old-b ").unwrap();
-        staging.seal(None).unwrap();
-        staging.place().unwrap();
-        stop.store(true, Ordering::Relaxed);
-        roller.join().unwrap();
-        // A rollover may have fallen between our last look and now.
-        staging.place().unwrap();
-        staging.clean().unwrap();
-        let merged = bed.merged();
-        let newest: u32 = merged
-            .trim_end()
-            .rsplit('n')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
-        let expected: String = ["old-a ".to_owned(), "old-b ".to_owned()]
-            .into_iter()
-            .chain((0..=newest).map(|n| format!("n{n} ")))
-            .collect();
-        assert_eq!(merged, expected, "round {round}: {:?}", bed.names());
+fn placed_files_take_labels_from_the_base() {
+    // `security.selinux` needs a kernel with SELinux; `user.` goes the same way.
+    const LABEL: &str = "user.logchain";
+    let bed = Bed::new();
+    bed.write("console.log", "b");
+    let base = File::open(&bed.log).unwrap();
+    if rustix::fs::fsetxattr(&base, LABEL, b"value", rustix::fs::XattrFlags::empty()).is_err() {
+        return; // a file system without labels
     }
+    let mut staging = bed.open(FREE);
+    staging.append(true, b"a").unwrap();
+    let (base, stat) = staging.open_base().unwrap().unwrap();
+    let labels = &[LABEL, "user.not-there"];
+    let own = staging.own.try_clone().unwrap();
+    staging
+        .parts
+        .match_base(&own, (&base, &stat), labels)
+        .unwrap();
+    staging.seal(None).unwrap();
+    staging.place().unwrap();
+    staging.clean().unwrap();
+    let placed = File::open(bed.dir.path().join("console.log.0")).unwrap();
+    let mut value = [0; 16];
+    let length = rustix::fs::fgetxattr(&placed, LABEL, &mut value).unwrap();
+    assert_eq!(&value[..length], b"value");
+}
+
+#[test]
+fn from_one_and_unlimited_chains_keep_a_file_for_each() {
+    for numbering in [Numbering::FromOne, Numbering::FromZero] {
+        let bed = Bed::new();
+        bed.write("console.log", "base");
+        let mut rules = rules(1000, 1);
+        rules.numbering = numbering;
+        if numbering == Numbering::FromZero {
+            rules.retention = Retention::UNLIMITED;
+        }
+        let mut staging = bed.open(rules);
+        for file in ["a", "b", "c", "d"] {
+            staging.append(true, file.as_bytes()).unwrap();
+        }
+        staging.seal(None).unwrap();
+        let placed = staging.place().unwrap();
+        staging.clean().unwrap();
+        assert_eq!((placed.files.len(), placed.dropped), (4, 0));
+        let first = numbering.first();
+        let expected: Vec<String> = (first..first + 4)
+            .map(|n| format!("console.log.{n}"))
+            .collect();
+        assert_eq!(bed.names()[1..], expected);
+    }
+}
+
+#[test]
+fn compressed_leftovers_make_room_and_keep_their_ending() {
+    let bed = Bed::new();
+    bed.write("console.log.0", "y");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, b"z").unwrap();
+    fs::write(
+        bed.dir.path().join("console.log.1.gz"),
+        packed.finish().unwrap(),
+    )
+    .unwrap();
+    let mut staging = bed.open(rules(1, 3));
+    staging.retire(None).unwrap();
+    bed.write("console.log", "d");
+    staging.append(true, b"c").unwrap();
+    staging.seal(None).unwrap();
+    staging.place().unwrap();
+    staging.clean().unwrap();
+    assert_eq!(
+        bed.names(),
+        [
+            "console.log",
+            "console.log.0",
+            "console.log.1",
+            "console.log.2.gz"
+        ]
+    );
+    assert_eq!(bed.merged(), "zycd");
+}
+
+#[test]
+fn a_stale_file_that_grew_is_not_taken() {
+    let bed = Bed::new();
+    bed.write("console.log.0", "a");
+    let record = bed.handed_over(&["console.log.0"]);
+    bed.write("console.log.0", "a and more");
+    bed.write("console.log", "c");
+    let mut staging = bed.open(FREE);
+    staging.append(true, b"ab").unwrap();
+    let sealed = staging.seal(Some(&record));
+    assert!(matches!(sealed, Err(Error::StaleBase { bytes: 1, .. })));
+    staging.discard().unwrap();
+    assert_eq!(bed.merged(), "a and morec");
+}
+
+/// Whoever takes a handoff up again after the guest came must not take for older
+/// what was rotated since.
+#[test]
+fn what_was_rotated_since_a_kill_is_newer_than_the_history() {
+    let bed = Bed::new();
+    let id = HandoffId::random();
+    let open = || Staging::open(&bed.log, id, rules(1, 9), Arc::new(Nobody)).unwrap();
+    let mut staging = open();
+    staging.retire(None).unwrap();
+    staging.append(true, b"half").unwrap();
+    drop(staging);
+    bed.write("console.log.0", "c");
+    bed.write("console.log", "d");
+    let mut staging = open();
+    staging.retire(None).unwrap();
+    staging.append(true, b"ab").unwrap();
+    staging.seal(None).unwrap();
+    staging.place().unwrap();
+    staging.clean().unwrap();
+    assert_eq!(bed.merged(), "abcd");
+}
+
+#[test]
+fn a_sealed_handoff_that_nobody_takes_up_leaves_a_record_and_nothing_else() {
+    let bed = Bed::new();
+    bed.write("console.log", "b");
+    let id = HandoffId::random();
+    let mut staging = Staging::open(&bed.log, id, FREE, Arc::new(Nobody)).unwrap();
+    staging.append(true, b"a").unwrap();
+    staging.owe(Owed {
+        domain: Uuid::nil(),
+        console: console(),
+        bytes: 1,
+        digest: "d".to_owned(),
+        from: "there".to_owned(),
+        host: "here".to_owned(),
+        at: 7,
+        history: History::of(1),
+        contains: Vec::new(),
+    });
+    staging.seal(None).unwrap();
+    drop(staging);
+    assert!(Staging::recover_all(&bed.log, FREE, Arc::new(Nobody)).unwrap());
+    assert_eq!(bed.merged(), "ab");
+    let (folder, base) = Folder::of_file(&bed.log).unwrap();
+    let record = Record::read(&folder, &base, Uuid::nil(), &console());
+    let adopted = record.unwrap().unwrap().find_adopted(id).cloned().unwrap();
+    assert_eq!((adopted.bytes, adopted.at), (1, 7));
+    assert_eq!(adopted.placed, [("console.log.0".to_owned(), 1)]);
+    assert!(!bed.names().contains(&".console.log.logchain.d".to_owned()));
+}
+
+/// The format is kept: a journal as this version writes it.
+#[test]
+fn a_journal_reads_back_and_a_newer_one_is_refused() {
+    let bed = Bed::new();
+    let (folder, _) = Folder::of_file(&bed.log).unwrap();
+    let write = |json: &str| {
+        let digest = blake3::hash(json.as_bytes()).to_hex();
+        bed.write("journal", &format!("{json}\n{digest}\n"));
+    };
+    write(
+        r#"{"version":1,"phase":"sealed","retired":[],"parts":[{"name":"part-0","id":{"dev":[8,1],"ino":5,"born":[1,2]},"size":3}],"older":[],"stale":[],"taking":[],"dropped":0,"owed":null,"placed":null}"#,
+    );
+    let journal = Journal::read(&folder).unwrap().unwrap();
+    assert_eq!(journal.phase, Phase::Sealed);
+    journal.write(&folder).unwrap();
+    assert_eq!(Journal::read(&folder).unwrap().unwrap(), journal);
+    let newer = fs::read_to_string(bed.dir.path().join("journal")).unwrap();
+    let newer = newer
+        .lines()
+        .next()
+        .unwrap()
+        .replace(r#""version":1"#, r#""version":2"#);
+    write(&newer);
+    let refused = Journal::read(&folder).unwrap_err().to_string();
+    assert!(refused.contains("newer logchain"), "{refused}");
+    bed.write("journal", "{}\nno digest\n");
+    assert!(Journal::read(&folder).is_err());
 }
 
 proptest! {

@@ -23,6 +23,9 @@ struct Model {
     next_ino: u64,
     /// What virtlogd itself overwrote: dropped by rotation.
     dropped: Vec<FileId>,
+    /// Older files that the staging holds.
+    held: Vec<FileId>,
+    taken: Vec<Taken>,
 }
 
 impl Model {
@@ -58,22 +61,28 @@ impl Model {
     }
 
     /// Applies a step that was decided on an earlier listing.
-    fn apply(&mut self, step: Step, goal: &Goal<'_>) {
+    fn apply(&mut self, step: Step, goal: &Goal<'_>, seen: &[FileId]) {
         match step {
             Step::Wait | Step::Done { .. } => {}
-            Step::Remove { number, id } => {
-                if self.rotated.get(&number) == Some(&id) {
-                    self.rotated.remove(&number);
+            Step::Take { number, id } => {
+                // What came away is looked at afterwards, as the executor does.
+                let held = |file: FileId| goal.staged.contains(&file) || goal.stale.contains(&file);
+                if let Some(file) = self.rotated.remove(&number) {
+                    if file == id && !held(id) {
+                        self.held.push(id);
+                    } else if !held(file) && !self.held.contains(&file) {
+                        let seen = seen.to_vec();
+                        self.taken.push(Taken { id: file, seen });
+                    }
                 }
             }
-            Step::Shift { from, to, id } => {
-                if self.rotated.get(&from) == Some(&id) && !self.rotated.contains_key(&to) {
-                    self.rotated.remove(&from);
-                    self.rotated.insert(to, id);
-                }
-            }
-            Step::Link { staged, to } => {
-                self.rotated.entry(to).or_insert(goal.staged[staged]);
+            Step::Link { file, to } => {
+                let id = match file {
+                    Held::Taken(at) => goal.taken[at].id,
+                    Held::Staged(at) => goal.staged[at],
+                    Held::Older(at) => goal.older[at].id,
+                };
+                self.rotated.entry(to).or_insert(id);
             }
         }
     }
@@ -82,14 +91,6 @@ impl Model {
 #[test]
 fn history_goes_behind_what_was_rotated_here_since() {
     let staged = [id(10), id(11)];
-    let older = [id(20)];
-    let goal = Goal {
-        first: 0,
-        max_backups: None,
-        staged: &staged,
-        older: &older,
-        stale: &[],
-    };
     let mut model = Model {
         base: Some(id(1)),
         max: 9,
@@ -98,26 +99,96 @@ fn history_goes_behind_what_was_rotated_here_since() {
     model.rotated = [(0, id(2)), (1, id(20))].into();
     let mut steps = Vec::new();
     loop {
+        let held = !model.held.is_empty();
+        let goal = Goal {
+            first: 0,
+            max_backups: None,
+            taken: &[],
+            staged: &staged,
+            older: &[Older { id: id(20), held }],
+            stale: &[],
+        };
         let step = next_step(true, &model.listing(), &goal, true);
         steps.push(step);
         if matches!(step, Step::Done { .. }) {
             break;
         }
-        model.apply(step, &goal);
+        model.apply(step, &goal, &[]);
     }
+    let link = |file, to| Step::Link { file, to };
     assert_eq!(
         steps,
         [
-            Step::Shift {
-                from: 1,
-                to: 3,
+            Step::Take {
+                number: 1,
                 id: id(20)
             },
-            Step::Link { staged: 0, to: 1 },
-            Step::Link { staged: 1, to: 2 },
+            link(Held::Staged(0), 1),
+            link(Held::Staged(1), 2),
+            link(Held::Older(0), 3),
             Step::Done { placed: 2 },
         ]
     );
+}
+
+#[test]
+fn a_file_taken_by_mistake_goes_back_behind_what_is_newer() {
+    let seen = vec![id(1), id(2), id(3), id(10)];
+    let taken = [Taken { id: id(3), seen }];
+    let goal = Goal {
+        first: 0,
+        max_backups: None,
+        taken: &taken,
+        staged: &[id(10)],
+        older: &[],
+        stale: &[],
+    };
+    // A rollover went on meanwhile: 1 was the base.
+    let rotated = [(0, id(1)), (1, id(2)), (3, id(10))];
+    let file = Held::Taken(0);
+    assert_eq!(
+        next_step(true, &rotated, &goal, false),
+        Step::Link { file, to: 2 }
+    );
+    // It was the base itself, which nobody had seen under a number yet.
+    let taken = [Taken {
+        id: id(4),
+        seen: vec![id(1), id(10)],
+    }];
+    let goal = Goal {
+        taken: &taken,
+        ..goal
+    };
+    assert_eq!(
+        next_step(true, &[(1, id(1)), (2, id(10))], &goal, false),
+        Step::Link { file, to: 0 }
+    );
+}
+
+#[test]
+fn what_is_older_falls_out_at_the_limit_and_stays_beyond_it() {
+    let older = [id(20), id(21)].map(|id| Older { id, held: true });
+    let goal = Goal {
+        first: 0,
+        max_backups: NonZeroU32::new(2),
+        taken: &[],
+        staged: &[id(10)],
+        older: &older,
+        stale: &[],
+    };
+    let take = |number, ino| Step::Take {
+        number,
+        id: id(ino),
+    };
+    let rotated = [(0, id(20)), (1, id(21))];
+    // The oldest first.
+    assert_eq!(next_step(true, &rotated, &goal, false), take(1, 21));
+    assert_eq!(next_step(true, &rotated[..1], &goal, false), take(0, 20));
+    let rotated = [(0, id(10)), (1, id(20))];
+    let done = Step::Done { placed: 1 };
+    assert_eq!(next_step(true, &rotated, &goal, false), done);
+    let rotated = [(0, id(10)), (1, id(20)), (7, id(21))];
+    assert_eq!(next_step(true, &rotated, &goal, false), done);
 }
 
 #[test]
@@ -126,6 +197,7 @@ fn what_the_rotation_would_have_dropped_is_not_placed() {
     let goal = Goal {
         first: 0,
         max_backups: NonZeroU32::new(3),
+        taken: &[],
         staged: &staged,
         older: &[],
         stale: &[],
@@ -143,6 +215,7 @@ fn a_rollover_under_way_is_waited_for_unless_it_does_not_end() {
     let goal = Goal {
         first: 0,
         max_backups: None,
+        taken: &[],
         staged: &staged,
         older: &[],
         stale: &[],
@@ -151,7 +224,10 @@ fn a_rollover_under_way_is_waited_for_unless_it_does_not_end() {
     assert_eq!(next_step(false, &[(0, id(2))], &goal, false), Step::Wait);
     assert_eq!(
         next_step(false, &[(1, id(2))], &goal, true),
-        Step::Link { staged: 0, to: 2 }
+        Step::Link {
+            file: Held::Staged(0),
+            to: 2
+        }
     );
 }
 
@@ -161,13 +237,17 @@ fn from_one_begins_at_one() {
     let goal = Goal {
         first: 1,
         max_backups: None,
+        taken: &[],
         staged: &staged,
         older: &[],
         stale: &[],
     };
     assert_eq!(
         next_step(true, &[], &goal, false),
-        Step::Link { staged: 0, to: 1 }
+        Step::Link {
+            file: Held::Staged(0),
+            to: 1
+        }
     );
 }
 
@@ -197,17 +277,11 @@ proptest! {
             model.rotated.insert(n, *file);
         }
         let staged: Vec<FileId> = (0..staged_count).map(|n| id(300 + n as u64)).collect();
-        let goal = Goal {
-            first: 0,
-            max_backups: NonZeroU32::new(max),
-            staged: &staged,
-            older: &older,
-            stale: &stale,
-        };
-
         let mut races = races.into_iter();
-        let mut waits = 0;
+        let (mut waits, mut looks) = (0, 0);
         let placed = loop {
+            looks += 1;
+            prop_assert!(looks < 2000, "never comes to an end");
             let race = races.next();
             for _ in 0..race.map_or(0, |r| r.0) {
                 model.roll_step();
@@ -216,6 +290,24 @@ proptest! {
                 model.finish_rollover();
             }
             let seen = (model.base.is_some(), model.listing());
+            let chain: Vec<FileId> = (model.base.iter().copied())
+                .chain(seen.1.iter().map(|(_, id)| *id))
+                .collect();
+            let held: Vec<Older> = older
+                .iter()
+                .map(|id| Older { id: *id, held: model.held.contains(id) })
+                .collect();
+            // What the staging holds as an older file by now needs no other way back.
+            model.taken.retain(|t| !model.held.contains(&t.id));
+            let taken = model.taken.clone();
+            let goal = Goal {
+                first: 0,
+                max_backups: NonZeroU32::new(max),
+                taken: &taken,
+                staged: &staged,
+                older: &held,
+                stale: &stale,
+            };
             for _ in 0..race.map_or(0, |r| r.1) {
                 model.roll_step();
             }
@@ -225,7 +317,7 @@ proptest! {
                 && race.is_none() {
                     break placed;
                 }
-            model.apply(step, &goal);
+            model.apply(step, &goal, &chain);
             prop_assert!(waits < 100, "waits for ever: {model:?}");
         };
 
@@ -253,7 +345,9 @@ proptest! {
         // Files rotated here are lost to nobody but virtlogd.
         for ino in 2..2 + u64::from(newer) {
             let there = names.iter().any(|(_, f)| f.ino == ino);
-            prop_assert!(there || model.dropped.contains(&id(ino)), "{} lost: {:?}", ino, &names);
+            // While it had no name, rollovers went on until it would have fallen out.
+            let fell_out = model.taken.iter().any(|t| t.id.ino == ino) && k >= max as usize;
+            prop_assert!(there || fell_out || model.dropped.contains(&id(ino)), "{} lost: {:?}", ino, &names);
         }
     }
 

@@ -6,6 +6,18 @@ use super::ledger::Known;
 use super::{Hole, Hop, Layout, Ledger};
 use crate::folder::FileId;
 
+/// The files of a chain to which history comes, oldest first, and their sizes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The history.
+    pub parts: Vec<(FileId, u64)>,
+    /// What the VM wrote here since.
+    pub newer: Vec<(FileId, u64)>,
+    /// What else lies here, older than the history: of an earlier stay, or no part
+    /// of this VM's stream at all.
+    pub older: Vec<FileId>,
+}
+
 /// What one host tells the next of the history that it hands over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -84,38 +96,35 @@ impl Ledger {
         }
     }
 
-    /// The history of the host before came here at the time `now`. `parts` hold
-    /// its last bytes, `newer` is what the VM wrote here since, `foreign` what
-    /// else lies under the chain's names; oldest first each.
+    /// The history of the host before came here. `here` is this host's name and
+    /// the time in seconds since 1970.
     #[must_use]
-    pub fn arrived(
-        &self,
-        history: &History,
-        parts: &[(FileId, u64)],
-        newer: &[(FileId, u64)],
-        foreign: Vec<FileId>,
-        here: (&str, u64),
-    ) -> Self {
-        // A source that had forgotten what this host knows: offsets never fall.
+    pub fn arrived(&self, history: &History, arrival: &Arrival, here: (&str, u64)) -> Self {
+        // What stayed here at an earlier stay and comes before the history now.
+        let ours = |id: &FileId| self.known.iter().any(|k| k.id == *id);
+        let stayed = arrival.older.iter().any(ours);
+        let begins = history.runs.first().map_or(0, |(start, _)| *start);
         let ends = history
             .runs
             .last()
-            .map_or(0, |(start, length)| start.saturating_add(*length));
-        let shift = self.end.saturating_sub(ends);
+            .map_or(0, |(start, has)| start.saturating_add(*has));
+        // Offsets never fall: a source that never had what stayed here, or has
+        // forgotten what this host knows, counts from another byte.
+        let shift = self.end.saturating_sub(if stayed { begins } else { ends });
+
         let mut known = Vec::new();
         let mut runs = history.runs.iter().rev().copied();
         let mut run = runs.next();
-        for (id, length) in parts.iter().rev() {
+        for (id, length) in arrival.parts.iter().rev() {
             let mut left = *length;
             while let Some((start, has)) = run.filter(|_| left > 0) {
                 let takes = left.min(has);
                 left = left.saturating_sub(takes);
                 let has = has.saturating_sub(takes);
-                let start_here = start.saturating_add(has).saturating_add(shift);
                 known.push(Known {
                     id: *id,
                     skip: left,
-                    start: start_here,
+                    start: start.saturating_add(has).saturating_add(shift),
                     length: takes,
                 });
                 run = if has > 0 {
@@ -125,10 +134,18 @@ impl Ledger {
                 };
             }
         }
+        let mut older = self
+            .known
+            .iter()
+            .filter(|k| arrival.older.contains(&k.id))
+            .copied()
+            .collect::<Vec<_>>();
+        older.reverse();
+        known.extend(older);
         known.reverse();
         let start = ends.saturating_add(shift);
         let mut end = start;
-        for (id, length) in newer {
+        for (id, length) in &arrival.newer {
             known.push(Known {
                 id: *id,
                 skip: 0,
@@ -137,16 +154,34 @@ impl Ledger {
             });
             end = end.saturating_add(*length);
         }
-        let mut hops = history.hops.clone();
-        hops.iter_mut()
-            .for_each(|h| h.start = h.start.saturating_add(shift));
+
+        let mut hops = if stayed {
+            self.hops.clone()
+        } else {
+            Vec::new()
+        };
+        hops.extend(history.hops.iter().map(|hop| Hop {
+            start: hop.start.saturating_add(shift),
+            ..hop.clone()
+        }));
         let (host, since) = (here.0.to_owned(), Some(here.1));
         hops.push(Hop { host, since, start });
-        let mut holes = history.holes.clone();
-        holes
-            .iter_mut()
-            .for_each(|h| h.at = h.at.saturating_add(shift));
+        let mut holes = if stayed {
+            self.holes.clone()
+        } else {
+            Vec::new()
+        };
+        holes.extend(history.holes.iter().map(|hole| Hole {
+            at: hole.at.saturating_add(shift),
+            ..*hole
+        }));
         let first = known.first().map_or(end, |k| k.start);
+        let foreign = arrival
+            .older
+            .iter()
+            .copied()
+            .filter(|id| !ours(id))
+            .collect();
         let mut arrived = Self {
             known,
             foreign,

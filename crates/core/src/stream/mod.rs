@@ -35,7 +35,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use history::History;
+pub use history::{Arrival, History};
 pub use layout::{Layout, Place, Span};
 pub use ledger::Ledger;
 

@@ -118,8 +118,12 @@ fn history_goes_on_at_the_next_host() {
     assert_eq!(history.holes, [hole(10, Some(5)), hole(17, None)]);
 
     // One part holds the hole, the oldest bytes were dropped.
-    let parts = [(id(20), 8), (id(21), 2)];
-    let here = Ledger::default().arrived(&history, &parts, &[(id(30), 3)], vec![id(40)], ("h2", 5));
+    let arrival = Arrival {
+        parts: vec![(id(20), 8), (id(21), 2)],
+        newer: vec![(id(30), 3)],
+        older: vec![id(40)],
+    };
+    let here = Ledger::default().arrived(&history, &arrival, ("h2", 5));
     let mut files = seen(&[(40, 99), (20, 8), (21, 2), (30, 7)]);
     files[0].after_gap = true;
     let layout = here.lay(&files, 0).unwrap();
@@ -145,7 +149,12 @@ fn offsets_never_fall_where_a_source_has_forgotten() {
         "h1",
         &[],
     );
-    let after = here.arrived(&history, &[(id(9), 30)], &[], Vec::new(), ("h2", 0));
+    let arrival = Arrival {
+        parts: vec![(id(9), 30)],
+        newer: Vec::new(),
+        older: Vec::new(),
+    };
+    let after = here.arrived(&history, &arrival, ("h2", 0));
     let layout = after.lay(&seen(&[(9, 30), (10, 1)]), 0).unwrap();
     assert_eq!(starts(&layout), [70, 100]);
 }
@@ -226,20 +235,43 @@ proptest! {
                     // Cut in two wherever.
                     let newest = bytes / 3;
                     let (a, b) = (id(next), id(next + 1));
-                    let parts = [(a, bytes - newest), (b, newest)];
+                    let parts = vec![(a, bytes - newest), (b, newest)];
                     files = vec![
                         (next, printed - bytes, bytes - newest),
                         (next + 1, printed - newest, newest),
                         (next + 2, printed, 4),
                     ];
-                    let base = [(id(next + 2), 4)];
+                    let newer = vec![(id(next + 2), 4)];
                     printed += 4;
                     next += 3;
                     files.retain(|f| f.2 > 0);
-                    ledger = Ledger::default().arrived(&history, &parts, &base, Vec::new(), ("h", 1));
+                    let arrival = Arrival {
+                        parts,
+                        newer,
+                        older: Vec::new(),
+                    };
+                    ledger = Ledger::default().arrived(&history, &arrival, ("h", 1));
                 }
             }
         }
         look(&mut ledger, &files);
     }
+}
+
+#[test]
+fn what_stayed_comes_before_what_a_source_without_it_brings() {
+    let here = remembered(&[(1, 100), (2, 20)]);
+    // The VM went away without its log, and comes back.
+    let away = Ledger::default();
+    let history = away.history(&away.lay(&seen(&[(5, 30)]), 0).unwrap(), "h2", &[]);
+    let arrival = Arrival {
+        parts: vec![(id(9), 30)],
+        newer: vec![(id(10), 1)],
+        older: vec![id(1), id(2)],
+    };
+    let after = here.arrived(&history, &arrival, ("h1", 7));
+    let layout = after.lay(&seen(&[(1, 100), (2, 20), (9, 30), (10, 1)]), 0);
+    assert_eq!(starts(&layout.unwrap()), [0, 100, 120, 150]);
+    let hops: Vec<_> = after.hops().iter().map(|h| h.start).collect();
+    assert_eq!(hops, [120, 150]);
 }

@@ -1,0 +1,232 @@
+//! Logs that did not get over, and what becomes of them when the VM moves on or
+//! comes back: no byte lost, none doubled, none out of order.
+
+use super::*;
+use crate::handoff::offer::{Left, left};
+
+/// The guest comes to `host`, as libvirt prepares it.
+fn arrive(host: &Host, append: bool, text: &str) {
+    if !append {
+        for name in host.names() {
+            if name.starts_with("console.log") {
+                fs::remove_file(host.dir.path().join(name)).unwrap();
+            }
+        }
+    }
+    host.print(text);
+}
+
+/// A migration with its log.
+async fn moves(
+    transport: &Arc<dyn LogTransport>,
+    from: &Host,
+    to: &Host,
+    append: bool,
+    text: &str,
+) {
+    let trial = Trial::new(Arc::clone(transport));
+    let offer = trial.offer(from);
+    let (ready, mut is_ready) = mpsc::channel(64);
+    let adopt = trial.adopt_telling(to, true, ready);
+    while is_ready.recv().await != Some(adopt::Progress::Ready) {}
+    arrive(to, append, text);
+    trial.here.send_replace(true);
+    trial.source.send_replace(Source::Over);
+    carried(offer.await.unwrap());
+    let adopted = adopt.await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(trial.left().await, 0);
+}
+
+/// A migration whose log stays where it is: nobody adopts. `committed`: all of
+/// it got as far as the transport.
+async fn moves_alone(
+    transport: &Arc<dyn LogTransport>,
+    (from, to): (&Host, &Host),
+    append: bool,
+    text: &str,
+    committed: bool,
+) -> Trial {
+    let mut trial = Trial::new(Arc::clone(transport));
+    trial.patience = Duration::from_millis(100);
+    let offer = trial.offer(from);
+    arrive(to, append, text);
+    if committed {
+        trial.source.send_replace(Source::Over);
+    } else {
+        trial.far.send_replace(Far::Failed("gone".to_owned()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        offer.abort();
+        let _ = offer.await;
+        return trial;
+    }
+    let outcome = offer.await.unwrap();
+    assert!(
+        matches!(outcome, offer::Outcome::NotCarried { .. }),
+        "{outcome:?}"
+    );
+    trial.patience = Duration::from_secs(5);
+    trial.here.send_replace(true);
+    trial
+}
+
+async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
+    let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
+    let console = "serial0".parse().unwrap();
+    left(&chain, Uuid::from_u128(7), &console, &**transport)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stayed_behind_joins_when_the_vm_comes_back() {
+    for append in [false, true] {
+        for committed in [false, true] {
+            let (a, b) = (Host::new(), Host::new());
+            let spool = memory();
+            a.print("1 ");
+            moves_alone(&spool, (&a, &b), append, "2 ", committed).await;
+            assert_eq!(b.merged(), "2 ");
+            moves(&spool, &b, &a, append, "3 ").await;
+            assert_eq!(
+                a.merged(),
+                "1 2 3 ",
+                "append {append}, committed {committed}"
+            );
+            // And it goes on from there, whole.
+            moves(&spool, &a, &b, append, "4 ").await;
+            assert_eq!(
+                b.merged(),
+                "1 2 3 4 ",
+                "append {append}, committed {committed}"
+            );
+            moves(&spool, &b, &a, append, "5 ").await;
+            assert_eq!(
+                a.merged(),
+                "1 2 3 4 5 ",
+                "append {append}, committed {committed}"
+            );
+            let hops = a.record(&Trial::new(memory()).handoff).unwrap().ledger;
+            assert_eq!(hops.end(), 10);
+        }
+    }
+}
+
+/// A handoff that nobody adopted, found when its bytes have come another way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handoff_adopted_late_is_not_placed_twice() {
+    let (a, b) = (Host::new(), Host::new());
+    let spool = memory();
+    a.print("1 ");
+    let stale = moves_alone(&spool, (&a, &b), false, "2 ", true).await;
+    let other = memory();
+    moves(&other, &b, &a, false, "3 ").await;
+    moves(&other, &a, &b, false, "4 ").await;
+    assert_eq!(b.merged(), "1 2 3 4 ");
+    let adopted = stale.adopt(&b, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(b.merged(), "1 2 3 4 ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_receipt_was_lost_can_be_offered_elsewhere() {
+    let (a, b) = (Host::new(), Host::new());
+    let spool = memory();
+    a.print("1 ");
+    let first = moves_alone(&spool, (&a, &b), false, "2 ", true).await;
+    let adopted = first.adopt(&b, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(b.merged(), "1 2 ");
+
+    // The receipt lies in the first transport: only it is missing.
+    assert!(matches!(what_is_left(&a, &spool).await, Left::Receipt(_)));
+    // A transport that knows nothing of it gets all of it, the host nothing twice.
+    let other = memory();
+    assert_eq!(what_is_left(&a, &other).await, Left::All);
+    let again = Trial::new(Arc::clone(&other));
+    again.here.send_replace(true);
+    again.source.send_replace(Source::Over);
+    let (offer, adopt) = (again.offer(&a), again.adopt(&b, false));
+    carried(offer.await.unwrap());
+    let adopted = adopt.await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(b.merged(), "1 2 ");
+    assert!(matches!(what_is_left(&a, &other).await, Left::Nothing(_)));
+    // What came since is no part of what was handed over.
+    a.print("more ");
+    assert_eq!(what_is_left(&a, &other).await, Left::All);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_offered_after_the_vm_went_on_comes_to_lie_before() {
+    let (a, b, c) = (Host::new(), Host::new(), Host::new());
+    let spool = memory();
+    a.print("1 ");
+    moves_alone(&spool, (&a, &b), false, "2 ", false).await;
+    moves(&spool, &b, &c, false, "3 ").await;
+    assert_eq!(c.merged(), "2 3 ");
+    let late = Trial::new(Arc::clone(&spool));
+    late.here.send_replace(true);
+    late.source.send_replace(Source::Over);
+    let (offer, adopt) = (late.offer(&a), late.adopt(&c, false));
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(c.merged(), "1 2 3 ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_vms_log_at_the_same_path_is_left_to_libvirt() {
+    let (a, b) = (Host::new(), Host::new());
+    let spool = memory();
+    a.print("another VM's ");
+    let mut other = Trial::new(Arc::clone(&spool));
+    other.handoff.domain = Uuid::from_u128(99);
+    other.offer(&a).abort();
+    b.print("1 ");
+    moves(&spool, &b, &a, false, "2 ").await;
+    assert_eq!(a.merged(), "1 2 ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_killed_is_not_waited_for() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("old ");
+    destination.print("here before ");
+    let mut trial = Trial::new(memory());
+    trial.patience = Duration::from_secs(600);
+    let offer = trial.offer(&source);
+    let adopt = trial.adopt(&destination, true);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    offer.abort();
+    trial.alive.send_replace(false);
+    let outcome = tokio::time::timeout(Duration::from_secs(20), adopt).await;
+    let outcome = outcome.unwrap().unwrap();
+    assert!(
+        matches!(outcome, adopt::Outcome::Failed { .. }),
+        "{outcome:?}"
+    );
+    assert_eq!(destination.names(), ["console.log"]);
+    assert_eq!(destination.merged(), "here before ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_is_finished_though_the_connection_broke() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("old ");
+    destination.print("new ");
+    let trial = Trial::new(memory());
+    let offer = trial.offer(&source);
+    trial.source.send_replace(Source::Over);
+    trial.far.send_replace(Far::Working);
+    while trial.left().await < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    trial.far.send_replace(Far::Lost("ssh ended".to_owned()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    trial.here.send_replace(true);
+    trial.alive.send_replace(false);
+    let adopt = trial.adopt(&destination, false);
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), "old new ");
+}
