@@ -120,7 +120,7 @@ pub(crate) fn tell_programs(reason: &str) {
     let _ = out.flush();
 }
 
-/// An error and its causes, without those that it names itself.
+/// An error and its causes, on one line, without those that it names itself.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
@@ -132,7 +132,9 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
             sentence.push_str(&cause);
         }
     }
-    sentence
+    // libvirt hands on what QEMU said, line by line.
+    let lines = sentence.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -168,5 +170,7 @@ mod tests {
             sentence(&plain),
             "cannot write: Permission denied (os error 13)"
         );
+        let lines = anyhow::anyhow!("qemu said: one\n two\n\n");
+        assert_eq!(sentence(&lines), "qemu said: one; two");
     }
 }

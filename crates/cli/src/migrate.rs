@@ -201,17 +201,17 @@ impl Migration<'_> {
         }
 
         begun.store(true, Ordering::Relaxed);
-        let call = self.call().await;
+        let (call, cancelled) = self.call().await;
         match outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE).await {
             Outcome::Migrated { .. } => self.finish(started, &source, &resumed).await,
             Outcome::Failed { reason, at_source } => {
                 source.send_replace(Source::Stays);
                 end_all(started).await;
-                let reason = match call {
-                    Err(logchain_libvirt::Error::Cancelled { .. }) if self.interrupt.came() => {
-                        "interrupted".to_owned()
-                    }
-                    _ => reason,
+                // What libvirt answers then depends on how far it was.
+                let reason = if cancelled {
+                    "interrupted".to_owned()
+                } else {
+                    reason
                 };
                 let name = self.domain.name();
                 let uri = &self.request.dest_uri;
@@ -297,7 +297,8 @@ impl Migration<'_> {
     }
 
     /// The migration itself, with its progress; a signal cancels it at the source.
-    async fn call(&self) -> Result<(), logchain_libvirt::Error> {
+    /// Gives libvirt's answer, and whether it took the cancelling.
+    async fn call(&self) -> (Result<(), logchain_libvirt::Error>, bool) {
         let (domain, dest, request) =
             (self.domain.clone(), self.dest.clone(), self.request.clone());
         let mut call =
@@ -307,6 +308,7 @@ impl Migration<'_> {
         let mut again = interval(CANCEL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = self.report.progress(self.args.verbose);
+        let mut cancelled = false;
         let answer = loop {
             tokio::select! {
                 answer = &mut call => break answer,
@@ -317,19 +319,20 @@ impl Migration<'_> {
                 }
                 // Until it is over: at first there is no job yet that could be cancelled.
                 _ = again.tick(), if self.interrupt.came() => {
-                    let _ = migrate::abort(&self.domain).await;
+                    cancelled |= migrate::abort(&self.domain).await.is_ok();
                 }
                 // Polled anew, and then the branch above is open.
                 () = self.interrupt.first(), if !self.interrupt.came() => {}
             }
         };
-        answer.unwrap_or_else(|e| {
+        let answer = answer.unwrap_or_else(|e| {
             let action = "migrate".to_owned();
             Err(logchain_libvirt::Error::Machine {
                 action,
                 message: e.to_string(),
             })
-        })
+        });
+        (answer, cancelled)
     }
 
     async fn how_far(&self) -> Option<String> {

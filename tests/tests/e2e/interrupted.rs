@@ -70,11 +70,11 @@ fn a_signal_at_any_moment_cancels_and_leaves_all_as_it_was() -> Outcome {
     let at = h1.define(&Guest::new("vm"))?;
     at.start()?;
     at.wait_for_tick(300)?;
-    let before = (sorted_names(h1, "vm")?, sorted_names(h2, "vm")?);
+    let before = sorted_names(h1, "vm")?;
     let signals = [Signal::INT, Signal::TERM, Signal::HUP];
     // From before anything is begun to well within the copying of memory.
     for (i, delay) in [
-        0, 100, 300, 500, 560, 600, 640, 680, 720, 760, 800, 900, 1000, 1300, 2000,
+        0, 300, 500, 570, 580, 590, 600, 610, 620, 640, 680, 720, 760, 800, 900, 1000, 1300, 2000,
     ]
     .into_iter()
     .enumerate()
@@ -107,7 +107,10 @@ fn a_signal_at_any_moment_cancels_and_leaves_all_as_it_was() -> Outcome {
             !there.iter().any(|n| n.contains(".logchain")),
             "after {delay} ms: {there:?}"
         );
-        assert_eq!(sorted_names(h1, "vm")?, before.0);
+        let mut here = sorted_names(h1, "vm")?;
+        // The record of whose log it is may be there now.
+        here.retain(|name| name != ".console.log.logchain");
+        assert_eq!(here, before);
     }
     // What a terminal does: the whole group hears of it, ssh too.
     let group = ["timeout", "--preserve-status", "-s", "INT", "1.5"];
