@@ -1,96 +1,184 @@
 //! `logchain adopt`: the destination's half.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{Adopt as Half, Outcome, Progress};
-use logchain_core::transport::{LogTransport, LogTransportExt, ObjectName, Prefix};
+use logchain_core::transport::{self, Advice, LogTransport, LogTransportExt, ObjectName, Prefix};
+use logchain_libvirt::Connection;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::args::Adopt;
-use crate::exit::Exit;
+use crate::ending::{Ending, INTERRUPTED};
+use crate::exit::{Ended, Exit};
 use crate::host::{self, Arriving, Leases};
+use crate::interrupt::Interrupt;
 use crate::report::Report;
-use crate::transports::Choice;
+use crate::transports::{Choice, ssh_options};
 
 /// News that may wait to be told.
 const NEWS: usize = 64;
 
-pub(crate) async fn run(args: Adopt) -> anyhow::Result<Exit> {
+/// Between two looks for what is offered.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(crate) async fn run(args: Adopt, interrupt: Interrupt) -> anyhow::Result<Exit> {
+    tokio::select! {
+        ended = take_in(&args, &interrupt) => ended,
+        () = interrupt.forced() => {
+            anyhow::bail!("interrupted again: ended before all was put in order; adopt it again")
+        }
+    }
+}
+
+async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let report = Report::new(args.format);
     let choice = Choice::of(args.transport.as_deref(), None)?;
-    let connection = host::connect_local(args.connect.uri.as_deref()).await?;
-    let domain = match args.domain.parse::<Uuid>() {
-        Ok(uuid) => uuid,
-        Err(_) => connection.lookup(&args.domain).await?.uuid(),
+    let ssh = ssh_options(None, args.patience);
+    let open = async {
+        let connection = host::connect_local(args.connect.uri.as_deref()).await?;
+        let domain = match args.domain.parse::<Uuid>() {
+            Ok(uuid) => uuid,
+            Err(_) => connection.lookup(&args.domain).await?.uuid(),
+        };
+        Ok((connection, domain, choice.open_existing(&ssh).await?))
     };
-    let transport = choice
-        .open(&logchain_transport_ssh::SshOptions::default())
-        .await?;
-
-    let mut halves = Vec::new();
-    match args.handoff {
-        Some(id) => {
-            for (console, path) in &args.console {
-                let handoff = Handoff {
-                    domain,
-                    console: console.clone(),
-                    id,
-                };
-                halves.push((handoff, path.clone()));
-            }
-        }
-        None => {
-            for handoff in waiting(&*transport, domain).await? {
-                halves.push((handoff, None));
-            }
-            if halves.is_empty() {
-                anyhow::bail!("nothing is offered for domain {domain} in {transport}");
-            }
-        }
-    }
-
-    let alive = watch::Sender::new(args.attached);
+    let (connection, domain, transport) = interrupt.or(open).await?;
+    let ending = Ending::new(Arc::clone(&transport), interrupt.clone());
+    let work = Work {
+        args,
+        report,
+        connection,
+        domain,
+        transport: Arc::new(ending),
+        alive: watch::Sender::new(args.attached),
+        interrupt,
+    };
     if args.attached {
-        tokio::spawn(watch_input(alive.clone()));
+        tokio::spawn(watch_input(work.alive.clone()));
     }
-    let limits = host::limits();
-    let mut exit = Exit::Done;
-    for (handoff, path) in halves {
+    let mut reasons = Vec::new();
+    if let Some(id) = args.handoff {
+        for (console, path) in &args.console {
+            let handoff = Handoff {
+                domain,
+                console: console.clone(),
+                id,
+            };
+            reasons.extend(work.adopt(handoff, path.clone()).await?);
+        }
+        return Ended::told(Exit::Failed, &reasons);
+    }
+    let mut offered = interrupt
+        .or(work.wait_for_offer(&*transport, args.patience))
+        .await?;
+    let mut seen: Vec<Handoff> = Vec::new();
+    while let Some(handoff) = offered.into_iter().find(|h| !seen.contains(h)) {
+        seen.push(handoff.clone());
+        reasons.extend(work.adopt(handoff, None).await?);
+        if interrupt.came() {
+            break;
+        }
+        // Another console's may have come meanwhile.
+        offered = waiting(&*transport, domain).await?;
+    }
+    Ended::told(Exit::Failed, &reasons)
+}
+
+/// What all handoffs of a run share.
+struct Work<'a> {
+    args: &'a Adopt,
+    report: Report,
+    connection: Connection,
+    domain: Uuid,
+    transport: Arc<dyn LogTransport>,
+    alive: watch::Sender<bool>,
+    interrupt: &'a Interrupt,
+}
+
+impl Work<'_> {
+    /// Waits until anything is offered.
+    async fn wait_for_offer(
+        &self,
+        transport: &dyn LogTransport,
+        patience: Duration,
+    ) -> anyhow::Result<Vec<Handoff>> {
+        let started = Instant::now();
+        let (domain, seconds) = (self.domain, patience.as_secs_f64());
+        let mut told = false;
+        loop {
+            let offered = waiting(transport, domain).await;
+            let late = started.elapsed() >= patience;
+            match offered {
+                Ok(offered) if !offered.is_empty() => return Ok(offered),
+                Ok(_) if late => anyhow::bail!(
+                    "nothing is offered for domain {domain} in {transport} after {seconds} s"
+                ),
+                Err(e) if late || e.advice() != Advice::Retry => return Err(e.into()),
+                Ok(_) | Err(_) => {}
+            }
+            if !told {
+                told = true;
+                let event = json!({ "event": "waiting", "domain": domain.to_string() });
+                let sentence = format!(
+                    "nothing is offered for domain {domain} in {transport} yet; \
+                     waiting for up to {seconds} s"
+                );
+                self.report.note(&sentence, &event);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Runs one half; gives why it failed, if it did.
+    async fn adopt(
+        &self,
+        handoff: Handoff,
+        path: Option<PathBuf>,
+    ) -> anyhow::Result<Option<String>> {
+        let limits = host::limits();
         let (progress, news) = mpsc::channel(NEWS);
         let half = Half {
             handoff: handoff.clone(),
             host: host::own_name(),
-            transport: Arc::clone(&transport),
+            transport: Arc::clone(&self.transport),
             writers: Arc::new(Leases),
             destination: Arc::new(Arriving {
-                connection: connection.clone(),
-                domain,
+                connection: self.connection.clone(),
+                domain: self.domain,
                 console: handoff.console.clone(),
                 limits,
             }),
             expected: path.map(|path| limits.place(path)),
-            source_alive: alive.subscribe(),
-            patience: args.patience,
+            source_alive: self.alive.subscribe(),
+            patience: self.args.patience,
             progress,
         };
-        let told = tokio::spawn(tell(report, handoff.clone(), news));
-        let outcome = half.run().await;
-        told.await?;
-        if let Some(worse) = end(report, &handoff, &outcome) {
-            exit = worse;
+        let told = tokio::spawn(tell(self.report, handoff.clone(), news));
+        let mut outcome = half.run().await;
+        let placed = told.await?;
+        if let Outcome::Failed { reason } = &mut outcome
+            && self.interrupt.came()
+            && reason.ends_with(INTERRUPTED)
+        {
+            *reason = match placed {
+                true => "interrupted before the source could be told; adopt it again",
+                false => "interrupted; this host is as it was",
+            }
+            .to_owned();
         }
+        Ok(end(self.report, &handoff, &outcome))
     }
-    Ok(exit)
 }
 
 /// The handoffs of a domain that were begun and neither withdrawn nor received.
-async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> anyhow::Result<Vec<Handoff>> {
+async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Result<Vec<Handoff>> {
     let (mut begun, mut over) = (BTreeSet::new(), BTreeSet::new());
     for entry in transport.list_all(&Prefix::Domain(domain)).await? {
         let which = (entry.key.console.clone(), entry.key.handoff);
@@ -118,7 +206,9 @@ async fn watch_input(alive: watch::Sender<bool>) {
     alive.send_replace(false);
 }
 
-async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progress>) {
+/// Whether the history was put in place.
+async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progress>) -> bool {
+    let mut is_placed = false;
     let console = handoff.console.as_str();
     while let Some(progress) = news.recv().await {
         match progress {
@@ -130,6 +220,7 @@ async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progres
                 );
             }
             Progress::Placed(placed) => {
+                is_placed = true;
                 let event = json!({
                     "event": "placed",
                     "console": console,
@@ -140,10 +231,11 @@ async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progres
             }
         }
     }
+    is_placed
 }
 
-/// Tells how it ended; `Some` where that is not well.
-fn end(report: Report, handoff: &Handoff, outcome: &Outcome) -> Option<Exit> {
+/// Tells how it ended; `Some` sentence where that is not well.
+fn end(report: Report, handoff: &Handoff, outcome: &Outcome) -> Option<String> {
     let console = handoff.console.as_str();
     match outcome {
         Outcome::Adopted(receipt) => {
@@ -171,16 +263,14 @@ fn end(report: Report, handoff: &Handoff, outcome: &Outcome) -> Option<Exit> {
                 &sentence,
                 &json!({ "event": "aborted", "console": console }),
             );
-            Some(Exit::Failed)
+            Some(sentence)
         }
         Outcome::Failed { reason } => {
             let event = json!({ "event": "failed", "console": console, "reason": reason });
             report.event("", &event);
-            report.warn(&format!("{console}: {reason}"));
-            Some(Exit::Failed)
+            let sentence = format!("{console}: {reason}");
+            report.fail(&sentence);
+            Some(sentence)
         }
     }
 }
-
-/// How long a process on the far side may take to end by itself.
-pub(crate) const END: Duration = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! The command line: virsh's names where virsh has one.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,8 +8,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use logchain_core::chain::NumberingChoice;
 use logchain_core::transport::{ConsoleName, HandoffId};
 
+use crate::exit;
+
 /// What `show` gives unless told otherwise: as much as Nova's console output.
 pub(crate) const DEFAULT_BYTES: u64 = 100 * 1024;
+
+/// What logchain is called at the destination unless told otherwise.
+pub(crate) const DEFAULT_REMOTE: &str = "logchain";
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad usage; \
 3 migrated, but the log was not (fully) carried.";
@@ -55,7 +61,7 @@ pub(crate) struct Carry {
     #[arg(
         long,
         value_name = "PROGRAM",
-        default_value = "logchain",
+        default_value = DEFAULT_REMOTE,
         env = "LOGCHAIN_REMOTE"
     )]
     pub(crate) remote_logchain: String,
@@ -73,6 +79,7 @@ pub(crate) struct Migrate {
     pub(crate) carry: Carry,
 
     /// Domain name or UUID.
+    #[arg(value_parser = name)]
     pub(crate) domain: String,
     /// Connection URI of the destination, as the client sees it, or with --p2p as the source does.
     #[arg(value_name = "DESTURI")]
@@ -170,7 +177,7 @@ pub(crate) struct Show {
     #[arg(long, value_name = "NAME")]
     pub(crate) console: Option<String>,
     /// Domain name, UUID, or the path of a console log.
-    #[arg(value_name = "DOMAIN|PATH")]
+    #[arg(value_name = "DOMAIN|PATH", value_parser = name)]
     pub(crate) what: String,
 }
 
@@ -209,6 +216,7 @@ pub(crate) struct Offer {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
     /// Domain name or UUID.
+    #[arg(value_parser = name)]
     pub(crate) domain: String,
 }
 
@@ -235,6 +243,7 @@ pub(crate) struct Adopt {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
     /// UUID of the domain, or its name where it is here already.
+    #[arg(value_parser = name)]
     pub(crate) domain: String,
 }
 
@@ -263,9 +272,59 @@ pub(crate) enum Amount {
     All,
 }
 
+impl Command {
+    /// What its failures are told in.
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Self::Migrate(args) => args.format,
+            Self::Verify(args) => args.format,
+            Self::Offer(args) => args.format,
+            Self::Adopt(args) => args.format,
+            // Its JSON is a log, which an error is not.
+            Self::Show(_) | Self::Transport(_) => Format::Text,
+        }
+    }
+}
+
 /// Reads the command line; ends the process on bad usage and on --help.
 pub(crate) fn parse() -> Cli {
-    Cli::parse()
+    Cli::try_parse().unwrap_or_else(|e| {
+        let words: Vec<_> = std::env::args_os().skip(1).collect();
+        if e.use_stderr() && wants_events(&words) {
+            exit::tell_programs(&reason(&e.to_string()));
+        }
+        e.exit()
+    })
+}
+
+/// Whether a command line that could not be read asks for JSON of a command that
+/// tells events.
+fn wants_events(words: &[OsString]) -> bool {
+    let tells = words
+        .iter()
+        .find(|w| !w.as_encoded_bytes().starts_with(b"-"));
+    let tells = tells.is_some_and(|w| w == "migrate" || w == "offer" || w == "adopt");
+    let asks = |pair: &[OsString]| {
+        pair.iter()
+            .map(OsString::as_os_str)
+            .eq(["--format", "json"])
+    };
+    tells && (words.windows(2).any(asks) || words.iter().any(|w| w == "--format=json"))
+}
+
+/// The first paragraph of what is said to people.
+fn reason(said: &str) -> String {
+    let lines = said.lines().map(str::trim).take_while(|l| !l.is_empty());
+    let reason = lines.collect::<Vec<_>>().join(" ");
+    reason.strip_prefix("error: ").unwrap_or(&reason).to_owned()
+}
+
+/// libvirt takes an empty name for one that is not there.
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("the name is empty".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn amount(text: &str) -> Result<Amount, String> {
@@ -312,4 +371,45 @@ fn console_maybe_path(text: &str) -> Result<(ConsoleName, Option<PathBuf>), Stri
     }
     let name = name.parse::<ConsoleName>().map_err(|e| e.to_string())?;
     Ok((name, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_broken_command_line_may_still_ask_for_events() {
+        for line in [
+            "migrate --format json vm",
+            "offer --format=json",
+            "adopt vm --format json --nonsense",
+        ] {
+            assert!(wants_events(&words(line)), "{line}");
+        }
+        for line in [
+            "migrate vm",
+            "migrate --format text vm",
+            "show --format json",
+            "--format json",
+            "migrate json --format",
+        ] {
+            assert!(!wants_events(&words(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_empty_name_is_said_to_be_empty() {
+        for line in ["migrate", "offer", "adopt", "show"] {
+            let rest = if line == "migrate" { &["x"][..] } else { &[] };
+            let words = [&["logchain", line, ""][..], rest].concat();
+            let said = Cli::try_parse_from(words).unwrap_err().to_string();
+            let said = reason(&said);
+            assert!(said.ends_with("the name is empty"), "{said}");
+            assert!(said.starts_with("invalid value"), "{said}");
+        }
+    }
 }

@@ -15,12 +15,17 @@ use logchain_transport_ssh::SshOptions;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::far::FarAdopt;
 use crate::host::{self, Leases};
 use crate::report::Report;
+use crate::shell;
 use crate::transports::Choice;
+
+/// How long withdrawing may take.
+const WITHDRAW: Duration = Duration::from_secs(5);
 
 /// A console's log here.
 #[derive(Clone, Debug)]
@@ -43,6 +48,13 @@ impl Log {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|e| e.to_string())?
+    }
+
+    /// Whether anybody could still open it here.
+    pub(crate) async fn is_there(&self) -> bool {
+        let path = self.path.clone();
+        let look = move || std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 }
 
@@ -74,12 +86,13 @@ impl Carry {
         source: watch::Receiver<Source>,
         expected: Option<&Path>,
     ) -> Result<Self, String> {
+        let mut turn = source.clone();
         let handoff = Handoff {
             domain: way.domain,
             console: log.console.clone(),
             id: HandoffId::random(),
         };
-        let (far, state) = far(way, &handoff, expected).await?;
+        let (far, state) = far(way, &handoff, expected, &mut turn).await?;
         let put = watch::Sender::new(0);
         let progress = put.subscribe();
         let offer = offer_of(way, handoff, transport, source, state, put);
@@ -103,10 +116,10 @@ impl Carry {
             console: log.console.clone(),
             id: offered.handoff,
         };
-        let (far, state) = far(way, &handoff, None).await?;
+        let mut source = watch::Sender::new(Source::Over).subscribe();
+        let (far, state) = far(way, &handoff, None, &mut source).await?;
         let put = watch::Sender::new(offered.bytes);
         let progress = put.subscribe();
-        let source = watch::Sender::new(Source::Over).subscribe();
         let offer = offer_of(way, handoff, transport, source, state, put);
         let (folder, base) = Folder::of_file(&log.path).map_err(|e| e.to_string())?;
         let task = tokio::spawn(async move {
@@ -124,18 +137,38 @@ impl Carry {
 
     /// Waits for the end of both halves; says when the source's came.
     pub(crate) async fn end(self) -> (Outcome, Instant) {
-        let outcome = self.task.await;
+        let never = watch::Sender::new(Source::Over);
+        self.end_or(std::future::pending(), &never).await
+    }
+
+    /// As [`Carry::end`], but once `interrupted` is, what is not committed is
+    /// withdrawn. What is, is left to the destination, and to the next `offer`.
+    pub(crate) async fn end_or(
+        mut self,
+        interrupted: impl Future<Output = ()>,
+        source: &watch::Sender<Source>,
+    ) -> (Outcome, Instant) {
+        let ended = tokio::select! {
+            ended = &mut self.task => Some(ended),
+            () = interrupted => {
+                source.send_replace(Source::Stays);
+                let ended = timeout(WITHDRAW, &mut self.task).await;
+                self.task.abort();
+                match ended {
+                    Ok(Ok((Outcome::Aborted, _))) | Err(_) => None,
+                    Ok(ended) => Some(ended),
+                }
+            }
+        };
         if let Some(far) = self.far {
             far.end().await;
         }
-        outcome.unwrap_or_else(|e| {
-            (
-                Outcome::NotCarried {
-                    reason: e.to_string(),
-                },
-                Instant::now(),
-            )
-        })
+        let not_carried = |reason| (Outcome::NotCarried { reason }, Instant::now());
+        match ended {
+            Some(Ok(ended)) => ended,
+            Some(Err(e)) => not_carried(e.to_string()),
+            None => not_carried("interrupted while the log was on its way".to_owned()),
+        }
     }
 }
 
@@ -143,6 +176,7 @@ async fn far(
     way: &Way<'_>,
     handoff: &Handoff,
     expected: Option<&Path>,
+    source: &mut watch::Receiver<Source>,
 ) -> Result<(Option<FarAdopt>, watch::Receiver<Far>), String> {
     let Choice::Ssh(target) = way.choice else {
         // Whoever adopts from a folder is started by somebody else.
@@ -150,7 +184,11 @@ async fn far(
     };
     let mut far = FarAdopt::start(target, way.ssh, handoff, expected, way.patience)?;
     if expected.is_some() {
-        far.wait_ready().await?;
+        tokio::select! {
+            ready = far.wait_ready() => ready?,
+            // Nothing waits for it any more: it is withdrawn instead.
+            Ok(_) = source.wait_for(|s| *s == Source::Stays) => {}
+        }
     }
     let state = far.state();
     Ok((Some(far), state))
@@ -177,8 +215,16 @@ fn offer_of(
     }
 }
 
-/// Tells how a console's handoff ended; `true` where the destination has its log.
-pub(crate) fn tell(report: Report, log: &Log, outcome: &Outcome, more: serde_json::Value) -> bool {
+/// Tells how a console's handoff ended.
+///
+/// # Errors
+/// A sentence, where the destination does not have its log.
+pub(crate) fn tell(
+    report: Report,
+    log: &Log,
+    outcome: &Outcome,
+    more: serde_json::Value,
+) -> Result<(), String> {
     let console = log.console.as_str();
     match outcome {
         Outcome::Carried(receipt) => {
@@ -205,19 +251,37 @@ pub(crate) fn tell(report: Report, log: &Log, outcome: &Outcome, more: serde_jso
                 event.extend(more);
             }
             report.event(&sentence, &event);
-            true
+            Ok(())
         }
         Outcome::Aborted => {
             report.event("", &json!({ "event": "withdrawn", "console": console }));
-            false
+            Err(format!("{console}: withdrawn"))
         }
         Outcome::NotCarried { reason } => {
-            report.event(
-                "",
-                &json!({ "event": "not-carried", "console": console, "reason": reason }),
-            );
-            report.warn(&format!("{console}: the log was not carried: {reason}"));
-            false
+            let event = json!({ "event": "not-carried", "console": console, "reason": reason });
+            report.event("", &event);
+            let sentence = format!("{console}: the log was not carried: {reason}");
+            report.fail(&sentence);
+            Err(sentence)
         }
     }
+}
+
+/// Over a folder nobody starts the other half: says how, once.
+pub(crate) fn say_adopt(report: Report, choice: &Choice, domain: Uuid) {
+    if !matches!(choice, Choice::Folder(_)) {
+        return;
+    }
+    let url = choice.to_string();
+    let words = [
+        "logchain",
+        "adopt",
+        "--transport",
+        &url,
+        &domain.to_string(),
+    ];
+    let command = shell::line(words).to_string_lossy().into_owned();
+    let event = json!({ "event": "adopt-there", "command": command });
+    let sentence = format!("the destination takes the log in with: {command}");
+    report.event(&sentence, &event);
 }

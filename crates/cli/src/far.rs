@@ -17,6 +17,9 @@ use tokio::time::timeout;
 /// Before the migration may begin, the far side puts its own house in order.
 const READY: Duration = Duration::from_secs(15);
 
+/// How long it may take to end by itself.
+const END: Duration = Duration::from_secs(10);
+
 /// What is kept of the far side's words.
 const MAX_STDERR: u64 = 16 * 1024;
 
@@ -30,6 +33,9 @@ pub(crate) struct FarAdopt {
     state: watch::Receiver<Far>,
     ready: watch::Receiver<bool>,
     task: JoinHandle<()>,
+    host: String,
+    /// How long it may take to be ready, and to end by itself.
+    limits: (Duration, Duration),
 }
 
 impl FarAdopt {
@@ -69,6 +75,8 @@ impl FarAdopt {
             state: state.subscribe(),
             ready: ready.subscribe(),
             task: tokio::spawn(attend(child, target.clone(), options.clone(), state, ready)),
+            host: target.host().to_owned(),
+            limits: (READY.min(patience), END.min(patience)),
         };
         Ok(far)
     }
@@ -80,7 +88,8 @@ impl FarAdopt {
 
     /// Waits until the migration may begin.
     pub(crate) async fn wait_ready(&mut self) -> Result<(), String> {
-        let waited = timeout(READY, async {
+        let (limit, _) = self.limits;
+        let waited = timeout(limit, async {
             tokio::select! {
                 ready = self.ready.wait_for(|r| *r) => ready.is_ok(),
                 _ = self.state.wait_for(|s| *s != Far::Working) => false,
@@ -90,11 +99,12 @@ impl FarAdopt {
             Ok(true) => Ok(()),
             Ok(false) => match &*self.state.borrow() {
                 Far::Failed(reason) | Far::Lost(reason) => Err(reason.clone()),
-                Far::Working => Err("the destination's half ended".to_owned()),
+                Far::Working => Err(format!("at {}: the destination's half ended", self.host)),
             },
             Err(_) => Err(format!(
-                "the destination was not ready within {} s",
-                READY.as_secs()
+                "{} was not ready within {} s",
+                self.host,
+                limit.as_secs_f64()
             )),
         }
     }
@@ -103,7 +113,7 @@ impl FarAdopt {
     pub(crate) async fn end(mut self) {
         self.input = None;
         // Past that, dropping the handle ends the local ssh.
-        let _ = timeout(crate::adopt::END, &mut self.task).await;
+        let _ = timeout(self.limits.1, &mut self.task).await;
         self.task.abort();
     }
 }
@@ -155,17 +165,9 @@ async fn attend(
                     ready.send_replace(true);
                 }
                 Some("adopted" | "aborted") => done = true,
-                Some("failed") => {
-                    let said = event
-                        .get("reason")
-                        .and_then(Value::as_str)
-                        .unwrap_or("it failed");
-                    reason = Some(
-                        said.chars()
-                            .filter(|c| !c.is_control())
-                            .take(1000)
-                            .collect(),
-                    );
+                // The first one says it best: an error at the end sums up.
+                Some("failed" | "error") if reason.is_none() => {
+                    reason = Some(said_by(target.host(), &event));
                 }
                 _ => {}
             }
@@ -179,9 +181,34 @@ async fn attend(
         Some(said) => said.await.unwrap_or_default(),
         None => String::new(),
     };
+    // Bad usage is ours: the two are of different releases, which is explained better.
+    let usage = status.and_then(|s| s.code()) == Some(2);
     state.send_replace(match reason {
-        Some(reason) => Far::Failed(reason),
+        Some(reason) if !usage => Far::Failed(reason),
+        Some(_) => Far::Failed(explain(&target, &options, status, &said)),
         // It said nothing of an end: it may be at work still.
         None => Far::Lost(explain(&target, &options, status, &said)),
     });
+}
+
+/// Why it failed, as the far side says, and where that is.
+fn said_by(host: &str, event: &Value) -> String {
+    let said = event.get("reason").and_then(Value::as_str);
+    // It goes to a terminal.
+    let said = said.unwrap_or("it failed").chars();
+    let said: String = said.filter(|c| !c.is_control()).take(1000).collect();
+    format!("at {host}: {said}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_fails_there_is_said_with_its_place() {
+        let event = json!({ "event": "failed", "reason": "cannot write /x:\u{1b}[31m full\n" });
+        assert_eq!(said_by("h2", &event), "at h2: cannot write /x:[31m full");
+        assert_eq!(said_by("h2", &json!({})), "at h2: it failed");
+    }
 }

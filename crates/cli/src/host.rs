@@ -1,6 +1,7 @@
 //! This host, as libvirt here tells of it.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -41,7 +42,8 @@ pub(crate) fn limits() -> Limits {
     let handler = read_stdio_handler(Path::new(QEMU_CONF));
     let limits = read_limits(Path::new(VIRTLOGD_CONF));
     for note in [handler.note, limits.note].into_iter().flatten() {
-        eprintln!("logchain: {note}");
+        // Nobody may be there to read it any more.
+        let _ = writeln!(std::io::stderr(), "logchain: {note}");
     }
     Limits((handler.value == StdioHandler::Logd).then_some(limits.value))
 }

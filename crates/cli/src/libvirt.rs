@@ -5,13 +5,16 @@ mod adopt;
 mod args;
 mod carry;
 mod domain;
+mod ending;
 mod exit;
 mod far;
 mod host;
+mod interrupt;
 mod migrate;
 mod offer;
 mod report;
 mod serve;
+mod shell;
 mod show;
 mod transports;
 mod verify;
@@ -20,14 +23,17 @@ use std::process::ExitCode;
 
 use crate::args::{Cli, Command, Transport};
 use crate::exit::Exit;
+use crate::interrupt::Interrupt;
 
 fn main() -> ExitCode {
-    exit::run(dispatch(args::parse()))
+    let cli = args::parse();
+    let format = cli.command.format();
+    exit::run(dispatch(cli), format)
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
-        Command::Migrate(args) => migrate::run(*args).await,
+        Command::Migrate(args) => migrate::run(*args, Interrupt::catch()?).await,
         Command::Show(args) => {
             let asked = domain::Asked {
                 uri: args.connect.uri.as_deref(),
@@ -39,8 +45,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             tokio::task::spawn_blocking(move || show::run(&args, &subject)).await?
         }
         Command::Verify(args) => verify::run(args).await,
-        Command::Offer(args) => offer::run(args).await,
-        Command::Adopt(args) => adopt::run(args).await,
+        Command::Offer(args) => offer::run(args, Interrupt::catch()?).await,
+        Command::Adopt(args) => adopt::run(args, Interrupt::catch()?).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
     }
 }

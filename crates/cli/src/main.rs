@@ -20,16 +20,17 @@ use crate::show::Subject;
 
 fn main() -> ExitCode {
     let cli = args::parse();
+    let format = cli.command.format();
     match cli.command {
         Command::Show(args) => match of_path(&args) {
             // Without a runtime, whose threads take as long to start as this takes.
-            Ok(Some(subject)) => exit::status(show::run(&args, &subject)),
-            Ok(None) => exit::status(Err(sibling::become_it(Some(&args.what)))),
-            Err(e) => exit::status(Err(e.into())),
+            Ok(Some(subject)) => exit::status(show::run(&args, &subject), format),
+            Ok(None) => exit::status(Err(sibling::become_it(Some(&args.what))), format),
+            Err(e) => exit::status(Err(e.into()), format),
         },
-        Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool)),
+        Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool), format),
         Command::Migrate(_) | Command::Verify(_) | Command::Offer(_) | Command::Adopt(_) => {
-            exit::status(Err(sibling::become_it(None)))
+            exit::status(Err(sibling::become_it(None)), format)
         }
     }
 }

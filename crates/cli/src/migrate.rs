@@ -3,10 +3,13 @@
 //! The log never harms the VM: whatever fails around it, the migration goes on,
 //! and the exit status says what became of the log.
 
+mod later;
 mod request;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,12 +23,13 @@ use logchain_libvirt::source_end;
 use logchain_libvirt::{Connection, Domain};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::args::Migrate;
+use crate::args::{DEFAULT_REMOTE, Migrate};
 use crate::carry::{self, Carry, Log, Way};
-use crate::exit::Exit;
+use crate::exit::{self, Ended, Exit};
 use crate::host;
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -36,6 +40,9 @@ const REACH: Duration = Duration::from_secs(5);
 /// Between two looks at how far the migration is.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Between two tries to cancel it.
+const CANCEL: Duration = Duration::from_millis(200);
+
 /// How long the two hosts may take to agree on what became of a migration: one
 /// that goes on although our connection broke takes its time.
 const SETTLE: Duration = Duration::from_secs(600);
@@ -43,9 +50,34 @@ const SETTLE: Duration = Duration::from_secs(600);
 /// The source's process ends within seconds of the guest's leaving.
 const SOURCE_END: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(args: Migrate) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: Migrate, interrupt: Interrupt) -> anyhow::Result<Exit> {
+    let (migration, logs) = interrupt.or(prepare(&args, &interrupt)).await?;
+    let begun = AtomicBool::new(false);
+    tokio::select! {
+        ended = migration.run(logs, &begun) => ended,
+        () = interrupt.forced() => {
+            let name = migration.domain.name();
+            let (exit, fate) = if begun.load(Ordering::Relaxed) {
+                (Exit::NotCarried, "see on both hosts where it runs; its log is whole here")
+            } else {
+                (Exit::Failed, "it is here as before")
+            };
+            let told = false;
+            let reason = format!(
+                "interrupted again: ended before all was put in order; domain {name}: {fate}"
+            );
+            Err(Ended { exit, reason, told }.into())
+        }
+    }
+}
+
+/// All that can be found out before anything is begun.
+async fn prepare<'a>(
+    args: &'a Migrate,
+    interrupt: &'a Interrupt,
+) -> anyhow::Result<(Migration<'a>, Vec<(Log, PathBuf)>)> {
     let report = Report::new(args.format);
-    let request = request::of(&args).await?;
+    let request = request::of(args).await?;
     let choice = Choice::of(args.carry.transport.as_deref(), Some(&args.dest_uri))?;
     let connection = host::connect_local(args.connect.uri.as_deref()).await?;
     let domain = connection.lookup(&args.domain).await?;
@@ -57,16 +89,30 @@ pub(crate) async fn run(args: Migrate) -> anyhow::Result<Exit> {
     }
     let logs = logs_of(&domain, &request).await?;
     let dest = destination(&request).await?;
-
+    if let Some(dest) = &dest {
+        refuse_same_host(&connection, dest, &request.dest_uri).await?;
+    }
     let migration = Migration {
-        args: &args,
+        args,
         report,
         request,
         choice,
         domain,
         dest,
+        interrupt,
     };
-    migration.run(logs).await
+    Ok((migration, logs))
+}
+
+/// libvirt refuses it too, but late, and a copy would be staged beside the log itself.
+async fn refuse_same_host(here: &Connection, there: &Connection, uri: &str) -> anyhow::Result<()> {
+    // A host that does not say is left to libvirt.
+    let ours = here.host_uuid().await.ok().flatten();
+    let theirs = there.host_uuid().await.ok().flatten();
+    if let Some(uuid) = ours.filter(|ours| theirs == Some(*ours)) {
+        anyhow::bail!("{uri} is this very host ({uuid}); a domain migrates to another one only");
+    }
+    Ok(())
 }
 
 /// The logs of a domain, and where each will lie at the destination.
@@ -108,53 +154,87 @@ struct Migration<'a> {
     choice: Choice,
     domain: Domain,
     dest: Option<Connection>,
+    interrupt: &'a Interrupt,
 }
 
 /// A console: on its way, or why it is not.
-type Started = (Log, Result<Carry, String>);
+type Started = (Log, Result<Carry, NotStarted>);
+
+/// Why a console is not on its way.
+struct NotStarted {
+    reason: String,
+    /// Whether its log could be opened here.
+    held: bool,
+}
 
 impl Migration<'_> {
-    async fn run(self, logs: Vec<(Log, PathBuf)>) -> anyhow::Result<Exit> {
+    async fn run(&self, logs: Vec<(Log, PathBuf)>, begun: &AtomicBool) -> anyhow::Result<Exit> {
         let source = watch::Sender::new(Source::Running);
-        let ssh = ssh_options(&self.args.carry);
+        let carry = &self.args.carry;
+        let ssh = ssh_options(Some(&carry.remote_logchain), carry.patience);
         let way = Way {
             choice: &self.choice,
             ssh: &ssh,
-            patience: self.args.carry.patience,
+            patience: carry.patience,
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
         };
-        let started = self.start(&way, logs, &source).await;
-        let resumed = self.watch_destination().await;
+        let watch = async { Ok(self.watch_destination().await) };
+        let resumed = self.interrupt.or(watch).await?;
+        carry::say_adopt(self.report, &self.choice, self.domain.uuid());
+        let started = {
+            let mut start = pin!(self.start(&way, logs, &source));
+            tokio::select! {
+                started = &mut start => started,
+                () = self.interrupt.first() => {
+                    // Whoever waits for the far side stops, and withdraws.
+                    source.send_replace(Source::Stays);
+                    start.await
+                }
+            }
+        };
+        if self.interrupt.came() {
+            source.send_replace(Source::Stays);
+            end_all(started).await;
+            let name = self.domain.name();
+            anyhow::bail!("interrupted: domain {name} is here as before, and its log too");
+        }
 
-        let call = self.call().await;
+        begun.store(true, Ordering::Relaxed);
+        let (call, cancelled) = self.call().await;
         match outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE).await {
             Outcome::Migrated { .. } => self.finish(started, &source, &resumed).await,
             Outcome::Failed { reason, at_source } => {
                 source.send_replace(Source::Stays);
                 end_all(started).await;
+                // What libvirt answers then depends on how far it was.
+                let reason = if cancelled {
+                    "interrupted".to_owned()
+                } else {
+                    reason
+                };
                 let name = self.domain.name();
                 let uri = &self.request.dest_uri;
                 let event = json!({ "event": "failed", "domain": name, "reason": reason });
                 self.report.event("", &event);
-                self.report.warn(&format!(
+                anyhow::bail!(
                     "domain {name} was not migrated to {uri}: {reason}; {}",
                     if at_source {
                         "it is here as before, and its log too"
                     } else {
                         "it is over on both hosts, and its log is here"
                     }
-                ));
-                Ok(Exit::Failed)
+                );
             }
             Outcome::Unknown { why } => {
                 // Nothing is withdrawn: should it have migrated, the log is offered later.
-                self.report.warn(&format!(
+                drop(started);
+                let (exit, told) = (Exit::NotCarried, false);
+                let reason = format!(
                     "nobody can tell whether domain {} migrated: {why}; its log is whole here",
                     self.domain.name()
-                ));
-                drop(started);
-                Ok(Exit::NotCarried)
+                );
+                Err(Ended { exit, reason, told }.into())
             }
         }
     }
@@ -173,10 +253,8 @@ impl Migration<'_> {
         }
         let any = held.iter().any(|(_, _, held)| held.is_ok());
         let transport: Result<Arc<dyn LogTransport>, String> = if any {
-            self.choice
-                .open(way.ssh)
-                .await
-                .map_err(|e| format!("{e:#}"))
+            let open = self.interrupt.or(self.choice.open(way.ssh));
+            open.await.map_err(|e| exit::sentence(&e))
         } else {
             Err(String::new())
         };
@@ -185,12 +263,17 @@ impl Migration<'_> {
             let carry = match (held, &transport) {
                 (Ok(held), Ok(transport)) => {
                     let (transport, source) = (Arc::clone(transport), source.subscribe());
-                    Carry::start(way, transport, &log, held, source, Some(&expected)).await
+                    let start =
+                        Carry::start(way, transport, &log, held, source, Some(&expected)).await;
+                    start.map_err(|reason| (reason, true))
                 }
-                (Err(reason), _) => Err(reason),
-                (Ok(_), Err(reason)) => Err(reason.clone()),
+                (Err(reason), _) => Err((reason, false)),
+                (Ok(_), Err(reason)) => Err((reason.clone(), true)),
             };
-            if let Err(reason) = &carry {
+            let carry = carry.map_err(|(reason, held)| NotStarted { reason, held });
+            if let Err(NotStarted { reason, .. }) = &carry
+                && !self.interrupt.came()
+            {
                 self.report.warn(&format!(
                     "{}: the log cannot be carried now: {reason}; the migration goes on",
                     log.console
@@ -213,53 +296,50 @@ impl Migration<'_> {
         receiver
     }
 
-    /// The migration itself, with its progress; Ctrl-C ends it at the source.
-    async fn call(&self) -> Result<(), logchain_libvirt::Error> {
+    /// The migration itself, with its progress; a signal cancels it at the source.
+    /// Gives libvirt's answer, and whether it took the cancelling.
+    async fn call(&self) -> (Result<(), logchain_libvirt::Error>, bool) {
         let (domain, dest, request) =
             (self.domain.clone(), self.dest.clone(), self.request.clone());
         let mut call =
             tokio::spawn(async move { migrate::migrate(&domain, dest.as_ref(), &request).await });
         let mut look = interval(LOOK);
-        let mut shown = false;
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut again = interval(CANCEL);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut progress = self.report.progress(self.args.verbose);
+        let mut cancelled = false;
         let answer = loop {
             tokio::select! {
                 answer = &mut call => break answer,
-                _ = look.tick() => shown |= self.show_progress().await,
-                Ok(()) = tokio::signal::ctrl_c() => {
-                    self.report.warn("cancelling the migration");
-                    if let Err(e) = migrate::abort(&self.domain).await {
-                        self.report.warn(&format!("it cannot be cancelled: {e}"));
+                _ = look.tick(), if self.args.verbose && progress.is_wanted() => {
+                    if let Some(line) = self.how_far().await {
+                        progress.show(&line, Instant::now());
                     }
                 }
+                // Until it is over: at first there is no job yet that could be cancelled.
+                _ = again.tick(), if self.interrupt.came() => {
+                    cancelled |= migrate::abort(&self.domain).await.is_ok();
+                }
+                // Polled anew, and then the branch above is open.
+                () = self.interrupt.first(), if !self.interrupt.came() => {}
             }
         };
-        if shown {
-            self.report.progress_done();
-        }
-        answer.unwrap_or_else(|e| {
+        let answer = answer.unwrap_or_else(|e| {
             let action = "migrate".to_owned();
             Err(logchain_libvirt::Error::Machine {
                 action,
                 message: e.to_string(),
             })
-        })
+        });
+        (answer, cancelled)
     }
 
-    async fn show_progress(&self) -> bool {
-        if !self.args.verbose {
-            return false;
-        }
+    async fn how_far(&self) -> Option<String> {
         // One slow answer must not hold up the end of the migration.
         let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
-        let Ok(Ok(Some(progress))) = progress else {
-            return false;
-        };
-        let Some(fraction) = progress.fraction() else {
-            return false;
-        };
-        self.report
-            .progress(&format!("Migration: [{:3.0} %]", fraction * 100.0));
-        true
+        let fraction = progress.ok()?.ok()??.fraction()?;
+        Some(format!("Migration: [{:3.0} %]", fraction * 100.0))
     }
 
     /// The guest runs at the destination: brings the last bytes after it.
@@ -273,79 +353,82 @@ impl Migration<'_> {
         let event = json!({ "event": "migrated", "domain": name, "destination": uri });
         self.report
             .event(&format!("domain {name} migrated to {uri}"), &event);
-        if let Err(e) = source_end::wait(&self.domain, SOURCE_END).await {
-            // The log's own end decides: nobody writes it any more, or it is not over.
-            self.report.warn(&e.to_string());
+        // One that came too late to cancel the migration leaves the log on its way.
+        let seen = self.interrupt.count();
+        if seen > 0 {
+            self.report.warn(&format!(
+                "it was too late to cancel: domain {name} runs there"
+            ));
+        }
+        tokio::select! {
+            ended = source_end::wait(&self.domain, SOURCE_END) => if let Err(e) = ended {
+                // The log's own end decides: nobody writes it any more, or it is not over.
+                self.report.warn(&e.to_string());
+            },
+            () = self.interrupt.after(seen) => {}
         }
         source.send_replace(Source::Over);
-        let mut all = true;
+        let mut reasons = Vec::new();
         for (log, carry) in started {
-            let outcome = match carry {
-                Ok(carry) => self.wait(carry).await,
-                Err(reason) => (Handed::NotCarried { reason }, Instant::now()),
+            let (outcome, at, held) = match carry {
+                Ok(carry) => {
+                    let (outcome, at) = self.wait(carry, source, seen).await;
+                    (outcome, at, true)
+                }
+                Err(NotStarted { reason, held }) => {
+                    (Handed::NotCarried { reason }, Instant::now(), held)
+                }
             };
-            let (outcome, at) = outcome;
             let window = resumed
                 .borrow()
                 .map(|since| at.saturating_duration_since(since));
             let more = json!({ "window_ms": window.map(|w| u64::try_from(w.as_millis()).ok()) });
-            let carried = carry::tell(self.report, &log, &outcome, more);
-            if !carried {
-                self.report.warn(&self.later(&log));
+            if let Err(reason) = carry::tell(self.report, &log, &outcome, more) {
+                reasons.push(reason);
+                let left = if held && log.is_there().await {
+                    later::by_offer(&self.way_back(), &log, self.domain.uuid())
+                } else {
+                    later::not_at_all(&log, held)
+                };
+                self.report.note(&left.sentence, &left.event);
             }
-            all &= carried;
         }
-        if !all {
-            return Ok(Exit::NotCarried);
-        }
-        if self.args.undefine_when_carried {
+        if reasons.is_empty() && self.args.undefine_when_carried {
             self.undefine().await;
         }
-        Ok(Exit::Done)
+        Ended::told(Exit::NotCarried, &reasons)
     }
 
-    /// Waits for a log to arrive; Ctrl-C leaves it behind.
-    async fn wait(&self, carry: Carry) -> (Handed, Instant) {
+    /// Waits for a log to arrive; a signal leaves it behind.
+    async fn wait(
+        &self,
+        carry: Carry,
+        source: &watch::Sender<Source>,
+        seen: u32,
+    ) -> (Handed, Instant) {
         let put = carry.put.clone();
-        let mut end = std::pin::pin!(carry.end());
+        let mut end = pin!(carry.end_or(self.interrupt.after(seen), source));
         let mut look = interval(Duration::from_secs(1));
         look.tick().await;
-        let mut shown = false;
+        let mut progress = self.report.progress(self.args.verbose);
         loop {
             tokio::select! {
-                ended = &mut end => {
-                    if shown {
-                        self.report.progress_done();
-                    }
-                    return ended;
-                }
-                _ = look.tick() => {
-                    self.report.progress(&format!("Log: {} bytes sent", *put.borrow()));
-                    shown = true;
-                }
-                Ok(()) = tokio::signal::ctrl_c() => {
-                    let reason = "interrupted while the log was on its way".to_owned();
-                    return (Handed::NotCarried { reason }, Instant::now());
+                ended = &mut end => return ended,
+                now = look.tick() => {
+                    let line = format!("Log: {} bytes sent", *put.borrow());
+                    progress.show(&line, now.into_std());
                 }
             }
         }
     }
 
-    /// How to bring a log over that stayed behind.
-    fn later(&self, log: &Log) -> String {
-        let transport = match &self.choice {
-            Choice::Ssh(target) => target.to_string(),
-            Choice::Folder(path) => format!("file://{}", path.display()),
-        };
-        format!(
-            "the history of {} stays at {}; bring it over with: logchain offer --transport {transport} \
-             --console {}={} {}",
-            log.console,
-            log.path.display(),
-            log.console,
-            log.path.display(),
-            self.domain.uuid(),
-        )
+    fn way_back(&self) -> later::Way<'_> {
+        let carry = &self.args.carry;
+        later::Way {
+            transport: self.choice.to_string(),
+            connect: self.args.connect.uri.as_deref(),
+            remote: Some(carry.remote_logchain.as_str()).filter(|r| *r != DEFAULT_REMOTE),
+        }
     }
 
     async fn undefine(&self) {

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use crate::args::Offer;
 use crate::carry::{self, Carry, Log, Way};
-use crate::exit::{Exit, Usage};
+use crate::exit::{Ended, Exit, Usage};
 use crate::host;
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -23,11 +24,20 @@ struct Past {
     logs: Vec<Log>,
 }
 
-pub(crate) async fn run(args: Offer) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: Offer, interrupt: Interrupt) -> anyhow::Result<Exit> {
+    tokio::select! {
+        ended = hand_over(&args, &interrupt) => ended,
+        () = interrupt.forced() => {
+            anyhow::bail!("interrupted again: ended before all was put in order; offer it again")
+        }
+    }
+}
+
+async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let report = Report::new(args.format);
     let choice = Choice::of(args.carry.transport.as_deref(), None)?;
-    let ssh = ssh_options(&args.carry);
-    let past = find(&args).await?;
+    let ssh = ssh_options(Some(&args.carry.remote_logchain), args.carry.patience);
+    let past = interrupt.or(find(args)).await?;
     let way = Way {
         choice: &choice,
         ssh: &ssh,
@@ -35,9 +45,17 @@ pub(crate) async fn run(args: Offer) -> anyhow::Result<Exit> {
         domain: past.uuid,
         domain_name: &past.name,
     };
-    let transport = choice.open(&ssh).await?;
-    let mut all = true;
+    let transport = interrupt.or(choice.open(&ssh)).await?;
+    carry::say_adopt(report, &choice, past.uuid);
+    let mut reasons = Vec::new();
     for log in past.logs {
+        if interrupt.came() {
+            let reason = "interrupted before it was begun".to_owned();
+            let outcome = Outcome::NotCarried { reason };
+            reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
+            continue;
+        }
+        let over = watch::Sender::new(Source::Over);
         let chain = log.chain().map_err(anyhow::Error::msg)?;
         let left = offer::left(&chain, past.uuid, &log.console, &*transport).await;
         let carry = match left.map_err(anyhow::Error::msg)? {
@@ -54,22 +72,17 @@ pub(crate) async fn run(args: Offer) -> anyhow::Result<Exit> {
             Left::Receipt(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
             Left::All => {
                 let held = log.hold(past.uuid).await.map_err(anyhow::Error::msg)?;
-                let over = watch::Sender::new(Source::Over);
                 let source = over.subscribe();
-                let carry =
-                    Carry::start(&way, Arc::clone(&transport), &log, held, source, None).await;
-                // Said once; nothing else will come.
-                drop(over);
-                carry
+                Carry::start(&way, Arc::clone(&transport), &log, held, source, None).await
             }
         };
         let outcome = match carry {
-            Ok(carry) => carry.end().await.0,
+            Ok(carry) => carry.end_or(interrupt.first(), &over).await.0,
             Err(reason) => Outcome::NotCarried { reason },
         };
-        all &= carry::tell(report, &log, &outcome, json!({}));
+        reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
     }
-    Ok(if all { Exit::Done } else { Exit::Failed })
+    Ended::told(Exit::Failed, &reasons)
 }
 
 /// By libvirt where it still knows the domain, else by what was given.

@@ -140,7 +140,11 @@ fn plain_output() -> io::Result<File> {
 
 fn copy(reader: impl Read) -> anyhow::Result<()> {
     let mut out = plain_output()?;
-    each_block(reader, |bytes| Ok(out.write_all(bytes)?))
+    each_block(reader, |bytes| written(out.write_all(bytes)))
+}
+
+fn written(written: io::Result<()>) -> anyhow::Result<()> {
+    written.context("cannot write to standard output")
 }
 
 /// Copies whole files; into a file the system does it, as for `cat`.
@@ -148,7 +152,7 @@ fn copy_all(snapshot: Snapshot) -> anyhow::Result<()> {
     let mut out = plain_output()?;
     for file in snapshot.into_files() {
         if file.compression().is_some() {
-            each_block(decompressed(file)?, |bytes| Ok(out.write_all(bytes)?))?;
+            each_block(decompressed(file)?, |bytes| written(out.write_all(bytes)))?;
             continue;
         }
         let (path, size) = (file.path().to_owned(), file.size());
@@ -163,7 +167,7 @@ fn copy_all(snapshot: Snapshot) -> anyhow::Result<()> {
             rest.set_limit(rest.limit().saturating_sub(copied as u64));
         }
         // What it will not do is written by hand, and says what is wrong if anything is.
-        each_block(&mut rest, |bytes| Ok(out.write_all(bytes)?))?;
+        each_block(&mut rest, |bytes| written(out.write_all(bytes)))?;
         if rest.limit() > 0 {
             return Err(chain::Error::Shrunk { path }.into());
         }

@@ -19,9 +19,13 @@ fn chain(folder: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
 
 fn show(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_logchain"));
+    command.arg("show").arg(folder.join("console.log"));
     command
-        .args(["show", "-n", "all"])
-        .arg(folder.join("console.log"));
+}
+
+fn show_all(folder: &Path) -> Command {
+    let mut command = show(folder);
+    command.args(["-n", "all"]);
     command
 }
 
@@ -29,12 +33,12 @@ fn show(folder: &Path) -> Command {
 fn a_pipe_a_file_and_the_end_of_a_file_get_the_same() -> Outcome {
     let folder = tempfile::tempdir()?;
     let all = chain(folder.path())?;
-    let piped = show(folder.path()).output()?;
+    let piped = show_all(folder.path()).output()?;
     assert!(piped.stdout == all, "{}", piped.stdout.len());
 
     let out = folder.path().join("out");
     assert!(
-        show(folder.path())
+        show_all(folder.path())
             .stdout(File::create(&out)?)
             .status()?
             .success()
@@ -42,7 +46,7 @@ fn a_pipe_a_file_and_the_end_of_a_file_get_the_same() -> Outcome {
     assert!(fs::read(&out)? == all);
     // The system's own copying refuses to append.
     let end = OpenOptions::new().append(true).open(&out)?;
-    assert!(show(folder.path()).stdout(end).status()?.success());
+    assert!(show_all(folder.path()).stdout(end).status()?.success());
     assert!(fs::read(&out)? == [&all[..], &all[..]].concat());
     Ok(())
 }
@@ -51,16 +55,21 @@ fn a_pipe_a_file_and_the_end_of_a_file_get_the_same() -> Outcome {
 fn a_full_disk_is_told_and_a_closed_pipe_is_not() -> Outcome {
     let folder = tempfile::tempdir()?;
     chain(folder.path())?;
-    let full = OpenOptions::new().write(true).open("/dev/full")?;
-    let output = show(folder.path())
-        .stdout(full)
-        .stderr(Stdio::piped())
-        .output()?;
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr)?;
-    assert!(said.contains("No space left on device"), "{said}");
+    for amount in ["all", "100"] {
+        let full = OpenOptions::new().write(true).open("/dev/full")?;
+        let output = show(folder.path())
+            .args(["-n", amount])
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()?;
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            String::from_utf8(output.stderr)?,
+            "logchain: cannot write to standard output: No space left on device (os error 28)\n"
+        );
+    }
 
-    let mut child = show(folder.path())
+    let mut child = show_all(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;

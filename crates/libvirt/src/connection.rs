@@ -12,7 +12,7 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use crate::call::{self, Failure};
 use crate::domain::Domain;
 use crate::events::{self, LifecycleEvents};
-use crate::{Error, Result, ffi};
+use crate::{Error, Result, capabilities, ffi};
 
 /// How long [`Connection::open`] waits.
 pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(15);
@@ -110,6 +110,18 @@ impl Connection {
     #[must_use]
     pub fn hostname(&self) -> &str {
         &self.inner.hostname
+    }
+
+    /// The UUID that tells this host from all others, by whatever URI it was
+    /// reached; `None` where its driver does not say.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`], [`Error::Lost`], [`Error::Unsupported`].
+    pub async fn host_uuid(&self) -> Result<Option<Uuid>> {
+        let asked = self
+            .ask("", "say which host it is", Connect::get_capabilities)
+            .await?;
+        Ok(capabilities::host_uuid(&asked))
     }
 
     /// Whether paths in the XML of this host's domains are paths on this machine.
@@ -402,6 +414,8 @@ mod tests {
         assert!(!connection.hostname().is_empty());
         assert!(connection.is_local());
         assert!(!connection.is_closed());
+        // It answers; its driver has no UUID of a host.
+        connection.host_uuid().await.unwrap();
     }
 
     #[tokio::test]

@@ -49,6 +49,7 @@
 #![deny(unsafe_code)]
 
 mod call;
+mod capabilities;
 mod connection;
 pub mod consoles;
 mod domain;

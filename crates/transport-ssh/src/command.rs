@@ -73,6 +73,8 @@ pub fn command(target: &SshTarget, options: &SshOptions, words: &[OsString]) -> 
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    // A terminal's Ctrl-C is for the caller, who still needs the connection to clean up.
+    command.process_group(0);
     command.kill_on_drop(true);
     command
 }

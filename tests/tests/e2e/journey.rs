@@ -370,6 +370,14 @@ fn a_log_that_cannot_be_opened_does_not_stop_the_guest() -> Outcome {
     let output = migrate(&at, h2, &way)?;
     assert_eq!(output.code(), Some(3), "{}{}", output.out(), output.err());
     assert!(output.err().contains("is a link"), "{}", output.err());
+    // Nothing could be offered: no command is given that would fail.
+    assert!(
+        output.err().contains("there is nothing to bring over"),
+        "{}",
+        output.err()
+    );
+    assert!(!output.err().contains("logchain offer"), "{}", output.err());
+    assert!(!output.err().contains('\x1b'), "{}", output.err());
     assert_eq!(h2.guest("vm").state()?.as_deref(), Some("running"));
     Ok(())
 }

@@ -5,6 +5,7 @@
     reason = "these are tests: a panic is a failure"
 )]
 mod common;
+mod interrupted;
 mod journey;
 mod left_behind;
 mod offsets;

@@ -2,6 +2,8 @@
 //! or 2, nothing changed anywhere.
 
 use crate::common::{MIGRATION, Outcome, sorted_names, spool_is_empty};
+use std::time::Duration;
+
 use logchain_tests::{Guest, Lab};
 
 #[test]
@@ -24,6 +26,7 @@ fn bad_input_gets_a_plain_sentence_and_changes_nothing() -> Outcome {
     ])?
     .checked()?;
     let before = (sorted_names(h1, "vm")?, sorted_names(h2, "vm")?);
+    let itself = h1.uri();
 
     let live = ["--live", "--p2p", "--persistent"];
     let cases: &[(&[&str], i32, &str)] = &[
@@ -84,6 +87,18 @@ fn bad_input_gets_a_plain_sentence_and_changes_nothing() -> Outcome {
             "/nowhere.xml",
         ),
         (&["migrate", "vm"], 2, "DESTURI"),
+        (&["migrate", "", &uri], 2, "the name is empty"),
+        (&["migrate", "vm", &itself], 1, "is this very host"),
+        (
+            &["migrate", "--live", "vm", &itself],
+            1,
+            "is this very host",
+        ),
+        (
+            &["migrate", "--transport", "file:///tmp/t/../x", "vm", &uri],
+            2,
+            "has .. in it",
+        ),
         (&["migrate", "-c", &uri, "vm", &uri], 2, "is another host"),
         (&["show", "nobody"], 1, "there is no domain nobody"),
         (&["show", "mute"], 1, "domain mute has no console log"),
@@ -121,9 +136,21 @@ fn bad_input_gets_a_plain_sentence_and_changes_nothing() -> Outcome {
             "there is no domain nobody",
         ),
         (
-            &["adopt", "--transport", "file:///tmp/t", "vm"],
+            &[
+                "adopt",
+                "--transport",
+                "file:///tmp/t",
+                "--patience",
+                "1",
+                "vm",
+            ],
             1,
             "nothing is offered for domain",
+        ),
+        (
+            &["adopt", "--transport", "file:///tmp/none", "vm"],
+            1,
+            "/tmp/none does not exist",
         ),
         (
             &["adopt", "--transport", "file://tmp", "vm"],
@@ -145,8 +172,10 @@ fn bad_input_gets_a_plain_sentence_and_changes_nothing() -> Outcome {
         assert_eq!(output.code(), Some(*code), "{args:?}: {said}");
         assert!(said.contains(sentence), "{args:?}: {said}");
         assert!(!said.contains("panicked"), "{args:?}: {said}");
+        assert!(output.took < Duration::from_secs(30), "{args:?}");
     }
     assert_eq!(before, (sorted_names(h1, "vm")?, sorted_names(h2, "vm")?));
+    assert!(!h1.path("/tmp/none").exists());
     assert!(spool_is_empty(h1)? && spool_is_empty(h2)?);
     for (guest, state) in [(&vm, "running"), (&mute, "running"), (&off, "shut off")] {
         assert_eq!(guest.state()?.as_deref(), Some(state));
