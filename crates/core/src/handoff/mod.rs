@@ -58,7 +58,8 @@
 //! let source = watch::Sender::new(Source::Running);
 //! # let (far, alive) = (watch::Sender::new(Far::Working), watch::Sender::new(true));
 //! // From here on no rollover, unlink or removal takes a byte away.
-//! let held = Held::open(&LogChain::open(&from, NumberingChoice::FromZero)?)?;
+//! let chain = LogChain::open(&from, NumberingChoice::FromZero)?;
+//! let held = Held::open(&chain, handoff.domain, &handoff.console)?;
 //! let offer = Offer {
 //!     handoff: handoff.clone(),
 //!     domain_name: "vm1".to_owned(),
