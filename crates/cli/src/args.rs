@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Offer(Offer),
     /// Take in the log of a domain that came here (the destination's half).
     Adopt(Adopt),
-    /// What the transports run on the far side.
+    /// Check a transport, or serve one to the far side.
     #[command(subcommand)]
     Transport(Transport),
 }
@@ -249,6 +249,18 @@ pub(crate) struct Adopt {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Transport {
+    /// Tell whether a transport works from here: rights, create-only, speed. What
+    /// is put there is taken away again.
+    Check {
+        /// What logchain is called at the far side, for the ssh transport.
+        #[arg(long, value_name = "PROGRAM", env = "LOGCHAIN_REMOTE")]
+        remote_logchain: Option<String>,
+        /// Sentences, or one JSON object a step.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        /// The transport, as migrate's --transport takes it.
+        url: String,
+    },
     /// Serve the spool folder SPOOL on standard input and output.
     Serve {
         /// The folder, created with mode 0700 where it does not exist.
@@ -281,7 +293,8 @@ impl Command {
             Self::Offer(args) => args.format,
             Self::Adopt(args) => args.format,
             // Its JSON is a log, which an error is not.
-            Self::Show(_) | Self::Transport(_) => Format::Text,
+            Self::Show(_) | Self::Transport(Transport::Serve { .. }) => Format::Text,
+            Self::Transport(Transport::Check { format, .. }) => *format,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod adopt;
 mod args;
 mod carry;
+mod check;
 mod domain;
 mod ending;
 mod exit;
@@ -48,5 +49,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Offer(args) => offer::run(args, Interrupt::catch()?).await,
         Command::Adopt(args) => adopt::run(args, Interrupt::catch()?).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
+        Command::Transport(Transport::Check {
+            remote_logchain,
+            format,
+            url,
+        }) => check::run(&url, remote_logchain.as_deref(), format).await,
     }
 }

@@ -29,7 +29,11 @@ fn main() -> ExitCode {
             Err(e) => exit::status(Err(e.into()), format),
         },
         Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool), format),
-        Command::Migrate(_) | Command::Verify(_) | Command::Offer(_) | Command::Adopt(_) => {
+        Command::Migrate(_)
+        | Command::Verify(_)
+        | Command::Offer(_)
+        | Command::Adopt(_)
+        | Command::Transport(Transport::Check { .. }) => {
             exit::status(Err(sibling::become_it(None)), format)
         }
     }

@@ -37,6 +37,11 @@ impl ConsoleName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// One of our own, known to be good.
+    pub(super) fn ours(name: &'static str) -> Self {
+        Self(name.to_owned())
+    }
 }
 
 impl FromStr for ConsoleName {

@@ -35,6 +35,7 @@
 //! # }
 //! ```
 
+pub mod check;
 mod directory;
 mod error;
 #[cfg(feature = "fuzzing")]
