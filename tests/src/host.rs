@@ -6,6 +6,7 @@ pub(crate) mod config;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,6 +100,28 @@ impl Host {
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// A program on this machine that runs `name` on the host, with whatever
+    /// arguments, input and output it is given: for code that starts programs
+    /// itself and is to be tested as if it ran there. It goes with the lab.
+    ///
+    /// # Errors
+    /// [`LabError::Ended`] where the host is no more, [`LabError::Io`].
+    pub fn stand_in(&self, name: &str) -> Result<PathBuf> {
+        let pid = self.init_pid()?;
+        let folder = self.path("/tmp/stand-ins");
+        let path = folder.join(name);
+        let script = format!(
+            "#!/bin/sh\nexport PATH={} HOME=/root USER=root\n\
+             exec nsenter --target {pid} --mount --uts --ipc --net --pid -- {name} \"$@\"\n",
+            crate::command::PATH,
+        );
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        fs::write(&path, script).map_err(io_error("write", &path))?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&path, mode).map_err(io_error("change the mode of", &path))?;
+        Ok(path)
     }
 
     /// A command for this host.
