@@ -103,6 +103,7 @@ pub(crate) mod fuzz;
 mod message;
 pub mod offer;
 mod pump;
+mod put;
 
 #[cfg(test)]
 mod tests;

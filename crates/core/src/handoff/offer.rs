@@ -27,15 +27,14 @@ use uuid::Uuid;
 
 use super::message::Message;
 use super::pump::{Drained, Pump, Pumped};
-use super::{Abort, Begin, Chunk, Commit, Damaged, Handoff, Receipt, blocking, now};
+use super::put::{Puts, Putter};
+use super::{Abort, Begin, Commit, Handoff, Receipt, blocking, now};
 use crate::chain::LogChain;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
-use crate::transport::{
-    self, Advice, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName,
-};
+use crate::transport::{self, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName};
 
 /// Messages are small.
 const MAX_MESSAGE: u64 = 1 << 20;
@@ -46,9 +45,6 @@ const LOOK: Duration = Duration::from_millis(25);
 /// How long the receipt is looked for once the connection to the other half
 /// broke: it finishes what is committed.
 const LOST: Duration = Duration::from_secs(5);
-
-/// Pauses between two tries of one put.
-const RETRY: Duration = Duration::from_millis(250);
 
 /// What the caller knows of the migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,48 +263,58 @@ impl Offer {
             .map_or_else(Event::Failed, |()| Event::Begun)
     }
 
-    /// Puts pieces until the migration takes a turn or the log is drained.
+    /// Puts pieces, some of them side by side, until the migration takes a turn or
+    /// the log is drained. What is on its way arrives before it says so.
     async fn pump(&mut self, pump: &mut Pump, draining: bool) -> (Event, Option<Drained>) {
         if draining {
             pump.drain();
         }
+        let mut puts = Puts::default();
+        let mut left_alone = false;
         loop {
-            match *self.source.borrow_and_update() {
-                Source::Stays => return (Event::Stays, None),
-                Source::Over if !draining => return (Event::Over, None),
+            let source = *self.source.borrow_and_update();
+            match source {
+                Source::Stays => {
+                    puts.settle().await;
+                    return (Event::Stays, None);
+                }
+                Source::Over if !draining => {
+                    let over = puts.finish(&self.put).await;
+                    return (over.map_or_else(Event::Failed, |()| Event::Over), None);
+                }
                 Source::Over | Source::Running => {}
             }
             let pumped = tokio::select! {
-                pumped = pump.next() => pumped,
-                changed = self.source.changed() => match changed {
+                // Before new pieces: one that failed ends it.
+                biased;
+                changed = self.source.changed(), if !left_alone => match changed {
                     Ok(()) => continue,
                     // The caller is gone and will never say how the migration ended.
                     Err(_) if !draining => {
                         return (Event::Failed("the migration was left alone".to_owned()), None);
                     }
-                    Err(_) => pump.next().await,
+                    Err(_) => {
+                        left_alone = true;
+                        continue;
+                    }
                 },
+                Some(done) = puts.next() => match done {
+                    Ok(len) => {
+                        self.put.send_modify(|put| *put = put.saturating_add(len));
+                        continue;
+                    }
+                    Err(reason) => return (Event::Failed(reason), None),
+                },
+                pumped = pump.next(), if puts.has_room() => pumped,
             };
             match pumped {
-                Some(Pumped::Piece(piece)) => {
-                    let Ok(len) = u32::try_from(piece.bytes.len()) else {
-                        continue;
+                Some(Pumped::Piece(piece)) => puts.start(self.putter(), piece),
+                Some(Pumped::Drained(drained)) => {
+                    return match puts.finish(&self.put).await {
+                        Ok(()) => (Event::Drained, Some(drained)),
+                        Err(reason) => (Event::Failed(reason), None),
                     };
-                    let offset = piece.offset;
-                    let chunk = Chunk {
-                        starts_file: piece.starts_file,
-                        bytes: piece.bytes,
-                    };
-                    let Ok(data) = tokio::task::spawn_blocking(move || chunk.encode()).await else {
-                        return (Event::Failed("a worker thread failed".to_owned()), None);
-                    };
-                    let object = ObjectName::Chunk { offset, len };
-                    if let Err(reason) = self.put(object, Ok::<_, Damaged>(data)).await {
-                        return (Event::Failed(reason), None);
-                    }
-                    self.put.send_replace(offset.saturating_add(u64::from(len)));
                 }
-                Some(Pumped::Drained(drained)) => return (Event::Drained, Some(drained)),
                 Some(Pumped::Failed(reason)) => return (Event::Failed(reason), None),
                 None => return (Event::Failed("the log's reader ended".to_owned()), None),
             }
@@ -396,39 +402,23 @@ impl Offer {
         put.map_or_else(Event::Failed, |()| Event::Withdrawn)
     }
 
-    /// Puts an object, trying again while that may help.
     async fn put<E: fmt::Display>(
-        &mut self,
+        &self,
         object: ObjectName,
         data: Result<bytes::Bytes, E>,
     ) -> Result<(), String> {
         let data = data.map_err(|e| e.to_string())?;
-        let key = self.handoff.key(object);
-        let started = Instant::now();
-        loop {
-            // `put_same`: an answer that was lost is no second object.
-            let error = match self.transport.put_same(&key, data.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(e) => e,
-            };
-            // While the guest runs here, time is nobody's: the descriptors are held.
-            let patient = match *self.source.borrow() {
-                Source::Running => !self.source_gone(),
-                Source::Over => started.elapsed() < self.patience,
-                Source::Stays => false,
-            };
-            if error.advice() != Advice::Retry || !patient {
-                return Err(error.to_string());
-            }
-            if let Far::Failed(reason) | Far::Lost(reason) = &*self.far.borrow() {
-                return Err(reason.clone());
-            }
-            tokio::time::sleep(RETRY).await;
-        }
+        self.putter().put(object, data).await
     }
 
-    fn source_gone(&self) -> bool {
-        self.source.has_changed().is_err()
+    fn putter(&self) -> Putter {
+        Putter {
+            handoff: self.handoff.clone(),
+            transport: Arc::clone(&self.transport),
+            source: self.source.clone(),
+            far: self.far.clone(),
+            patience: self.patience,
+        }
     }
 
     /// The receipt is here: put that down, and clear the transport. Neither can

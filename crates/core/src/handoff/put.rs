@@ -1,0 +1,117 @@
+//! How the source's half puts its objects: again and again while that may help,
+//! and pieces of the log some at a time, so that a slow answer does not stop the
+//! next piece.
+//!
+//! Must not know: where pieces come from, what the state machine makes of an end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::offer::{Far, Source};
+use super::{Chunk, Handoff};
+use crate::follow::Piece;
+use crate::transport::{Advice, LogTransport, LogTransportExt, ObjectName};
+
+/// Pieces on their way at once: bounds the memory, and is enough to fill a line
+/// of some hundred Mbit/s and some ten milliseconds.
+const IN_FLIGHT: usize = 6;
+
+/// Pauses between two tries of one put.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How long pieces may take to arrive that are not wanted any more: one that
+/// came after all was cleared would stay.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What putting needs to know.
+pub(super) struct Putter {
+    pub(super) handoff: Handoff,
+    pub(super) transport: Arc<dyn LogTransport>,
+    pub(super) source: watch::Receiver<Source>,
+    pub(super) far: watch::Receiver<Far>,
+    pub(super) patience: Duration,
+}
+
+impl Putter {
+    /// Puts an object, trying again while that may help.
+    pub(super) async fn put(&self, object: ObjectName, data: Bytes) -> Result<(), String> {
+        let key = self.handoff.key(object);
+        let started = Instant::now();
+        loop {
+            // `put_same`: an answer that was lost is no second object.
+            let error = match self.transport.put_same(&key, data.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            };
+            // While the guest runs here, time is nobody's: the descriptors are held.
+            let patient = match *self.source.borrow() {
+                Source::Running => self.source.has_changed().is_ok(),
+                Source::Over => started.elapsed() < self.patience,
+                Source::Stays => false,
+            };
+            if error.advice() != Advice::Retry || !patient {
+                return Err(error.to_string());
+            }
+            if let Far::Failed(reason) | Far::Lost(reason) = &*self.far.borrow() {
+                return Err(reason.clone());
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Gives the piece's length.
+    async fn put_piece(self, piece: Piece) -> Result<u64, String> {
+        let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
+        let object = ObjectName::Chunk {
+            offset: piece.offset,
+            len,
+        };
+        let chunk = Chunk {
+            starts_file: piece.starts_file,
+            bytes: piece.bytes,
+        };
+        let encoded = tokio::task::spawn_blocking(move || chunk.encode()).await;
+        let data = encoded.map_err(|e| e.to_string())?;
+        self.put(object, data).await?;
+        Ok(u64::from(len))
+    }
+}
+
+/// Pieces on their way. Dropped, they are given up.
+#[derive(Default)]
+pub(super) struct Puts(JoinSet<Result<u64, String>>);
+
+impl Puts {
+    pub(super) fn has_room(&self) -> bool {
+        self.0.len() < IN_FLIGHT
+    }
+
+    pub(super) fn start(&mut self, putter: Putter, piece: Piece) {
+        self.0.spawn(putter.put_piece(piece));
+    }
+
+    /// The length of the next piece that arrived; `None` where none is on its way.
+    pub(super) async fn next(&mut self) -> Option<Result<u64, String>> {
+        let done = self.0.join_next().await?;
+        Some(done.unwrap_or_else(|e| Err(e.to_string())))
+    }
+
+    /// Waits until all have arrived, and adds them up in `put`.
+    pub(super) async fn finish(&mut self, put: &watch::Sender<u64>) -> Result<(), String> {
+        while let Some(done) = self.next().await {
+            let len = done?;
+            put.send_modify(|put| *put = put.saturating_add(len));
+        }
+        Ok(())
+    }
+
+    /// They are not wanted any more: lets them come to their ends.
+    pub(super) async fn settle(&mut self) {
+        let all = async { while self.next().await.is_some() {} };
+        let _ = tokio::time::timeout(SETTLE, all).await;
+    }
+}
