@@ -71,6 +71,18 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
     Ok(Placed { files, dropped })
 }
 
+/// Whether every part that was given a name has one.
+pub(super) fn is_still_there(staging: &Staging) -> Result<bool> {
+    let Some(placed) = &staging.journal.placed else {
+        return Ok(false);
+    };
+    let listing = stable(staging)?;
+    let named = staging.journal.parts.iter().take(placed.files.len());
+    Ok(named
+        .map(|part| part.id)
+        .all(|id| listing.rotated().iter().any(|r| r.stat.id == id)))
+}
+
 /// Gives retired files their names back, or, where a new log has begun
 /// meanwhile, a place behind it: they are the history before it. They keep their
 /// names in the staging: whoever is killed here begins anew.

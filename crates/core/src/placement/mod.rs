@@ -635,7 +635,7 @@ impl Staging {
         if self.journal.phase == Phase::Sealed {
             self.place()?;
         }
-        if self.just_placed {
+        if self.just_placed && !apply::is_still_there(&self)? {
             // Once more, while all of it is still held here: a virtlogd that stood
             // still in the middle of a rollover may have gone on since. Never later:
             // a log that was begun anew stays so.

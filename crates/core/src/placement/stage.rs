@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr};
 
@@ -12,6 +13,10 @@ use super::error::{Error, Result};
 use super::journal::Part;
 use crate::folder::{Folder, Stat, fault, stat_open};
 use crate::rotation::Retention;
+
+/// So many bytes are written before they are made durable, beside the writing:
+/// or all of a large history would wait for the disk in the end.
+const BEHIND: u64 = 16 << 20;
 
 /// How the names of parts begin.
 pub(super) const PART: &str = "part-";
@@ -23,6 +28,9 @@ pub(super) struct Parts {
     made: u64,
     total: u64,
     dropped: u64,
+    /// Bytes written since something was last made durable.
+    behind: u64,
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 struct Held {
@@ -38,6 +46,8 @@ impl Parts {
             made: 0,
             total: 0,
             dropped: 0,
+            behind: 0,
+            syncing: None,
         }
     }
 
@@ -81,9 +91,39 @@ impl Parts {
             };
             newest.write(own, now)?;
             self.total = self.total.saturating_add(now.len() as u64);
+            self.behind = self.behind.saturating_add(now.len() as u64);
             bytes = later;
         }
+        self.sync_behind(own)
+    }
+
+    /// Makes what was written durable on a thread of its own, one at a time.
+    fn sync_behind(&mut self, own: &Folder) -> Result<()> {
+        let busy = self.syncing.as_ref().is_some_and(|s| !s.is_finished());
+        if self.behind < BEHIND || busy {
+            return Ok(());
+        }
+        self.wait_for_sync(own)?;
+        let Some(newest) = self.held.back() else {
+            return Ok(());
+        };
+        let path = own.path().join(&newest.part.name);
+        let file = newest.file.try_clone();
+        let file = file.map_err(|e| Error::io("hold", &path, e))?;
+        self.behind = 0;
+        self.syncing = Some(thread::spawn(move || file.sync_data()));
         Ok(())
+    }
+
+    /// An error of the disk is told once, to whoever syncs first: it counts.
+    fn wait_for_sync(&mut self, own: &Folder) -> Result<()> {
+        let Some(syncing) = self.syncing.take() else {
+            return Ok(());
+        };
+        let synced = syncing
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread failed")));
+        synced.map_err(|e| Error::io("sync", own.path(), e))
     }
 
     fn begin_part(&mut self, own: &Folder) -> Result<()> {
@@ -128,6 +168,7 @@ impl Parts {
             before.part.size = before.part.size.saturating_add(copied);
             own.remove(OsStr::new(&newest.part.name))?;
         }
+        self.wait_for_sync(own)?;
         for held in &self.held {
             let path = own.path().join(&held.part.name);
             let size = fault::sync(&held.file)
