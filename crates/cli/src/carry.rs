@@ -21,7 +21,6 @@ use uuid::Uuid;
 use crate::far::FarAdopt;
 use crate::host::{self, Leases};
 use crate::report::Report;
-use crate::shell;
 use crate::transports::Choice;
 
 /// How long withdrawing may take.
@@ -280,7 +279,9 @@ pub(crate) fn say_adopt(report: Report, choice: &Choice, domain: Uuid) {
         &url,
         &domain.to_string(),
     ];
-    let command = shell::line(words).to_string_lossy().into_owned();
+    let command = logchain_transport_ssh::shell_line(words)
+        .to_string_lossy()
+        .into_owned();
     let event = json!({ "event": "adopt-there", "command": command });
     let sentence = format!("the destination takes the log in with: {command}");
     report.event(&sentence, &event);

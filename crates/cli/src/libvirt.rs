@@ -15,7 +15,6 @@ mod migrate;
 mod offer;
 mod report;
 mod serve;
-mod shell;
 mod show;
 mod transports;
 mod verify;

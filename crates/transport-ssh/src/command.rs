@@ -1,11 +1,12 @@
 //! How the system's ssh is called.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
+
+use crate::shell::shell_line;
 
 use crate::SshTarget;
 
@@ -68,7 +69,8 @@ pub fn command(target: &SshTarget, options: &SshOptions, words: &[OsString]) -> 
     if let Some(user) = target.user() {
         command.arg("-l").arg(user);
     }
-    command.arg("--").arg(target.host()).arg(shell_words(words));
+    // sshd hands the command to a shell: every word is quoted.
+    command.arg("--").arg(target.host()).arg(shell_line(words));
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -77,33 +79,4 @@ pub fn command(target: &SshTarget, options: &SshOptions, words: &[OsString]) -> 
     command.process_group(0);
     command.kill_on_drop(true);
     command
-}
-
-/// sshd hands the command to a shell: every word is quoted.
-fn shell_words(words: &[OsString]) -> OsString {
-    let mut line = Vec::new();
-    for word in words {
-        if !line.is_empty() {
-            line.push(b' ');
-        }
-        quote(word, &mut line);
-    }
-    OsString::from_vec(line)
-}
-
-fn quote(word: &OsStr, line: &mut Vec<u8>) {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-=:,@%+".contains(b);
-    if !word.is_empty() && word.as_bytes().iter().all(plain) {
-        line.extend_from_slice(word.as_bytes());
-        return;
-    }
-    line.push(b'\'');
-    for byte in word.as_bytes() {
-        if *byte == b'\'' {
-            line.extend_from_slice(b"'\\''");
-        } else {
-            line.push(*byte);
-        }
-    }
-    line.push(b'\'');
 }

@@ -18,6 +18,7 @@ mod command;
 mod failure;
 mod link;
 mod serve;
+mod shell;
 mod target;
 mod wire;
 
@@ -28,4 +29,5 @@ pub use client::SshTransport;
 pub use command::{SshOptions, command};
 pub use failure::explain;
 pub use serve::{ServeError, serve};
+pub use shell::shell_line;
 pub use target::{BadTarget, DEFAULT_SPOOL, SshTarget};

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::carry::Log;
-use crate::shell;
 
 /// How `offer` reaches what `migrate` reached.
 pub(super) struct Way<'a> {
@@ -37,7 +36,9 @@ pub(super) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Left {
     let mut console = OsString::from(format!("{}=", log.console));
     console.push(&log.path);
     words.extend(["--console".into(), console, domain.to_string().into()]);
-    let command = shell::line(words).to_string_lossy().into_owned();
+    let command = logchain_transport_ssh::shell_line(words)
+        .to_string_lossy()
+        .into_owned();
     let (console, path) = (log.console.as_str(), log.path.display());
     Left {
         sentence: format!(

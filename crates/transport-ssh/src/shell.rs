@@ -1,10 +1,18 @@
-//! Commands for people to paste into a shell.
+//! Words as a shell reads them: for sshd, which hands a command to one, and for
+//! people, who paste it into one.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The words as one line for `sh`, each quoted where it must be.
-pub(crate) fn line<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> OsString {
+///
+/// ```
+/// use logchain_transport_ssh::shell_line;
+///
+/// let line = shell_line(["show", "it's", "/var/log/vm.log"]);
+/// assert_eq!(line, r"show 'it'\''s' /var/log/vm.log");
+/// ```
+pub fn shell_line<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> OsString {
     let mut line = Vec::new();
     for word in words {
         if !line.is_empty() {
@@ -55,8 +63,8 @@ mod tests {
             "--console",
             "serial0=/var/log/vm-1_2.log",
         ];
-        assert_eq!(line(words).to_str().unwrap(), words.join(" "));
-        assert_eq!(line([""]).to_str().unwrap(), "''");
+        assert_eq!(shell_line(words).to_str().unwrap(), words.join(" "));
+        assert_eq!(shell_line([""]).to_str().unwrap(), "''");
     }
 
     proptest::proptest! {
@@ -75,7 +83,7 @@ mod tests {
                 1..6,
             ),
         ) {
-            let line = line(words.iter().map(|w| OsStr::from_bytes(w)));
+            let line = shell_line(words.iter().map(|w| OsStr::from_bytes(w)));
             let mut expected = Vec::new();
             for word in &words {
                 expected.extend_from_slice(word);
