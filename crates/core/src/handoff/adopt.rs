@@ -16,6 +16,8 @@
 //!
 //! Until it is sealed, every failure leaves this host as it was found.
 
+mod state;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::{mpsc, watch};
+
+use state::{Event, State};
 
 use super::message::Message;
 use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
@@ -84,78 +88,6 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    Prepared,
-    /// An earlier run sealed it: the parts are here.
-    WasSealed,
-    /// An earlier run placed it: only the receipt may be missing.
-    WasAdopted(Receipt),
-    Complete(Commit),
-    AbortSeen,
-    Sealed,
-    Placed(Receipt),
-    Receipted,
-    Cleaned,
-    Discarded,
-    Failed(String),
-}
-
-/// The states, as drawn above.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    Preparing,
-    Staging,
-    Sealing(Commit),
-    Placing,
-    Receipting(Receipt),
-    Cleaning(Receipt),
-    Discarding { reason: Option<String> },
-    Done(Outcome),
-}
-
-impl State {
-    fn on(self, event: Event) -> Self {
-        match (self, event) {
-            (Self::Done(outcome), _) => Self::Done(outcome),
-            (Self::Preparing, Event::Prepared) => Self::Staging,
-            (Self::Preparing | Self::Staging, Event::WasSealed) => Self::Placing,
-            (Self::Preparing | Self::Staging | Self::Sealing(_), Event::WasAdopted(receipt)) => {
-                Self::Receipting(receipt)
-            }
-            (Self::Staging, Event::Complete(commit)) => Self::Sealing(commit),
-            (Self::Staging, Event::AbortSeen) => Self::Discarding { reason: None },
-            (Self::Sealing(_), Event::Sealed) => Self::Placing,
-            (Self::Placing, Event::Placed(receipt)) => Self::Receipting(receipt),
-            (Self::Receipting(receipt), Event::Receipted) => Self::Cleaning(receipt),
-            (Self::Cleaning(receipt), Event::Cleaned | Event::Failed(_)) => {
-                // The history is in place and the source knows; a staging folder
-                // that would not go is cleared by the next start.
-                Self::Done(Outcome::Adopted(receipt))
-            }
-            (Self::Discarding { reason: None }, Event::Discarded) => Self::Done(Outcome::Aborted),
-            (
-                Self::Discarding {
-                    reason: Some(reason),
-                },
-                Event::Discarded,
-            ) => Self::Done(Outcome::Failed { reason }),
-            (Self::Discarding { reason }, Event::Failed(also)) => {
-                let first = reason.map(|r| format!("{r}; ")).unwrap_or_default();
-                let reason = format!("{first}this host could not be put back as it was: {also}");
-                Self::Done(Outcome::Failed { reason })
-            }
-            (Self::Preparing | Self::Staging | Self::Sealing(_), Event::Failed(reason)) => {
-                Self::Discarding {
-                    reason: Some(reason),
-                }
-            }
-            (_, Event::Failed(reason)) => Self::Done(Outcome::Failed { reason }),
-            (state, _) => state,
-        }
-    }
 }
 
 /// What the driver needs.

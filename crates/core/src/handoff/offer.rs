@@ -17,6 +17,9 @@
 //!
 //! Whatever fails, the migration is not told: the history is whole at the source.
 
+mod left;
+mod state;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +27,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use uuid::Uuid;
+
+pub use left::{Left, left};
+use state::{Event, State};
 
 use super::message::Message;
 use super::pump::{Drained, Pump, Pumped};
@@ -80,69 +86,6 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-}
-
-/// What came of an action.
-#[derive(Clone, Debug)]
-enum Event {
-    Begun,
-    Over,
-    Stays,
-    Drained,
-    Committed,
-    Received(Receipt),
-    Withdrawn,
-    Failed(String),
-}
-
-/// The states, as drawn above.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    Opening,
-    Following,
-    Draining,
-    Committing,
-    Awaiting,
-    Withdrawing { reason: Option<String> },
-    Done(Outcome),
-}
-
-impl State {
-    fn can_withdraw(&self) -> bool {
-        matches!(self, Self::Opening | Self::Following | Self::Draining)
-    }
-
-    fn on(self, event: Event) -> Self {
-        match (self, event) {
-            (Self::Done(outcome), _) => Self::Done(outcome),
-            (Self::Opening, Event::Begun) => Self::Following,
-            (Self::Following, Event::Over) => Self::Draining,
-            (Self::Opening | Self::Following | Self::Draining, Event::Stays) => {
-                Self::Withdrawing { reason: None }
-            }
-            (Self::Draining, Event::Drained) => Self::Committing,
-            (Self::Committing, Event::Committed) => Self::Awaiting,
-            (Self::Awaiting, Event::Received(receipt)) => Self::Done(Outcome::Carried(receipt)),
-            // Before the commit the destination must be told that nothing more
-            // comes; after it, it must not: it may be placing already.
-            (Self::Opening | Self::Following | Self::Draining, Event::Failed(reason)) => {
-                Self::Withdrawing {
-                    reason: Some(reason),
-                }
-            }
-            (
-                Self::Withdrawing {
-                    reason: Some(reason),
-                },
-                Event::Withdrawn | Event::Failed(_),
-            ) => Self::Done(Outcome::NotCarried { reason }),
-            (Self::Withdrawing { reason: None }, Event::Withdrawn | Event::Failed(_)) => {
-                Self::Done(Outcome::Aborted)
-            }
-            (_, Event::Failed(reason)) => Self::Done(Outcome::NotCarried { reason }),
-            (state, _) => state,
-        }
-    }
 }
 
 /// What the driver needs.
@@ -476,64 +419,6 @@ fn history(record: &mut Record, drained: &Drained, host: &str) -> Told {
     let history = record.ledger.history(&layout, host, &missed);
     record.ledger.remember(&layout);
     (history, contains)
-}
-
-/// What is left to do for a chain whose VM has left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// It was handed over, just as it is.
-    Nothing(Offered),
-    /// It was committed to this transport: only the receipt is missing.
-    Receipt(Offered),
-    /// All of it: it was never handed over, or not as it is now, or to a
-    /// transport that does not have it (any more). Should a destination have it
-    /// all the same, it will not have it twice.
-    All,
-}
-
-/// What is left to do for `chain`, going by the record beside it and by what is
-/// in `transport`.
-///
-/// # Errors
-/// A sentence: the folder's, the record's, the transport's.
-pub async fn left(
-    chain: &LogChain,
-    domain: Uuid,
-    console: &ConsoleName,
-    transport: &dyn LogTransport,
-) -> Result<Left, String> {
-    let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
-    let (base, of_console) = (chain.base_name().to_owned(), console.clone());
-    let work = move || -> Result<Option<Offered>, String> {
-        let record = match Record::read(&folder, &base, domain, &of_console) {
-            // It is begun anew.
-            Err(crate::record::Error::Damaged { .. }) => None,
-            record => record.map_err(|e| e.to_string())?,
-        };
-        let listing = crate::chain::Listing::read(&folder, &base).map_err(|e| e.to_string())?;
-        let rotated = listing.rotated().iter().map(|r| r.stat);
-        let files = rotated.chain(listing.base().copied());
-        let same = |r: &Record| r.offered_all(files.map(|s| (s.id, s.size)));
-        Ok(record.filter(same).and_then(|r| r.offered))
-    };
-    let Some(offered) = blocking(work).await? else {
-        return Ok(Left::All);
-    };
-    if offered.received {
-        return Ok(Left::Nothing(offered));
-    }
-    let handoff = Handoff {
-        domain,
-        console: console.clone(),
-        id: offered.handoff,
-    };
-    for object in [ObjectName::Receipt, ObjectName::Commit] {
-        let there = transport.get_opt(&handoff.key(object), MAX_MESSAGE).await;
-        if there.map_err(|e| e.to_string())?.is_some() {
-            return Ok(Left::Receipt(offered));
-        }
-    }
-    Ok(Left::All)
 }
 
 /// Takes up a handoff that was committed before: only its receipt is missing.

@@ -59,8 +59,11 @@
 //! ```
 
 mod apply;
+mod down;
 mod error;
 mod journal;
+mod lock;
+mod retire;
 mod stage;
 
 #[cfg(test)]
@@ -70,22 +73,22 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use error::{Error, Result};
 
 use crate::chain::{Listing, Numbering, rotated_name};
-use crate::folder::{self, FileId, Folder, fault};
-use crate::follow::{Writer, Writers};
-use crate::record::{Adopted, Record, hidden};
+use crate::folder::{self, Folder, fault};
+use crate::follow::Writers;
+use crate::record::{Record, hidden};
 use crate::rotation::Retention;
-use crate::stream::{Arrival, History};
+use crate::stream::History;
 use crate::transport::{ConsoleName, HandoffId};
-use journal::{Aged, Journal, Phase, Retired};
+use journal::{Journal, Phase};
+use lock::{LOCK, lock};
 use stage::Parts;
 
 /// What a staging folder says about itself, from any bytes.
@@ -93,9 +96,6 @@ use stage::Parts;
 pub fn fuzz_journal(data: &[u8]) {
     journal::fuzz(data);
 }
-
-/// How long another logchain process may hold the chain before we give up.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Where SELinux keeps a file's label.
 const LABELS: &[&str] = &["security.selinux"];
@@ -248,42 +248,6 @@ impl Staging {
         Ok(true)
     }
 
-    /// Gives the rotated files of the log at `path` numbers in a row, where some
-    /// are missing; gives how many files moved. Nothing is dropped: what would lie
-    /// beyond virtlogd's limit stays where it is.
-    ///
-    /// # Errors
-    /// As [`Staging::open`], and those of placing.
-    pub fn close_gaps(path: &Path, rules: Rules, writers: Arc<dyn Writers>) -> Result<usize> {
-        let mut staging = Self::open(path, HandoffId::random(), rules, writers)?;
-        let listing = apply::stable(&staging)?;
-        let gaps = listing.gaps(rules.numbering);
-        let gap = gaps.first().map_or(u32::MAX, |gap| gap.first);
-        let (below, above): (Vec<_>, Vec<_>) =
-            listing.rotated().iter().partition(|r| r.number < gap);
-        let room = rules.retention().max_backups.map_or(usize::MAX, |max| {
-            let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
-            max.saturating_sub(below.len())
-        });
-        for (index, file) in above.iter().enumerate() {
-            if index < room {
-                staging.retire_one(&file.name, Some(file.number), file.stat.id)?;
-            } else {
-                let (id, ending) = (file.stat.id, staging.ending(&file.name, file.number));
-                staging.journal.older.push(Aged { id, ending });
-            }
-        }
-        let moved = staging.journal.retired.len();
-        if moved > 0 {
-            staging.journal.phase = Phase::Staging;
-            staging.write_journal()?;
-            staging.seal(None)?;
-            staging.place()?;
-        }
-        staging.clean()?;
-        Ok(moved)
-    }
-
     fn root_name(base: &OsStr) -> OsString {
         hidden(base, ".logchain.d")
     }
@@ -304,81 +268,6 @@ impl Staging {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         matches!(self.journal.phase, Phase::Sealed | Phase::Placed)
-    }
-
-    /// Before the migration: takes aside what this VM left here at an earlier
-    /// stay. libvirt would wipe it, or go on writing behind it. What of it comes
-    /// back with the history goes in the end; what does not is older than the
-    /// history, and is put behind it. `record` is that of this VM; without one
-    /// nothing here is known to be its own, and stays where it is.
-    ///
-    /// Done once: whoever takes this handoff up again finds it done, since what
-    /// has been rotated since is newer than what comes.
-    ///
-    /// # Errors
-    /// The folder's.
-    pub fn retire(&mut self, record: Option<&Record>) -> Result<()> {
-        if self.journal.phase != Phase::Retiring {
-            return Ok(());
-        }
-        let listing = self.listing()?;
-        // With a writer the VM is here already: what was rotated may be newer than
-        // the history, and is left where it is.
-        let base = self.open_base()?;
-        let here = base.is_some_and(|(file, _)| self.writers.writer(&file) == Writer::Some);
-        let found = entries(&listing, &self.base).into_iter();
-        for (name, number, stat) in found.filter(|_| !here) {
-            // Beyond virtlogd's limit nothing is wiped and nothing is moved.
-            let safe = number.is_some_and(|n| self.rules.is_beyond(n));
-            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
-            if record.is_some() && (!safe || comes_back) {
-                self.retire_one(&name, number, stat.id)?;
-            } else if let Some(number) = number {
-                let ending = self.ending(&name, number);
-                let id = stat.id;
-                self.journal.older.push(Aged { id, ending });
-            }
-        }
-        self.journal.phase = Phase::Staging;
-        self.write_journal()
-    }
-
-    fn retire_one(&mut self, name: &OsStr, number: Option<u32>, id: FileId) -> Result<()> {
-        let Some(suffix) = self.suffix(name) else {
-            return Ok(()); // a name that the journal cannot hold stays where it is
-        };
-        let aside = self.take_aside(name, suffix, number, id, false)?;
-        // Whoever opened the base before the rename still writes to it and is seen
-        // by its descriptor; whoever opens it after gets a new file.
-        let (file, stat) = self.own.open_file(&aside)?;
-        if stat.id != id || self.writers.writer(&file) == Writer::Some {
-            self.own.rename_noreplace(&aside, &self.log, name)?;
-            self.journal.retired.pop();
-        }
-        Ok(())
-    }
-
-    /// Takes a file from its name once the journal knows.
-    fn take_aside(
-        &mut self,
-        name: &OsStr,
-        suffix: String,
-        number: Option<u32>,
-        id: FileId,
-        came_after: bool,
-    ) -> Result<OsString> {
-        let aside = format!("retired-{}", self.journal.retired.len());
-        self.journal.retired.push(Retired {
-            suffix,
-            aside: aside.clone(),
-            number,
-            id,
-            came_after,
-        });
-        self.write_journal()?;
-        let aside = OsString::from(aside);
-        self.log.rename_noreplace(name, &self.own, &aside)?;
-        Ok(aside)
     }
 
     /// What follows the base's name in `name`.
@@ -418,12 +307,6 @@ impl Staging {
         self.parts.total()
     }
 
-    /// What is to be put down beside the chain if another process than this one
-    /// comes to place the history.
-    pub fn owe(&mut self, owed: Owed) {
-        self.journal.owed = Some(owed);
-    }
-
     /// All of the history is here and checked: makes it durable, so that from
     /// now on it is placed whatever happens. The commit point at this side.
     ///
@@ -451,67 +334,6 @@ impl Staging {
         journal.write(&self.own)?;
         self.journal = journal;
         Ok(())
-    }
-
-    /// What was retired and does not come back with the history is older than it.
-    fn keep_retired(&self, record: Option<&Record>, journal: &mut Journal) -> Result<()> {
-        let mut kept = Vec::new();
-        let mut retired: Vec<&Retired> = journal.retired.iter().collect();
-        retired.sort_by_key(|r| r.number);
-        for retired in retired {
-            let aside = OsStr::new(&retired.aside);
-            let Some(stat) = self.own.stat(aside)? else {
-                continue;
-            };
-            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
-            if comes_back || stat.size == 0 {
-                continue;
-            }
-            let name = apply::older_name(kept.len());
-            self.own.remove(&name)?; // of a process that was killed here
-            self.own.link_from(&self.own, aside, &name)?;
-            let plain = retired.number.map(|n| format!(".{n}"));
-            let ending = plain.and_then(|p| retired.suffix.strip_prefix(&p));
-            kept.push(Aged {
-                id: stat.id,
-                ending: ending.unwrap_or_default().to_owned(),
-            });
-        }
-        kept.append(&mut journal.older);
-        journal.older = kept;
-        Ok(())
-    }
-
-    /// How many bytes of the file `id` the history holds, where it holds any:
-    /// files are recognised by identity.
-    fn comes_back(&self, record: Option<&Record>, id: FileId) -> Option<u64> {
-        let offered = record?.offered.as_ref()?;
-        let owed = self.journal.owed.as_ref();
-        let held = offered.received || owed.is_some_and(|o| o.contains.contains(&offered.handoff));
-        let files = offered.files.iter().filter(|_| held);
-        files
-            .filter(|(file, _)| *file == id)
-            .map(|(_, size)| *size)
-            .next()
-    }
-
-    /// Rotated files that hold nothing but bytes the history holds too. One that
-    /// grew since holds others as well.
-    fn stale(&self, listing: &Listing, record: Option<&Record>) -> Result<Vec<FileId>> {
-        let mut stale = Vec::new();
-        for (name, number, stat) in entries(listing, &self.base) {
-            match self.comes_back(record, stat.id) {
-                None | Some(0) => {}
-                Some(size) if number.is_some() && size == stat.size => stale.push(stat.id),
-                Some(bytes) => {
-                    return Err(Error::StaleBase {
-                        path: self.log.path().join(&name),
-                        bytes,
-                    });
-                }
-            }
-        }
-        Ok(stale)
     }
 
     fn open_base(&self) -> Result<Option<(File, folder::Stat)>> {
@@ -549,81 +371,6 @@ impl Staging {
         self.write_journal()?;
         self.just_placed = true;
         Ok(placed)
-    }
-
-    /// Puts down beside the chain that the history is in place, once.
-    ///
-    /// # Errors
-    /// [`Error::NotSealed`] where it is not placed; what the record gives.
-    pub fn finish(&self) -> Result<()> {
-        let placed = self.journal.placed.as_ref().ok_or(Error::NotSealed)?;
-        self.put_down(|record, id, owed| {
-            if record.find_adopted(id).is_some() {
-                return;
-            }
-            // What stayed here of an earlier handoff is part of this chain now.
-            let kept = |id| self.journal.older.iter().any(|o| o.id == id);
-            let stayed = record.offered.iter().filter(|o| {
-                let mut files = o.files.iter().filter(|(_, size)| *size > 0);
-                o.bytes > 0 && files.all(|(id, _)| kept(*id))
-            });
-            let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
-            // The VM may have left again since.
-            let left = record.offered.take().filter(|o| o.at > owed.at);
-            record.adopt(Adopted {
-                handoff: id,
-                bytes: owed.bytes,
-                digest: owed.digest.clone(),
-                at: owed.at,
-                from: owed.from.clone(),
-                dropped: placed.dropped,
-                placed: placed.files.clone(),
-            });
-            record.contain(&owed.contains);
-            record.contain(&stayed);
-            record.offered = left;
-        })
-    }
-
-    fn put_down(&self, change: impl FnOnce(&mut Record, HandoffId, &Owed)) -> Result<()> {
-        let Some(owed) = &self.journal.owed else {
-            return Ok(());
-        };
-        let (folder, base) = (&self.log, &self.base);
-        Ok(Record::update(
-            folder,
-            base,
-            owed.domain,
-            &owed.console,
-            |record| {
-                change(record, self.handoff, owed);
-            },
-        )?)
-    }
-
-    /// What is put down once it is placed, if it was told.
-    #[must_use]
-    pub fn owed(&self) -> Option<&Owed> {
-        self.journal.owed.as_ref()
-    }
-
-    /// What is to lie where.
-    fn arrival(&self) -> Result<Arrival> {
-        let journal = &self.journal;
-        let parts: Vec<_> = journal.parts.iter().rev().map(|p| (p.id, p.size)).collect();
-        let older: Vec<FileId> = journal.older.iter().rev().map(|o| o.id).collect();
-        let listing = self.listing()?;
-        let rotated = listing.rotated().iter().rev().map(|r| r.stat);
-        let newer = rotated.chain(listing.base().copied());
-        let newer = newer.map(|s| (s.id, s.size)).filter(|(id, _)| {
-            let ours = parts.iter().any(|(part, _)| part == id);
-            !ours && !older.contains(id) && !journal.stale.contains(id)
-        });
-        Ok(Arrival {
-            newer: newer.collect(),
-            parts,
-            older,
-        })
     }
 
     /// Removes the staging. What was retired goes with it. What is sealed is
@@ -729,45 +476,6 @@ impl Staging {
 pub fn is_under_way(log: &Folder, base: &OsStr) -> bool {
     let root = log.stat(&Staging::root_name(base));
     root.is_ok_and(|root| root.is_some())
-}
-
-const LOCK: &str = "lock";
-
-/// Takes the lock of a chain. The folder may be removed by its last holder
-/// between our opening and our locking: then try anew.
-fn lock(log: &Folder, root_name: &OsStr) -> Result<(Folder, File)> {
-    let name = OsStr::new(LOCK);
-    let end = Instant::now() + LOCK_WAIT;
-    loop {
-        let root = match log.make_folder(root_name) {
-            Ok(root) => root,
-            // Removed between making and opening it.
-            Err(folder::Error::NotFound { .. }) if Instant::now() < end => continue,
-            Err(e) => return Err(e.into()),
-        };
-        let file = match root.create_new(name, 0o600) {
-            Err(folder::Error::AlreadyExists { .. }) => root.open_append(name).map(|(f, _)| f),
-            other => other,
-        };
-        match file {
-            Ok(file) => {
-                let held = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-                let there = root.stat(name)?.map(|s| s.id);
-                let ours = folder::stat_open(&file).map(|s| s.id).ok();
-                if held && there.is_some() && there == ours {
-                    return Ok((root, file));
-                }
-            }
-            Err(folder::Error::NotFound { .. }) => {}
-            Err(e) => return Err(e.into()),
-        }
-        if Instant::now() > end {
-            return Err(Error::Busy {
-                path: log.path().join(root_name),
-            });
-        }
-        pause(Duration::from_millis(20));
-    }
 }
 
 /// Base and rotated files with their names; the base has no number.

@@ -1,0 +1,94 @@
+//! What is put down beside the chain: where the history's files lie in the
+//! stream, and that they are in place.
+
+use super::{Error, Owed, Result, Staging};
+use crate::folder::FileId;
+use crate::record::{Adopted, Record};
+use crate::stream::Arrival;
+use crate::transport::HandoffId;
+
+impl Staging {
+    /// What is to be put down beside the chain if another process than this one
+    /// comes to place the history.
+    pub fn owe(&mut self, owed: Owed) {
+        self.journal.owed = Some(owed);
+    }
+
+    /// Puts down beside the chain that the history is in place, once.
+    ///
+    /// # Errors
+    /// [`Error::NotSealed`] where it is not placed; what the record gives.
+    pub fn finish(&self) -> Result<()> {
+        let placed = self.journal.placed.as_ref().ok_or(Error::NotSealed)?;
+        self.put_down(|record, id, owed| {
+            if record.find_adopted(id).is_some() {
+                return;
+            }
+            // What stayed here of an earlier handoff is part of this chain now.
+            let kept = |id| self.journal.older.iter().any(|o| o.id == id);
+            let stayed = record.offered.iter().filter(|o| {
+                let mut files = o.files.iter().filter(|(_, size)| *size > 0);
+                o.bytes > 0 && files.all(|(id, _)| kept(*id))
+            });
+            let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
+            // The VM may have left again since.
+            let left = record.offered.take().filter(|o| o.at > owed.at);
+            record.adopt(Adopted {
+                handoff: id,
+                bytes: owed.bytes,
+                digest: owed.digest.clone(),
+                at: owed.at,
+                from: owed.from.clone(),
+                dropped: placed.dropped,
+                placed: placed.files.clone(),
+            });
+            record.contain(&owed.contains);
+            record.contain(&stayed);
+            record.offered = left;
+        })
+    }
+
+    pub(super) fn put_down(
+        &self,
+        change: impl FnOnce(&mut Record, HandoffId, &Owed),
+    ) -> Result<()> {
+        let Some(owed) = &self.journal.owed else {
+            return Ok(());
+        };
+        let (folder, base) = (&self.log, &self.base);
+        Ok(Record::update(
+            folder,
+            base,
+            owed.domain,
+            &owed.console,
+            |record| {
+                change(record, self.handoff, owed);
+            },
+        )?)
+    }
+
+    /// What is put down once it is placed, if it was told.
+    #[must_use]
+    pub fn owed(&self) -> Option<&Owed> {
+        self.journal.owed.as_ref()
+    }
+
+    /// What is to lie where.
+    pub(super) fn arrival(&self) -> Result<Arrival> {
+        let journal = &self.journal;
+        let parts: Vec<_> = journal.parts.iter().rev().map(|p| (p.id, p.size)).collect();
+        let older: Vec<FileId> = journal.older.iter().rev().map(|o| o.id).collect();
+        let listing = self.listing()?;
+        let rotated = listing.rotated().iter().rev().map(|r| r.stat);
+        let newer = rotated.chain(listing.base().copied());
+        let newer = newer.map(|s| (s.id, s.size)).filter(|(id, _)| {
+            let ours = parts.iter().any(|(part, _)| part == id);
+            !ours && !older.contains(id) && !journal.stale.contains(id)
+        });
+        Ok(Arrival {
+            newer: newer.collect(),
+            parts,
+            older,
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! What this VM left here at an earlier stay: taken aside before it comes back,
+//! and afterwards gone, or behind the history.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::journal::{Aged, Journal, Phase, Retired};
+use super::{Error, Result, Rules, Staging, apply, entries};
+use crate::chain::Listing;
+use crate::folder::FileId;
+use crate::follow::{Writer, Writers};
+use crate::record::Record;
+use crate::transport::HandoffId;
+
+impl Staging {
+    /// Gives the rotated files of the log at `path` numbers in a row, where some
+    /// are missing; gives how many files moved. Nothing is dropped: what would lie
+    /// beyond virtlogd's limit stays where it is.
+    ///
+    /// # Errors
+    /// As [`Staging::open`], and those of placing.
+    pub fn close_gaps(path: &Path, rules: Rules, writers: Arc<dyn Writers>) -> Result<usize> {
+        let mut staging = Self::open(path, HandoffId::random(), rules, writers)?;
+        let listing = apply::stable(&staging)?;
+        let gaps = listing.gaps(rules.numbering);
+        let gap = gaps.first().map_or(u32::MAX, |gap| gap.first);
+        let (below, above): (Vec<_>, Vec<_>) =
+            listing.rotated().iter().partition(|r| r.number < gap);
+        let room = rules.retention().max_backups.map_or(usize::MAX, |max| {
+            let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
+            max.saturating_sub(below.len())
+        });
+        for (index, file) in above.iter().enumerate() {
+            if index < room {
+                staging.retire_one(&file.name, Some(file.number), file.stat.id)?;
+            } else {
+                let (id, ending) = (file.stat.id, staging.ending(&file.name, file.number));
+                staging.journal.older.push(Aged { id, ending });
+            }
+        }
+        let moved = staging.journal.retired.len();
+        if moved > 0 {
+            staging.journal.phase = Phase::Staging;
+            staging.write_journal()?;
+            staging.seal(None)?;
+            staging.place()?;
+        }
+        staging.clean()?;
+        Ok(moved)
+    }
+
+    /// Before the migration: takes aside what this VM left here at an earlier
+    /// stay. libvirt would wipe it, or go on writing behind it. What of it comes
+    /// back with the history goes in the end; what does not is older than the
+    /// history, and is put behind it. `record` is that of this VM; without one
+    /// nothing here is known to be its own, and stays where it is.
+    ///
+    /// Done once: whoever takes this handoff up again finds it done, since what
+    /// has been rotated since is newer than what comes.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn retire(&mut self, record: Option<&Record>) -> Result<()> {
+        if self.journal.phase != Phase::Retiring {
+            return Ok(());
+        }
+        let listing = self.listing()?;
+        // With a writer the VM is here already: what was rotated may be newer than
+        // the history, and is left where it is.
+        let base = self.open_base()?;
+        let here = base.is_some_and(|(file, _)| self.writers.writer(&file) == Writer::Some);
+        let found = entries(&listing, &self.base).into_iter();
+        for (name, number, stat) in found.filter(|_| !here) {
+            // Beyond virtlogd's limit nothing is wiped and nothing is moved.
+            let safe = number.is_some_and(|n| self.rules.is_beyond(n));
+            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            if record.is_some() && (!safe || comes_back) {
+                self.retire_one(&name, number, stat.id)?;
+            } else if let Some(number) = number {
+                let ending = self.ending(&name, number);
+                let id = stat.id;
+                self.journal.older.push(Aged { id, ending });
+            }
+        }
+        self.journal.phase = Phase::Staging;
+        self.write_journal()
+    }
+
+    pub(super) fn retire_one(
+        &mut self,
+        name: &OsStr,
+        number: Option<u32>,
+        id: FileId,
+    ) -> Result<()> {
+        let Some(suffix) = self.suffix(name) else {
+            return Ok(()); // a name that the journal cannot hold stays where it is
+        };
+        let aside = self.take_aside(name, suffix, number, id, false)?;
+        // Whoever opened the base before the rename still writes to it and is seen
+        // by its descriptor; whoever opens it after gets a new file.
+        let (file, stat) = self.own.open_file(&aside)?;
+        if stat.id != id || self.writers.writer(&file) == Writer::Some {
+            self.own.rename_noreplace(&aside, &self.log, name)?;
+            self.journal.retired.pop();
+        }
+        Ok(())
+    }
+
+    /// Takes a file from its name once the journal knows.
+    pub(super) fn take_aside(
+        &mut self,
+        name: &OsStr,
+        suffix: String,
+        number: Option<u32>,
+        id: FileId,
+        came_after: bool,
+    ) -> Result<OsString> {
+        let aside = format!("retired-{}", self.journal.retired.len());
+        self.journal.retired.push(Retired {
+            suffix,
+            aside: aside.clone(),
+            number,
+            id,
+            came_after,
+        });
+        self.write_journal()?;
+        let aside = OsString::from(aside);
+        self.log.rename_noreplace(name, &self.own, &aside)?;
+        Ok(aside)
+    }
+
+    /// What was retired and does not come back with the history is older than it.
+    pub(super) fn keep_retired(
+        &self,
+        record: Option<&Record>,
+        journal: &mut Journal,
+    ) -> Result<()> {
+        let mut kept = Vec::new();
+        let mut retired: Vec<&Retired> = journal.retired.iter().collect();
+        retired.sort_by_key(|r| r.number);
+        for retired in retired {
+            let aside = OsStr::new(&retired.aside);
+            let Some(stat) = self.own.stat(aside)? else {
+                continue;
+            };
+            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            if comes_back || stat.size == 0 {
+                continue;
+            }
+            let name = apply::older_name(kept.len());
+            self.own.remove(&name)?; // of a process that was killed here
+            self.own.link_from(&self.own, aside, &name)?;
+            let plain = retired.number.map(|n| format!(".{n}"));
+            let ending = plain.and_then(|p| retired.suffix.strip_prefix(&p));
+            kept.push(Aged {
+                id: stat.id,
+                ending: ending.unwrap_or_default().to_owned(),
+            });
+        }
+        kept.append(&mut journal.older);
+        journal.older = kept;
+        Ok(())
+    }
+
+    /// How many bytes of the file `id` the history holds, where it holds any:
+    /// files are recognised by identity.
+    pub(super) fn comes_back(&self, record: Option<&Record>, id: FileId) -> Option<u64> {
+        let offered = record?.offered.as_ref()?;
+        let owed = self.journal.owed.as_ref();
+        let held = offered.received || owed.is_some_and(|o| o.contains.contains(&offered.handoff));
+        let files = offered.files.iter().filter(|_| held);
+        files
+            .filter(|(file, _)| *file == id)
+            .map(|(_, size)| *size)
+            .next()
+    }
+
+    /// Rotated files that hold nothing but bytes the history holds too. One that
+    /// grew since holds others as well.
+    pub(super) fn stale(&self, listing: &Listing, record: Option<&Record>) -> Result<Vec<FileId>> {
+        let mut stale = Vec::new();
+        for (name, number, stat) in entries(listing, &self.base) {
+            match self.comes_back(record, stat.id) {
+                None | Some(0) => {}
+                Some(size) if number.is_some() && size == stat.size => stale.push(stat.id),
+                Some(bytes) => {
+                    return Err(Error::StaleBase {
+                        path: self.log.path().join(&name),
+                        bytes,
+                    });
+                }
+            }
+        }
+        Ok(stale)
+    }
+}
