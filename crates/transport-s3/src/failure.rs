@@ -144,7 +144,12 @@ impl Who {
     }
 
     fn by_connection(&self, said: &Said) -> Error {
-        if said.text.contains("169.254.") || said.text.contains("metadata.google.internal") {
+        let asked = [
+            "//169.254.",
+            "//metadata.google.internal",
+            "/latest/api/token",
+        ];
+        if asked.iter().any(|address| said.text.contains(address)) {
             // Without any, they are asked for where a cloud's own machines get theirs.
             return self.denied(format!(
                 "there are no credentials; set {}",

@@ -11,3 +11,4 @@ mod left_behind;
 mod offsets;
 mod refusals;
 mod showing;
+mod stores;
