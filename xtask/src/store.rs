@@ -29,7 +29,8 @@ pub(crate) fn ensure() -> Result<()> {
         return Ok(());
     }
     let step = begin("installing moto, an object store for the tests");
-    let mut make = Command::new("python3");
+    // The package's own: another may lie where the lab's hosts do not see it.
+    let mut make = Command::new("/usr/bin/python3");
     run(make.args(["-m", "venv", "--clear"]).arg(&folder)).context("cannot make a place for it")?;
     let mut install = Command::new(folder.join("bin/pip"));
     let quiet = ["install", "--quiet", "--disable-pip-version-check", PACKAGE];

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::common::{
-    MIGRATION, Outcome, carried, history, migrate_json, sorted_names, spool_is_empty,
-};
+use crate::common::{MIGRATION, Outcome, carried, history, sorted_names, spool_is_empty};
 use logchain_tests::{Guest, GuestOn, Host, HostCommand, Lab, Running, Ticks};
 use serde_json::Value;
 
@@ -32,19 +30,24 @@ fn program() -> Result<PathBuf, String> {
 /// A store with an empty bucket, on `host`, for all of the lab.
 fn start_store(host: &Host) -> Result<Running, Box<dyn std::error::Error>> {
     let program = program()?;
-    let server = host
+    let mut server = host
         .command([program.as_os_str()])
         .args(["-H", "0.0.0.0", "-p", PORT])
         .spawn()?;
     host.until("the store to answer", Duration::from_secs(60), || {
-        let made = python(host, "PUT", "/console-logs")?;
-        Ok(made.ok())
+        if !server.is_running()? {
+            return Ok(Some(()));
+        }
+        Ok(request(host, "PUT", "/console-logs")?.ok().map(drop))
     })?;
+    if !server.is_running()? {
+        return Err(String::from_utf8_lossy(&server.stderr()).into());
+    }
     Ok(server)
 }
 
 /// One request to the store, and what it answered.
-fn python(
+fn request(
     host: &Host,
     method: &str,
     target: &str,
@@ -63,7 +66,7 @@ fn python(
 
 /// The keys in the bucket.
 fn keys(host: &Host) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let listing = python(host, "GET", "/console-logs?list-type=2")??;
+    let listing = request(host, "GET", "/console-logs?list-type=2")??;
     let keys = listing.split("<Key>").skip(1);
     Ok(keys
         .filter_map(|rest| rest.split("</Key>").next().map(str::to_owned))

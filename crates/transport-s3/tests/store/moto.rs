@@ -92,7 +92,7 @@ fn program() -> PathBuf {
     assert!(
         path.is_file(),
         "{} is not there: `cargo xtask test` installs it, and so do\n  \
-         python3 -m venv target/moto && target/moto/bin/pip install 'moto[server]'",
+         /usr/bin/python3 -m venv target/moto && target/moto/bin/pip install 'moto[server]'",
         path.display()
     );
     path
