@@ -24,7 +24,7 @@ use moto::{BUCKET, Moto};
 
 const PIECES: usize = 8;
 const ROUNDS: usize = 5;
-/// As many as a handoff has under way at a time.
+/// At a time, for both.
 const IN_FLIGHT: usize = 4;
 
 fn main() {
