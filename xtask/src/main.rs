@@ -5,6 +5,7 @@ mod demo;
 mod packages;
 mod process;
 mod progress;
+mod store;
 mod suite;
 
 use std::process::ExitCode;

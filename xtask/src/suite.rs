@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use logchain_tests::LabError;
 
 use crate::process::{answers, run};
-use crate::{packages, process};
+use crate::{packages, process, store};
 
 /// Runs everything, or, with `args`, only what `cargo nextest run ARGS` picks.
 pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
@@ -19,7 +19,8 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
     let mut headings = Headings::default();
     headings.step("packages", || {
         packages::ensure(yes)?;
-        packages::guest()
+        packages::guest()?;
+        store::ensure()
     })?;
     if whole {
         headings.step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;

@@ -47,7 +47,11 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
             Ok(uuid) => uuid,
             Err(_) => connection.lookup(&args.domain).await?.uuid(),
         };
-        Ok((connection, domain, choice.open_existing(&ssh).await?))
+        Ok((
+            connection,
+            domain,
+            choice.open_existing(&ssh, args.patience).await?,
+        ))
     };
     let (connection, domain, transport) = interrupt.or(open).await?;
     let ending = Ending::new(Arc::clone(&transport), interrupt.clone());

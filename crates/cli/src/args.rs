@@ -53,11 +53,12 @@ pub(crate) struct Connect {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Carry {
-    /// Where the pieces go: ssh://user@host:port/spool or file:///folder.
+    /// Where the pieces go: ssh://user@host:port/spool, file:///folder, or an object
+    /// store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub(crate) transport: Option<String>,
 
-    /// What logchain is called at the destination, for the ssh transport.
+    /// What logchain is called at the destination, where it is started over ssh.
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -224,7 +225,8 @@ pub(crate) struct Offer {
 pub(crate) struct Adopt {
     #[command(flatten)]
     pub(crate) connect: Connect,
-    /// Where the pieces are: file:///folder or ssh://user@host:port/spool.
+    /// Where the pieces are: file:///folder, ssh://user@host:port/spool, or an object
+    /// store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub(crate) transport: Option<String>,
     /// This handoff only; all that wait for the domain without it.

@@ -59,6 +59,7 @@ impl Log {
 
 /// How and where to.
 pub(crate) struct Way<'a> {
+    pub(crate) report: Report,
     pub(crate) choice: &'a Choice,
     pub(crate) ssh: &'a SshOptions,
     pub(crate) patience: Duration,
@@ -177,14 +178,26 @@ async fn far(
     expected: Option<&Path>,
     source: &mut watch::Receiver<Source>,
 ) -> Result<(Option<FarAdopt>, watch::Receiver<Far>), String> {
-    let Choice::Ssh(target) = way.choice else {
-        // Whoever adopts from a folder is started by somebody else.
-        return Ok((None, watch::Sender::new(Far::Working).subscribe()));
+    // Whoever adopts then is started by somebody else.
+    let nobody = || (None, watch::Sender::new(Far::Working).subscribe());
+    let Some(there) = way.choice.far() else {
+        return Ok(nobody());
     };
-    let mut far = FarAdopt::start(target, way.ssh, handoff, expected, way.patience)?;
+    let mut far = FarAdopt::start(there, way.ssh, handoff, expected, way.patience)?;
     if expected.is_some() {
         tokio::select! {
-            ready = far.wait_ready() => ready?,
+            ready = far.wait_ready() => match ready {
+                // The pieces need no ssh: only who takes them in is missing.
+                Err(reason) if !way.choice.needs_far() && !far.has_failed() => {
+                    way.report.warn(&format!(
+                        "{}: cannot start the destination's half: {reason}",
+                        handoff.console
+                    ));
+                    tell_adopt(way.report, way.choice, way.domain);
+                    return Ok(nobody());
+                }
+                ready => ready?,
+            },
             // Nothing waits for it any more: it is withdrawn instead.
             Ok(_) = source.wait_for(|s| *s == Source::Stays) => {}
         }
@@ -268,9 +281,12 @@ pub(crate) fn tell(
 
 /// Over a folder nobody starts the other half: says how, once.
 pub(crate) fn say_adopt(report: Report, choice: &Choice, domain: Uuid) {
-    if !matches!(choice, Choice::Folder(_)) {
-        return;
+    if choice.far().is_none() {
+        tell_adopt(report, choice, domain);
     }
+}
+
+fn tell_adopt(report: Report, choice: &Choice, domain: Uuid) {
     let url = choice.to_string();
     let words = [
         "logchain",

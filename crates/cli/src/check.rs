@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn run(url: &str, remote: Option<&str>, format: Format) -> anyhow::Result<Exit> {
     let report = Report::new(format);
     let choice = Choice::of(Some(url), None)?;
-    let transport = choice.open_existing(&ssh_options(remote, PATIENCE)).await?;
+    let ssh = ssh_options(remote, PATIENCE);
+    let transport = choice.open_existing(&ssh, PATIENCE).await?;
     let works = check(&*transport, |step, finding| tell(report, step, finding)).await;
     let last = if works {
         format!("{transport} works from here")

@@ -39,9 +39,10 @@ pub(crate) struct FarAdopt {
 }
 
 impl FarAdopt {
-    /// Starts it. `path`: where the log will lie, if the domain is not there yet.
+    /// Starts it. `transport`: the URL where it finds the pieces. `path`: where the
+    /// log will lie, if the domain is not there yet.
     pub(crate) fn start(
-        target: &SshTarget,
+        (target, transport): (&SshTarget, OsString),
         options: &SshOptions,
         handoff: &Handoff,
         path: Option<&Path>,
@@ -50,9 +51,7 @@ impl FarAdopt {
         let mut words: Vec<OsString> = vec![options.remote_logchain.clone()];
         words
             .extend(["adopt", "--attached", "--format", "json", "--transport"].map(OsString::from));
-        let mut spool = OsString::from("file://");
-        spool.push(target.spool());
-        words.push(spool);
+        words.push(transport);
         words.extend(["--handoff", &handoff.id.to_string()].map(OsString::from));
         words.extend(["--patience", &patience.as_secs_f64().to_string()].map(OsString::from));
         words.push("--console".into());
@@ -107,6 +106,11 @@ impl FarAdopt {
                 limit.as_secs_f64()
             )),
         }
+    }
+
+    /// Whether it said itself that it cannot do it.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(&*self.state.borrow(), Far::Failed(_))
     }
 
     /// Lets it come to its end.

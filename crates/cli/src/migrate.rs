@@ -173,6 +173,7 @@ impl Migration<'_> {
         let carry = &self.args.carry;
         let ssh = ssh_options(Some(&carry.remote_logchain), carry.patience);
         let way = Way {
+            report: self.report,
             choice: &self.choice,
             ssh: &ssh,
             patience: carry.patience,
@@ -253,7 +254,7 @@ impl Migration<'_> {
         }
         let any = held.iter().any(|(_, _, held)| held.is_ok());
         let transport: Result<Arc<dyn LogTransport>, String> = if any {
-            let open = self.interrupt.or(self.choice.open(way.ssh));
+            let open = self.interrupt.or(self.choice.open(way.ssh, way.patience));
             open.await.map_err(|e| exit::sentence(&e))
         } else {
             Err(String::new())

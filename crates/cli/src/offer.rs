@@ -39,13 +39,14 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
     let ssh = ssh_options(Some(&args.carry.remote_logchain), args.carry.patience);
     let past = interrupt.or(find(args)).await?;
     let way = Way {
+        report,
         choice: &choice,
         ssh: &ssh,
         patience: args.carry.patience,
         domain: past.uuid,
         domain_name: &past.name,
     };
-    let transport = interrupt.or(choice.open(&ssh)).await?;
+    let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;
     carry::say_adopt(report, &choice, past.uuid);
     let mut reasons = Vec::new();
     for log in past.logs {

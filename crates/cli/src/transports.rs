@@ -1,54 +1,67 @@
 //! Picks a transport by its URL: the one place that knows them all.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use logchain_core::transport::{self, DirectoryTransport, LogTransport};
-use logchain_transport_ssh::{SshOptions, SshTarget, SshTransport};
+use logchain_transport_s3::{StoreOptions, StoreTransport, StoreUrl};
+use logchain_transport_ssh::{BadTarget, SshOptions, SshTarget, SshTransport};
 
 use crate::exit::Usage;
+
+/// Whoever waits for less than this waits so long for one answer all the same.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// What can be asked for.
+const KNOWN: &str = "ssh://host/spool, file:///folder, s3://bucket/prefix, gs:// or az://";
 
 /// A transport that was asked for, not opened yet.
 #[derive(Clone, Debug)]
 pub(crate) enum Choice {
     Ssh(SshTarget),
     Folder(PathBuf),
+    Store {
+        url: StoreUrl,
+        /// The destination's host, where it is known: its half can be started there.
+        host: Option<SshTarget>,
+    },
 }
 
 impl Choice {
     /// By URL; without one, ssh to the host in the destination's URI.
     pub(crate) fn of(url: Option<&str>, dest_uri: Option<&str>) -> Result<Self, Usage> {
         if let Some(url) = url {
-            return Self::by_url(url);
+            let mut choice = Self::by_url(url)?;
+            if let Self::Store { host, .. } = &mut choice {
+                *host = dest_uri.and_then(|uri| ssh_to(uri)?.ok());
+            }
+            return Ok(choice);
         }
         let Some(uri) = dest_uri else {
-            return Err(Usage(
-                "say where the pieces are with --transport, as ssh://host/spool or file:///folder"
-                    .to_owned(),
-            ));
+            return Err(Usage(format!(
+                "say where the pieces are with --transport, as {KNOWN}"
+            )));
         };
-        let target = host_of(uri).ok_or_else(|| {
+        let target = ssh_to(uri).ok_or_else(|| {
             Usage(format!(
                 "{uri} names no host that ssh could reach; name a transport with --transport"
             ))
         })?;
-        let parsed = format!("ssh://{target}").parse();
-        parsed
-            .map(Self::Ssh)
-            .map_err(|e: logchain_transport_ssh::BadTarget| Usage(e.to_string()))
+        target.map(Self::Ssh).map_err(|e| Usage(e.to_string()))
     }
 
     fn by_url(url: &str) -> Result<Self, Usage> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(Usage(format!(
-                "{url:?} is not the URL of a transport; write ssh://host/spool or file:///folder"
+                "{url:?} is not the URL of a transport; write {KNOWN}"
             )));
         };
         match scheme {
             "ssh" => url.parse().map(Self::Ssh).map_err(|e| {
-                let error: logchain_transport_ssh::BadTarget = e;
+                let error: BadTarget = e;
                 Usage(error.to_string())
             }),
             "file" if Path::new(rest).is_absolute() => {
@@ -63,31 +76,61 @@ impl Choice {
             "file" => Err(Usage(format!(
                 "{url:?} names no folder from the root; write file:///folder"
             ))),
-            "s3" | "gs" | "az" => Err(Usage(format!(
-                "object stores are not part of this build yet ({url:?}); there are ssh:// and file://"
-            ))),
+            "s3" | "gs" | "az" => {
+                let url = url
+                    .parse()
+                    .map_err(|e: logchain_transport_s3::BadUrl| Usage(e.to_string()))?;
+                Ok(Self::Store { url, host: None })
+            }
             _ => Err(Usage(format!(
-                "there is no transport {scheme}://; there are ssh:// and file://"
+                "there is no transport {scheme}://; write {KNOWN}"
             ))),
         }
     }
 
+    /// The destination's host, and where its half finds the pieces, if that half
+    /// can be started from here.
+    pub(crate) fn far(&self) -> Option<(&SshTarget, OsString)> {
+        match self {
+            Self::Ssh(target) => {
+                let mut spool = OsString::from("file://");
+                spool.push(target.spool());
+                Some((target, spool))
+            }
+            Self::Folder(_) => None,
+            Self::Store { url, host } => Some((host.as_ref()?, url.to_string().into())),
+        }
+    }
+
+    /// Whether the pieces go where the destination's half runs: without that half
+    /// there is no way at all.
+    pub(crate) fn needs_far(&self) -> bool {
+        matches!(self, Self::Ssh(_))
+    }
+
     /// To put something there: a folder that does not exist is made.
-    pub(crate) async fn open(&self, ssh: &SshOptions) -> anyhow::Result<Arc<dyn LogTransport>> {
-        self.open_as(ssh, DirectoryTransport::create).await
+    pub(crate) async fn open(
+        &self,
+        ssh: &SshOptions,
+        patience: Duration,
+    ) -> anyhow::Result<Arc<dyn LogTransport>> {
+        self.open_as(ssh, patience, DirectoryTransport::create)
+            .await
     }
 
     /// To take something from there: nothing is made.
     pub(crate) async fn open_existing(
         &self,
         ssh: &SshOptions,
+        patience: Duration,
     ) -> anyhow::Result<Arc<dyn LogTransport>> {
-        self.open_as(ssh, DirectoryTransport::open).await
+        self.open_as(ssh, patience, DirectoryTransport::open).await
     }
 
     async fn open_as(
         &self,
         ssh: &SshOptions,
+        patience: Duration,
         folder: fn(&Path) -> transport::Result<DirectoryTransport>,
     ) -> anyhow::Result<Arc<dyn LogTransport>> {
         Ok(match self {
@@ -95,6 +138,16 @@ impl Choice {
                 Arc::new(SshTransport::connect(target.clone(), ssh.clone()).await?)
             }
             Self::Folder(path) => Arc::new(folder(path)?),
+            Self::Store { url, .. } => {
+                let options = StoreOptions {
+                    patience: patience.max(LEAST),
+                    ..StoreOptions::default()
+                };
+                let store = StoreTransport::open(url, &options)?;
+                // Both halves rest on it that nothing is ever overwritten.
+                store.probe().await?;
+                Arc::new(store)
+            }
         })
     }
 }
@@ -105,6 +158,7 @@ impl fmt::Display for Choice {
         match self {
             Self::Ssh(target) => target.fmt(f),
             Self::Folder(path) => write!(f, "file://{}", path.display()),
+            Self::Store { url, .. } => url.fmt(f),
         }
     }
 }
@@ -113,13 +167,17 @@ impl fmt::Display for Choice {
 /// hangs must leave time for another.
 pub(crate) fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOptions {
     let known = SshOptions::default();
-    let least = Duration::from_secs(1);
     SshOptions {
         remote_logchain: remote.map_or(known.remote_logchain, Into::into),
-        connect_timeout: known.connect_timeout.min(patience).max(least),
-        quiet: known.quiet.min(patience / 2).max(least),
+        connect_timeout: known.connect_timeout.min(patience).max(LEAST),
+        quiet: known.quiet.min(patience / 2).max(LEAST),
         ..known
     }
+}
+
+/// ssh to the host in a connection URI, if it names one.
+fn ssh_to(uri: &str) -> Option<Result<SshTarget, BadTarget>> {
+    Some(format!("ssh://{}", host_of(uri)?).parse())
 }
 
 /// `[user@]host[:port]` of a connection URI; a port only where it is ssh's.
@@ -162,6 +220,25 @@ mod tests {
         for url in ["file:///", "file:///a/..b", "file:///a b/..."] {
             assert_eq!(Choice::by_url(url).unwrap().to_string(), url);
         }
+    }
+
+    #[test]
+    fn a_store_knows_the_destination_from_its_uri_alone() {
+        let far = |url, uri| {
+            let choice = Choice::of(Some(url), uri).unwrap();
+            choice
+                .far()
+                .map(|(host, url)| (host.host().to_owned(), url.into_string().unwrap()))
+        };
+        for url in ["s3://b/p", "gs://b", "az://c/p/q"] {
+            let there = Some(("h2".to_owned(), url.to_owned()));
+            assert_eq!(far(url, Some("qemu+tcp://h2:16509/system")), there);
+            assert_eq!(far(url, Some("qemu:///system")), None);
+            assert_eq!(far(url, None), None);
+        }
+        assert_eq!(far("file:///f", Some("qemu+tcp://h2/system")), None);
+        let spool = far("ssh://h3/s", Some("qemu+tcp://h2/system"));
+        assert_eq!(spool, Some(("h3".to_owned(), "file:///s".to_owned())));
     }
 
     #[test]

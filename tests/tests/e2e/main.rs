@@ -12,3 +12,4 @@ mod left_behind;
 mod offsets;
 mod refusals;
 mod showing;
+mod stores;

@@ -62,9 +62,9 @@ fn bad_input_gets_a_plain_sentence_and_changes_nothing() -> Outcome {
             "\"h2\" is not the URL of a transport",
         ),
         (
-            &["migrate", "--transport", "s3://b/p", "vm", &uri],
+            &["migrate", "--transport", "s3://b:9000/p", "vm", &uri],
             2,
-            "not part of this build",
+            "AWS_ENDPOINT",
         ),
         (
             &["migrate", "--transport", "ssh://-oX@h2", "vm", &uri],

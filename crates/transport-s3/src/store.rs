@@ -1,0 +1,338 @@
+//! The four verbs on a store.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use logchain_core::transport::{
+    ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
+    ObjectName, Prefix, Result,
+};
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+};
+use tokio::time::{sleep, timeout};
+
+use crate::failure::{Who, is_unclear};
+use crate::url::Kind;
+
+/// The metadata in which a put says which it is. Azure allows letters only.
+const PUT_ID: &str = "logchainput";
+
+/// How often a put of unclear fate is begun again, beyond what the store's client
+/// does by itself.
+const PUT_TRIES: u32 = 4;
+
+/// Before the first of them; twice as long before each further one.
+const PUT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a call may take, unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Objects in a store, under a prefix. Works within a tokio runtime that has time.
+pub struct StoreTransport {
+    store: Arc<dyn ObjectStore>,
+    who: Who,
+    prefix: Path,
+    patience: Duration,
+    /// It lists in the order of names: a page is all that is asked for.
+    ordered: bool,
+    /// Objects carry no metadata there.
+    plain: AtomicBool,
+}
+
+impl StoreTransport {
+    /// Objects under `prefix` in `store`; `name` is the store's for people, as
+    /// `s3://bucket`.
+    pub fn new(store: Arc<dyn ObjectStore>, name: &str, prefix: &str) -> Self {
+        let prefix = Path::from(prefix);
+        let name = if prefix.as_ref().is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{prefix}", name.trim_end_matches('/'))
+        };
+        Self {
+            store,
+            who: Who::new(name, Kind::Other),
+            prefix,
+            patience: PATIENCE,
+            ordered: false,
+            plain: AtomicBool::new(false),
+        }
+    }
+
+    /// Bounds every call: what takes longer fails with [`Error::Timeout`]. 60 s
+    /// unless set.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    pub(crate) fn of_kind(mut self, who: Who, ordered: bool) -> Self {
+        self.who = who;
+        self.ordered = ordered;
+        self
+    }
+
+    /// Whether the store keeps its word that a create never overwrites.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where the second create of a key succeeds; what the
+    /// store gives otherwise.
+    pub async fn probe(&self) -> Result<()> {
+        let console: ConsoleName = "probe".parse()?;
+        let domain = "00000000-0000-0000-0000-000000000000";
+        let handoff = HandoffId::random();
+        let key: Key = format!("v1/{domain}/{console}/{handoff}/{}", ObjectName::Begin).parse()?;
+        self.put(&key, Bytes::from_static(b"first")).await?;
+        let second = self.put(&key, Bytes::from_static(b"second")).await;
+        self.delete(&key).await?;
+        match second {
+            Err(Error::AlreadyExists { .. }) => Ok(()),
+            Ok(()) => Err(self.who.denied(
+                "this store overwrites objects that exist already although it was told to create \
+                 only; no handoff would be safe in it"
+                    .to_owned(),
+            )),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn path(&self, name: &str) -> Path {
+        self.prefix
+            .parts()
+            .chain(Path::from(name).parts())
+            .collect()
+    }
+
+    async fn within<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match timeout(self.patience, work).await {
+            Ok(done) => done,
+            Err(_) => Err(self.who.late(what, self.patience)),
+        }
+    }
+
+    /// Puts once; the object says which put it was, where the store keeps that.
+    async fn put_once(&self, path: &Path, data: Bytes, id: &str) -> object_store::Result<()> {
+        if !self.plain.load(Ordering::Relaxed) {
+            let mut attributes = Attributes::new();
+            attributes.insert(
+                Attribute::Metadata(Cow::Borrowed(PUT_ID)),
+                id.to_owned().into(),
+            );
+            let options = PutOptions {
+                mode: PutMode::Create,
+                attributes,
+                ..PutOptions::default()
+            };
+            let put = self.store.put_opts(path, data.clone().into(), options);
+            match put.await {
+                // Nothing was done.
+                Err(object_store::Error::NotImplemented { .. }) => {}
+                put => return put.map(|_| ()),
+            }
+        }
+        let options = PutOptions::from(PutMode::Create);
+        self.store.put_opts(path, data.into(), options).await?;
+        self.plain.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whose put an object is: `None` where there is no object, an empty id where
+    /// it does not say.
+    async fn whose(&self, path: &Path) -> object_store::Result<Option<String>> {
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        match self.store.get_opts(path, options).await {
+            Ok(there) => {
+                let id = there
+                    .attributes
+                    .get(&Attribute::Metadata(Cow::Borrowed(PUT_ID)));
+                Ok(Some(
+                    id.map(|id| id.as_ref().to_owned()).unwrap_or_default(),
+                ))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn put_surely(&self, name: &str, data: Bytes) -> Result<()> {
+        let path = self.path(name);
+        let id = HandoffId::random().to_string();
+        let mut pause = PUT_PAUSE;
+        let mut tries = 1;
+        loop {
+            let error = match self.put_once(&path, data.clone(), &id).await {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            };
+            let failure = self.who.explain(name, &error);
+            if matches!(failure, Error::AlreadyExists { .. }) {
+                match self.whose(&path).await {
+                    // An earlier try of ours, whose answer was lost.
+                    Ok(Some(theirs)) if theirs == id => return Ok(()),
+                    Ok(Some(_)) => return Err(failure),
+                    // It crossed somebody's deletion.
+                    Ok(None) if tries < PUT_TRIES => {}
+                    Ok(None) => return Err(failure),
+                    Err(e) => return Err(self.who.explain(name, &e)),
+                }
+            } else if !is_unclear(&error) || tries >= PUT_TRIES {
+                return Err(failure);
+            }
+            sleep(pause).await;
+            pause *= 2;
+            tries += 1;
+        }
+    }
+
+    async fn get_parts(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
+        let name = key.to_string();
+        let path = self.path(&name);
+        if let Some(range) = &range {
+            // Stores shorten a range that leads beyond the end, and refuse an empty one.
+            let head = self.store.head(&path).await;
+            let head = head.map_err(|e| self.who.explain(&name, &e))?;
+            if range.start > range.end || range.end > head.size {
+                return Err(Error::BadRange {
+                    transport: self.who.name().to_owned(),
+                    key: name,
+                });
+            }
+            if range.is_empty() {
+                return Ok(stream::empty().boxed());
+            }
+        }
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let got = self.store.get_opts(&path, options).await;
+        let got = got.map_err(|e| self.who.explain(&name, &e))?;
+        let (who, patience) = (self.who.clone(), self.patience);
+        let parts = stream::unfold(Some(got.into_stream()), move |parts| {
+            let (who, name) = (who.clone(), name.clone());
+            async move {
+                let mut parts = parts?;
+                match timeout(patience, parts.next()).await {
+                    Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
+                    Ok(Some(Err(e))) => Some((Err(broken(&who, &name, &e)), None)),
+                    Ok(None) => None,
+                    Err(_) => Some((Err(who.late("a part", patience)), None)),
+                }
+            }
+        });
+        Ok(parts.boxed())
+    }
+
+    async fn list_page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
+        let wanted = prefix.to_string();
+        let path = self.path(&wanted);
+        let mut listing = match after {
+            None => self.store.list(Some(&path)),
+            Some(after) => self
+                .store
+                .list_with_offset(Some(&path), &self.path(&after.to_string())),
+        };
+        let skip = self.prefix.as_ref().len();
+        let mut found = Vec::new();
+        while let Some(meta) = listing.next().await {
+            let meta = meta.map_err(|e| match self.who.explain(&wanted, &e) {
+                // A prefix without objects is none; what else is not there is the store.
+                Error::NotFound { .. } => self
+                    .who
+                    .denied("there is no such bucket; make it, or name another".to_owned()),
+                other => other,
+            })?;
+            let name = meta.location.as_ref().get(skip..).unwrap_or_default();
+            // What does not read as a key is not ours.
+            let Ok(key) = name.trim_start_matches('/').parse::<Key>() else {
+                continue;
+            };
+            if prefix.matches(&key) && after.is_none_or(|after| key > *after) {
+                found.push(Entry {
+                    key,
+                    size: meta.size,
+                });
+            }
+            if self.ordered && found.len() >= LIST_PAGE {
+                break;
+            }
+            // Not every store lists in order: keep the first ones, in bounded memory.
+            if found.len() >= 4 * LIST_PAGE {
+                first_page(&mut found);
+            }
+        }
+        first_page(&mut found);
+        Ok(found)
+    }
+}
+
+/// A body that broke: whatever it says, another try may give it whole.
+fn broken(who: &Who, name: &str, error: &object_store::Error) -> Error {
+    match who.explain(name, error) {
+        Error::Other { transport, reason } => Error::Unreachable { transport, reason },
+        other => other,
+    }
+}
+
+impl fmt::Display for StoreTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.who.name())
+    }
+}
+
+impl fmt::Debug for StoreTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreTransport({})", self.who.name())
+    }
+}
+
+#[async_trait]
+impl LogTransport for StoreTransport {
+    async fn put(&self, key: &Key, data: Bytes) -> Result<()> {
+        let name = key.to_string();
+        if data.len() > MAX_OBJECT {
+            return Err(Error::TooLarge { key: name });
+        }
+        self.within("a put", self.put_surely(&name, data)).await
+    }
+
+    async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
+        self.within("a get", self.get_parts(key, range)).await
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
+        self.within("a listing", self.list_page(prefix, after))
+            .await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let name = key.to_string();
+        let path = self.path(&name);
+        let work = async {
+            let deleted = self.store.delete(&path).await;
+            match deleted.map_err(|e| self.who.explain(&name, &e)) {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                Err(e) => Err(e),
+            }
+        };
+        self.within("a deletion", work).await
+    }
+}
+
+fn first_page(found: &mut Vec<Entry>) {
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    found.truncate(LIST_PAGE);
+}
