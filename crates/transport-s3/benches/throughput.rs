@@ -140,7 +140,9 @@ fn curl<'a>(words: impl Iterator<Item = &'a str>) {
     let most = IN_FLIGHT.to_string();
     // moto wants to know who asks; it does not check.
     let who = "Authorization: AWS4-HMAC-SHA256 Credential=x/20300101/us-east-1/s3/aws4_request";
-    command.args(["--silent", "--show-error", "--fail", "-H", who]);
+    // It would wait before each body otherwise.
+    command.args(["-H", who, "-H", "Expect:"]);
+    command.args(["--no-progress-meter", "--fail"]);
     command.args(["--parallel", "--parallel-max", &most]);
     let status = command.args(words).status().unwrap();
     assert!(status.success(), "curl: {status}");
