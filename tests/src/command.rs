@@ -32,6 +32,7 @@ pub struct HostCommand {
     env: Vec<(OsString, OsString)>,
     input: Option<Vec<u8>>,
     limit: Duration,
+    files: bool,
 }
 
 impl HostCommand {
@@ -42,7 +43,15 @@ impl HostCommand {
             env: Vec::new(),
             input: None,
             limit: LIMIT,
+            files: true,
         }
+    }
+
+    /// It sees this machine's files instead of the host's: for a program that lies
+    /// where the host has something else, and only needs the host's network.
+    pub fn with_this_machines_files(mut self) -> Self {
+        self.files = false;
+        self
     }
 
     /// Adds arguments.
@@ -89,9 +98,12 @@ impl HostCommand {
         let pid = self.host.init_pid()?.to_string();
         let line = line(&self.args);
         let mut command = Command::new("nsenter");
+        command.args(["--target", &pid]);
+        if self.files {
+            command.args(["--mount", "--uts", "--ipc"]);
+        }
         command
-            .args(["--target", &pid])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--"])
+            .args(["--net", "--pid", "--"])
             .args(&self.args)
             .env_clear()
             .env("PATH", PATH)

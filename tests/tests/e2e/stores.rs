@@ -33,6 +33,8 @@ fn start_store(host: &Host) -> Result<Running, Box<dyn std::error::Error>> {
     let mut server = host
         .command([program.as_os_str()])
         .args(["-H", "0.0.0.0", "-p", PORT])
+        // It lies in the build's folder, wherever that is.
+        .with_this_machines_files()
         .spawn()?;
     host.until("the store to answer", Duration::from_secs(60), || {
         if !server.is_running()? {
