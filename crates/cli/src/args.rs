@@ -146,10 +146,26 @@ pub(crate) struct Migrate {
     pub(crate) format: Format,
 }
 
+/// Which log.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    /// How rotated files are numbered.
+    #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
+    pub(crate) numbering: NumberingChoice,
+    /// Which console of the domain, as serial0; the first one without it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) console: Option<String>,
+    /// Domain name, UUID, or the path of a console log.
+    #[arg(value_name = "DOMAIN|PATH", value_parser = name)]
+    pub(crate) what: String,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub(crate) log: Which,
     /// The last so many bytes (suffixes K, M, G), or all.
     #[arg(short = 'n', long = "bytes", value_name = "BYTES|all", value_parser = amount, conflicts_with = "lines")]
     pub(crate) bytes: Option<Amount>,
@@ -171,21 +187,12 @@ pub(crate) struct Show {
     /// Plain text, or JSON: one object, with --follow one a line.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
-    /// How rotated files are numbered.
-    #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
-    pub(crate) numbering: NumberingChoice,
-    /// Which console of the domain, as serial0; the first one without it.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) console: Option<String>,
-    /// Domain name, UUID, or the path of a console log.
-    #[arg(value_name = "DOMAIN|PATH", value_parser = name)]
-    pub(crate) what: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub(crate) log: Which,
     /// Mend what can be mended: finish or undo what was begun, close gaps in the
     /// numbers, set a damaged record aside.
     #[arg(long)]
@@ -193,15 +200,6 @@ pub(crate) struct Verify {
     /// Sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
-    /// How rotated files are numbered.
-    #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
-    pub(crate) numbering: NumberingChoice,
-    /// Which console of the domain, as serial0; the first one without it.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) console: Option<String>,
-    /// Domain name, UUID, or the path of a console log.
-    #[arg(value_name = "DOMAIN|PATH")]
-    pub(crate) what: String,
 }
 
 #[derive(Debug, Args)]

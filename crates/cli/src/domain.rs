@@ -4,33 +4,26 @@ use std::path::Path;
 
 use logchain_core::chain::NumberingChoice;
 
+use crate::args::Which;
 use crate::host;
 use crate::show::Subject;
 
-/// A log that was asked for.
-pub(crate) struct Asked<'a> {
-    pub(crate) uri: Option<&'a str>,
-    pub(crate) what: &'a str,
-    pub(crate) console: Option<&'a str>,
-    pub(crate) numbering: NumberingChoice,
-}
-
 /// By path, or as libvirt here knows it.
-pub(crate) async fn subject(asked: &Asked<'_>) -> anyhow::Result<Subject> {
-    if let Some(subject) = Subject::of_path(asked.what, asked.console, asked.numbering)? {
+pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
+    if let Some(subject) = Subject::of_path(log)? {
         return Ok(subject);
     }
-    let found = host::console(asked.uri, asked.what, asked.console).await;
-    let (domain, console) = match found {
-        Err(e) if Path::new(asked.what).exists() => {
-            let what = asked.what;
+    let uri = log.connect.uri.as_deref();
+    let (domain, console) = match host::console(uri, &log.what, log.console.as_deref()).await {
+        Err(e) if Path::new(&log.what).exists() => {
+            let what = &log.what;
             return Err(e.context(format!(
                 "{what} is taken for a domain; a file is shown as ./{what}"
             )));
         }
         found => found?,
     };
-    let numbering = match asked.numbering {
+    let numbering = match log.numbering {
         // virtlogd writes it.
         NumberingChoice::Auto => host::limits().numbering(),
         choice => choice,

@@ -35,13 +35,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Migrate(args) => migrate::run(*args, Interrupt::catch()?).await,
         Command::Show(args) => {
-            let asked = domain::Asked {
-                uri: args.connect.uri.as_deref(),
-                what: &args.what,
-                console: args.console.as_deref(),
-                numbering: args.numbering,
-            };
-            let subject = domain::subject(&asked).await?;
+            let subject = domain::subject(&args.log).await?;
             tokio::task::spawn_blocking(move || show::run(&args, &subject)).await?
         }
         Command::Verify(args) => verify::run(args).await,

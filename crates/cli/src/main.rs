@@ -15,17 +15,17 @@ mod sibling;
 
 use std::process::ExitCode;
 
-use crate::args::{Command, Show, Transport};
+use crate::args::{Command, Transport};
 use crate::show::Subject;
 
 fn main() -> ExitCode {
     let cli = args::parse();
     let format = cli.command.format();
     match cli.command {
-        Command::Show(args) => match of_path(&args) {
+        Command::Show(args) => match Subject::of_path(&args.log) {
             // Without a runtime, whose threads take as long to start as this takes.
             Ok(Some(subject)) => exit::status(show::run(&args, &subject), format),
-            Ok(None) => exit::status(Err(sibling::become_it(Some(&args.what))), format),
+            Ok(None) => exit::status(Err(sibling::become_it(Some(&args.log.what))), format),
             Err(e) => exit::status(Err(e.into()), format),
         },
         Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool), format),
@@ -37,8 +37,4 @@ fn main() -> ExitCode {
             exit::status(Err(sibling::become_it(None)), format)
         }
     }
-}
-
-fn of_path(args: &Show) -> Result<Option<Subject>, exit::Usage> {
-    Subject::of_path(&args.what, args.console.as_deref(), args.numbering)
 }

@@ -14,7 +14,7 @@ use logchain_core::chain::{self, LogChain, NumberingChoice, Snapshot, decompress
 use logchain_core::escape::Escaper;
 use rustix::fs::copy_file_range;
 
-use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
+use crate::args::{Amount, DEFAULT_BYTES, Format, Show, Which};
 use crate::exit::{Exit, Usage};
 
 /// As cat has it: larger ones leave the processor's cache.
@@ -30,22 +30,18 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// What has a slash in it is a path; anything else is a domain.
-    pub(crate) fn of_path(
-        what: &str,
-        console: Option<&str>,
-        numbering: NumberingChoice,
-    ) -> Result<Option<Self>, Usage> {
-        if !what.contains('/') {
+    pub(crate) fn of_path(log: &Which) -> Result<Option<Self>, Usage> {
+        if !log.what.contains('/') {
             return Ok(None);
         }
-        if console.is_some() {
+        if log.console.is_some() {
             return Err(Usage(
                 "--console goes with a domain, not with a path".to_owned(),
             ));
         }
         Ok(Some(Self {
-            path: PathBuf::from(what),
-            numbering,
+            path: PathBuf::from(&log.what),
+            numbering: log.numbering,
             domain: None,
             console: None,
         }))

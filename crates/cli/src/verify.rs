@@ -12,19 +12,13 @@ use logchain_core::verify::{Finding, Repair, Verdict, verify};
 use serde_json::json;
 
 use crate::args::{Format, Verify};
-use crate::domain::{self, Asked};
+use crate::domain;
 use crate::exit::Exit;
 use crate::host::{self, Leases};
 use crate::show::Subject;
 
 pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
-    let asked = Asked {
-        uri: args.connect.uri.as_deref(),
-        what: &args.what,
-        console: args.console.as_deref(),
-        numbering: args.numbering,
-    };
-    let subject = domain::subject(&asked).await?;
+    let subject = domain::subject(&args.log).await?;
     let work = move || check(&args, &subject);
     tokio::task::spawn_blocking(work).await?
 }

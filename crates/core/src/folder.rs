@@ -24,6 +24,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::pause::pause;
+
 /// Which file this is, whatever its name is today.
 ///
 /// An inode number is given to a new file soon after the old one is gone, so the
@@ -443,14 +445,6 @@ pub fn stat_open(file: &File) -> io::Result<Stat> {
 
 /// Time between two tries of a lock.
 const LOCK_LOOK: Duration = Duration::from_millis(5);
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "file work is synchronous and runs on a thread that may block"
-)]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 

@@ -27,6 +27,7 @@ pub mod fuzzing;
 pub mod handoff;
 pub mod live;
 pub mod offsets;
+mod pause;
 pub mod placement;
 pub mod record;
 pub mod rotation;

@@ -44,6 +44,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use crate::chain::{self, ChainFile, LogChain, decompressed};
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
+use crate::pause::pause;
 use crate::stream::{Ledger, Place};
 
 /// How long history that is being put in place is waited for before what came
@@ -319,14 +320,6 @@ fn watch(folder: &Path) -> Option<OwnedFd> {
     let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE;
     inotify::add_watch(&notices, folder, what).ok()?;
     Some(notices)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this module blocks on files anyway; async callers run it on a thread for that"
-)]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 #[cfg(test)]

@@ -158,6 +158,6 @@ fn resolve(folder: &Folder, base: &OsStr, choice: NumberingChoice) -> Result<Num
         if sure || looks == 0 {
             return Ok(numbering);
         }
-        snapshot::wait(LOOK_AGAIN);
+        crate::pause::pause(LOOK_AGAIN);
     }
 }

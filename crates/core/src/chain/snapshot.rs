@@ -250,7 +250,7 @@ impl Names for Folder {
     }
 
     fn wait(&self, time: Duration) {
-        wait(time);
+        crate::pause::pause(time);
     }
 }
 
@@ -358,12 +358,4 @@ fn open_all(
     }
     files.reverse();
     Ok(Some(files))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this module blocks on files anyway; async callers run it on a thread for that"
-)]
-pub(super) fn wait(time: Duration) {
-    std::thread::sleep(time);
 }

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use state::{Event, State};
 
-use super::message::Message;
+use super::message::{MAX_MESSAGE, Message};
 use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
@@ -42,9 +42,6 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// Chunks fetched side by side: bounds the memory.
 const AHEAD: usize = 4;
-
-/// Messages are small.
-const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Where the log of the console lies on this host.
 #[derive(Clone, Debug)]

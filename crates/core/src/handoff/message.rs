@@ -10,6 +10,9 @@ use crate::transport::{HandoffId, MAX_OBJECT};
 /// The version written, and the newest read.
 const VERSION: u32 = 1;
 
+/// What any of them but a chunk may hold: they are small.
+pub(super) const MAX_MESSAGE: u64 = 1 << 20;
+
 /// Bytes before a chunk's payload: version, flags, two reserved, digest.
 const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
 const STARTS_FILE: u8 = 1;

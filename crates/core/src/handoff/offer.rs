@@ -31,7 +31,7 @@ use uuid::Uuid;
 pub use left::{Left, left};
 use state::{Event, State};
 
-use super::message::Message;
+use super::message::{MAX_MESSAGE, Message};
 use super::pump::{Drained, Pump, Pumped};
 use super::put::{Puts, Putter};
 use super::{Abort, Begin, Commit, Handoff, Receipt, blocking, now};
@@ -41,9 +41,6 @@ use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
 use crate::transport::{self, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName};
-
-/// Messages are small.
-const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Time between two looks for the receipt.
 const LOOK: Duration = Duration::from_millis(25);

@@ -492,12 +492,8 @@ fn entries(listing: &Listing, base: &OsStr) -> Vec<(OsString, Option<u32>, folde
         .collect()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "file work is synchronous and runs on a thread that may block"
-)]
 fn pause(time: Duration) {
     if !fault::pause(time) {
-        std::thread::sleep(time);
+        crate::pause::pause(time);
     }
 }

@@ -19,6 +19,16 @@ pub struct Span {
 }
 
 impl Span {
+    pub(super) fn whole_file(file: usize, id: FileId, start: u64, length: u64) -> Self {
+        Self {
+            file,
+            id,
+            skip: 0,
+            start,
+            length,
+        }
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
     }

@@ -117,13 +117,7 @@ impl Ledger {
                 });
             }
             let length = seen.length.ok_or(Measure(*file))?;
-            spans.push(Span {
-                file: *file,
-                id: seen.id,
-                skip: 0,
-                start,
-                length,
-            });
+            spans.push(Span::whole_file(*file, seen.id, start, length));
             end = start.saturating_add(length);
         }
         if let Some(upto) = upto {
@@ -164,13 +158,7 @@ impl Ledger {
             let Some(start) = upto.checked_sub(length) else {
                 break;
             };
-            spans.push(Span {
-                file: *file,
-                id: seen.id,
-                skip: 0,
-                start,
-                length,
-            });
+            spans.push(Span::whole_file(*file, seen.id, start, length));
             upto = start;
         }
         spans.reverse();

@@ -3,12 +3,10 @@
 use uuid::Uuid;
 
 use crate::chain::LogChain;
+use crate::handoff::message::MAX_MESSAGE;
 use crate::handoff::{Handoff, blocking};
 use crate::record::{Offered, Record};
 use crate::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
-
-/// Messages are small.
-const MAX_MESSAGE: u64 = 1 << 20;
 
 /// What is left to do for a chain whose VM has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
