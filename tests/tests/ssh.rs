@@ -89,7 +89,7 @@ fn cut_all_the_time_it_loses_nothing() -> Outcome {
                 let first = Key {
                     domain: Uuid::new_v4(),
                     console: "serial0".parse()?,
-                    handoff: HandoffId::random(),
+                    lot: HandoffId::random().into(),
                     object: ObjectName::Begin,
                 };
                 let mut tries = 0;

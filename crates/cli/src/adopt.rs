@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{Adopt as Half, Outcome, Progress};
-use logchain_core::transport::{self, Advice, LogTransport, LogTransportExt, ObjectName, Prefix};
+use logchain_core::transport::{self, Advice, LogTransport, LogTransportExt, Lot, ObjectName};
 use logchain_libvirt::Connection;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -184,12 +184,15 @@ impl Work<'_> {
 /// The handoffs of a domain that were begun and neither withdrawn nor received.
 async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Result<Vec<Handoff>> {
     let (mut begun, mut over) = (BTreeSet::new(), BTreeSet::new());
-    for entry in transport.list_all(&Prefix::Domain(domain)).await? {
-        let which = (entry.key.console.clone(), entry.key.handoff);
+    for entry in transport.list_handoffs(domain).await? {
+        let Lot::Handoff(id) = entry.key.lot else {
+            continue;
+        };
+        let which = (entry.key.console.clone(), id);
         match entry.key.object {
             ObjectName::Begin => begun.insert(which),
             ObjectName::Abort | ObjectName::Receipt => over.insert(which),
-            ObjectName::Chunk { .. } | ObjectName::Commit => false,
+            ObjectName::Chunk { .. } | ObjectName::Commit | ObjectName::Batch { .. } => false,
         };
     }
     let waiting = begun.difference(&over).cloned();

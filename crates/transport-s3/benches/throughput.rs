@@ -116,7 +116,7 @@ fn keys() -> Vec<Key> {
         .map(|offset| Key {
             domain,
             console: console.clone(),
-            handoff,
+            lot: handoff.into(),
             object: ObjectName::Chunk { offset, len },
         })
         .collect()

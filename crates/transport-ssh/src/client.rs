@@ -238,10 +238,10 @@ impl LogTransport for SshTransport {
                 console: Some(c.to_string()),
                 handoff: None,
             },
-            Prefix::Handoff(d, c, h) => WirePrefix {
+            Prefix::Lot(d, c, lot) => WirePrefix {
                 domain: Some(d.to_string()),
                 console: Some(c.to_string()),
-                handoff: Some(h.to_string()),
+                handoff: Some(lot.to_string()),
             },
         };
         let verb = Verb::List {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use logchain_core::transport::{Error, Key, LogTransport, Prefix};
+use logchain_core::transport::{Error, Key, LogTransport, Lot, ObjectName, Prefix};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinError;
@@ -174,18 +174,23 @@ fn prefix_of(wire: WirePrefix) -> Result<Prefix, Error> {
     let Some(domain) = wire.domain else {
         return Ok(Prefix::All);
     };
+    let object = match wire.handoff.as_deref().map(str::parse) {
+        Some(Ok(Lot::Stream)) => ObjectName::Batch { offset: 0 },
+        _ => ObjectName::Begin,
+    };
     // A domain's UUID is checked as part of a key.
     let probe: Key = format!(
-        "v1/{domain}/{}/{}/begin",
+        "v1/{domain}/{}/{}/{}",
         wire.console.as_deref().unwrap_or("none"),
         wire.handoff
             .as_deref()
             .unwrap_or("00000000-0000-0000-0000-000000000000"),
+        object,
     )
     .parse()?;
     Ok(match (wire.console, wire.handoff) {
         (None, _) => Prefix::Domain(probe.domain),
         (Some(_), None) => Prefix::Console(probe.domain, probe.console),
-        (Some(_), Some(_)) => Prefix::Handoff(probe.domain, probe.console, probe.handoff),
+        (Some(_), Some(_)) => Prefix::Lot(probe.domain, probe.console, probe.lot),
     })
 }

@@ -19,7 +19,7 @@ fn key() -> Key {
     Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse().unwrap(),
-        handoff: HandoffId::random(),
+        lot: HandoffId::random().into(),
         object: ObjectName::Begin,
     }
 }

@@ -132,7 +132,7 @@ impl Handoff {
         Key {
             domain: self.domain,
             console: self.console.clone(),
-            handoff: self.id,
+            lot: self.id.into(),
             object,
         }
     }
@@ -140,7 +140,7 @@ impl Handoff {
     /// All its objects.
     #[must_use]
     pub fn prefix(&self) -> Prefix {
-        Prefix::Handoff(self.domain, self.console.clone(), self.id)
+        Prefix::Lot(self.domain, self.console.clone(), self.id.into())
     }
 }
 

@@ -89,7 +89,7 @@ pub async fn check(transport: &dyn LogTransport, mut tell: impl FnMut(Step, &Fin
         key: Key {
             domain: Uuid::nil(),
             console: super::ConsoleName::ours("check"),
-            handoff: HandoffId::random(),
+            lot: HandoffId::random().into(),
             object: ObjectName::Begin,
         },
     };
@@ -178,10 +178,10 @@ impl Trial<'_> {
         let Key {
             domain,
             console,
-            handoff,
+            lot,
             ..
         } = self.key.clone();
-        Prefix::Handoff(domain, console, handoff)
+        Prefix::Lot(domain, console, lot)
     }
 
     async fn step(&self, step: Step) -> Result<Done, Wrong> {

@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use uuid::Uuid;
 
 use super::{
-    ConsoleName, Error, HandoffId, Key, LIST_PAGE, LogTransport, LogTransportExt, MAX_OBJECT,
+    ConsoleName, Error, HandoffId, Key, LIST_PAGE, LogTransport, LogTransportExt, Lot, MAX_OBJECT,
     ObjectName, Prefix,
 };
 
@@ -38,6 +38,7 @@ pub async fn run_all(transport: Arc<dyn LogTransport>) {
     sizes(transport).await;
     readers(transport).await;
     listing(transport).await;
+    streams(transport).await;
     names(transport).await;
     pages(transport).await;
     deletion(transport).await;
@@ -50,7 +51,7 @@ fn handoff() -> Key {
     Key {
         domain: Uuid::new_v4(),
         console: "serial0".parse::<ConsoleName>().unwrap(),
-        handoff: HandoffId::random(),
+        lot: HandoffId::random().into(),
         object: ObjectName::Begin,
     }
 }
@@ -189,7 +190,7 @@ pub async fn readers(transport: &dyn LogTransport) {
 pub async fn listing(transport: &dyn LogTransport) {
     let key = handoff();
     let other = Key {
-        handoff: HandoffId::random(),
+        lot: HandoffId::random().into(),
         ..key.clone()
     };
     let mut ours = vec![
@@ -209,7 +210,7 @@ pub async fn listing(transport: &dyn LogTransport) {
             .unwrap();
     }
     ours.sort();
-    let prefix = Prefix::Handoff(key.domain, key.console.clone(), key.handoff);
+    let prefix = Prefix::Lot(key.domain, key.console.clone(), key.lot);
     let listed = transport.list(&prefix, None).await.unwrap();
     assert!(listed.iter().all(|e| e.size == 3));
     assert_eq!(
@@ -242,6 +243,38 @@ pub async fn listing(transport: &dyn LogTransport) {
     }
     let all = transport.list_all(&Prefix::All).await.unwrap();
     assert!(ours.iter().all(|key| all.iter().any(|e| e.key == *key)));
+}
+
+/// A stream lists its newest batch first, behind all handoffs.
+pub async fn streams(transport: &dyn LogTransport) {
+    let begin = handoff();
+    let batch = |offset| Key {
+        lot: Lot::Stream,
+        object: ObjectName::Batch { offset },
+        ..begin.clone()
+    };
+    let mut keys = vec![
+        batch(0),
+        batch(9),
+        batch(10),
+        batch(u64::MAX),
+        begin.clone(),
+    ];
+    for key in &keys {
+        transport
+            .put(key, Bytes::from_static(b"abc"))
+            .await
+            .unwrap();
+    }
+    keys.reverse();
+    let console = Prefix::Console(begin.domain, begin.console.clone());
+    let listed = transport.list(&console, None).await.unwrap();
+    assert!(listed.iter().map(|e| &e.key).eq(&keys), "{listed:?}");
+    let stream = Prefix::Lot(begin.domain, begin.console.clone(), Lot::Stream);
+    let older = transport.list(&stream, Some(&batch(10))).await.unwrap();
+    assert!(older.iter().map(|e| &e.key).eq(&keys[3..]), "{older:?}");
+    let handoffs = transport.list_handoffs(begin.domain).await.unwrap();
+    assert!(handoffs.iter().map(|e| &e.key).eq([&begin]), "{handoffs:?}");
 }
 
 /// Consoles whose names differ by little are told apart, and listed in order.
@@ -285,7 +318,7 @@ pub async fn pages(transport: &dyn LogTransport) {
             .await
             .unwrap();
     }
-    let prefix = Prefix::Handoff(key.domain, key.console.clone(), key.handoff);
+    let prefix = Prefix::Lot(key.domain, key.console.clone(), key.lot);
     assert_eq!(
         transport.list(&prefix, None).await.unwrap().len(),
         LIST_PAGE

@@ -104,7 +104,45 @@ impl fmt::Display for HandoffId {
     }
 }
 
-/// One object of a handoff.
+/// What an object belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lot {
+    /// To a handoff.
+    Handoff(HandoffId),
+    /// To the VM's stream ([`crate::archive`]). Last, as its name is in the order of texts.
+    Stream,
+}
+
+/// How [`Lot::Stream`] is written: no UUID, and behind all of them.
+const STREAM: &str = "stream";
+
+impl From<HandoffId> for Lot {
+    fn from(id: HandoffId) -> Self {
+        Self::Handoff(id)
+    }
+}
+
+impl FromStr for Lot {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        if text == STREAM {
+            return Ok(Self::Stream);
+        }
+        text.parse().map(Self::Handoff)
+    }
+}
+
+impl fmt::Display for Lot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handoff(id) => id.fmt(f),
+            Self::Stream => f.write_str(STREAM),
+        }
+    }
+}
+
+/// One object of a handoff, or of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectName {
     /// Says what is coming.
@@ -122,6 +160,18 @@ pub enum ObjectName {
     Abort,
     /// Says that all is in place.
     Receipt,
+    /// Bytes of a stream: the only object that a stream has, and no handoff.
+    Batch {
+        /// Where they begin in the VM's stream.
+        offset: u64,
+    },
+}
+
+impl ObjectName {
+    /// Whether such a lot has such objects.
+    fn fits(&self, lot: &Lot) -> bool {
+        matches!(self, Self::Batch { .. }) == matches!(lot, Lot::Stream)
+    }
 }
 
 impl fmt::Display for ObjectName {
@@ -133,6 +183,8 @@ impl fmt::Display for ObjectName {
             Self::Commit => f.write_str("commit"),
             Self::Abort => f.write_str("abort"),
             Self::Receipt => f.write_str("receipt"),
+            // Counted down, so that a listing begins with the newest.
+            Self::Batch { offset } => write!(f, "batch-{:020}", u64::MAX - offset),
         }
     }
 }
@@ -154,12 +206,21 @@ impl FromStr for ObjectName {
             let fits = offset.checked_add(u64::from(len)).is_some() && len > 0;
             (fits && name.to_string() == text).then_some(name)
         };
+        let batch = || {
+            let left: u64 = text.strip_prefix("batch-")?.parse().ok()?;
+            let name = Self::Batch {
+                offset: u64::MAX - left,
+            };
+            (name.to_string() == text).then_some(name)
+        };
         match text {
             "begin" => Ok(Self::Begin),
             "commit" => Ok(Self::Commit),
             "abort" => Ok(Self::Abort),
             "receipt" => Ok(Self::Receipt),
-            _ => chunk().ok_or_else(|| invalid(text, "the name of an object")),
+            _ => chunk()
+                .or_else(batch)
+                .ok_or_else(|| invalid(text, "the name of an object")),
         }
     }
 }
@@ -170,29 +231,31 @@ impl PartialOrd for ObjectName {
     }
 }
 
-/// The order of the texts: pieces by where they begin.
+/// The order of the texts: pieces by where they begin, batches the newest first.
 impl Ord for ObjectName {
     fn cmp(&self, other: &Self) -> Ordering {
         let place = |name: &Self| match *name {
             Self::Abort => (0, 0, 0),
-            Self::Begin => (1, 0, 0),
-            Self::Chunk { offset, len } => (2, offset, len),
-            Self::Commit => (3, 0, 0),
-            Self::Receipt => (4, 0, 0),
+            Self::Batch { offset } => (1, u64::MAX - offset, 0),
+            Self::Begin => (2, 0, 0),
+            Self::Chunk { offset, len } => (3, offset, len),
+            Self::Commit => (4, 0, 0),
+            Self::Receipt => (5, 0, 0),
         };
         place(self).cmp(&place(other))
     }
 }
 
-/// The name of an object: `v1/<domain uuid>/<console>/<handoff id>/<object>`.
+/// The name of an object: `v1/<domain uuid>/<console>/<handoff id>/<object>`, or
+/// `v1/<domain uuid>/<console>/stream/<object>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// UUID of the domain.
     pub domain: Uuid,
     /// The console.
     pub console: ConsoleName,
-    /// The handoff.
-    pub handoff: HandoffId,
+    /// The handoff, or the stream.
+    pub lot: Lot,
     /// The object.
     pub object: ObjectName,
 }
@@ -202,12 +265,12 @@ impl fmt::Display for Key {
         let Self {
             domain,
             console,
-            handoff,
+            lot,
             object,
         } = self;
         write!(
             f,
-            "{LAYOUT}/{}/{console}/{handoff}/{object}",
+            "{LAYOUT}/{}/{console}/{lot}/{object}",
             domain.hyphenated()
         )
     }
@@ -226,10 +289,10 @@ impl FromStr for Key {
         let key = Self {
             domain: uuid(part()?).ok_or_else(fail)?,
             console: part()?.parse().map_err(|_| fail())?,
-            handoff: part()?.parse().map_err(|_| fail())?,
+            lot: part()?.parse().map_err(|_| fail())?,
             object: part()?.parse().map_err(|_| fail())?,
         };
-        if parts.next().is_some() {
+        if parts.next().is_some() || !key.object.fits(&key.lot) {
             return Err(fail());
         }
         Ok(key)
@@ -252,7 +315,7 @@ impl Ord for Key {
         self.domain
             .cmp(&other.domain)
             .then_with(|| console(self).cmp(console(other)))
-            .then_with(|| self.handoff.cmp(&other.handoff))
+            .then_with(|| self.lot.cmp(&other.lot))
             .then_with(|| self.object.cmp(&other.object))
     }
 }
@@ -266,8 +329,8 @@ pub enum Prefix {
     Domain(Uuid),
     /// One console's.
     Console(Uuid, ConsoleName),
-    /// One handoff's.
-    Handoff(Uuid, ConsoleName, HandoffId),
+    /// One handoff's, or the stream's.
+    Lot(Uuid, ConsoleName, Lot),
 }
 
 impl Prefix {
@@ -278,8 +341,8 @@ impl Prefix {
             Self::All => true,
             Self::Domain(domain) => *domain == key.domain,
             Self::Console(domain, console) => *domain == key.domain && *console == key.console,
-            Self::Handoff(domain, console, handoff) => {
-                *domain == key.domain && *console == key.console && *handoff == key.handoff
+            Self::Lot(domain, console, lot) => {
+                *domain == key.domain && *console == key.console && *lot == key.lot
             }
         }
     }
@@ -292,8 +355,8 @@ impl fmt::Display for Prefix {
             Self::All => Ok(()),
             Self::Domain(domain) => write!(f, "{}/", domain.hyphenated()),
             Self::Console(domain, console) => write!(f, "{}/{console}/", domain.hyphenated()),
-            Self::Handoff(domain, console, id) => {
-                write!(f, "{}/{console}/{id}/", domain.hyphenated())
+            Self::Lot(domain, console, lot) => {
+                write!(f, "{}/{console}/{lot}/", domain.hyphenated())
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Where the pieces of a handoff lie between its two halves.
+//! Where the pieces of a handoff lie between its two halves, and where a VM's
+//! stream lies that is put as it grows.
 //!
 //! A transport has four verbs on objects that never change: [`LogTransport`].
 //! Nothing is ever overwritten, so creating an object *is* the commit. What is
@@ -19,7 +20,7 @@
 //! let key = Key {
 //!     domain: Uuid::new_v4(),
 //!     console: "serial0".parse()?,
-//!     handoff: HandoffId::random(),
+//!     lot: HandoffId::random().into(),
 //!     object: ObjectName::Chunk { offset: 0, len: 5 },
 //! };
 //! transport.put(&key, Bytes::from_static(b"hello")).await?;
@@ -57,10 +58,11 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
+use uuid::Uuid;
 
 pub use directory::DirectoryTransport;
 pub use error::{Advice, Error, Result};
-pub use key::{ConsoleName, HandoffId, InvalidKey, Key, ObjectName, Prefix};
+pub use key::{ConsoleName, HandoffId, InvalidKey, Key, Lot, ObjectName, Prefix};
 pub use memory::MemoryTransport;
 
 /// Bytes that an object has at the most.
@@ -167,38 +169,79 @@ pub trait LogTransportExt: LogTransport {
         }
     }
 
+    /// As [`LogTransport::list`], and checked: in order, and all with this prefix.
+    ///
+    /// # Errors
+    /// As [`LogTransport::list`]; [`Error::Corrupt`] where it is not as it must be.
+    async fn list_page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
+        let page = self.list(prefix, after).await?;
+        let mut last = after;
+        for Entry { key, .. } in &page {
+            let wrong = if last.is_some_and(|last| last >= key) {
+                // One that stands still would never end.
+                Some(format!("a listing of {prefix} out of order"))
+            } else if !prefix.matches(key) {
+                Some(format!("{key} in a listing of {prefix}"))
+            } else {
+                None
+            };
+            if let Some(reason) = wrong {
+                let transport = self.to_string();
+                return Err(Error::Corrupt { transport, reason });
+            }
+            last = Some(key);
+        }
+        Ok(page)
+    }
+
     /// All objects with this prefix, page by page.
     ///
     /// # Errors
-    /// As [`LogTransport::list`]; [`Error::Corrupt`] where there are too many to be ours.
+    /// As [`LogTransportExt::list_page`]; [`Error::Corrupt`] where there are too many to be ours.
     async fn list_all(&self, prefix: &Prefix) -> Result<Vec<Entry>> {
-        let mut all: Vec<Entry> = Vec::new();
-        loop {
-            let page = self.list(prefix, all.last().map(|e| &e.key)).await?;
-            if page.is_empty() {
-                return Ok(all);
-            }
-            let corrupt = |reason: String| Error::Corrupt {
-                transport: self.to_string(),
-                reason,
-            };
-            for entry in page {
-                // A listing that stands still would never end.
-                if all.last().is_some_and(|last| last.key >= entry.key) {
-                    return Err(corrupt(format!("a listing of {prefix} out of order")));
-                }
-                if !prefix.matches(&entry.key) {
-                    return Err(corrupt(format!("{} in a listing of {prefix}", entry.key)));
-                }
-                all.push(entry);
-            }
-            if all.len() > LIST_ALL {
-                return Err(corrupt(format!(
-                    "more than {LIST_ALL} objects under {prefix}"
-                )));
-            }
-        }
+        list_all(self, prefix, |_| None).await
+    }
+
+    /// All objects of a domain's handoffs. Its streams, which may be long, are stepped over.
+    ///
+    /// # Errors
+    /// As [`LogTransportExt::list_all`].
+    async fn list_handoffs(&self, domain: Uuid) -> Result<Vec<Entry>> {
+        list_all(self, &Prefix::Domain(domain), |key| {
+            // The last object that a stream can have.
+            let object = ObjectName::Batch { offset: 0 };
+            (key.lot == Lot::Stream).then(|| Key {
+                object,
+                ..key.clone()
+            })
+        })
+        .await
     }
 }
 
 impl<T: LogTransport + ?Sized> LogTransportExt for T {}
+
+/// All objects with this prefix; where `step` gives a key, this object and all up
+/// to that key are left out.
+async fn list_all<T: LogTransport + ?Sized>(
+    transport: &T,
+    prefix: &Prefix,
+    step: impl Fn(&Key) -> Option<Key> + Send + Sync,
+) -> Result<Vec<Entry>> {
+    let mut all: Vec<Entry> = Vec::new();
+    let mut after: Option<Key> = None;
+    loop {
+        let page = transport.list_page(prefix, after.as_ref()).await?;
+        let Some(last) = page.last().map(|e| e.key.clone()) else {
+            return Ok(all);
+        };
+        after = step(&last).or(Some(last));
+        all.extend(page.into_iter().filter(|e| step(&e.key).is_none()));
+        if all.len() > LIST_ALL {
+            return Err(Error::Corrupt {
+                transport: transport.to_string(),
+                reason: format!("more than {LIST_ALL} objects under {prefix}"),
+            });
+        }
+    }
+}

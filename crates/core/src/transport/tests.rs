@@ -12,7 +12,7 @@ fn key(object: ObjectName) -> Key {
     Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse().unwrap(),
-        handoff: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
+        lot: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
         object,
     }
 }
@@ -280,6 +280,21 @@ fn only_well_formed_keys_are_keys() {
             "00000000-0000-0000-0000-000000000001",
             "{00000000-0000-0000-0000-000000000001}",
         ),
+        &good.replace("00000000-0000-0000-0000-000000000002", "stream"),
+    ] {
+        assert!(bad.parse::<Key>().is_err(), "{bad}");
+    }
+    let batch = Key {
+        lot: Lot::Stream,
+        ..key(ObjectName::Batch { offset: 7 })
+    };
+    let good = batch.to_string();
+    assert!(good.ends_with("/serial0/stream/batch-18446744073709551608"));
+    assert_eq!(good.parse::<Key>(), Ok(batch));
+    for bad in [
+        good.replace("/stream/", "/00000000-0000-0000-0000-000000000002/"),
+        good.replace("18446744073709551608", "18446744073709551616"),
+        good.replace("-18446744073709551608", "-8446744073709551608"),
     ] {
         assert!(bad.parse::<Key>().is_err(), "{bad}");
     }
@@ -309,6 +324,7 @@ fn arbitrary_object() -> impl Strategy<Value = ObjectName> {
         Just(ObjectName::Abort),
         Just(ObjectName::Receipt),
         (0u64..200, 1u32..200).prop_map(|(offset, len)| ObjectName::Chunk { offset, len }),
+        (0u64..200).prop_map(|offset| ObjectName::Batch { offset }),
     ]
 }
 
@@ -381,6 +397,9 @@ proptest! {
     ) {
         let make = |(console, domain, object): &(String, u8, ObjectName)| {
             let mut key = key(*object);
+            if matches!(object, ObjectName::Batch { .. }) {
+                key.lot = Lot::Stream;
+            }
             key.domain = Uuid::from_u128(u128::from(*domain) << 120);
             key.console = format!("a{console}").parse().unwrap();
             key

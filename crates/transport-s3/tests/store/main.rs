@@ -55,7 +55,7 @@ fn chunk(domain: Uuid, handoff: HandoffId, offset: u64) -> Key {
     Key {
         domain,
         console: "serial0".parse().unwrap(),
-        handoff,
+        lot: handoff.into(),
         object: ObjectName::Chunk { offset, len: 1 },
     }
 }
