@@ -14,9 +14,11 @@
 //! - [`rotation`], [`placement`]: how carried history comes to lie behind the
 //!   base file: decided purely, applied in one place.
 //! - [`record`]: what is remembered beside a chain.
+//! - [`archive`]: a stream in a transport, put as it grows.
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod chain;
 pub mod escape;
 pub mod folder;

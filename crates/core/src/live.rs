@@ -19,7 +19,7 @@
 //! # let path = folder.path().join("console.log");
 //! let mut log = std::fs::File::create(&path)?;
 //! let chain = LogChain::open(&path, NumberingChoice::FromZero)?;
-//! let mut live = Live::after(Offsets::of(&chain)?, chain)?;
+//! let mut live = Live::after(&Offsets::of(&chain)?, chain)?;
 //!
 //! log.write_all(b"news")?;
 //! let mut buffer = [0; 100];
@@ -35,7 +35,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -54,6 +54,10 @@ const ARRIVAL: Duration = Duration::from_secs(120);
 /// Where no notice comes of a change (network file systems), this is how long it
 /// takes to be seen.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Files held at most. Whoever reads so much slower than the guest prints loses the
+/// oldest to the rotation.
+const HELD: usize = 64;
 
 /// What [`Live::read`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,15 +116,13 @@ impl Live {
     ///
     /// # Errors
     /// Those of reading.
-    pub fn after(offsets: Offsets, chain: LogChain) -> Result<Self> {
+    pub fn after(offsets: &Offsets, chain: LogChain) -> Result<Self> {
         let layout = offsets.layout(u64::MAX)?;
         let (mut ledger, offset) = (offsets.ledger().clone(), layout.end());
         ledger.remember(&layout);
-        let newest = offsets.into_snapshot().into_files().pop();
         let mut held = VecDeque::new();
-        if let Some(file) = newest {
-            let at = file.size();
-            held.push_back(Held::new(file, at)?);
+        if let Some(file) = offsets.snapshot().files().last() {
+            held.push_back(Held::new(file.try_clone()?, file.size())?);
         }
         let notices = watch(chain.folder().path());
         Ok(Self {
@@ -163,6 +165,47 @@ impl Live {
         }
     }
 
+    /// Takes hold of files that came since, so that no rollover takes them away
+    /// while nobody reads. Reading does that too, at the end of what is held.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn hold(&mut self) -> Result<()> {
+        let Some(newest) = self.held.back() else {
+            return Ok(());
+        };
+        let base = self.chain.folder().stat(self.chain.base_name());
+        let base = base.map_err(chain::Error::from)?.filter(|s| s.regular);
+        if self.held.len() >= HELD || base.is_none_or(|b| b.id == newest.id) {
+            return Ok(());
+        }
+        let mut offsets = match Offsets::of(&self.chain) {
+            Err(Error::Chain(e)) if e.is_not_found() => return Ok(()),
+            offsets => offsets?,
+        };
+        let size = match &newest.source {
+            Source::Plain(file) => stat_open(file).map_or(newest.at, |s| s.size),
+            Source::Compressed(_) => newest.at,
+        };
+        let newest = newest.id;
+        offsets.assume(&self.ledger, Some((newest, size)));
+        let layout = offsets.layout(self.offset)?;
+        offsets.remember(&self.chain)?;
+        self.ledger = offsets.ledger().clone();
+        self.ledger.remember(&layout);
+        let files = offsets.into_snapshot().into_files();
+        let Some(at) = files.iter().position(|f| f.id() == newest) else {
+            // History comes, or all is gone: reading finds out at its end.
+            return Ok(());
+        };
+        for file in files.into_iter().skip(at.saturating_add(1)) {
+            let mut next = Held::new(file, 0)?;
+            next.start = layout.offset_in(next.id, 0);
+            self.held.push_back(next);
+        }
+        Ok(())
+    }
+
     /// The next file is the front now. `Some`: there is a gap before it.
     fn go_to_next(&mut self) -> Option<News> {
         let start = self.held.front()?.start?;
@@ -194,7 +237,7 @@ impl Live {
         let n = match read {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
-            Err(e) => return Err(of_io(e, path()).into()),
+            Err(e) => return Err(chain::Error::of_io(e, path()).into()),
         };
         held.at = held.at.saturating_add(n as u64);
         self.offset = self.offset.saturating_add(n as u64);
@@ -292,7 +335,7 @@ impl Held {
             Some(_) => {
                 let mut reader = decompressed(file)?;
                 let skip = io::copy(&mut reader.by_ref().take(at), &mut io::sink());
-                skip.map_err(|e| of_io(e, (&name).into()))?;
+                skip.map_err(|e| chain::Error::of_io(e, (&name).into()))?;
                 Source::Compressed(reader)
             }
         };
@@ -303,14 +346,6 @@ impl Held {
             at,
             start: None,
         })
-    }
-}
-
-/// Our own readers put the cause into an I/O error.
-fn of_io(error: io::Error, path: PathBuf) -> chain::Error {
-    match error.downcast() {
-        Ok(own) => own,
-        Err(source) => chain::Error::Read { path, source },
     }
 }
 

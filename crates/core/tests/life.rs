@@ -146,7 +146,7 @@ impl Vm {
         let offsets = Offsets::of(&chain).unwrap();
         offsets.remember(&chain).unwrap();
         Self {
-            live: Live::after(offsets, chain).unwrap(),
+            live: Live::after(&offsets, chain).unwrap(),
             hosts,
             at: 0,
             logd,

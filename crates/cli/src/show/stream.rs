@@ -34,7 +34,7 @@ pub(super) fn show(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::R
         if !args.follow {
             return Ok(Exit::Done);
         }
-        return follow(Live::after(offsets, chain)?, &mut out);
+        return follow(Live::after(&offsets, chain)?, &mut out);
     };
     one_object(
         Shown::of(subject, &chain, offsets.snapshot()),

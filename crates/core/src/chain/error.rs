@@ -91,6 +91,16 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Our own readers put the cause into an I/O error.
+    pub(crate) fn of_io(error: io::Error, path: PathBuf) -> Self {
+        match error.downcast() {
+            Ok(own) => own,
+            Err(source) => Self::Read { path, source },
+        }
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {

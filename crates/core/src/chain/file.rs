@@ -88,6 +88,27 @@ impl ChainFile {
         self.compression
     }
 
+    /// Another handle on it.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where there are no descriptors left.
+    pub fn try_clone(&self) -> Result<Self> {
+        let file = self.file.try_clone();
+        let file = file.map_err(|source| Error::Read {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            path: self.path.clone(),
+            name: self.name.clone(),
+            number: self.number,
+            compression: self.compression,
+            stat: self.stat,
+            counted: self.counted.clone(),
+        })
+    }
+
     /// The descriptor.
     #[must_use]
     pub fn into_file(self) -> File {

@@ -103,6 +103,18 @@ impl LogChain {
         })
     }
 
+    /// Another handle on it.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] where there are no descriptors left.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            folder: self.folder.try_clone()?,
+            base: self.base.clone(),
+            numbering: self.numbering,
+        })
+    }
+
     /// The folder that the chain lies in.
     #[must_use]
     pub fn folder(&self) -> &Folder {

@@ -1,5 +1,6 @@
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -59,7 +60,7 @@ impl Bed {
     }
 
     fn live(&self) -> Live {
-        Live::after(Offsets::of(&self.chain()).unwrap(), self.chain()).unwrap()
+        Live::after(&Offsets::of(&self.chain()).unwrap(), self.chain()).unwrap()
     }
 }
 
@@ -134,7 +135,7 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
     bed.print(10);
     let offsets = Offsets::of(&bed.chain()).unwrap();
     assert!(offsets.remember(&bed.chain()).unwrap());
-    let mut live = Live::after(offsets, bed.chain()).unwrap();
+    let mut live = Live::after(&offsets, bed.chain()).unwrap();
 
     // The VM goes away and prints 20 bytes elsewhere. Its log here is taken
     // aside, it comes back and prints on, and only then its history is placed.
@@ -187,11 +188,28 @@ fn waiting_ends_when_something_is_written() {
     assert_eq!(read(&mut live).0.len(), 1);
 }
 
+#[test]
+fn who_holds_and_does_not_read_loses_nothing() {
+    let mut bed = Bed::new(1);
+    bed.print(10);
+    let mut live = bed.live();
+    for _ in 0..9 {
+        bed.print(10);
+        bed.roll_over();
+        bed.print(1);
+        live.hold().unwrap();
+    }
+    let (got, missing) = read(&mut live);
+    assert_eq!((got.as_slice(), missing), (&bed.written[10..], Vec::new()));
+    assert_eq!(live.offset(), bed.written.len() as u64);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Print(usize),
     RollOver,
     Read,
+    Hold,
 }
 
 proptest! {
@@ -202,6 +220,7 @@ proptest! {
                 3 => (1..30_usize).prop_map(Act::Print),
                 2 => Just(Act::RollOver),
                 1 => Just(Act::Read),
+                1 => Just(Act::Hold),
             ],
             0..60,
         ),
@@ -214,6 +233,7 @@ proptest! {
             match act {
                 Act::Print(n) => bed.print(n),
                 Act::RollOver => bed.roll_over(),
+                Act::Hold => live.hold().unwrap(),
                 Act::Read => {
                     let (bytes, missing) = read(&mut live);
                     prop_assert!(missing.is_empty());

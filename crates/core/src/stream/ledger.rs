@@ -193,6 +193,13 @@ impl Ledger {
         *self == Self::default()
     }
 
+    /// The stream went on elsewhere up to `offset`: the files that are here follow
+    /// it, after a gap.
+    pub fn go_on_at(&mut self, offset: u64) {
+        self.known.clear();
+        self.end = self.end.max(offset);
+    }
+
     /// A file that may be gone by now was `length` bytes long when it was last seen.
     pub fn grown(&mut self, id: FileId, length: u64) {
         if let Some(last) = self.known.iter_mut().rfind(|k| k.id == id) {

@@ -1,0 +1,53 @@
+//! Which streams lie in a transport.
+
+use uuid::Uuid;
+
+use super::{Archive, Result, offset_of};
+use crate::transport::{ConsoleName, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
+use std::sync::Arc;
+
+/// A stream, and its newest batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// UUID of the domain.
+    pub domain: Uuid,
+    /// The console.
+    pub console: ConsoleName,
+    /// The domain's name when the newest batch was put.
+    pub name: String,
+}
+
+/// All streams of a transport, one request for each and one for its newest batch.
+/// A damaged batch is passed over.
+///
+/// # Errors
+/// The transport's.
+pub async fn heads(transport: &Arc<dyn LogTransport>) -> Result<Vec<Head>> {
+    let mut found = Vec::new();
+    let mut after: Option<Key> = None;
+    loop {
+        let page = transport.list_page(&Prefix::All, after.as_ref()).await?;
+        let Some(last) = page.last() else {
+            return Ok(found);
+        };
+        let stream = page.iter().find_map(|e| Some((offset_of(&e.key)?, &e.key)));
+        let Some((newest, key)) = stream else {
+            after = Some(last.key.clone());
+            continue;
+        };
+        let archive = Archive::new(Arc::clone(transport), key.domain, key.console.clone());
+        if let Ok(Some(batch)) = archive.batch(newest).await {
+            found.push(Head {
+                domain: key.domain,
+                console: key.console.clone(),
+                name: batch.about.name,
+            });
+        }
+        // Behind all that this stream can have.
+        let object = ObjectName::Batch { offset: 0 };
+        after = Some(Key {
+            object,
+            ..key.clone()
+        });
+    }
+}
