@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use logchain_core::chain::NumberingChoice;
 use logchain_core::transport::{ConsoleName, HandoffId};
+use uuid::Uuid;
 
 use crate::exit;
 
@@ -35,6 +36,9 @@ pub(crate) enum Command {
     Show(Show),
     /// Tell whether a console log and its rotated files are whole.
     Verify(Verify),
+    /// Put a console log into a transport as it grows, to be read from there when
+    /// the host, or the VM, is gone.
+    Stream(Stream),
     /// Hand over the log of a domain that is not here any more (the source's half).
     Offer(Offer),
     /// Take in the log of a domain that came here (the destination's half).
@@ -178,6 +182,10 @@ pub(crate) struct Show {
     /// Go on as the log grows, over rollovers and migrations, until interrupted.
     #[arg(short = 'f', long)]
     pub(crate) follow: bool,
+    /// From where `logchain stream` put it, not from this host: an object store, a folder, or
+    /// ssh. DOMAIN is a UUID, or a name that is known here or there.
+    #[arg(long, value_name = "URL", conflicts_with = "hops")]
+    pub(crate) transport: Option<String>,
     /// The hosts that the VM was on, instead of its log.
     #[arg(long, conflicts_with_all = ["bytes", "lines", "from", "follow", "raw"])]
     pub(crate) hops: bool,
@@ -198,6 +206,41 @@ pub(crate) struct Verify {
     #[arg(long)]
     pub(crate) repair: bool,
     /// Sentences, or one JSON object.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stream {
+    #[command(flatten)]
+    pub(crate) log: Which,
+    /// Where it goes: s3://bucket/prefix, gs://, az://, file:///folder, or
+    /// ssh://user@host:port/spool.
+    #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
+    pub(crate) transport: String,
+    /// What logchain is called at the far side, for the ssh transport.
+    #[arg(long, value_name = "PROGRAM", env = "LOGCHAIN_REMOTE")]
+    pub(crate) remote_logchain: Option<String>,
+    /// How long a byte waits at the most until it is put, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) delay: Duration,
+    /// How much of the log is kept there (suffixes K, M, G), or all.
+    #[arg(long, value_name = "BYTES|all", default_value = "1G", value_parser = amount)]
+    pub(crate) keep: Amount,
+    /// Stay when the domain leaves, and wait for it where it is not here.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Put what is there, and end.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) once: bool,
+    /// Where the log's history was not brought here with the VM: do not wait for
+    /// it, but leave a gap.
+    #[arg(long)]
+    pub(crate) leave_gap: bool,
+    /// UUID of the domain, for a PATH of which logchain does not know it.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) uuid: Option<Uuid>,
+    /// How to tell what happens: sentences, or one JSON object a line.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }
@@ -290,6 +333,7 @@ impl Command {
         match self {
             Self::Migrate(args) => args.format,
             Self::Verify(args) => args.format,
+            Self::Stream(args) => args.format,
             Self::Offer(args) => args.format,
             Self::Adopt(args) => args.format,
             // Its JSON is a log, which an error is not.
@@ -316,7 +360,11 @@ fn wants_events(words: &[OsString]) -> bool {
     let tells = words
         .iter()
         .find(|w| !w.as_encoded_bytes().starts_with(b"-"));
-    let tells = tells.is_some_and(|w| w == "migrate" || w == "offer" || w == "adopt");
+    let tells = tells.is_some_and(|w| {
+        ["migrate", "offer", "adopt", "stream"]
+            .iter()
+            .any(|c| w == c)
+    });
     let asks = |pair: &[OsString]| {
         pair.iter()
             .map(OsString::as_os_str)

@@ -16,6 +16,8 @@ mod offer;
 mod report;
 mod serve;
 mod show;
+mod shown;
+mod stream;
 mod transports;
 mod verify;
 
@@ -34,11 +36,13 @@ fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Migrate(args) => migrate::run(*args, Interrupt::catch()?).await,
+        Command::Show(args) if args.transport.is_some() => shown::run(args).await,
         Command::Show(args) => {
             let subject = domain::subject(&args.log).await?;
             tokio::task::spawn_blocking(move || show::run(&args, &subject)).await?
         }
         Command::Verify(args) => verify::run(args).await,
+        Command::Stream(args) => stream::run(args, Interrupt::catch()?).await,
         Command::Offer(args) => offer::run(args, Interrupt::catch()?).await,
         Command::Adopt(args) => adopt::run(args, Interrupt::catch()?).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,

@@ -22,6 +22,10 @@ fn main() -> ExitCode {
     let cli = args::parse();
     let format = cli.command.format();
     match cli.command {
+        // Transports are known there alone.
+        Command::Show(args) if args.transport.is_some() => {
+            exit::status(Err(sibling::become_it(None)), format)
+        }
         Command::Show(args) => match Subject::of_path(&args.log) {
             // Without a runtime, whose threads take as long to start as this takes.
             Ok(Some(subject)) => exit::status(show::run(&args, &subject), format),
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool), format),
         Command::Migrate(_)
         | Command::Verify(_)
+        | Command::Stream(_)
         | Command::Offer(_)
         | Command::Adopt(_)
         | Command::Transport(Transport::Check { .. }) => {

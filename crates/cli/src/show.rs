@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 mod hops;
 mod json;
+pub(crate) mod out;
 mod stream;
 
 use anyhow::Context;
@@ -107,7 +108,7 @@ fn reader<'a>(args: &Show, snapshot: &'a Snapshot) -> anyhow::Result<Box<dyn Rea
     })
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,10 +1,11 @@
 //! Which streams lie in a transport.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{Archive, Result, offset_of};
 use crate::transport::{ConsoleName, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
-use std::sync::Arc;
 
 /// A stream, and its newest batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,16 +18,16 @@ pub struct Head {
     pub name: String,
 }
 
-/// All streams of a transport, one request for each and one for its newest batch.
+/// All streams with this prefix, one request for each and one for its newest batch.
 /// A damaged batch is passed over.
 ///
 /// # Errors
 /// The transport's.
-pub async fn heads(transport: &Arc<dyn LogTransport>) -> Result<Vec<Head>> {
+pub async fn heads(transport: &Arc<dyn LogTransport>, prefix: &Prefix) -> Result<Vec<Head>> {
     let mut found = Vec::new();
     let mut after: Option<Key> = None;
     loop {
-        let page = transport.list_page(&Prefix::All, after.as_ref()).await?;
+        let page = transport.list_page(prefix, after.as_ref()).await?;
         let Some(last) = page.last() else {
             return Ok(found);
         };

@@ -317,7 +317,7 @@ async fn streams_are_found_among_others() {
             });
         }
     }
-    assert_eq!(heads(&transport).await.unwrap(), expected);
+    assert_eq!(heads(&transport, &Prefix::All).await.unwrap(), expected);
 }
 
 #[tokio::test]
