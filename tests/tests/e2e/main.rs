@@ -13,3 +13,4 @@ mod offsets;
 mod refusals;
 mod showing;
 mod stores;
+mod streaming;

@@ -8,7 +8,7 @@ use logchain_tests::{Guest, GuestOn, Host, HostCommand, Lab, Running, Ticks};
 use serde_json::Value;
 
 const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
-const URL: &str = "s3://console-logs/lab";
+pub(crate) const URL: &str = "s3://console-logs/lab";
 const PORT: &str = "5000";
 
 /// `LOGCHAIN_MOTO`, or where `cargo xtask test` installs it.
@@ -28,7 +28,7 @@ fn program() -> Result<PathBuf, String> {
 }
 
 /// A store with an empty bucket, on `host`, for all of the lab.
-fn start_store(host: &Host) -> Result<Running, Box<dyn std::error::Error>> {
+pub(crate) fn start_store(host: &Host) -> Result<Running, Box<dyn std::error::Error>> {
     let program = program()?;
     let mut server = host
         .command([program.as_os_str()])
@@ -76,7 +76,7 @@ fn keys(host: &Host) -> Result<Vec<String>, Box<dyn std::error::Error>> {
 }
 
 /// The environment that leads to the store on `server`.
-fn environment(server: &Host) -> [(&'static str, String); 4] {
+pub(crate) fn environment(server: &Host) -> [(&'static str, String); 4] {
     [
         ("AWS_ENDPOINT", format!("http://{}:{PORT}", server.name())),
         ("AWS_ALLOW_HTTP", "true".to_owned()),
@@ -85,7 +85,7 @@ fn environment(server: &Host) -> [(&'static str, String); 4] {
     ]
 }
 
-fn with(mut command: HostCommand, environment: &[(&str, String)]) -> HostCommand {
+pub(crate) fn with(mut command: HostCommand, environment: &[(&str, String)]) -> HostCommand {
     for (name, value) in environment {
         command = command.env(name, value);
     }
