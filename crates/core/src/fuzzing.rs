@@ -1,6 +1,7 @@
 //! What the fuzz targets call: each takes any bytes for something that comes from
 //! outside, and asserts what must hold whatever they are. No part of the API.
 
+pub use crate::archive::fuzz::batch;
 pub use crate::chain::fuzz::{gzip, zstd};
 pub use crate::handoff::fuzz::{chunk, message};
 pub use crate::placement::fuzz_journal as journal;
@@ -16,6 +17,7 @@ pub type Target = fn(&[u8]);
 
 /// All of them, by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("batch", batch),
     ("chunk", chunk),
     ("gzip", gzip),
     ("journal", journal),

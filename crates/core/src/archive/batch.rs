@@ -61,10 +61,8 @@ impl Batch {
     /// # Errors
     /// [`DamagedBatch`] where it is too large to be one.
     pub fn encode(&self) -> Result<Bytes, DamagedBatch> {
-        let wrong = |e: &dyn std::fmt::Display| DamagedBatch(e.to_string());
-        let about = serde_json::to_vec(&self.about).map_err(|e| wrong(&e))?;
-        let about_len = u16::try_from(about.len()).map_err(|e| wrong(&e))?;
-        let len = u32::try_from(self.bytes.len()).map_err(|e| wrong(&e))?;
+        let about = serde_json::to_vec(&self.about);
+        let about = about.map_err(|e| DamagedBatch(e.to_string()))?;
         let packed = zstd::bulk::compress(&self.bytes, ZSTD_LEVEL).ok();
         let packed = packed.filter(|p| p.len() < self.bytes.len() - self.bytes.len() / 8);
         let mut flags = if packed.is_some() { ZSTD } else { 0 };
@@ -72,16 +70,7 @@ impl Batch {
             flags |= AFTER_GAP;
         }
         let payload = packed.as_deref().unwrap_or(&self.bytes);
-        let mut out = BytesMut::new();
-        out.put_u8(VERSION);
-        out.put_u8(flags);
-        out.put_u16_le(about_len);
-        out.put_u32_le(len);
-        let digest = digest(&out, self.offset, &about, &self.bytes);
-        out.put_slice(&digest);
-        out.put_slice(&about);
-        out.put_slice(payload);
-        Ok(out.freeze())
+        frame(flags, self.offset, &about, &self.bytes, payload)
     }
 
     /// Reads what [`Batch::encode`] gave, under the offset that its name says.
@@ -126,6 +115,26 @@ impl Batch {
             bytes: bytes.into(),
         })
     }
+}
+
+pub(super) fn frame(
+    flags: u8,
+    offset: u64,
+    about: &[u8],
+    bytes: &[u8],
+    payload: &[u8],
+) -> Result<Bytes, DamagedBatch> {
+    let wrong = |e: std::num::TryFromIntError| DamagedBatch(e.to_string());
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    out.put_u8(flags);
+    out.put_u16_le(u16::try_from(about.len()).map_err(wrong)?);
+    out.put_u32_le(u32::try_from(bytes.len()).map_err(wrong)?);
+    let digest = digest(&out, offset, about, bytes);
+    out.put_slice(&digest);
+    out.put_slice(about);
+    out.put_slice(payload);
+    Ok(out.freeze())
 }
 
 fn digest(head: &[u8], offset: u64, about: &[u8], bytes: &[u8]) -> [u8; blake3::OUT_LEN] {

@@ -50,6 +50,8 @@
 //! ```
 
 mod batch;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod heads;
 mod pending;
 mod read;

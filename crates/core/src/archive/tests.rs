@@ -474,3 +474,24 @@ proptest! {
         prop_assert!(Batch::decode(offset, &data).is_err());
     }
 }
+
+/// As the first version put it: whoever changes the format still reads this.
+#[test]
+fn a_batch_of_the_first_version_is_read() {
+    let hex = "0102200005000000c052e8663d74b9bbf6efc555499652436a8d2ec76de8459c2d61bb0a1ab3d8b9\
+               7b226e616d65223a22766d222c22686f7374223a226831222c226174223a357d68656c6c6f";
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let data: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    let batch = Batch {
+        offset: 77,
+        after_gap: true,
+        about: About {
+            name: "vm".to_owned(),
+            host: "h1".to_owned(),
+            at: 5,
+        },
+        bytes: Bytes::from_static(b"hello"),
+    };
+    assert_eq!(batch.encode().unwrap(), data);
+    assert_eq!(Batch::decode(77, &data), Ok(batch));
+}
