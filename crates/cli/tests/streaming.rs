@@ -1,6 +1,11 @@
 //! Real `logchain stream` processes, killed at random times while the log grows
 //! and rolls over: what `logchain show --transport` gives has every byte once.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "nothing here is asynchronous; it plays virtlogd, and takes the store away"
+)]
+
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
@@ -54,7 +59,6 @@ impl Bed {
         Ok(())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "it plays virtlogd")]
     fn roll_over(&mut self) -> Fallible<()> {
         for (from, to) in [(".1", ".2"), (".0", ".1"), ("", ".0")] {
             let path = |ending| self.path(&format!("console.log{ending}"));
@@ -254,7 +258,6 @@ fn stream_folder(store: &Path) -> Fallible<PathBuf> {
     Ok(at)
 }
 
-#[expect(clippy::disallowed_methods, reason = "it takes the store away")]
 fn exchange(from: &Path, to: &Path) -> Fallible<()> {
     Ok(fs::rename(from, to)?)
 }
