@@ -121,7 +121,8 @@ impl Live {
         let (mut ledger, offset) = (offsets.ledger().clone(), layout.end());
         ledger.remember(&layout);
         let mut held = VecDeque::new();
-        if let Some(file) = offsets.snapshot().files().last() {
+        let placed = |f: &&ChainFile| !ledger.is_foreign(f.id());
+        if let Some(file) = offsets.snapshot().files().iter().rfind(placed) {
             held.push_back(Held::new(file.try_clone()?, file.size())?);
         }
         let notices = watch(chain.folder().path());
@@ -198,7 +199,8 @@ impl Live {
             // History comes, or all is gone: reading finds out at its end.
             return Ok(());
         };
-        for file in files.into_iter().skip(at.saturating_add(1)) {
+        let newer = files.into_iter().skip(at.saturating_add(1));
+        for file in newer.filter(|f| !self.ledger.is_foreign(f.id())) {
             let mut next = Held::new(file, 0)?;
             next.start = layout.offset_in(next.id, 0);
             self.held.push_back(next);
@@ -262,8 +264,16 @@ impl Live {
         let layout = offsets.layout(self.offset)?;
         let at = offsets.snapshot().files().iter();
         let at = at.map(ChainFile::id).position(|id| Some(id) == ours);
-        if let (None, true) = (at, offsets.is_arriving()) {
-            // The VM comes back: what it printed elsewhere comes first.
+        // What has no place yet comes behind a history that is not complete.
+        let has_place = |f: &ChainFile| !offsets.ledger().is_foreign(f.id());
+        let newer = |at: usize| {
+            let files = offsets.snapshot().files().iter();
+            files.skip(at.saturating_add(1)).any(has_place)
+        };
+        let patient = |since: &Instant| since.elapsed() < ARRIVAL;
+        let waits = offsets.is_arriving() && self.arriving.as_ref().is_none_or(patient);
+        if offsets.is_arriving() && !at.is_some_and(newer) {
+            // The VM comes, or comes back: what it printed elsewhere comes first.
             if self.arriving.get_or_insert_with(Instant::now).elapsed() < ARRIVAL {
                 return Ok(Next::NotYet);
             }
@@ -297,6 +307,7 @@ impl Live {
         // Ours first: bytes may have come since we read its end, before it was renamed.
         self.held = ours.map(|(_, held)| held).into_iter().collect();
         let newer = offsets.into_snapshot().into_files().into_iter().skip(file);
+        let newer = newer.filter(|f| !waits || !self.ledger.is_foreign(f.id()));
         for (index, file) in newer.enumerate() {
             let skip = if index == 0 { skip } else { 0 };
             let mut next = Held::new(file, skip)?;

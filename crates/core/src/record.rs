@@ -226,6 +226,23 @@ impl Record {
         versioned::write(folder, &Self::name(base), self, Some(base))
     }
 
+    /// Removes a record that says no more than whose log it is.
+    ///
+    /// # Errors
+    /// What reading and removing give.
+    pub fn remove_blank(folder: &Folder, base: &OsStr) -> Result<(), Error> {
+        let _lock = folder.lock(LOCK_WAIT)?;
+        let is_blank = |record: Self| {
+            let owner = record.owner.clone();
+            let blank = Self::unowned();
+            record == Self { owner, ..blank }
+        };
+        if Self::read_any(folder, base)?.is_some_and(is_blank) {
+            folder.remove(&Self::name(base))?;
+        }
+        Ok(())
+    }
+
     /// A history comes here: its files, and those that the VM wrote here since,
     /// get their places in the stream. `here` is this host's name and the time in
     /// seconds since 1970. Once for each handoff, however often it is called.

@@ -1,14 +1,19 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::chain::NumberingChoice;
+use crate::chain::{Numbering, NumberingChoice};
 use crate::folder::Folder;
+use crate::follow::{Writer, Writers};
+use crate::offsets::Found;
+use crate::placement::{Owed, Rules, Staging};
 use crate::record::Record;
+use crate::rotation::Retention;
 use crate::stream::{Arrival, History};
 use crate::transport::HandoffId;
 
@@ -176,6 +181,69 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
         (b"printed elsewhere...here".to_vec(), Vec::new())
     );
     assert_eq!(live.offset(), 34);
+}
+
+/// History is seen before it is complete: its end comes before what the VM
+/// prints here, though that is there first.
+#[test]
+fn what_is_shown_is_followed_to_its_end_first() {
+    struct Somebody;
+    impl Writers for Somebody {
+        fn writer(&self, _: &File) -> Writer {
+            Writer::Some
+        }
+    }
+    let mut bed = Bed::new(4);
+    let rules = Rules {
+        numbering: Numbering::FromZero,
+        retention: Retention::virtlogd(2 << 20, 4),
+    };
+    let id = HandoffId::random();
+    let mut staging = Staging::open(&bed.path(""), id, rules, Arc::new(Somebody)).unwrap();
+    let owed = |bytes| Owed {
+        domain: Uuid::nil(),
+        console: "serial0".parse().unwrap(),
+        bytes,
+        digest: String::new(),
+        from: "h1".to_owned(),
+        host: "h2".to_owned(),
+        at: 1,
+        history: History {
+            runs: vec![(1000, bytes)],
+            ..History::default()
+        },
+        contains: Vec::new(),
+    };
+    staging.append(true, b"from h1, ").unwrap();
+    assert!(staging.show(owed(9)).unwrap());
+    let mut live = bed.live();
+    assert_eq!(live.offset(), 1009);
+    staging.append(false, b"more, ").unwrap();
+    assert_eq!(read(&mut live), (b"more, ".to_vec(), Vec::new()));
+    bed.log.write_all(b"from h2, ").unwrap();
+    assert_eq!(read(&mut live), (Vec::new(), Vec::new()));
+    let poll = |from| {
+        let offsets = Offsets::of(&bed.chain()).unwrap();
+        match offsets.from(from, 100).unwrap() {
+            Found::Run(mut run) => std::io::read_to_string(&mut run).unwrap(),
+            _ => String::new(),
+        }
+    };
+    assert_eq!(
+        (poll(1000), poll(1015)),
+        ("from h1, more, ".into(), String::new())
+    );
+    staging.append(false, b"the end, ").unwrap();
+    // Both a poller and a follower get the end where it belongs.
+    assert_eq!(poll(1015), "the end, ");
+    staging.owe(owed(24));
+    staging.seal(None).unwrap();
+    staging.place().unwrap();
+    staging.finish().unwrap();
+    staging.clean().unwrap();
+    let (got, missing) = read(&mut live);
+    assert_eq!((got, missing), (b"the end, from h2, ".to_vec(), Vec::new()));
+    assert_eq!((live.offset(), poll(1024)), (1033, "from h2, ".into()));
 }
 
 #[test]

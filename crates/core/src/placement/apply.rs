@@ -71,6 +71,12 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
     Ok(Placed { files, dropped })
 }
 
+/// Takes the stale files from their names, wherever a rollover put them.
+pub(super) fn take_stale(staging: &mut Staging) -> Result<()> {
+    Convergence::new(staging, &[], None).run()?;
+    Ok(staging.log.sync()?)
+}
+
 /// Whether every part that was given a name has one.
 pub(super) fn is_still_there(staging: &Staging) -> Result<bool> {
     let Some(placed) = &staging.journal.placed else {
@@ -87,6 +93,7 @@ pub(super) fn is_still_there(staging: &Staging) -> Result<bool> {
 /// meanwhile, a place behind it: they are the history before it. They keep their
 /// names in the staging: whoever is killed here begins anew.
 pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
+    staging.unshow()?;
     if staging.journal.retired.is_empty() && staging.journal.taking.is_empty() {
         return Ok(());
     }

@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::error::Result;
 use super::{Owed, Placed};
 use crate::folder::{FileId, Folder};
+use crate::stream::Ledger;
+use crate::transport::HandoffId;
 use crate::versioned;
 
-const VERSION: u32 = 1;
+/// The version written, and the newest read. 2: history is seen before it is placed.
+const VERSION: u32 = 2;
 
 /// How far a handoff is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,19 @@ pub(super) struct Journal {
     /// What is to be put down once it is placed.
     pub(super) owed: Option<Owed>,
     pub(super) placed: Option<Placed>,
+    /// Parts that have names before they are complete.
+    #[serde(default)]
+    pub(super) shown: Option<Shown>,
+}
+
+/// History that is seen before it is placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shown {
+    pub(super) files: Vec<FileId>,
+    /// Whether there was a record, and what it said.
+    pub(super) record: bool,
+    pub(super) ledger: Ledger,
+    pub(super) arriving: Option<HandoffId>,
 }
 
 /// A rotated file older than the history.
@@ -104,6 +120,7 @@ impl Journal {
             dropped: 0,
             owed: None,
             placed: None,
+            shown: None,
         }
     }
 

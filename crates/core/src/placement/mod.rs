@@ -14,6 +14,9 @@
 //! drops the parts, and unless it goes on with the same handoff puts back what
 //! was retired.
 //!
+//! *shown*, a part of staging: the parts have names already ([`Staging::show`]), and
+//! are taken from them if it comes to nothing.
+//!
 //! *sealed*: all parts are durable and the journal names them. **This is the
 //! commit point**: a next start places them.
 //!
@@ -64,6 +67,7 @@ mod error;
 mod journal;
 mod lock;
 mod retire;
+mod show;
 mod stage;
 
 #[cfg(test)]
@@ -218,7 +222,10 @@ impl Staging {
         staging.take_up(handoff, own)?;
         match staging.journal.phase {
             Phase::Retiring => staging.undo()?,
-            Phase::Staging => staging.remove_parts()?,
+            Phase::Staging => {
+                staging.unshow()?;
+                staging.remove_parts()?;
+            }
             Phase::Sealed | Phase::Placed => {}
             Phase::Over => staging.empty()?,
         }
@@ -327,6 +334,10 @@ impl Staging {
         self.own.sync()?;
         let mut journal = self.journal.clone();
         (journal.parts, journal.dropped) = self.parts.described();
+        // Seen before, and more than the rotation keeps by now.
+        let mut stale = stale;
+        let shown = journal.shown.iter().flat_map(|s| &s.files);
+        stale.extend(shown.filter(|id| !journal.parts.iter().any(|p| p.id == **id)));
         journal.older.retain(|o| !stale.contains(&o.id));
         self.keep_retired(record, &mut journal)?;
         journal.stale = stale;
@@ -362,6 +373,7 @@ impl Staging {
         // Before the names are given, so that a reader who sees a part knows where
         // it lies in the stream.
         let arrival = self.arrival()?;
+        self.as_before_shown()?;
         self.put_down(|record, id, owed| {
             record.arriving(id, &owed.history, arrival, (&owed.host, owed.at));
         })?;

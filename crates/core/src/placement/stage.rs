@@ -31,6 +31,8 @@ pub(super) struct Parts {
     /// Bytes written since something was last made durable.
     behind: u64,
     syncing: Option<JoinHandle<io::Result<()>>>,
+    /// Whether the newest part is seen already: then it takes what comes.
+    keeps_newest: bool,
 }
 
 struct Held {
@@ -48,6 +50,7 @@ impl Parts {
             dropped: 0,
             behind: 0,
             syncing: None,
+            keeps_newest: false,
         }
     }
 
@@ -73,7 +76,8 @@ impl Parts {
             return Ok(());
         }
         let newest = self.held.back().map(|h| h.part.size);
-        if newest.is_none_or(|size| starts_file && self.retention.cut_at_file(size)) {
+        let cut = |size| starts_file && !self.keeps_newest && self.retention.cut_at_file(size);
+        if newest.is_none_or(cut) {
             self.begin_part(own)?;
         }
         while !bytes.is_empty() {
@@ -146,10 +150,15 @@ impl Parts {
         Ok(())
     }
 
-    /// No more bytes come: joins a newest part that is too small for a place of
-    /// its own, and makes all of them durable. The one copy of bytes that there
-    /// is, and it is smaller than the size at which the rotation here rolls over.
-    pub(super) fn finish(&mut self, own: &Folder) -> Result<()> {
+    /// From now on no file of the source begins a part of its own.
+    pub(super) fn keep_newest(&mut self) {
+        self.keeps_newest = true;
+    }
+
+    /// Joins a newest part that is too small for a place of its own. The one copy
+    /// of bytes that there is, and it is smaller than the size at which the
+    /// rotation here rolls over.
+    pub(super) fn join_newest(&mut self, own: &Folder) -> Result<()> {
         let small = self
             .held
             .back()
@@ -168,6 +177,12 @@ impl Parts {
             before.part.size = before.part.size.saturating_add(copied);
             own.remove(OsStr::new(&newest.part.name))?;
         }
+        Ok(())
+    }
+
+    /// No more bytes come: joins what is too small, and makes all durable.
+    pub(super) fn finish(&mut self, own: &Folder) -> Result<()> {
+        self.join_newest(own)?;
         self.wait_for_sync(own)?;
         for held in &self.held {
             let path = own.path().join(&held.part.name);

@@ -17,7 +17,8 @@ const HOLES_KEPT: usize = 256;
 pub struct Ledger {
     /// Oldest first.
     pub(super) known: Vec<Known>,
-    /// Files under the chain's names that are no part of this stream.
+    /// Files under the chain's names that are no part of this stream, or have no
+    /// place in it yet: a history that is not complete comes before them.
     pub(super) foreign: Vec<FileId>,
     pub(super) holes: Vec<Hole>,
     pub(super) hops: Vec<Hop>,
@@ -61,6 +62,12 @@ impl Ledger {
         &self.holes
     }
 
+    /// Whether this file is no part of the stream, or has no place in it yet.
+    #[must_use]
+    pub fn is_foreign(&self, id: FileId) -> bool {
+        self.foreign.contains(&id)
+    }
+
     /// Finds the places of `seen`, oldest first. Files before the offset
     /// `down_to` are only looked at as far as needed.
     ///
@@ -70,7 +77,7 @@ impl Ledger {
         let ours: Vec<(usize, &Seen)> = seen
             .iter()
             .enumerate()
-            .filter(|(_, s)| !self.foreign.contains(&s.id))
+            .filter(|(_, s)| !self.is_foreign(s.id))
             .collect();
         let newest = ours
             .iter()

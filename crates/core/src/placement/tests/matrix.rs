@@ -1,6 +1,7 @@
 //! Every single call that changes something is a point to be killed at; between
 //! any two calls virtlogd may do any number of its own.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -18,6 +19,17 @@ const PLAIN: Case = Case {
     abort: false,
     live: true,
     max_size: 2,
+    show: None,
+};
+
+/// Seen while it comes.
+const SHOWN: Case = Case {
+    name: "shown",
+    max_backups: 8,
+    history: &["first file ", "second file ", "third file "],
+    max_size: 86,
+    show: Some(2),
+    ..PLAIN
 };
 
 /// What was handed over from here comes back.
@@ -111,6 +123,42 @@ const CASES: &[Case] = &[
         history: &["aa is a full file ", "bb is another ", "cc "],
         ..PLAIN
     },
+    SHOWN,
+    Case {
+        name: "shown, all of it but the end of a file",
+        history: &["first file ", "end"],
+        show: Some(1),
+        ..SHOWN
+    },
+    Case {
+        name: "shown, returns",
+        found: &[("", "second file ", Handed), (".0", "first file ", Handed)],
+        ..SHOWN
+    },
+    Case {
+        name: "shown, older leftovers go behind it",
+        found: &[(".0", "zz ", Older), (".1", "yy ", Older)],
+        append: true,
+        ..SHOWN
+    },
+    Case {
+        name: "shown, aborted",
+        abort: true,
+        live: false,
+        ..SHOWN
+    },
+    Case {
+        name: "shown, aborted, guest still here",
+        abort: true,
+        ..SHOWN
+    },
+    Case {
+        name: "shown, returns, aborted",
+        found: &[("", "second file ", Handed), (".0", "first file ", Handed)],
+        abort: true,
+        live: false,
+        ..SHOWN
+    },
     Case {
         name: "no backups",
         max_backups: 0,
@@ -162,6 +210,34 @@ fn go_on(world: &World, progress: &mut Progress, same: bool, what: &str) {
 
 fn rollover(world: &World) {
     world.logd.borrow_mut().begin_rollover();
+}
+
+/// Whoever reads at any moment has at least what was there at the one before.
+#[test]
+fn what_is_shown_never_shrinks() {
+    for case in CASES.iter().filter(|c| c.show.is_some() && !c.abort) {
+        let world = Rc::new(World::new(case));
+        let seen = Rc::new(RefCell::new(String::new()));
+        let (reader, longest) = (Rc::clone(&world), Rc::clone(&seen));
+        let other: Other = Box::new(move |_, _| {
+            if reader.shown.get() {
+                let now = reader.merged().replace("new0 ", "");
+                let mut longest = longest.borrow_mut();
+                // What is older may come behind it.
+                assert!(now.contains(&*longest), "{now} after {longest}");
+                *longest = now;
+            }
+        });
+        let mut progress = Progress::default();
+        let (done, _) = armed(None, Some(other), || world.drive(&mut progress));
+        done.unwrap();
+        assert!(world.shown.get(), "{}", case.name);
+        assert!(
+            seen.borrow().ends_with(&case.history.concat()),
+            "{}",
+            case.name
+        );
+    }
 }
 
 #[test]

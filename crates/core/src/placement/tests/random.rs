@@ -60,6 +60,7 @@ proptest! {
         live in any::<bool>(),
         // Tight ones drop by what rotation says; the others drop nothing.
         max_backups in prop_oneof![Just(2u32), Just(3), Just(40)],
+        show in proptest::option::of(1..3_usize),
         lives in proptest::collection::vec(life(), 1..4),
     ) {
         let case = Case {
@@ -70,10 +71,16 @@ proptest! {
             before: true,
             append,
             rolled: 0,
-            history: &["aa ", "bb ", "cc "],
+            history: if show.is_some() {
+                &["aa aa aa ", "bb bb bb ", "cc cc cc "]
+            } else {
+                &["aa ", "bb ", "cc "]
+            },
             abort,
             live,
-            max_size: 2,
+            max_size: if show.is_some() { 86 } else { 2 },
+            // A part that is seen takes more files than one: they are not counted as before.
+            show: show.filter(|_| max_backups == 40),
         };
         let world = World::new(&case);
         let mut progress = Progress::default();

@@ -1,7 +1,7 @@
 //! A destination host as the matrix sees it: a folder, a virtlogd that renames
 //! one file at a time, libvirt's wipe, and a model of what must be there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
@@ -41,6 +41,8 @@ pub(super) struct Case {
     pub(super) live: bool,
     /// Small: every file of the source is a part of its own.
     pub(super) max_size: u64,
+    /// After so many files what is staged is shown.
+    pub(super) show: Option<usize>,
 }
 
 /// Whoever writes is seen once the guest is here.
@@ -63,6 +65,8 @@ pub(super) struct World {
     record: Record,
     here: Arc<AtomicBool>,
     pub(super) logd: Rc<RefCell<Logd>>,
+    /// Whether history was shown before it was placed.
+    pub(super) shown: Rc<Cell<bool>>,
 }
 
 /// virtlogd: a rollover is a list of events, each one of its system calls.
@@ -189,6 +193,7 @@ impl World {
             record,
             here,
             logd: Rc::new(RefCell::new(logd)),
+            shown: Rc::default(),
         }
     }
 
@@ -256,7 +261,10 @@ impl World {
             staging.retire(Some(&self.record))?;
         }
         self.arrive();
-        for file in self.case.history {
+        for (index, file) in self.case.history.iter().enumerate() {
+            if self.case.show == Some(index) {
+                self.shown.set(staging.show(self.owed())?);
+            }
             let (one, two) = file.split_at(file.len() / 2);
             staging.append(true, one.as_bytes())?;
             staging.append(false, two.as_bytes())?;
@@ -309,7 +317,7 @@ impl World {
         names
     }
 
-    fn merged(&self) -> String {
+    pub(super) fn merged(&self) -> String {
         let mut all = String::new();
         let chain = LogChain::open(&self.log, NumberingChoice::FromZero).unwrap();
         if !self.log.exists() {
