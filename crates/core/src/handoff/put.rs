@@ -11,12 +11,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::budget::Room;
 use super::offer::{Far, Source};
-use super::{Chunk, Handoff};
+use super::{Budget, Chunk, Handoff};
 use crate::follow::Piece;
 use crate::transport::{Advice, LogTransport, LogTransportExt, ObjectName};
 
-/// Pieces on their way at once: bounds the memory, and is enough to fill a line
+/// Pieces of one handoff on their way at once: enough to fill a line
 /// of some hundred Mbit/s and some ten milliseconds.
 const IN_FLIGHT: usize = 6;
 
@@ -34,6 +35,7 @@ pub(super) struct Putter {
     pub(super) source: watch::Receiver<Source>,
     pub(super) far: watch::Receiver<Far>,
     pub(super) patience: Duration,
+    pub(super) budget: Budget,
 }
 
 impl Putter {
@@ -64,7 +66,7 @@ impl Putter {
     }
 
     /// Gives the piece's length.
-    async fn put_piece(self, piece: Piece) -> Result<u64, String> {
+    async fn put_piece(self, piece: Piece, mut room: Room) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
         let object = ObjectName::Chunk {
             offset: piece.offset,
@@ -74,8 +76,9 @@ impl Putter {
             starts_file: piece.starts_file,
             bytes: piece.bytes,
         };
-        let encoded = tokio::task::spawn_blocking(move || chunk.encode()).await;
-        let data = encoded.map_err(|e| e.to_string())?;
+        let encode = move || Ok::<_, String>(chunk.encode());
+        let data = self.budget.work(encode).await?;
+        room.shrink(data.len());
         self.put(object, data).await?;
         Ok(u64::from(len))
     }
@@ -90,8 +93,8 @@ impl Puts {
         self.0.len() < IN_FLIGHT
     }
 
-    pub(super) fn start(&mut self, putter: Putter, piece: Piece) {
-        self.0.spawn(putter.put_piece(piece));
+    pub(super) fn start(&mut self, putter: Putter, piece: Piece, room: Room) {
+        self.0.spawn(putter.put_piece(piece, room));
     }
 
     /// The length of the next piece that arrived; `None` where none is on its way.
