@@ -103,6 +103,8 @@
 pub mod adopt;
 mod bounded;
 mod budget;
+#[cfg(any(test, feature = "conformance"))]
+pub mod crowd;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
 mod message;
