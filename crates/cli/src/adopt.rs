@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{Adopt as Half, Outcome, Progress};
+use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{self, Advice, LogTransport, LogTransportExt, Lot, ObjectName};
 use logchain_libvirt::Connection;
 use serde_json::json;
@@ -47,11 +47,13 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
             Ok(uuid) => uuid,
             Err(_) => connection.lookup(&args.domain).await?.uuid(),
         };
-        Ok((
-            connection,
-            domain,
-            choice.open_existing(&ssh, args.patience).await?,
-        ))
+        // The other half connects at the same time: it has made no folder yet, maybe.
+        let transport = if args.attached {
+            choice.open(&ssh, args.patience).await?
+        } else {
+            choice.open_existing(&ssh, args.patience).await?
+        };
+        Ok((connection, domain, transport))
     };
     let (connection, domain, transport) = interrupt.or(open).await?;
     let ending = Ending::new(Arc::clone(&transport), interrupt.clone());
@@ -63,6 +65,7 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
         transport: Arc::new(ending),
         alive: watch::Sender::new(args.attached),
         interrupt,
+        budget: Budget::default(),
     };
     if args.attached {
         tokio::spawn(watch_input(work.alive.clone()));
@@ -104,6 +107,7 @@ struct Work<'a> {
     transport: Arc<dyn LogTransport>,
     alive: watch::Sender<bool>,
     interrupt: &'a Interrupt,
+    budget: Budget,
 }
 
 impl Work<'_> {
@@ -163,6 +167,7 @@ impl Work<'_> {
             source_alive: self.alive.subscribe(),
             patience: self.args.patience,
             progress,
+            budget: self.budget.clone(),
         };
         let told = tokio::spawn(tell(self.report, handoff.clone(), news));
         let mut outcome = half.run().await;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use logchain_core::chain::LogChain;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Outcome, Source};
+use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::record::Offered;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport};
 use logchain_transport_ssh::SshOptions;
@@ -65,6 +65,84 @@ pub(crate) struct Way<'a> {
     pub(crate) patience: Duration,
     pub(crate) domain: Uuid,
     pub(crate) domain_name: &'a str,
+    /// What all its handoffs take together.
+    pub(crate) budget: Budget,
+}
+
+/// A handoff whose other half has been started, where it can be.
+pub(crate) struct Begun {
+    handoff: Handoff,
+    far: Option<FarAdopt>,
+}
+
+impl Begun {
+    /// Starts the other half, and waits for nothing: it logs in while the transport
+    /// does. `expected`: where the log will lie at the destination, for a migration
+    /// that has not begun.
+    pub(crate) fn new(
+        way: &Way<'_>,
+        console: &ConsoleName,
+        expected: Option<&Path>,
+    ) -> Result<Self, String> {
+        Self::of(way, console, HandoffId::random(), expected)
+    }
+
+    fn of(
+        way: &Way<'_>,
+        console: &ConsoleName,
+        id: HandoffId,
+        expected: Option<&Path>,
+    ) -> Result<Self, String> {
+        let handoff = Handoff {
+            domain: way.domain,
+            console: console.clone(),
+            id,
+        };
+        let there = way.choice.far();
+        let start = |there| FarAdopt::start(there, way.ssh, &handoff, expected, way.patience);
+        let far = there.map(start).transpose()?;
+        Ok(Self { handoff, far })
+    }
+
+    pub(crate) fn is_of(&self, log: &Log) -> bool {
+        self.handoff.console == log.console
+    }
+
+    /// It is not needed: lets it come to its end.
+    pub(crate) async fn end(self) {
+        if let Some(far) = self.far {
+            far.end().await;
+        }
+    }
+
+    /// For a migration that has not begun: waits until the other half is ready.
+    async fn wait_ready(
+        &mut self,
+        way: &Way<'_>,
+        source: &mut watch::Receiver<Source>,
+    ) -> Result<(), String> {
+        let Some(far) = &mut self.far else {
+            return Ok(());
+        };
+        let ready = tokio::select! {
+            ready = far.wait_ready() => ready,
+            // Nothing waits for it any more: it is withdrawn instead.
+            Ok(_) = source.wait_for(|s| *s == Source::Stays) => Ok(()),
+        };
+        match ready {
+            // The pieces need no ssh: only who takes them in is missing.
+            Err(reason) if !way.choice.needs_far() && !far.has_failed() => {
+                way.report.warn(&format!(
+                    "{}: cannot start the destination's half: {reason}",
+                    self.handoff.console
+                ));
+                tell_adopt(way.report, way.choice, way.domain);
+                self.far = None;
+                Ok(())
+            }
+            ready => ready,
+        }
+    }
 }
 
 /// A console on its way.
@@ -75,52 +153,42 @@ pub(crate) struct Carry {
 }
 
 impl Carry {
-    /// Starts both halves. `expected`: where the log will lie at the destination,
-    /// for a migration that has not begun; then this waits until the other half
-    /// is ready for it.
+    /// Starts this half; `is_ahead`: of a migration, which waits until the other
+    /// half is ready for it.
     pub(crate) async fn start(
         way: &Way<'_>,
         transport: Arc<dyn LogTransport>,
-        log: &Log,
+        mut begun: Begun,
         held: Held,
-        source: watch::Receiver<Source>,
-        expected: Option<&Path>,
+        mut source: watch::Receiver<Source>,
+        is_ahead: bool,
     ) -> Result<Self, String> {
-        let mut turn = source.clone();
-        let handoff = Handoff {
-            domain: way.domain,
-            console: log.console.clone(),
-            id: HandoffId::random(),
-        };
-        let (far, state) = far(way, &handoff, expected, &mut turn).await?;
+        if is_ahead {
+            begun.wait_ready(way, &mut source).await?;
+        }
         let put = watch::Sender::new(0);
         let progress = put.subscribe();
-        let offer = offer_of(way, handoff, transport, source, state, put);
+        let offer = offer_of(way, &begun, transport, source, put);
         let task = tokio::spawn(async move { (offer.run(held).await, Instant::now()) });
         Ok(Self {
-            far,
+            far: begun.far,
             task,
             put: progress,
         })
     }
 
     /// Takes up a handoff that was committed before.
-    pub(crate) async fn resume(
+    pub(crate) fn resume(
         way: &Way<'_>,
         transport: Arc<dyn LogTransport>,
         log: &Log,
         offered: Offered,
     ) -> Result<Self, String> {
-        let handoff = Handoff {
-            domain: way.domain,
-            console: log.console.clone(),
-            id: offered.handoff,
-        };
-        let mut source = watch::Sender::new(Source::Over).subscribe();
-        let (far, state) = far(way, &handoff, None, &mut source).await?;
+        let begun = Begun::of(way, &log.console, offered.handoff, None)?;
+        let source = watch::Sender::new(Source::Over).subscribe();
         let put = watch::Sender::new(offered.bytes);
         let progress = put.subscribe();
-        let offer = offer_of(way, handoff, transport, source, state, put);
+        let offer = offer_of(way, &begun, transport, source, put);
         let (folder, base) = Folder::of_file(&log.path).map_err(|e| e.to_string())?;
         let task = tokio::spawn(async move {
             (
@@ -129,7 +197,7 @@ impl Carry {
             )
         });
         Ok(Self {
-            far,
+            far: begun.far,
             task,
             put: progress,
         })
@@ -172,50 +240,18 @@ impl Carry {
     }
 }
 
-async fn far(
-    way: &Way<'_>,
-    handoff: &Handoff,
-    expected: Option<&Path>,
-    source: &mut watch::Receiver<Source>,
-) -> Result<(Option<FarAdopt>, watch::Receiver<Far>), String> {
-    // Whoever adopts then is started by somebody else.
-    let nobody = || (None, watch::Sender::new(Far::Working).subscribe());
-    let Some(there) = way.choice.far() else {
-        return Ok(nobody());
-    };
-    let mut far = FarAdopt::start(there, way.ssh, handoff, expected, way.patience)?;
-    if expected.is_some() {
-        tokio::select! {
-            ready = far.wait_ready() => match ready {
-                // The pieces need no ssh: only who takes them in is missing.
-                Err(reason) if !way.choice.needs_far() && !far.has_failed() => {
-                    way.report.warn(&format!(
-                        "{}: cannot start the destination's half: {reason}",
-                        handoff.console
-                    ));
-                    tell_adopt(way.report, way.choice, way.domain);
-                    return Ok(nobody());
-                }
-                ready => ready?,
-            },
-            // Nothing waits for it any more: it is withdrawn instead.
-            Ok(_) = source.wait_for(|s| *s == Source::Stays) => {}
-        }
-    }
-    let state = far.state();
-    Ok((Some(far), state))
-}
-
 fn offer_of(
     way: &Way<'_>,
-    handoff: Handoff,
+    begun: &Begun,
     transport: Arc<dyn LogTransport>,
     source: watch::Receiver<Source>,
-    far: watch::Receiver<Far>,
     put: watch::Sender<u64>,
 ) -> Offer {
+    // Where there is none, whoever adopts is started by somebody else.
+    let nobody = || watch::Sender::new(Far::Working).subscribe();
+    let far = begun.far.as_ref().map_or_else(nobody, FarAdopt::state);
     Offer {
-        handoff,
+        handoff: begun.handoff.clone(),
         domain_name: way.domain_name.to_owned(),
         host: host::own_name(),
         transport,
@@ -224,6 +260,7 @@ fn offer_of(
         far,
         patience: way.patience,
         put,
+        budget: way.budget.clone(),
     }
 }
 

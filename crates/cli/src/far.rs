@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::Far;
-use logchain_transport_ssh::{SshOptions, SshTarget, command, explain};
+use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStdin};
+use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -29,7 +30,8 @@ const MAX_LINE: u64 = 64 * 1024;
 /// `logchain adopt` at the destination. Dropped, its input ends, and with it its
 /// reason to wait; the local ssh ends too.
 pub(crate) struct FarAdopt {
-    input: Option<ChildStdin>,
+    /// Its input stays open as long as this does.
+    hold: Option<watch::Sender<()>>,
     state: watch::Receiver<Far>,
     ready: watch::Receiver<bool>,
     task: JoinHandle<()>,
@@ -63,17 +65,20 @@ impl FarAdopt {
         words.push(console);
         words.push(handoff.domain.to_string().into());
 
-        let mut child = command(target, options, &words)
-            .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", options.program.display()))?;
-        let input = child.stdin.take();
-        let state = watch::Sender::new(Far::Working);
-        let ready = watch::Sender::new(false);
+        let attendant = Attendant {
+            target: target.clone(),
+            options: options.clone(),
+            words,
+            state: watch::Sender::new(Far::Working),
+            ready: watch::Sender::new(false),
+        };
+        let (hold, held) = watch::channel(());
+        let child = attendant.start()?;
         let far = Self {
-            input,
-            state: state.subscribe(),
-            ready: ready.subscribe(),
-            task: tokio::spawn(attend(child, target.clone(), options.clone(), state, ready)),
+            hold: Some(hold),
+            state: attendant.state.subscribe(),
+            ready: attendant.ready.subscribe(),
+            task: tokio::spawn(attendant.attend(child, held)),
             host: target.host().to_owned(),
             limits: (READY.min(patience), END.min(patience)),
         };
@@ -115,7 +120,7 @@ impl FarAdopt {
 
     /// Lets it come to its end.
     pub(crate) async fn end(mut self) {
-        self.input = None;
+        self.hold = None;
         // Past that, dropping the handle ends the local ssh.
         let _ = timeout(self.limits.1, &mut self.task).await;
         self.task.abort();
@@ -128,71 +133,125 @@ impl Drop for FarAdopt {
     }
 }
 
-/// Reads what the far side tells until it ends, and then says how it ended.
-async fn attend(
-    mut child: Child,
+/// What it takes to run it.
+struct Attendant {
     target: SshTarget,
     options: SshOptions,
+    words: Vec<OsString>,
     state: watch::Sender<Far>,
     ready: watch::Sender<bool>,
-) {
-    let said = child.stderr.take().map(|stderr| {
-        tokio::spawn(async move {
-            let mut stderr = stderr;
-            let mut text = Vec::new();
-            let _ = (&mut stderr).take(MAX_STDERR).read_to_end(&mut text).await;
-            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    });
-    let mut reason = None;
-    let mut done = false;
-    if let Some(output) = child.stdout.take() {
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match (&mut output)
-                .take(MAX_LINE)
-                .read_until(b'\n', &mut line)
-                .await
-            {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => break,
+}
+
+/// What one ssh said.
+#[derive(Default)]
+struct Told {
+    /// Anything at all.
+    any: bool,
+    done: bool,
+    reason: Option<String>,
+    status: Option<ExitStatus>,
+    stderr: String,
+}
+
+impl Attendant {
+    fn start(&self) -> Result<Child, String> {
+        command(&self.target, &self.options, &self.words)
+            .spawn()
+            .map_err(|e| format!("cannot start {}: {e}", self.options.program.display()))
+    }
+
+    /// Attends to it until it ends, and then says how it ended. Where ssh is turned
+    /// away it is started again.
+    async fn attend(self, mut child: Child, mut held: watch::Receiver<()>) {
+        let mut tries = Tries::within(self.options.connect_timeout);
+        let told = loop {
+            let told = self.listen(child, &mut held).await;
+            let turned_away = !told.any && is_turned_away(told.status, &told.stderr);
+            if !turned_away || held.has_changed().is_err() || !tries.again().await {
+                break told;
             }
-            // A profile that prints something is no news of ours.
-            let Ok(event) = serde_json::from_slice::<Value>(&line) else {
-                continue;
+            child = match self.start() {
+                Ok(child) => child,
+                Err(reason) => {
+                    self.state.send_replace(Far::Lost(reason));
+                    return;
+                }
             };
-            match event.get("event").and_then(Value::as_str) {
-                Some("ready") => {
-                    ready.send_replace(true);
+        };
+        if told.done {
+            return;
+        }
+        let explained = || explain(&self.target, &self.options, told.status, &told.stderr);
+        // Bad usage is ours: the two are of different releases, which is explained better.
+        let usage = told.status.and_then(|s| s.code()) == Some(2);
+        self.state.send_replace(match told.reason {
+            Some(reason) if !usage => Far::Failed(reason),
+            Some(_) => Far::Failed(explained()),
+            // It said nothing of an end: it may be at work still.
+            None => Far::Lost(explained()),
+        });
+    }
+
+    /// Reads what the far side tells until it ends.
+    async fn listen(&self, mut child: Child, held: &mut watch::Receiver<()>) -> Told {
+        let said = child.stderr.take().map(|mut stderr| {
+            tokio::spawn(async move {
+                let mut text = Vec::new();
+                let _ = (&mut stderr).take(MAX_STDERR).read_to_end(&mut text).await;
+                let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+                String::from_utf8_lossy(&text).into_owned()
+            })
+        });
+        let mut input = child.stdin.take();
+        let mut told = Told::default();
+        if let Some(output) = child.stdout.take() {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            loop {
+                let read = async {
+                    let mut limited = (&mut output).take(MAX_LINE);
+                    limited.read_until(b'\n', &mut line).await
+                };
+                tokio::select! {
+                    read = read => match read {
+                        Ok(1..) => {}
+                        Ok(0) | Err(_) => break,
+                    },
+                    // A line that is half here goes on where it is.
+                    _ = held.changed(), if input.is_some() => {
+                        input = None;
+                        continue;
+                    }
                 }
-                Some("adopted" | "aborted") => done = true,
-                // The first one says it best: an error at the end sums up.
-                Some("failed" | "error") if reason.is_none() => {
-                    reason = Some(said_by(target.host(), &event));
-                }
-                _ => {}
+                told.any = true;
+                self.hear(&line, &mut told);
+                line.clear();
             }
         }
+        told.status = child.wait().await.ok();
+        if let Some(said) = said {
+            told.stderr = said.await.unwrap_or_default();
+        }
+        told
     }
-    let status = child.wait().await.ok();
-    if done {
-        return;
+
+    fn hear(&self, line: &[u8], told: &mut Told) {
+        // A profile that prints something is no news of ours.
+        let Ok(event) = serde_json::from_slice::<Value>(line) else {
+            return;
+        };
+        match event.get("event").and_then(Value::as_str) {
+            Some("ready") => {
+                self.ready.send_replace(true);
+            }
+            Some("adopted" | "aborted") => told.done = true,
+            // The first one says it best: an error at the end sums up.
+            Some("failed" | "error") if told.reason.is_none() => {
+                told.reason = Some(said_by(self.target.host(), &event));
+            }
+            _ => {}
+        }
     }
-    let said = match said {
-        Some(said) => said.await.unwrap_or_default(),
-        None => String::new(),
-    };
-    // Bad usage is ours: the two are of different releases, which is explained better.
-    let usage = status.and_then(|s| s.code()) == Some(2);
-    state.send_replace(match reason {
-        Some(reason) if !usage => Far::Failed(reason),
-        Some(_) => Far::Failed(explain(&target, &options, status, &said)),
-        // It said nothing of an end: it may be at work still.
-        None => Far::Lost(explain(&target, &options, status, &said)),
-    });
 }
 
 /// Why it failed, as the far side says, and where that is.

@@ -30,6 +30,8 @@ use crate::interrupt::Interrupt;
 fn main() -> ExitCode {
     let cli = args::parse();
     let format = cli.command.format();
+    // Every file of every log of a domain is held open.
+    logchain_core::folder::allow_descriptors();
     exit::run(dispatch(cli), format)
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::transport::LogTransport;
 use logchain_libvirt::consoles::consoles;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::args::{DEFAULT_REMOTE, Migrate};
-use crate::carry::{self, Carry, Log, Way};
+use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{self, Ended, Exit};
 use crate::host;
 use crate::interrupt::Interrupt;
@@ -179,6 +180,7 @@ impl Migration<'_> {
             patience: carry.patience,
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
+            budget: Budget::default(),
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
@@ -247,12 +249,20 @@ impl Migration<'_> {
         logs: Vec<(Log, PathBuf)>,
         source: &watch::Sender<Source>,
     ) -> Vec<Started> {
-        // Held first: whatever the transport does, the bytes are ours.
-        let mut held = Vec::new();
+        // Held first: whatever the transport does, the bytes are ours. Then all
+        // connections at once.
+        let mut begun = Vec::new();
         for (log, expected) in logs {
-            held.push((log.clone(), expected, log.hold(way.domain).await));
+            let carry = match log.hold(way.domain).await {
+                Ok(held) => match Begun::new(way, &log.console, Some(&expected)) {
+                    Ok(begun) => Ok((held, begun)),
+                    Err(reason) => Err((reason, true)),
+                },
+                Err(reason) => Err((reason, false)),
+            };
+            begun.push((log, carry));
         }
-        let any = held.iter().any(|(_, _, held)| held.is_ok());
+        let any = begun.iter().any(|(_, carry)| carry.is_ok());
         let transport: Result<Arc<dyn LogTransport>, String> = if any {
             let open = self.interrupt.or(self.choice.open(way.ssh, way.patience));
             open.await.map_err(|e| exit::sentence(&e))
@@ -260,16 +270,19 @@ impl Migration<'_> {
             Err(String::new())
         };
         let mut started = Vec::new();
-        for (log, expected, held) in held {
-            let carry = match (held, &transport) {
-                (Ok(held), Ok(transport)) => {
+        for (log, carry) in begun {
+            let carry = match (carry, &transport) {
+                (Ok((held, begun)), Ok(transport)) => {
                     let (transport, source) = (Arc::clone(transport), source.subscribe());
-                    let start =
-                        Carry::start(way, transport, &log, held, source, Some(&expected)).await;
+                    let start = Carry::start(way, transport, begun, held, source, true).await;
                     start.map_err(|reason| (reason, true))
                 }
-                (Err(reason), _) => Err((reason, false)),
-                (Ok(_), Err(reason)) => Err((reason.clone(), true)),
+                (Ok((_, begun)), Err(reason)) => {
+                    // Before the migration begins the destination is as it was.
+                    begun.end().await;
+                    Err((reason.clone(), true))
+                }
+                (Err(failed), _) => Err(failed),
             };
             let carry = carry.map_err(|(reason, held)| NotStarted { reason, held });
             if let Err(NotStarted { reason, .. }) = &carry

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use logchain_core::folder::Folder;
+use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::record::Record;
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::args::Offer;
-use crate::carry::{self, Carry, Log, Way};
+use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{Ended, Exit, Usage};
 use crate::host;
 use crate::interrupt::Interrupt;
@@ -45,7 +48,9 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         patience: args.carry.patience,
         domain: past.uuid,
         domain_name: &past.name,
+        budget: Budget::default(),
     };
+    let mut early = begin_first(&way, past.logs.first());
     let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;
     carry::say_adopt(report, &choice, past.uuid);
     let mut reasons = Vec::new();
@@ -70,11 +75,20 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
                 report.event(&sentence, &event);
                 continue;
             }
-            Left::Receipt(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun).await,
+            Left::Receipt(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun),
             Left::All => {
                 let held = log.hold(past.uuid).await.map_err(anyhow::Error::msg)?;
-                let source = over.subscribe();
-                Carry::start(&way, Arc::clone(&transport), &log, held, source, None).await
+                let begun = match early.take_if(|b| b.is_of(&log)) {
+                    Some(begun) => Ok(begun),
+                    None => Begun::new(&way, &log.console, None),
+                };
+                match begun {
+                    Ok(begun) => {
+                        let (transport, source) = (Arc::clone(&transport), over.subscribe());
+                        Carry::start(&way, transport, begun, held, source, false).await
+                    }
+                    Err(reason) => Err(reason),
+                }
             }
         };
         let outcome = match carry {
@@ -84,6 +98,18 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
     }
     Ended::told(Exit::Failed, &reasons)
+}
+
+/// Starts the other half of the first log while the transport is connected: of one
+/// that was never offered, since no other is sure to be begun anew.
+fn begin_first(way: &Way<'_>, first: Option<&Log>) -> Option<Begun> {
+    let log = first?;
+    let (folder, base) = Folder::of_file(&log.path).ok()?;
+    let record = Record::read(&folder, &base, way.domain, &log.console).ok()?;
+    if record.is_some_and(|record| record.offered.is_some()) {
+        return None;
+    }
+    Begun::new(way, &log.console, None).ok()
 }
 
 /// By libvirt where it still knows the domain, else by what was given.

@@ -8,7 +8,8 @@ use logchain_core::transport::DirectoryTransport;
 use crate::exit::Exit;
 
 pub(crate) async fn run(spool: &Path) -> anyhow::Result<Exit> {
-    let folder = DirectoryTransport::create(spool)?;
+    // The source has all of it until the destination here has made it durable.
+    let folder = DirectoryTransport::create(spool)?.lazy();
     logchain_transport_ssh::serve(Arc::new(folder), tokio::io::stdin(), tokio::io::stdout())
         .await?;
     Ok(Exit::Done)

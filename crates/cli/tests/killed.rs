@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
+use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{DirectoryTransport, HandoffId, LogTransportExt};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -75,6 +75,7 @@ async fn commit(from: &Path, spool: &Path, handoff: &Handoff) -> Fallible<()> {
         far: watch::Sender::new(Far::Working).subscribe(),
         patience: Duration::from_millis(50),
         put: watch::Sender::new(0),
+        budget: Budget::default(),
     };
     match offer.run(held).await {
         Outcome::NotCarried { .. } => Ok(()),

@@ -19,9 +19,9 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
+use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::transport::{
@@ -198,6 +198,7 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
         far: far.subscribe(),
         patience,
         put: watch::Sender::new(0),
+        budget: Budget::default(),
     };
     let adopt = Adopt {
         handoff,
@@ -215,6 +216,7 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
         source_alive: alive.subscribe(),
         patience,
         progress: mpsc::channel(16).0,
+        budget: Budget::default(),
     };
     // The migration is over at once: there is no guest.
     source.send_replace(Source::Over);

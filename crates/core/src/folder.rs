@@ -22,6 +22,7 @@ use rustix::fs::{
     StatxFlags,
 };
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::pause::pause;
@@ -95,7 +96,7 @@ pub enum Error {
         name: OsString,
     },
     /// Anything else that the system answered.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {source}{}", .path.display(), hint(.source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -118,6 +119,32 @@ impl Error {
             source.kind(),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
         )
+    }
+}
+
+/// What the reader can do, where the system does not say.
+fn hint(source: &io::Error) -> &'static str {
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE) => {
+            "; every file of a log is held open: raise this process's limit of open files"
+        }
+        Some(Errno::NFILE) => "; raise fs.file-max",
+        _ => "",
+    }
+}
+
+/// Lets this process open as many files as the system allows it (it begins with
+/// fewer, often 1024), and says how many those are. For programs that hold many
+/// logs: each file of each log is one, and a handoff has some ten more.
+pub fn allow_descriptors() -> Option<u64> {
+    let limits = getrlimit(Resource::Nofile);
+    let more = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    match setrlimit(Resource::Nofile, more) {
+        Ok(()) => limits.maximum,
+        Err(_) => limits.current,
     }
 }
 

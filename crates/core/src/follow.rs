@@ -146,10 +146,14 @@ struct Held {
     given: u64,
     /// Bytes given before it was emptied from outside.
     before: u64,
+    /// Whether a compressed file gave its last byte.
+    ended: bool,
 }
 
 enum Source {
     Plain(File),
+    /// Its decoder takes memory: made when it is read first.
+    Packed(Option<ChainFile>),
     Compressed(Box<dyn Read + Send>),
 }
 
@@ -261,6 +265,7 @@ impl Follower {
                         size: 0,
                         given: 0,
                         before: 0,
+                        ended: false,
                     });
                 }
                 Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(false),
@@ -277,6 +282,30 @@ impl Follower {
             });
         }
         Ok(true)
+    }
+
+    /// How many bytes [`Follower::next`] gives now, at the most; of a compressed
+    /// file nobody knows before it is read.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn waiting(&self, most: usize, flush: bool) -> Result<usize> {
+        let last = self.held.len().saturating_sub(1);
+        for (n, file) in self.held.iter().enumerate() {
+            let bytes = file.left(most)?;
+            if bytes > 0 {
+                let whole = n == last && !flush;
+                return Ok(if whole && bytes < most { 0 } else { bytes });
+            }
+        }
+        Ok(0)
+    }
+
+    /// Whether the next bytes come out of a compressed file.
+    #[must_use]
+    pub fn unpacks(&self) -> bool {
+        let first = self.held.front();
+        first.is_some_and(|f| !matches!(f.source, Source::Plain(_)))
     }
 
     /// The next bytes, at most `most`; `None` where there are none yet. Of the
@@ -354,7 +383,9 @@ impl Held {
         let (name, id, size) = (file.name().to_owned(), file.id(), file.size());
         let source = match file.compression() {
             None => Source::Plain(file.into_file()),
-            Some(_) => Source::Compressed(decompressed(file)?),
+            // That it is none is told at once.
+            Some(_) if size == 0 => Source::Compressed(decompressed(file)?),
+            Some(_) => Source::Packed(Some(file)),
         };
         Ok(Self {
             name,
@@ -363,6 +394,7 @@ impl Held {
             size,
             given: 0,
             before: 0,
+            ended: false,
         })
     }
 
@@ -378,11 +410,29 @@ impl Held {
     fn size(&self) -> u64 {
         match &self.source {
             Source::Plain(file) => stat_open(file).map_or(self.size, |s| s.size),
-            Source::Compressed(_) => self.size,
+            Source::Packed(_) | Source::Compressed(_) => self.size,
         }
     }
 
+    /// How many bytes can be read of it now, at most `most`.
+    fn left(&self, most: usize) -> Result<usize> {
+        let Source::Plain(file) = &self.source else {
+            return Ok(if self.ended { 0 } else { most });
+        };
+        let size = stat_open(file).map_err(|source| Error::Read {
+            name: self.name.clone(),
+            source,
+        })?;
+        let left = size.size.checked_sub(self.given).unwrap_or(size.size);
+        Ok(usize::try_from(left).unwrap_or(usize::MAX).min(most))
+    }
+
     fn read(&mut self, most: usize, whole: bool) -> Result<Vec<u8>> {
+        if let Source::Packed(file) = &mut self.source
+            && let Some(file) = file.take()
+        {
+            self.source = Source::Compressed(decompressed(file)?);
+        }
         let fail = |source| Error::Read {
             name: self.name.clone(),
             source,
@@ -420,8 +470,11 @@ impl Held {
                     .take(most as u64)
                     .read_to_end(&mut bytes)
                     .map_err(fail)?;
+                self.ended = bytes.len() < most;
                 Ok(bytes)
             }
+            // Its decoder could not be made, and whoever read it was told.
+            Source::Packed(_) => Ok(Vec::new()),
         }
     }
 }

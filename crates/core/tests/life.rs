@@ -23,9 +23,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress};
 use logchain_core::handoff::offer::{self, Far, Held, Left, Offer, Source};
+use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::live::{Live, News};
 use logchain_core::offsets::{Found, Offsets};
 use logchain_core::placement::Rules;
@@ -213,6 +213,7 @@ impl Vm {
             far: watch::Sender::new(Far::Working).subscribe(),
             patience: Duration::from_secs(20),
             put: watch::Sender::new(0),
+            budget: Budget::default(),
         };
         tokio::spawn(offer.run(held))
     }
@@ -236,6 +237,7 @@ impl Vm {
             source_alive: alive,
             patience: Duration::from_secs(20),
             progress,
+            budget: Budget::default(),
         };
         (tokio::spawn(adopt.run()), news)
     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::link::{Asked, Link, Lost, Way};
 use crate::wire::{Answer, IN_FLIGHT, Verb, WirePrefix};
-use crate::{SshOptions, SshTarget, command};
+use crate::{SshOptions, SshTarget, Tries, command};
 
 /// How long no connection is tried after one that was of no use; twice as long
 /// after each further one.
@@ -120,7 +120,18 @@ impl SshTransport {
         }
     }
 
+    /// Again where the host turned it away, for as long as connecting may take.
     async fn open(&self) -> std::result::Result<Link, Failure> {
+        let mut tries = Tries::within(self.options.connect_timeout);
+        loop {
+            match self.open_once().await {
+                Err(failure) if failure.turned_away && tries.again().await => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn open_once(&self) -> std::result::Result<Link, Failure> {
         let words = [
             self.options.remote_logchain.clone(),
             "transport".into(),

@@ -10,26 +10,34 @@ use std::process::ExitStatus;
 use logchain_core::transport::Error;
 
 use crate::wire::Outcome;
-use crate::{SshOptions, SshTarget};
+use crate::{SshOptions, SshTarget, again};
 
 /// Why a connection could not be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) outcome: Outcome,
     pub(crate) sentence: String,
+    /// Whether the host may take the next connection.
+    pub(crate) turned_away: bool,
 }
 
 impl Failure {
     pub(crate) fn denied(sentence: impl Into<String>) -> Self {
         let outcome = Outcome::Denied;
-        let sentence = sentence.into();
-        Self { outcome, sentence }
+        Self {
+            outcome,
+            sentence: sentence.into(),
+            turned_away: false,
+        }
     }
 
     pub(crate) fn unreachable(sentence: impl Into<String>) -> Self {
         let outcome = Outcome::Unreachable;
-        let sentence = sentence.into();
-        Self { outcome, sentence }
+        Self {
+            outcome,
+            sentence: sentence.into(),
+            turned_away: false,
+        }
     }
 
     pub(crate) fn into_error(self, transport: String) -> Error {
@@ -64,7 +72,10 @@ pub(crate) fn diagnose(
             .unwrap_or_default(),
     );
     match code {
-        Some(255) | None => of_ssh(target, stderr, &last),
+        Some(255) | None => Failure {
+            turned_away: again::of(code, stderr),
+            ..of_ssh(target, stderr, &last)
+        },
         Some(code) => of_command(host, options, code, stderr, &last),
     }
 }

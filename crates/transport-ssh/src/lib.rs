@@ -13,6 +13,7 @@
 //!
 //! Must not know: what keys mean, what objects hold.
 
+mod again;
 mod client;
 mod command;
 mod failure;
@@ -25,6 +26,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use again::{Tries, is_turned_away};
 pub use client::SshTransport;
 pub use command::{SshOptions, command};
 pub use failure::explain;

@@ -15,6 +15,8 @@ use uuid::Uuid;
 use crate::wire::{GREETING, IN_FLIGHT};
 use crate::{SshOptions, SshTarget, SshTransport, command, serve};
 
+mod thousand;
+
 fn key() -> Key {
     Key {
         domain: Uuid::from_u128(1),

@@ -29,19 +29,23 @@ use tokio::sync::{mpsc, watch};
 
 use state::{Event, State};
 
+use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
-use super::{Begin, Chunk, Commit, Handoff, Receipt, blocking, now};
+use super::{Begin, Budget, Chunk, Commit, Handoff, Receipt, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
-/// Time between two looks for what is new.
-const LOOK: Duration = Duration::from_millis(25);
+/// Pause before a first further try.
+const RETRY: Duration = Duration::from_millis(25);
 
-/// Chunks fetched side by side: bounds the memory.
+/// Chunks fetched side by side.
 const AHEAD: usize = 4;
+
+/// Chunks fetched between two looks for an end.
+const MOST: usize = 64;
 
 /// Where the log of the console lies on this host.
 #[derive(Clone, Debug)]
@@ -108,17 +112,21 @@ pub struct Adopt {
     pub patience: Duration,
     /// What happens, for whoever watches. A full queue drops news, never waits.
     pub progress: mpsc::Sender<Progress>,
+    /// What it may take, with all others that share it.
+    pub budget: Budget,
 }
 
 impl Adopt {
     /// Runs the destination's half to its end. If the future is dropped, or the
     /// process killed, the next start finishes or undoes what was begun.
-    pub async fn run(self) -> Outcome {
+    pub async fn run(mut self) -> Outcome {
+        self.transport = self.budget.bound(&self.transport);
         let mut desk = Desk {
             adopt: self,
             staging: None,
             hasher: blake3::Hasher::new(),
             next: 0,
+            more: false,
         };
         let mut state = State::Preparing;
         loop {
@@ -158,6 +166,8 @@ struct Desk {
     hasher: blake3::Hasher,
     /// The offset of the next byte to stage.
     next: u64,
+    /// Whether the last look left something to fetch.
+    more: bool,
 }
 
 impl Desk {
@@ -215,7 +225,12 @@ impl Desk {
             }
             Ok((Some(staging), Found::New))
         };
-        let (staging, found) = blocking(work).await.map_err(|e| e.to_string())?;
+        let (staging, found) = self
+            .adopt
+            .budget
+            .work(work)
+            .await
+            .map_err(|e| e.to_string())?;
         self.staging = staging;
         self.hasher.reset();
         self.next = 0;
@@ -240,6 +255,7 @@ impl Desk {
         let attached = self.is_source_alive();
         loop {
             let gone = attached && !self.is_source_alive();
+            let pace = Pace::begin();
             match self.look(&mut last, &mut commit, &mut news).await {
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
@@ -258,7 +274,9 @@ impl Desk {
                 let reason = "all was sent, but the domain is not here, or pieces are missing";
                 return Event::Failed(reason.to_owned());
             }
-            tokio::time::sleep(LOOK).await;
+            if !self.more {
+                pace.rest().await;
+            }
         }
     }
 
@@ -297,6 +315,7 @@ impl Desk {
         };
         let mut chunks = Vec::new();
         let mut expected = self.next;
+        self.more = false;
         for entry in entries {
             match entry.key.object {
                 ObjectName::Abort if commit.is_none() => return Ok(Some(Event::AbortSeen)),
@@ -306,6 +325,10 @@ impl Desk {
                 }
                 // What is not the next one is not there yet, or not ours.
                 ObjectName::Chunk { offset, len } if offset == expected => {
+                    if chunks.len() >= MOST {
+                        self.more = true;
+                        continue;
+                    }
                     expected = expected.saturating_add(u64::from(len));
                     chunks.push(entry);
                 }
@@ -343,7 +366,10 @@ impl Desk {
         }
         // The destination's XML moved it: the next look stages anew beside the log.
         if let Some(staging) = self.staging.take() {
-            blocking(move || staging.discard())
+            let discard = move || staging.discard();
+            self.adopt
+                .budget
+                .work(discard)
                 .await
                 .map_err(|e| e.to_string())?;
         }
@@ -357,11 +383,21 @@ impl Desk {
         let transport = Arc::clone(&self.adopt.transport);
         let mut fetched = stream::iter(chunks)
             .map(|entry| {
-                let transport = Arc::clone(&transport);
-                async move { (entry.key.object, get(&*transport, &entry.key).await) }
+                let (transport, budget) = (Arc::clone(&transport), self.adopt.budget.clone());
+                async move {
+                    let Entry { key, size } = entry;
+                    let ObjectName::Chunk { len, .. } = key.object else {
+                        return (key.object, Ok(Bytes::new()), None);
+                    };
+                    // In line one after the other: what is next here has room first.
+                    let most = |n: u64| usize::try_from(n).unwrap_or(MAX_OBJECT).min(MAX_OBJECT);
+                    let room = most(size).saturating_add(most(u64::from(len)));
+                    let room = budget.room(room).await;
+                    (key.object, get(&*transport, &key).await, Some(room))
+                }
             })
             .buffered(AHEAD);
-        while let Some((object, data)) = fetched.next().await {
+        while let Some((object, data, room)) = fetched.next().await {
             let data = data?;
             let ObjectName::Chunk { len, .. } = object else {
                 continue;
@@ -371,6 +407,7 @@ impl Desk {
             };
             let mut hasher = std::mem::take(&mut self.hasher);
             let work = move || {
+                let _room = room;
                 let added = Chunk::decode(&data, len)
                     .map_err(|e| e.to_string())
                     .and_then(|chunk| {
@@ -381,7 +418,7 @@ impl Desk {
                     });
                 Ok::<_, String>((staging, hasher, added))
             };
-            let (staging, hasher, added) = blocking(work).await?;
+            let (staging, hasher, added) = self.adopt.budget.work(work).await?;
             self.staging = Some(staging);
             self.hasher = hasher;
             added?;
@@ -497,7 +534,7 @@ impl Desk {
                 Err(e)
                     if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience =>
                 {
-                    tokio::time::sleep(LOOK).await;
+                    tokio::time::sleep(RETRY).await;
                 }
                 Err(e) => return Event::Failed(e.to_string()),
             }
@@ -516,14 +553,14 @@ impl Desk {
                 staging.discard()
             }
         };
-        let cleaned = blocking(work).await;
+        let cleaned = self.adopt.budget.work(work).await;
         cleaned.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Cleaned)
     }
 
     /// Puts this host back as it was and leaves nothing in the transport.
     async fn discard(&mut self) -> Event {
         if let Some(staging) = self.staging.take()
-            && let Err(e) = blocking(move || staging.discard()).await
+            && let Err(e) = self.adopt.budget.work(move || staging.discard()).await
         {
             return Event::Failed(e.to_string());
         }
@@ -543,11 +580,14 @@ impl Desk {
         let Some(mut staging) = self.staging.take() else {
             return Err("the staging folder is gone".to_owned());
         };
-        let (staging, result) = blocking(move || {
-            let result = work(&mut staging);
-            Ok::<_, String>((staging, result))
-        })
-        .await?;
+        let (staging, result) = self
+            .adopt
+            .budget
+            .work(move || {
+                let result = work(&mut staging);
+                Ok::<_, String>((staging, result))
+            })
+            .await?;
         self.staging = Some(staging);
         result.map_err(|e| e.to_string())
     }
@@ -561,7 +601,7 @@ async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
             Ok(data) => return Ok(data),
             Err(e) if e.advice() == Advice::Retry && tries < 5 => {
                 tries += 1;
-                tokio::time::sleep(LOOK * (1 << tries)).await;
+                tokio::time::sleep(RETRY * (1 << tries)).await;
             }
             Err(e) => return Err(e.to_string()),
         }

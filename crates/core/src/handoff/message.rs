@@ -21,6 +21,15 @@ const ZSTD: u8 = 2;
 /// Fast, and console text shrinks to a third.
 const ZSTD_LEVEL: i32 = 1;
 
+/// By so many bytes it is seen whether compressing pays.
+const SAMPLE: usize = 32 << 10;
+
+/// Compressed, where it is smaller by an eighth and more.
+fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
+    let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).ok();
+    packed.filter(|p| p.len() < bytes.len() - bytes.len() / 8)
+}
+
 /// An object that cannot be what its writer put there, or is too new.
 #[derive(Debug, thiserror::Error)]
 #[error("the handoff's {object} cannot be used: {what}")]
@@ -205,11 +214,22 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// As it is put into a transport.
+    /// As it is put into a transport, compressed where a look at its first part
+    /// says that it pays.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let packed = zstd::bulk::compress(&self.bytes, ZSTD_LEVEL).ok();
-        let packed = packed.filter(|p| p.len() < self.bytes.len() - self.bytes.len() / 8);
+        let first = self.bytes.get(..SAMPLE).unwrap_or(&self.bytes);
+        let pays = first.len() == self.bytes.len() || pack(first).is_some();
+        self.encode_as(if pays { pack(&self.bytes) } else { None })
+    }
+
+    /// As it is put where sending takes less than compressing.
+    #[must_use]
+    pub fn encode_plain(&self) -> Bytes {
+        self.encode_as(None)
+    }
+
+    fn encode_as(&self, packed: Option<Vec<u8>>) -> Bytes {
         let mut flags = if self.starts_file { STARTS_FILE } else { 0 };
         if packed.is_some() {
             flags |= ZSTD;

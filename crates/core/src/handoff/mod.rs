@@ -25,7 +25,7 @@
 //! use logchain_core::follow::{Writer, Writers};
 //! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
 //! use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
-//! use logchain_core::handoff::Handoff;
+//! use logchain_core::handoff::{Budget, Handoff};
 //! use logchain_core::placement::Rules;
 //! use logchain_core::rotation::Retention;
 //! use logchain_core::transport::{HandoffId, LogTransport, MemoryTransport};
@@ -70,6 +70,8 @@
 //!     far: far.subscribe(),
 //!     patience: Duration::from_secs(10),
 //!     put: watch::Sender::new(0),
+//!     // A thousand that share one stay within it.
+//!     budget: Budget::default(),
 //! };
 //! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
 //! let adopt = Adopt {
@@ -82,6 +84,7 @@
 //!     source_alive: alive.subscribe(),
 //!     patience: Duration::from_secs(10),
 //!     progress: mpsc::channel(16).0,
+//!     budget: Budget::default(),
 //! };
 //! // The guest has moved and prints there.
 //! std::fs::write(&to, "after it")?;
@@ -98,10 +101,15 @@
 //! ```
 
 pub mod adopt;
+mod bounded;
+mod budget;
+#[cfg(any(test, feature = "conformance"))]
+pub mod crowd;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
 mod message;
 pub mod offer;
+mod pool;
 mod pump;
 mod put;
 
@@ -110,6 +118,7 @@ mod tests;
 
 use uuid::Uuid;
 
+pub use budget::{Budget, Limits};
 pub use message::{Abort, Begin, Chunk, Commit, Damaged, Receipt};
 
 use crate::transport::{ConsoleName, HandoffId, Key, ObjectName, Prefix};

@@ -31,19 +31,17 @@ use uuid::Uuid;
 pub use left::{Left, left};
 use state::{Event, State};
 
+use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
 use super::pump::{Drained, Pump, Pumped};
 use super::put::{Puts, Putter};
-use super::{Abort, Begin, Commit, Handoff, Receipt, blocking, now};
+use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
 use crate::chain::LogChain;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
 use crate::transport::{self, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName};
-
-/// Time between two looks for the receipt.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// How long the receipt is looked for once the connection to the other half
 /// broke: it finishes what is committed.
@@ -105,6 +103,8 @@ pub struct Offer {
     pub patience: Duration,
     /// How many bytes were put, for a progress bar.
     pub put: watch::Sender<u64>,
+    /// What it may take, with all others that share it.
+    pub budget: Budget,
 }
 
 /// A chain held open from before the migration.
@@ -156,8 +156,9 @@ impl Offer {
             base,
             record,
         };
-        let mut pump = match Pump::start(follower, Arc::clone(&self.writers)) {
-            Ok(pump) => pump,
+        self.bound();
+        let mut pump = match Pump::start(follower, Arc::clone(&self.writers), &self.budget) {
+            Ok(pump) => Some(pump),
             Err(e) => return not_carried(format!("cannot start a thread: {e}")),
         };
         let mut state = State::Opening;
@@ -165,11 +166,14 @@ impl Offer {
         loop {
             let event = match &state {
                 State::Opening => self.begin().await,
-                State::Following | State::Draining => {
-                    let (event, end) = self.pump(&mut pump, state == State::Draining).await;
-                    drained = end.or(drained);
-                    event
-                }
+                State::Following | State::Draining => match &mut pump {
+                    Some(pump) => {
+                        let (event, end) = self.pump(pump, state == State::Draining).await;
+                        drained = end.or(drained);
+                        event
+                    }
+                    None => Event::Failed("the log's reader ended".to_owned()),
+                },
                 State::Committing => match &drained {
                     Some(drained) => self.commit(drained, &chain).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
@@ -193,7 +197,16 @@ impl Offer {
                 event
             };
             state = state.on(event);
+            if !state.can_withdraw() {
+                // Files and room are for who still reads.
+                pump = None;
+            }
         }
+    }
+
+    /// From now on calls of the transport are made as the budget has it.
+    fn bound(&mut self) {
+        self.transport = self.budget.bound(&self.transport);
     }
 
     async fn begin(&mut self) -> Event {
@@ -248,7 +261,7 @@ impl Offer {
                 pumped = pump.next(), if puts.has_room() => pumped,
             };
             match pumped {
-                Some(Pumped::Piece(piece)) => puts.start(self.putter(), piece),
+                Some(Pumped::Piece(piece, room)) => puts.start(self.putter(), piece, room),
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
                         Ok(()) => (Event::Drained, Some(drained)),
@@ -298,7 +311,7 @@ impl Offer {
                 told
             })
         };
-        blocking(work).await
+        self.budget.work(work).await
     }
 
     async fn receipt(&mut self, bytes: u64, digest: &str) -> Event {
@@ -307,6 +320,7 @@ impl Offer {
         loop {
             // Before the look: what it did last, it did before it ended.
             let far = self.far.borrow().clone();
+            let pace = Pace::begin();
             match await_receipt(&*self.transport, &self.handoff).await {
                 Ok(Some(receipt)) if receipt.digest == digest && receipt.bytes == bytes => {
                     return Event::Received(receipt);
@@ -330,7 +344,7 @@ impl Offer {
                 let waited = self.patience.as_secs();
                 return Event::Failed(format!("the destination gave no receipt within {waited} s"));
             }
-            tokio::time::sleep(LOOK).await;
+            pace.rest().await;
         }
     }
 
@@ -358,6 +372,7 @@ impl Offer {
             source: self.source.clone(),
             far: self.far.clone(),
             patience: self.patience,
+            budget: self.budget.clone(),
         }
     }
 
@@ -374,7 +389,7 @@ impl Offer {
                     }
                 })
             };
-            let _ = blocking(work).await;
+            let _ = self.budget.work(work).await;
         }
         let _ = clear(&*self.transport, &self.handoff).await;
     }
@@ -424,6 +439,7 @@ fn history(record: &mut Record, drained: &Drained, host: &str) -> Told {
 /// The same sentence as [`Outcome::NotCarried`] gives.
 pub async fn resume(offer: Offer, folder: &Folder, base: &OsStr, offered: &Offered) -> Outcome {
     let mut offer = offer;
+    offer.bound();
     match offer.receipt(offered.bytes, &offered.digest).await {
         Event::Received(receipt) => {
             offer.settle(folder, base).await;

@@ -1,22 +1,26 @@
-//! Reads a growing chain on a thread of its own, so that descriptors are taken
-//! at every rollover however slow the transport is.
+//! Reads a growing chain on threads of its own, so that descriptors are taken at
+//! every rollover however slow the transport is. Bytes are read only once there
+//! is room for them: until then the descriptors keep them.
 //!
 //! Must not know: transports.
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::Budget;
+use super::budget::Room;
+use super::pool::{Handle, Next, Turn};
 use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
 
 /// Bytes in a piece at most.
 pub(super) const PIECE: usize = 1 << 20;
 
-/// Pieces read ahead of the transport.
-const AHEAD: usize = 4;
+/// What comes out before anybody looks: a wish, a piece, an end.
+const QUEUE: usize = 4;
 
 /// Time between two looks: far below the time in which a guest fills a file.
 const LOOK: Duration = Duration::from_millis(10);
@@ -29,7 +33,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// What comes out.
 pub(super) enum Pumped {
-    Piece(Piece),
+    /// With the room that it takes, packed and not.
+    Piece(Piece, Room),
     /// The source is over: nothing comes any more.
     Drained(Drained),
     Failed(String),
@@ -46,94 +51,187 @@ pub(super) struct Drained {
     pub(super) files: Vec<Followed>,
 }
 
-/// The thread's handle. Dropping it stops the thread.
+enum Out {
+    /// There are bytes: room for so many is wanted, and for a decoder.
+    Wants {
+        bytes: usize,
+        unpack: bool,
+    },
+    Pumped(Pumped),
+}
+
+/// The reader's handle. Dropping it stops the reader.
 pub(super) struct Pump {
-    out: mpsc::Receiver<Pumped>,
-    over: Arc<AtomicBool>,
-    thread: thread::Thread,
+    out: mpsc::Receiver<Out>,
+    asked: Arc<Asked>,
+    job: Handle,
+    budget: Budget,
+    /// Standing in line for room.
+    line: Option<Pin<Box<dyn Future<Output = Given> + Send>>>,
+}
+
+/// Room for bytes, and leave to make a decoder.
+type Given = (Room, Option<OwnedSemaphorePermit>);
+
+/// What the reader is told.
+#[derive(Default)]
+struct Asked {
+    over: AtomicBool,
+    given: Mutex<Option<Given>>,
 }
 
 impl Pump {
-    pub(super) fn start(follower: Follower, writers: Arc<dyn Writers>) -> std::io::Result<Self> {
-        let (sender, out) = mpsc::channel(AHEAD);
-        let over = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&over);
-        let thread = thread::Builder::new()
-            .name("logchain-pump".to_owned())
-            .spawn(move || {
-                let end = match run(follower, &*writers, &sender, &flag) {
-                    Ok(Some(drained)) => Pumped::Drained(drained),
-                    Ok(None) => return,
-                    Err(reason) => Pumped::Failed(reason),
-                };
-                // Fails only where nobody listens any more.
-                let _ = sender.blocking_send(end);
-            })?;
+    pub(super) fn start(
+        follower: Follower,
+        writers: Arc<dyn Writers>,
+        budget: &Budget,
+    ) -> std::io::Result<Self> {
+        let (sender, out) = mpsc::channel(QUEUE);
+        let asked = Arc::new(Asked::default());
+        let reader = Reader {
+            follower,
+            writers,
+            out: sender,
+            asked: Arc::clone(&asked),
+            wants: false,
+            unpack: None,
+            hasher: blake3::Hasher::new(),
+            drain_from: None,
+            moved: Instant::now(),
+        };
         Ok(Self {
             out,
-            over,
-            thread: thread.thread().clone(),
+            asked,
+            job: budget.pool().start(reader)?,
+            budget: budget.clone(),
+            line: None,
         })
     }
 
     /// The source is over: read to the end and say when it is reached.
     pub(super) fn drain(&self) {
-        self.over.store(true, Ordering::Release);
-        self.thread.unpark();
+        self.asked.over.store(true, Ordering::Release);
+        self.job.wake();
     }
 
+    /// Can be given up and called again: a place in line is kept.
     pub(super) async fn next(&mut self) -> Option<Pumped> {
-        self.out.recv().await
+        loop {
+            if let Some(line) = &mut self.line {
+                let given = line.as_mut().await;
+                self.line = None;
+                *lock(&self.asked.given) = Some(given);
+                self.job.wake();
+            }
+            match self.out.recv().await? {
+                Out::Wants { bytes, unpack } => {
+                    let budget = self.budget.clone();
+                    self.line = Some(Box::pin(async move {
+                        // In this order: who may unpack goes on until the file is read.
+                        let unpack = if unpack { budget.unpack().await } else { None };
+                        // Packed it takes as much again at the most.
+                        (budget.room(bytes.saturating_mul(2)).await, unpack)
+                    }));
+                }
+                Out::Pumped(pumped) => return Some(pumped),
+            }
+        }
     }
 }
 
-/// `None`: nobody listens any more.
-fn run(
-    mut follower: Follower,
-    writers: &dyn Writers,
-    out: &mpsc::Sender<Pumped>,
-    over: &AtomicBool,
-) -> Result<Option<Drained>, String> {
-    let text = |e: follow::Error| e.to_string();
-    let mut hasher = blake3::Hasher::new();
-    let mut drain_from = None;
-    let mut moved = Instant::now();
-    while !out.is_closed() {
-        let flush = over.load(Ordering::Acquire);
-        follower.refresh(writers).map_err(text)?;
-        let mut dry = false;
-        while let Ok(place) = out.try_reserve() {
-            let Some(piece) = follower.next(PIECE, flush).map_err(text)? else {
-                dry = true;
-                break;
-            };
-            hasher.update(&piece.bytes);
-            moved = Instant::now();
-            place.send(Pumped::Piece(piece));
+fn lock(given: &Mutex<Option<Given>>) -> MutexGuard<'_, Option<Given>> {
+    // It is put and taken whole.
+    given.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Reader {
+    follower: Follower,
+    writers: Arc<dyn Writers>,
+    out: mpsc::Sender<Out>,
+    asked: Arc<Asked>,
+    /// Whether it waits for room.
+    wants: bool,
+    /// Held while a compressed file is read.
+    unpack: Option<OwnedSemaphorePermit>,
+    hasher: blake3::Hasher,
+    drain_from: Option<Instant>,
+    moved: Instant,
+}
+
+impl Turn for Reader {
+    fn turn(&mut self) -> Next {
+        if self.out.is_closed() {
+            return Next::Never;
         }
-        if flush && dry {
-            let since = *drain_from.get_or_insert_with(Instant::now);
-            let over = match follower.drained(writers).map_err(text)? {
-                Writer::None => true,
-                Writer::Unknown => moved.elapsed() > AT_REST && since.elapsed() > AT_REST,
-                Writer::Some => false,
-            };
-            if over {
-                return Ok(Some(Drained {
-                    bytes: follower.offset(),
-                    digest: hasher.finalize().to_hex().to_string(),
-                    missed: follower.missed().to_vec(),
-                    files: follower.files(),
-                }));
-            }
-            if since.elapsed() > DRAIN {
-                return Err(format!(
-                    "the log at the source still has a writer {} s after its guest was gone",
-                    DRAIN.as_secs()
-                ));
-            }
-        }
-        thread::park_timeout(LOOK);
+        let end = match self.step() {
+            Ok(None) => return Next::After(LOOK),
+            Ok(Some(drained)) => Pumped::Drained(drained),
+            Err(reason) => Pumped::Failed(reason),
+        };
+        self.tell(Out::Pumped(end));
+        Next::Never
     }
-    Ok(None)
+}
+
+impl Reader {
+    /// There is room: no more comes than was asked for.
+    fn tell(&self, out: Out) {
+        // Fails only where nobody listens any more.
+        let _ = self.out.try_send(out);
+    }
+
+    /// `Some`: that was all.
+    fn step(&mut self) -> Result<Option<Drained>, String> {
+        let text = |e: follow::Error| e.to_string();
+        let flush = self.asked.over.load(Ordering::Acquire);
+        self.follower.refresh(&*self.writers).map_err(text)?;
+        let given = lock(&self.asked.given).take();
+        if let Some((mut room, unpack)) = given {
+            self.wants = false;
+            self.unpack = unpack.or(self.unpack.take());
+            if let Some(piece) = self.follower.next(PIECE, flush).map_err(text)? {
+                self.hasher.update(&piece.bytes);
+                self.moved = Instant::now();
+                room.shrink(piece.bytes.len().saturating_mul(2));
+                self.tell(Out::Pumped(Pumped::Piece(piece, room)));
+            }
+            if !self.follower.unpacks() {
+                self.unpack = None;
+            }
+        }
+        if self.wants {
+            return Ok(None);
+        }
+        let bytes = self.follower.waiting(PIECE, flush).map_err(text)?;
+        if bytes > 0 {
+            self.wants = true;
+            let unpack = self.follower.unpacks() && self.unpack.is_none();
+            self.tell(Out::Wants { bytes, unpack });
+            return Ok(None);
+        }
+        if !flush {
+            return Ok(None);
+        }
+        let since = *self.drain_from.get_or_insert_with(Instant::now);
+        let over = match self.follower.drained(&*self.writers).map_err(text)? {
+            Writer::None => true,
+            Writer::Unknown => self.moved.elapsed() > AT_REST && since.elapsed() > AT_REST,
+            Writer::Some => false,
+        };
+        if over {
+            return Ok(Some(Drained {
+                bytes: self.follower.offset(),
+                digest: self.hasher.finalize().to_hex().to_string(),
+                missed: self.follower.missed().to_vec(),
+                files: self.follower.files(),
+            }));
+        }
+        if since.elapsed() > DRAIN {
+            return Err(format!(
+                "the log at the source still has a writer {} s after its guest was gone",
+                DRAIN.as_secs()
+            ));
+        }
+        Ok(None)
+    }
 }

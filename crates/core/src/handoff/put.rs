@@ -5,20 +5,25 @@
 //! Must not know: where pieces come from, what the state machine makes of an end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::budget::Room;
 use super::offer::{Far, Source};
-use super::{Chunk, Handoff};
+use super::{Budget, Chunk, Handoff};
 use crate::follow::Piece;
 use crate::transport::{Advice, LogTransport, LogTransportExt, ObjectName};
 
-/// Pieces on their way at once: bounds the memory, and is enough to fill a line
+/// Pieces of one handoff on their way at once: enough to fill a line
 /// of some hundred Mbit/s and some ten milliseconds.
 const IN_FLIGHT: usize = 6;
+
+/// So many pieces that wait for the line say that it is slower than we are.
+const BEHIND: usize = 2;
 
 /// Pauses between two tries of one put.
 const RETRY: Duration = Duration::from_millis(250);
@@ -34,6 +39,7 @@ pub(super) struct Putter {
     pub(super) source: watch::Receiver<Source>,
     pub(super) far: watch::Receiver<Far>,
     pub(super) patience: Duration,
+    pub(super) budget: Budget,
 }
 
 impl Putter {
@@ -64,7 +70,7 @@ impl Putter {
     }
 
     /// Gives the piece's length.
-    async fn put_piece(self, piece: Piece) -> Result<u64, String> {
+    async fn put_piece(self, piece: Piece, mut room: Room, line: Arc<Line>) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
         let object = ObjectName::Chunk {
             offset: piece.offset,
@@ -74,29 +80,80 @@ impl Putter {
             starts_file: piece.starts_file,
             bytes: piece.bytes,
         };
-        let encoded = tokio::task::spawn_blocking(move || chunk.encode()).await;
-        let data = encoded.map_err(|e| e.to_string())?;
+        let pack = line.is_behind();
+        let encode = move || {
+            Ok::<_, String>(match pack {
+                true => chunk.encode(),
+                false => chunk.encode_plain(),
+            })
+        };
+        let data = self.budget.work(encode).await?;
+        room.shrink(data.len());
+        let _waits = line.wait();
         self.put(object, data).await?;
         Ok(u64::from(len))
     }
 }
 
+/// What is slower, the line or we: as long as pieces wait for the line there is
+/// time to compress the next ones; where none does, compressing is what is waited
+/// for. So both are kept busy, whatever either is capable of.
+#[derive(Default)]
+struct Line {
+    waiting: AtomicUsize,
+    /// Pieces that were begun.
+    begun: AtomicUsize,
+}
+
+impl Line {
+    fn is_behind(&self) -> bool {
+        // At first nobody knows.
+        let first = self.begun.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT;
+        match std::env::var("LOGCHAIN_PACK").as_deref() {
+            Ok("always") => return true,
+            Ok("never") => return false,
+            Ok(n) => {
+                return first || self.waiting.load(Ordering::Relaxed) >= n.parse().unwrap_or(2);
+            }
+            _ => {}
+        }
+        first || self.waiting.load(Ordering::Relaxed) >= BEHIND
+    }
+
+    fn wait(self: &Arc<Self>) -> Waits {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waits(Arc::clone(self))
+    }
+}
+
+struct Waits(Arc<Line>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Pieces on their way. Dropped, they are given up.
 #[derive(Default)]
-pub(super) struct Puts(JoinSet<Result<u64, String>>);
+pub(super) struct Puts {
+    set: JoinSet<Result<u64, String>>,
+    line: Arc<Line>,
+}
 
 impl Puts {
     pub(super) fn has_room(&self) -> bool {
-        self.0.len() < IN_FLIGHT
+        self.set.len() < IN_FLIGHT
     }
 
-    pub(super) fn start(&mut self, putter: Putter, piece: Piece) {
-        self.0.spawn(putter.put_piece(piece));
+    pub(super) fn start(&mut self, putter: Putter, piece: Piece, room: Room) {
+        let line = Arc::clone(&self.line);
+        self.set.spawn(putter.put_piece(piece, room, line));
     }
 
     /// The length of the next piece that arrived; `None` where none is on its way.
     pub(super) async fn next(&mut self) -> Option<Result<u64, String>> {
-        let done = self.0.join_next().await?;
+        let done = self.set.join_next().await?;
         Some(done.unwrap_or_else(|e| Err(e.to_string())))
     }
 

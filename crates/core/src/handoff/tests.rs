@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place};
 use super::offer::{self, Far, Held, Offer, Source};
-use super::{Chunk, Handoff, Receipt};
+use super::{Budget, Chunk, Handoff, Receipt};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
 use crate::placement::Rules;
@@ -20,6 +20,7 @@ use crate::rotation::Retention;
 use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
+mod thousand;
 
 struct Nobody;
 impl Writers for Nobody {
@@ -139,6 +140,7 @@ impl Trial {
             far: self.far.subscribe(),
             patience: self.patience,
             put: watch::Sender::new(0),
+            budget: Budget::default(),
         };
         tokio::spawn(offer.run(held))
     }
@@ -163,6 +165,7 @@ impl Trial {
             source_alive: self.alive.subscribe(),
             patience: self.patience,
             progress,
+            budget: Budget::default(),
         };
         tokio::spawn(adopt.run())
     }

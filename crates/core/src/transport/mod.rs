@@ -125,17 +125,30 @@ pub trait LogTransportExt: LogTransport {
     /// As [`LogTransport::get`]; [`Error::Corrupt`] where it is larger.
     async fn get_bytes(&self, key: &Key, max: u64) -> Result<Bytes> {
         let mut parts = self.get(key, None).await?;
+        let mut first = Bytes::new();
         let mut all = BytesMut::new();
         while let Some(part) = parts.next().await {
             let part = part?;
-            if all.len().saturating_add(part.len()) as u64 > max {
+            let had = first.len().max(all.len());
+            if had.saturating_add(part.len()) as u64 > max {
                 let reason = format!("{key} is larger than {max} bytes");
                 return Err(Error::Corrupt {
                     transport: self.to_string(),
                     reason,
                 });
             }
+            // In one part it needs no copy.
+            if had == 0 {
+                first = part;
+                continue;
+            }
+            if all.is_empty() {
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
             all.extend_from_slice(&part);
+        }
+        if all.is_empty() {
+            return Ok(first);
         }
         Ok(all.freeze())
     }
