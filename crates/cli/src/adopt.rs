@@ -231,6 +231,10 @@ async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progres
                     &json!({ "event": "staged", "console": console, "bytes": bytes }),
                 );
             }
+            Progress::Shown(bytes) => report.event(
+                "",
+                &json!({ "event": "shown", "console": console, "bytes": bytes }),
+            ),
             Progress::Placed(placed) => {
                 is_placed = true;
                 let event = json!({

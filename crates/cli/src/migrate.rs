@@ -17,13 +17,14 @@ use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::transport::LogTransport;
 use logchain_libvirt::consoles::consoles;
-use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
+use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed, Suspended};
 use logchain_libvirt::migrate::{self, MigrateRequest};
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
 use logchain_libvirt::{Connection, Domain};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::args::{DEFAULT_REMOTE, Migrate};
@@ -204,7 +205,11 @@ impl Migration<'_> {
         }
 
         begun.store(true, Ordering::Relaxed);
+        let last_bytes = self.watch_source(&source).await;
         let (call, cancelled) = self.call().await;
+        if let Some(watch) = last_bytes {
+            watch.abort();
+        }
         match outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE).await {
             Outcome::Migrated { .. } => self.finish(started, &source, &resumed).await,
             Outcome::Failed { reason, at_source } => {
@@ -296,6 +301,14 @@ impl Migration<'_> {
             started.push((log, carry));
         }
         started
+    }
+
+    /// Tells the halves when the guest stands still here. Without the events its
+    /// last bytes come a little later.
+    async fn watch_source(&self, source: &watch::Sender<Source>) -> Option<JoinHandle<()>> {
+        let connection = self.domain.connection();
+        let events = connection.lifecycle_events(self.domain.uuid()).await.ok()?;
+        Some(tokio::spawn(last_bytes(events, source.clone())))
     }
 
     /// When the guest first ran at the destination, once it has.
@@ -455,6 +468,25 @@ impl Migration<'_> {
             }
             Err(e) => self.report.warn(&e.to_string()),
         }
+    }
+}
+
+/// Tells the halves when the guest stands still here, to go on there: its last
+/// bytes are wanted before its first ones there.
+async fn last_bytes(mut events: LifecycleEvents, source: watch::Sender<Source>) {
+    while let Some(event) = events.recv().await {
+        let (from, to) = match event.event {
+            Lifecycle::Suspended(Suspended::Migrated) => (Source::Running, Source::Stopped),
+            Lifecycle::Resumed(_) => (Source::Stopped, Source::Running),
+            _ => continue,
+        };
+        source.send_if_modified(|now| {
+            let fits = *now == from;
+            if fits {
+                *now = to;
+            }
+            fits
+        });
     }
 }
 

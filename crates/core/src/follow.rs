@@ -48,6 +48,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::chain::{self, ChainFile, Listing, LogChain, decompressed};
 use crate::folder::{self, FileId, Folder, stat_open};
+use crate::stream::Seen;
 
 /// Files held at most. A reader that falls behind by more loses the oldest, as
 /// it would lose them to the rotation itself.
@@ -196,6 +197,21 @@ impl Follower {
     pub fn files(&self) -> Vec<Followed> {
         let held = self.held.iter().map(Held::followed);
         self.seen.iter().copied().chain(held).collect()
+    }
+
+    /// The files held, oldest first, with the length of each in the stream where
+    /// that is known without reading it.
+    #[must_use]
+    pub fn lengths(&self) -> Vec<Seen> {
+        let held = self.held.iter().map(|file| Seen {
+            id: file.id,
+            length: match file.source {
+                Source::Plain(_) => Some(file.size()),
+                Source::Packed(_) | Source::Compressed(_) => None,
+            },
+            after_gap: false,
+        });
+        held.collect()
     }
 
     /// Looks for a rollover and opens the files that came.

@@ -41,6 +41,9 @@ use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OB
 /// Pause before a first further try.
 const RETRY: Duration = Duration::from_millis(25);
 
+/// Time between two tries to show what is staged.
+const SHOW: Duration = Duration::from_millis(50);
+
 /// Chunks fetched side by side.
 const AHEAD: usize = 4;
 
@@ -73,6 +76,8 @@ pub enum Progress {
     Ready,
     /// So many bytes are staged.
     Staged(u64),
+    /// What is staged is seen already, as rotated files, and so is what comes.
+    Shown(u64),
     /// The history is in place.
     Placed(Placed),
 }
@@ -127,6 +132,7 @@ impl Adopt {
             hasher: blake3::Hasher::new(),
             next: 0,
             more: false,
+            show: Show::Later(None),
         };
         let mut state = State::Preparing;
         loop {
@@ -168,6 +174,15 @@ struct Desk {
     next: u64,
     /// Whether the last look left something to fetch.
     more: bool,
+    show: Show,
+}
+
+/// Whether what is staged is seen before it is complete.
+enum Show {
+    /// Not yet; when it was tried last.
+    Later(Option<Instant>),
+    /// It is, or cannot be.
+    Settled,
 }
 
 impl Desk {
@@ -345,11 +360,60 @@ impl Desk {
             *news = Instant::now();
             self.tell(Progress::Staged(self.next));
         }
+        if commit.is_none() && !self.more {
+            self.show(last).await?;
+        }
         let complete = commit.as_ref().is_some_and(|c| c.bytes == self.next);
         if complete && self.here(last).await? {
             return Ok(commit.take().map(Event::Complete));
         }
         Ok(None)
+    }
+
+    /// What is staged is seen as soon as it can be: where the domain is here, still
+    /// paused, and libvirt has wiped what it wipes. If it cannot be, it is seen once
+    /// it is placed.
+    async fn show(&mut self, last: &mut Option<Key>) -> Result<(), String> {
+        let due = match self.show {
+            Show::Later(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
+            Show::Settled => false,
+        };
+        if !due || self.next == 0 || self.staging.is_none() {
+            return Ok(());
+        }
+        self.show = Show::Later(Some(Instant::now()));
+        if !self.here(last).await? || self.staging.is_none() {
+            return Ok(());
+        }
+        let Some(begin) = self.begin().await else {
+            return Ok(());
+        };
+        let Some(so_far) = begin.history else {
+            self.show = Show::Settled;
+            return Ok(());
+        };
+        let owed = Owed {
+            domain: self.adopt.handoff.domain,
+            console: self.adopt.handoff.console.clone(),
+            bytes: self.next,
+            history: so_far.up_to(self.next),
+            digest: String::new(),
+            from: begin.host,
+            host: self.adopt.host.clone(),
+            at: now(),
+            contains: Vec::new(),
+        };
+        let bytes = self.next;
+        // It may be seen later as well: no failure of this is one of the handoff.
+        match self.with_staging(move |staging| staging.show(owed)).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.show = Show::Settled;
+                self.tell(Progress::Shown(bytes));
+            }
+            Err(_) => self.show = Show::Settled,
+        }
+        Ok(())
     }
 
     /// Whether the domain is here, and its log where pieces are staged.

@@ -57,6 +57,10 @@ pub struct Begin {
     pub host: String,
     /// Seconds since 1970 at the source.
     pub at: u64,
+    /// Where what is there now lies in the VM's stream, if that is known so early:
+    /// what comes goes on behind it.
+    #[serde(default)]
+    pub history: Option<History>,
 }
 
 /// The source is over and its log drained: this is all there is.
@@ -100,12 +104,13 @@ pub struct Receipt {
 }
 
 impl Begin {
-    pub(super) fn new(domain_name: String, host: String) -> Self {
+    pub(super) fn new(domain_name: String, host: String, history: Option<History>) -> Self {
         Self {
             version: VERSION,
             domain_name,
             host,
             at: super::now(),
+            history,
         }
     }
 }

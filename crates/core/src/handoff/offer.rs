@@ -52,6 +52,9 @@ const LOST: Duration = Duration::from_secs(5);
 pub enum Source {
     /// The guest runs here, or may again.
     Running,
+    /// The guest stands still here, about to go on there: what it printed last is
+    /// wanted there at once. It may yet run here again.
+    Stopped,
     /// The migration succeeded: the guest will never write here again.
     Over,
     /// The migration failed: the guest stays here.
@@ -156,6 +159,7 @@ impl Offer {
             base,
             record,
         };
+        let so_far = so_far(&chain.record, &follower, &self.host);
         self.bound();
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers), &self.budget) {
             Ok(pump) => Some(pump),
@@ -165,7 +169,7 @@ impl Offer {
         let mut drained: Option<Drained> = None;
         loop {
             let event = match &state {
-                State::Opening => self.begin().await,
+                State::Opening => self.begin(so_far.clone()).await,
                 State::Following | State::Draining => match &mut pump {
                     Some(pump) => {
                         let (event, end) = self.pump(pump, state == State::Draining).await;
@@ -209,8 +213,8 @@ impl Offer {
         self.transport = self.budget.bound(&self.transport);
     }
 
-    async fn begin(&mut self) -> Event {
-        let begin = Begin::new(self.domain_name.clone(), self.host.clone());
+    async fn begin(&mut self, so_far: Option<History>) -> Event {
+        let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
         self.put(ObjectName::Begin, begin.encode())
             .await
             .map_or_else(Event::Failed, |()| Event::Begun)
@@ -235,7 +239,9 @@ impl Offer {
                     let over = puts.finish(&self.put).await;
                     return (over.map_or_else(Event::Failed, |()| Event::Over), None);
                 }
-                Source::Over | Source::Running => {}
+                Source::Stopped => pump.hurry(true),
+                Source::Running => pump.hurry(false),
+                Source::Over => {}
             }
             let pumped = tokio::select! {
                 // Before new pieces: one that failed ends it.
@@ -404,6 +410,12 @@ struct Chain {
 
 /// What the next host is told of a history.
 type Told = (History, Vec<HandoffId>);
+
+/// Where what is there before the migration lies in the stream.
+fn so_far(record: &Record, follower: &Follower, host: &str) -> Option<History> {
+    let layout = record.ledger.lay(&follower.lengths(), 0).ok()?;
+    Some(record.ledger.history(&layout, host, &[]))
+}
 
 /// What the next host is told; this one remembers where its files lay.
 fn history(record: &mut Record, drained: &Drained, host: &str) -> Told {

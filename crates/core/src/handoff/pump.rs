@@ -25,6 +25,9 @@ const QUEUE: usize = 4;
 /// Time between two looks: far below the time in which a guest fills a file.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// While the guest runs, a piece that is not full is given after this time.
+const EAGER: Duration = Duration::from_millis(500);
+
 /// Where the file system does not tell of writers: no growth for this long is an end.
 const AT_REST: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,7 @@ type Given = (Room, Option<OwnedSemaphorePermit>);
 #[derive(Default)]
 struct Asked {
     over: AtomicBool,
+    hurry: AtomicBool,
     given: Mutex<Option<Given>>,
 }
 
@@ -112,6 +116,13 @@ impl Pump {
     pub(super) fn drain(&self) {
         self.asked.over.store(true, Ordering::Release);
         self.job.wake();
+    }
+
+    /// Whether what is there is wanted at once, however little it is.
+    pub(super) fn hurry(&self, hurry: bool) {
+        if self.asked.hurry.swap(hurry, Ordering::AcqRel) != hurry && hurry {
+            self.job.wake();
+        }
     }
 
     /// Can be given up and called again: a place in line is kept.
@@ -183,7 +194,10 @@ impl Reader {
     /// `Some`: that was all.
     fn step(&mut self) -> Result<Option<Drained>, String> {
         let text = |e: follow::Error| e.to_string();
-        let flush = self.asked.over.load(Ordering::Acquire);
+        let over = self.asked.over.load(Ordering::Acquire);
+        let hurry = self.asked.hurry.load(Ordering::Acquire);
+        // What is there now is not there at the end, when it would be waited for.
+        let flush = over || hurry || self.moved.elapsed() > EAGER;
         self.follower.refresh(&*self.writers).map_err(text)?;
         let given = lock(&self.asked.given).take();
         if let Some((mut room, unpack)) = given {
@@ -209,7 +223,7 @@ impl Reader {
             self.tell(Out::Wants { bytes, unpack });
             return Ok(None);
         }
-        if !flush {
+        if !over {
             return Ok(None);
         }
         let since = *self.drain_from.get_or_insert_with(Instant::now);

@@ -55,7 +55,7 @@ impl Putter {
             };
             // While the guest runs here, time is nobody's: the descriptors are held.
             let patient = match *self.source.borrow() {
-                Source::Running => self.source.has_changed().is_ok(),
+                Source::Running | Source::Stopped => self.source.has_changed().is_ok(),
                 Source::Over => started.elapsed() < self.patience,
                 Source::Stays => false,
             };

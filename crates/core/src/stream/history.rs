@@ -39,6 +39,28 @@ impl History {
         }
     }
 
+    /// As far as `bytes` bytes go: the last run goes on, or what is too much is cut.
+    #[must_use]
+    pub fn up_to(&self, bytes: u64) -> Self {
+        let mut left = bytes;
+        let mut runs = Vec::new();
+        for (start, length) in &self.runs {
+            let length = left.min(*length);
+            runs.push((*start, length));
+            left = left.saturating_sub(length);
+            if left == 0 {
+                break;
+            }
+        }
+        if let Some((_, length)) = runs.last_mut() {
+            *length = length.saturating_add(left);
+        }
+        Self {
+            runs,
+            ..self.clone()
+        }
+    }
+
     /// How many bytes it has, where its runs make sense: it comes from another host.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
