@@ -16,8 +16,13 @@
 mod client;
 mod command;
 mod failure;
+mod helper;
+mod line;
 mod link;
+mod meter;
+mod process;
 mod serve;
+mod sftp;
 mod shell;
 mod target;
 mod wire;
@@ -25,7 +30,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use client::SshTransport;
+pub use client::{ServedBy, SshTransport};
 pub use command::{SshOptions, command};
 pub use failure::explain;
 pub use serve::{ServeError, serve};
