@@ -78,6 +78,11 @@ impl Process {
                 code,
                 answered,
             ),
+            // It speaks still, but nothing that is understood.
+            Asks::Sftp if status.is_none() => Failure::unreachable(format!(
+                "what answers at {} is not SFTP as it is spoken here",
+                self.target.host()
+            )),
             Asks::Sftp => diagnose_sftp(&self.target, code, &said),
         }
     }

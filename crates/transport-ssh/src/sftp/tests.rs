@@ -323,7 +323,10 @@ async fn where_neither_serves_both_reasons_are_said() {
             "echo 'sh: sftp-server: not found' >&2; exit 127",
             "h2 offers no SFTP",
         ),
-        ("echo 'Welcome to h2!'; sleep 1", "SFTP at h2"),
+        (
+            "echo 'Welcome to h2!'; exec sleep 5",
+            "what answers at h2 is not SFTP as it is spoken here",
+        ),
         ("exit 255", "ssh to h2 ended without a word"),
         // Version 3 with no extensions.
         (
@@ -332,7 +335,7 @@ async fn where_neither_serves_both_reasons_are_said() {
         ),
         // Version 3 with hard links, but no fsync.
         (
-            "printf '\\0\\0\\0\\036\\002\\0\\0\\0\\003\\0\\0\\0\\024hardlink@openssh.com\\0\\0\\0\\0011'; sleep 5",
+            "printf '\\0\\0\\0\\042\\002\\0\\0\\0\\003\\0\\0\\0\\024hardlink@openssh.com\\0\\0\\0\\0011'; sleep 5",
             "cannot sync a file (fsync@openssh.com)",
         ),
         (
@@ -362,19 +365,21 @@ async fn an_sftp_that_hangs_is_given_up() {
     );
 }
 
-/// As the real one, until the connection breaks after so many bytes, or stands still.
-fn breaking(after: usize, then: &str) -> String {
+/// As the real one, until the connection breaks after so many messages or blocks of
+/// them, or stands still. A put of 4 MiB is more than that.
+fn breaking(then: &str) -> String {
     format!(
-        "(head -c {after}; {then}) | {}; echo 'Timeout, server h2 not responding.' >&2; exit 255",
+        "(dd bs=65536 count=40 2>/dev/null; {then}) | {}; \
+         echo 'Timeout, server h2 not responding.' >&2; exit 255",
         sftp_server()
     )
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_fails_what_is_under_way_and_is_made_anew() {
-    let far = Far::with(&breaking(400_000, "true"));
+    let far = Far::with(&breaking("true"));
     let transport = far.connect().await.unwrap();
-    let data = Bytes::from(vec![1; 1_000_000]);
+    let data = Bytes::from(vec![1; 4 << 20]);
     let put = transport
         .put(&key(ObjectName::Begin), data)
         .await
@@ -403,10 +408,10 @@ async fn a_connection_that_breaks_fails_what_is_under_way_and_is_made_anew() {
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_moves_is_lost() {
-    let mut far = Far::with(&breaking(400_000, "exec sleep 600"));
+    let mut far = Far::with(&breaking("exec sleep 600"));
     far.options.quiet = Duration::from_millis(300);
     let transport = far.connect().await.unwrap();
-    let data = Bytes::from(vec![1; 1_000_000]);
+    let data = Bytes::from(vec![1; 4 << 20]);
     let put = transport
         .put(&key(ObjectName::Begin), data)
         .await
