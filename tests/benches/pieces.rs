@@ -5,7 +5,7 @@
 //! cargo build --release -p logchain && cargo bench -p logchain-tests --bench pieces [MiB [ms]]
 //! ```
 //!
-//! With `ms` every packet takes so long each way.
+//! With `ms` every byte takes so long each way.
 
 use std::error::Error;
 use std::fs;
@@ -24,25 +24,46 @@ type Fallible<T> = Result<T, Box<dyn Error>>;
 const RUNS: usize = 3;
 const PIECE: usize = 8 << 20;
 /// As many at once as an offer puts.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// A line on which all takes its time. (`tc` could do it, but not every kernel has netem.)
+const LATE: &str = "
+import os, queue, socket, sys, threading, time
+late = int(sys.argv[1]) / 1000
+line = socket.create_connection((sys.argv[2], int(sys.argv[3])))
+line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+def way(read, write):
+    under_way = queue.Queue()
+    def take():
+        while data := read():
+            under_way.put((time.monotonic() + late, data))
+        under_way.put(None)
+    threading.Thread(target=take, daemon=True).start()
+    while item := under_way.get():
+        time.sleep(max(0, item[0] - time.monotonic()))
+        write(item[1])
+
+def out(data):
+    while data:
+        data = data[os.write(1, data):]
+
+back = threading.Thread(target=way, args=(lambda: line.recv(1 << 18), out))
+back.start()
+there = lambda: way(lambda: os.read(0, 1 << 18), line.sendall)
+threading.Thread(target=there, daemon=True).start()
+back.join()
+";
 
 fn main() -> Fallible<()> {
     let mut numbers = std::env::args().filter_map(|a| a.parse::<usize>().ok());
     let mib = numbers.next().unwrap_or(256).max(8);
     let delay = numbers.next();
     let lab = Lab::start(2)?;
-    let (h1, h2) = (lab.host(0), lab.host(1));
-    if let Some(ms) = delay {
-        for (from, to) in [(h1, h2), (h2, h1)] {
-            let shape = format!(
-                "tc qdisc add dev $(ip -o route get {} | sed 's/.* dev \\([^ ]*\\).*/\\1/') \
-                 root netem delay {ms}ms limit 100000",
-                to.address()
-            );
-            from.run(["sh", "-c", &shape])?.checked()?;
-        }
-    }
+    let h1 = lab.host(0);
+    let proxy = delay.map(|ms| format!("-oProxyCommand=python3 /tmp/late.py {ms} %h %p"));
+    fs::write(h1.path("/tmp/late.py"), LATE)?;
     // Nothing that ssh could shrink.
     let mut piece = vec![0; PIECE];
     let mut seed = 7_u64;
@@ -60,9 +81,9 @@ fn main() -> Fallible<()> {
     for n in 0..RUNS {
         for (way, times) in times.iter_mut().enumerate() {
             times.push(match way {
-                0 => runtime.block_on(ours(h1, "logchain", &piece, pieces))?,
-                1 => runtime.block_on(ours(h1, "no-logchain", &piece, pieces))?,
-                _ => scp(h1, n)?,
+                0 => runtime.block_on(ours(h1, "logchain", proxy.as_deref(), &piece, pieces))?,
+                1 => runtime.block_on(ours(h1, "no-logchain", proxy.as_deref(), &piece, pieces))?,
+                _ => scp(h1, proxy.as_deref(), n)?,
             });
         }
     }
@@ -87,12 +108,14 @@ fn main() -> Fallible<()> {
 async fn ours(
     from: &Host,
     remote: &str,
+    proxy: Option<&str>,
     piece: &Bytes,
     pieces: usize,
 ) -> Fallible<(Duration, Duration)> {
     let options = SshOptions {
         program: from.stand_in("ssh")?.into(),
         remote_logchain: remote.into(),
+        extra_args: proxy.into_iter().map(Into::into).collect(),
         ..SshOptions::default()
     };
     let target = "ssh://h2/tmp/spool".parse()?;
@@ -140,17 +163,15 @@ async fn ours(
     }
 }
 
-fn scp(from: &Host, n: usize) -> Fallible<(Duration, Duration)> {
+fn scp(from: &Host, proxy: Option<&str>, n: usize) -> Fallible<(Duration, Duration)> {
     let there = format!("h2:/tmp/all{n}");
-    let timed = |args: &[&str]| -> Fallible<Duration> {
+    let timed = |from_to: [&str; 2]| -> Fallible<Duration> {
+        let words = ["scp", "-q"].into_iter().chain(proxy).chain(from_to);
         let began = Instant::now();
-        from.command(args).limit(LIMIT).run()?.checked()?;
+        from.command(words).limit(LIMIT).run()?.checked()?;
         Ok(began.elapsed())
     };
-    let took = (
-        timed(&["scp", "-q", "/tmp/all", &there])?,
-        timed(&["scp", "-q", &there, "/tmp/back"])?,
-    );
+    let took = (timed(["/tmp/all", &there])?, timed([&there, "/tmp/back"])?);
     from.run(["ssh", "h2", "rm", &format!("/tmp/all{n}")])?
         .checked()?;
     Ok(took)

@@ -11,8 +11,9 @@ use logchain_core::transport::{
     Advice, DirectoryTransport, Error, HandoffId, Key, LogTransport, LogTransportExt, ObjectName,
     Prefix, conformance,
 };
-use logchain_tests::{Host, Lab};
+use logchain_tests::{Guest, Host, Lab, Ticks};
 use logchain_transport_ssh::{ServedBy, SshOptions, SshTarget, SshTransport};
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -83,17 +84,27 @@ fn over_sftp_it_conforms() -> Outcome {
     Ok(())
 }
 
+/// From now on its sshd does nothing but `forced`, whatever it is asked for.
+fn force(host: &Host, forced: &str) -> Outcome {
+    let config = host.path("/var/lib/lab/sshd/config");
+    let plain = std::fs::read_to_string(&config)?;
+    let plain: String = plain
+        .lines()
+        .filter(|line| !line.starts_with("ForceCommand"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&config, format!("{plain}ForceCommand {forced}\n"))?;
+    host.stop_sshd()?;
+    Ok(host.start_sshd()?)
+}
+
 /// A key or an account that may do nothing but SFTP.
 #[test]
 fn where_sshd_allows_only_sftp_it_serves() -> Outcome {
     let lab = Lab::start(2)?;
     let (options, h2) = (options(lab.host(0))?, lab.host(1));
-    let config = h2.path("/var/lib/lab/sshd/config");
-    let plain = std::fs::read_to_string(&config)?;
     for forced in ["internal-sftp", "/usr/lib/openssh/sftp-server"] {
-        std::fs::write(&config, format!("{plain}ForceCommand {forced}\n"))?;
-        h2.stop_sshd()?;
-        h2.start_sshd()?;
+        force(h2, forced)?;
         Runtime::new()?.block_on(async {
             let transport = over_sftp("ssh://h2/tmp/spool", &options).await?;
             let key = key(ObjectName::Begin)?;
@@ -111,10 +122,7 @@ fn where_sshd_allows_only_sftp_it_serves() -> Outcome {
         })?;
     }
     // And where there is no SFTP either.
-    let none = plain.replace("Subsystem sftp internal-sftp\n", "");
-    std::fs::write(&config, none)?;
-    h2.stop_sshd()?;
-    h2.start_sshd()?;
+    force(h2, "echo no-logchain: not found >&2; exit 127")?;
     Runtime::new()?.block_on(async {
         let target = "ssh://h2/tmp/spool".parse()?;
         let refused = SshTransport::connect(target, sftp_options(lab.host(0))?).await;
@@ -302,4 +310,92 @@ fn cut_all_the_time(lab: &Lab, options: &SshOptions) -> Outcome {
         }
         Ok(())
     })
+}
+
+const P2P: &[&str] = &["migrate", "--live", "--p2p", "--persistent"];
+const SPOOL: &str = "ssh://h3/tmp/spool";
+
+/// The spool lies on a host that has sshd and nothing else.
+#[test]
+fn a_log_follows_its_guest_over_a_third_host() -> Outcome {
+    let lab = Lab::start(3)?;
+    let (h1, h2, h3) = (lab.host(0), lab.host(1), lab.host(2));
+    force(h3, "internal-sftp")?;
+    let vm = h1.define(&Guest::new("vm"))?;
+    vm.start()?;
+    vm.wait_for_tick(600)?;
+
+    let check = ["logchain", "transport", "check", SPOOL];
+    let output = h1.run(check)?.checked()?;
+    println!("{}{}", output.err(), output.out());
+    assert!(output.err().contains("can sync files but no folders"));
+    assert!(output.out().contains("(SFTP) works from here"));
+
+    let migrate = h1.command(["logchain"]).args(P2P);
+    let output = migrate
+        .args(["--transport", SPOOL, "--format", "json", "vm", &h2.uri()])
+        .limit(LIMIT)
+        .run()?
+        .checked()?;
+    let events: Vec<Value> = output
+        .out()
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let of = |kind: &str| events.iter().find(|e| e["event"] == kind);
+    let warning = of("warning").ok_or("no warning")?;
+    let reason = warning["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("if h3 crashes"), "{reason}");
+    let carried = of("carried").ok_or("nothing was carried")?;
+    assert!(carried["bytes"].as_u64() > Some(0), "{carried}");
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(300)?;
+    let shown = h2.run(["logchain", "show", "-n", "all", "vm"])?.checked()?;
+    let report = Ticks::check_from_boot(&shown.stdout)?;
+    println!("{} lines, all there, once, in order", report.count);
+    let left = std::fs::read_dir(h3.path("/tmp/spool/v1"))?.count();
+    assert_eq!(left, 0, "pieces stay in the spool");
+    Ok(())
+}
+
+/// Whoever offers and whoever adopts need not reach the spool by the same way.
+#[test]
+fn what_sftp_brought_a_folder_gives_and_the_other_way_round() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    for host in [h1, h2] {
+        force(host, "internal-sftp")?;
+    }
+    for (name, offered, adopted) in [
+        ("one", "ssh://h2/tmp/spool", "file:///tmp/spool"),
+        ("two", "file:///tmp/spool", "ssh://h1/tmp/spool"),
+    ] {
+        let uuid = Uuid::new_v4().to_string();
+        let guest = h2.define(&Guest::new(name).uuid(&uuid).lines(1))?;
+        guest.start()?;
+        guest.wait_for_tick(1)?;
+        let log: Vec<u8> = (0..200_000)
+            .flat_map(|n| format!("{name} {n}\n").into_bytes())
+            .collect();
+        std::fs::create_dir(h1.path(format!("/tmp/{name}")))?;
+        std::fs::write(h1.path(format!("/tmp/{name}/console.log")), &log)?;
+        let console = format!("serial0=/tmp/{name}/console.log");
+        let offer = h1
+            .command(["logchain", "offer", "--transport", offered])
+            .args(["--console", &console, &uuid])
+            .spawn()?;
+        let said = format!("logchain adopt --transport {offered} {uuid}");
+        h1.until("the command to be said", Duration::from_secs(30), || {
+            let out = String::from_utf8_lossy(&offer.stdout()).into_owned();
+            Ok(out.contains(&said).then_some(()))
+        })?;
+        h2.command(["logchain", "adopt", "--transport", adopted, &uuid])
+            .limit(LIMIT)
+            .run()?
+            .checked()?;
+        offer.wait(LIMIT)?.checked()?;
+        let shown = h2.run(["logchain", "show", "-n", "all", name])?.checked()?;
+        assert!(shown.stdout.starts_with(&log), "{name} came altered");
+    }
+    Ok(())
 }
