@@ -107,7 +107,7 @@ pub(crate) fn diagnose_sftp(target: &SshTarget, code: Option<i32>, stderr: &str)
     match code {
         Some(255) | None => of_ssh(target, stderr, &last),
         Some(0) => Failure::unreachable(format!("SFTP at {host} came to an end")),
-        Some(126 | 127) => Failure::denied(format!("{host} offers no SFTP: {last}")),
+        Some(126 | 127) => Failure::denied(format!("{host} offers no SFTP")),
         Some(code) if last.is_empty() => {
             Failure::unreachable(format!("SFTP at {host} ended with status {code}"))
         }

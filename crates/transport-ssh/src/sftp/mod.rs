@@ -28,9 +28,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use logchain_core::transport::{ByteStream, Entry, Error, Key, MAX_OBJECT, Prefix, Result};
+use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::line::Line;
+use crate::process::LAST_WORDS;
+use crate::wire::Outcome;
 use crate::{SshOptions, SshTarget};
 use file::File;
 use session::{Session, Trouble};
@@ -76,23 +79,27 @@ impl Sftp {
     async fn enter(&self) -> std::result::Result<Arc<Session>, Failure> {
         let open = async {
             let session = Session::open(&self.target, &self.options).await?;
-            match spool::prepare(&session, &self.root, &self.uid).await {
-                Ok(()) => Ok(session),
-                Err(trouble) => Err(self.failure(&session, trouble).await),
+            let limit = self.options.connect_timeout.saturating_add(LAST_WORDS);
+            let prepared = spool::prepare(&session, &self.root, &self.uid);
+            match timeout(limit, prepared).await {
+                Ok(Ok(())) => Ok(session),
+                Ok(Err(trouble)) => Err(self.failure(&session, trouble).await),
+                Err(_) => Err(session::too_late(self.target.host(), limit)),
             }
         };
         self.line.way(open).await
     }
 
     async fn failure(&self, session: &Session, trouble: Trouble) -> Failure {
-        use crate::wire::Outcome;
         match trouble {
             Trouble::Lost => Failure::unreachable(session.why().await),
             Trouble::Quiet => Failure::of(Outcome::Timeout, self.quiet()),
             Trouble::Denied(sentence) => Failure::denied(sentence),
             Trouble::Full(sentence) => Failure::of(Outcome::Full, sentence),
             Trouble::NotFound(what) => Failure::denied(format!("{what} does not exist")),
-            Trouble::Failed(sentence) => Failure::of(Outcome::Other, sentence),
+            Trouble::Failed(sentence) | Trouble::Wrong(sentence) => {
+                Failure::of(Outcome::Other, sentence)
+            }
             trouble @ (Trouble::Exists | Trouble::End | Trouble::Odd(_)) => {
                 Failure::of(Outcome::Corrupt, trouble.sentence())
             }

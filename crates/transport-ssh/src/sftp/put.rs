@@ -22,7 +22,7 @@ pub(super) async fn put(session: &Arc<Session>, root: &str, key: &str, data: &By
             Ok(()) => return Ok(()),
         }
     }
-    Err(Trouble::Failed(format!(
+    Err(Trouble::Wrong(format!(
         "the folders of {key} keep vanishing"
     )))
 }

@@ -57,6 +57,8 @@ pub(super) enum Trouble {
     Full(String),
     /// The server says no more than that it failed.
     Failed(String),
+    /// What lies there is not as it has to be.
+    Wrong(String),
     /// It answered what does not fit.
     Odd(String),
 }
@@ -69,7 +71,7 @@ impl Trouble {
             Self::End => "it ends too early".to_owned(),
             Self::Exists => "it exists already".to_owned(),
             Self::NotFound(what) => format!("{what} does not exist"),
-            Self::Denied(s) | Self::Full(s) | Self::Failed(s) | Self::Odd(s) => s,
+            Self::Denied(s) | Self::Full(s) | Self::Failed(s) | Self::Wrong(s) | Self::Odd(s) => s,
         }
     }
 }
@@ -99,6 +101,11 @@ enum Open {
     New,
     File,
     Folder,
+}
+
+pub(super) fn too_late(host: &str, limit: Duration) -> Failure {
+    let secs = limit.as_secs_f64();
+    Failure::unreachable(format!("SFTP at {host} did not answer within {secs:.0} s"))
 }
 
 pub(super) struct Session {
@@ -161,12 +168,7 @@ impl Session {
                 let process = session.process.get_mut();
                 Err(process.failure(b"").await)
             }
-            Err(_) => {
-                let secs = limit.as_secs_f64();
-                Err(Failure::unreachable(format!(
-                    "SFTP at {host} did not answer within {secs:.0} s"
-                )))
-            }
+            Err(_) => Err(too_late(host, limit)),
         }
     }
 

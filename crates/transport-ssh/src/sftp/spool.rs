@@ -101,7 +101,7 @@ impl Place {
         let folders = paths.len().saturating_sub(1);
         for (path, found) in paths.iter().zip(&found).take(folders) {
             if found.as_ref().is_some_and(|f| kind(f) != Kind::Folder) {
-                return Err(Trouble::Failed(format!("{path} is not a folder")));
+                return Err(Trouble::Wrong(format!("{path} is not a folder")));
             }
         }
         Ok(Self { paths, found })
@@ -161,7 +161,7 @@ pub(super) async fn open(session: &Arc<Session>, root: &str, key: &str) -> Done<
     let is_object = |kind| match kind {
         Kind::File => Ok(()),
         Kind::Nothing => Err(Trouble::NotFound(path.to_owned())),
-        Kind::Folder | Kind::Other => Err(Trouble::Failed(format!("{path} is not a regular file"))),
+        Kind::Folder | Kind::Other => Err(Trouble::Wrong(format!("{path} is not a regular file"))),
     };
     is_object(place.object_kind())?;
     let file = session.open_file(path).await?;

@@ -224,6 +224,28 @@ async fn a_temporary_is_made_anew_or_not_at_all() {
     assert!(planted.is_symlink(), "what is not ours was removed");
 }
 
+/// What durability there is rests on that order.
+#[tokio::test]
+async fn a_file_is_synced_before_it_gets_its_name() {
+    let far = Far::with(&format!(
+        "exec {} -e -l DEBUG3 2>${{0%/*}}/log",
+        sftp_server()
+    ));
+    let transport = far.connect().await.unwrap();
+    let data = Bytes::from(vec![7; 1 << 20]);
+    transport.put(&key(ObjectName::Begin), data).await.unwrap();
+    let log = std::fs::read_to_string(far.dir.path().join("log")).unwrap();
+    let at = |what: &str| {
+        log.rfind(what)
+            .unwrap_or_else(|| panic!("no {what}: {log}"))
+    };
+    assert!(at(": write ") < at(": fsync "), "{log}");
+    assert!(at(": fsync ") < at(": hardlink"), "{log}");
+    assert!(at(": hardlink") < at(": remove"), "{log}");
+    // In large blocks, and not one by one.
+    assert!(log.matches(": write ").count() <= 5, "{log}");
+}
+
 #[tokio::test]
 async fn a_spool_of_others_is_refused() {
     let far = Far::new();
