@@ -4,11 +4,14 @@
 //!
 //! The far side runs `logchain transport serve SPOOL`, which is [`serve`] over a
 //! [`DirectoryTransport`](logchain_core::transport::DirectoryTransport): only a
-//! program of our own can sync a folder and create without overwriting. It works
-//! behind a `restrict,command="logchain transport serve /spool"` key.
+//! program of our own can sync a folder. It works behind a
+//! `restrict,command="logchain transport serve /spool"` key. Where there is no
+//! logchain, sshd's SFTP server serves the same folder, a little less durably:
+//! [`SshTransport::caution`] says how.
 //!
 //! ```text
-//! SshTransport ── frames ──► ssh ───► sshd ──► logchain transport serve ──► spool folder
+//! SshTransport ─┬─ frames ──► ssh ──► sshd ──► logchain transport serve ──► spool folder
+//!               └─ SFTP ────► ssh ──► sshd ──► its SFTP server ───────────► spool folder
 //! ```
 //!
 //! Must not know: what keys mean, what objects hold.

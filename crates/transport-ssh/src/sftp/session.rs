@@ -236,6 +236,8 @@ impl Session {
         self.meter.note();
         let asked = async {
             let _place = self.window.acquire().await;
+            // A request that the library takes just as the connection breaks is
+            // forgotten by it.
             tokio::select! {
                 biased;
                 answer = request => answer,

@@ -142,7 +142,7 @@ impl Place {
             match session.make_folder(path).await {
                 // Somebody else was quicker, maybe.
                 Err(trouble @ Trouble::Failed(_)) => {
-                    let found = session.look(&[path.clone()]).await?;
+                    let found = session.look(std::slice::from_ref(path)).await?;
                     if !matches!(found.as_slice(), [Some(f)] if kind(f) == Kind::Folder) {
                         return Err(trouble);
                     }

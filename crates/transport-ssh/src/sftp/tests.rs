@@ -434,11 +434,13 @@ async fn a_connection_on_which_nothing_moves_is_lost() {
     far.options.quiet = Duration::from_millis(300);
     let transport = far.connect().await.unwrap();
     let data = Bytes::from(vec![1; 4 << 20]);
+    let began = std::time::Instant::now();
     let put = transport
         .put(&key(ObjectName::Begin), data)
         .await
         .unwrap_err();
     assert!(matches!(put, Error::Timeout { .. }), "{put:?}");
+    assert!(began.elapsed() < Duration::from_secs(10));
     // The others learn of it, and connect anew.
     tokio::time::sleep(Duration::from_millis(600)).await;
     transport.list(&Prefix::All, None).await.unwrap();
