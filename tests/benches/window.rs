@@ -4,7 +4,7 @@
 //! the oldest proposal has: wait until the source is shut off, copy, rename.
 //!
 //! ```text
-//! cargo build --release -p logchain && cargo bench -p logchain-tests --bench window [MiB [runs]]
+//! cargo build --release -p logchain && cargo bench -p logchain-tests --bench window -- [MiB [runs]]
 //! ```
 
 use std::error::Error;
@@ -120,7 +120,11 @@ fn with_logchain(guest: &GuestOn, to: &Host) -> Fallible<()> {
     let command = ["logchain", "migrate", "--live", "--p2p", "--persistent"];
     let command = guest.host().command(command);
     let uri = to.uri();
-    command.args([guest.name(), &uri]).limit(LIMIT).run()?.checked()?;
+    command
+        .args([guest.name(), &uri])
+        .limit(LIMIT)
+        .run()?
+        .checked()?;
     Ok(())
 }
 
@@ -142,7 +146,10 @@ fn after_shutoff(guest: &GuestOn, to: &Host) -> Fallible<()> {
          mv -n {log}.carried {log}.0'",
         to = to.name()
     );
-    from.command(["sh", "-c", &script]).limit(LIMIT).run()?.checked()?;
+    from.command(["sh", "-c", &script])
+        .limit(LIMIT)
+        .run()?
+        .checked()?;
     Ok(())
 }
 
@@ -176,11 +183,16 @@ fn size_of(path: &Path) -> Fallible<u64> {
 
 /// Every line of the guest's own is there, once, in order.
 fn whole(to: &Host, name: &str) -> Fallible<()> {
-    let shown = to.command(["logchain", "show", "-n", "4M", name]).run()?.checked()?;
+    let shown = to
+        .command(["logchain", "show", "-n", "4M", name])
+        .run()?
+        .checked()?;
     let text = shown.stdout;
     let marker = b"logchain lab guest";
     let at = text.windows(marker.len()).position(|w| w == marker);
-    let own = at.and_then(|at| text.get(at..)).ok_or("the guest's first line is not there")?;
+    let own = at
+        .and_then(|at| text.get(at..))
+        .ok_or("the guest's first line is not there")?;
     Ticks::check_from_boot(own)?;
     Ok(())
 }

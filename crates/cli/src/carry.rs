@@ -316,8 +316,12 @@ pub(crate) fn tell(
     }
 }
 
-/// Over a folder nobody starts the other half: says how, once.
+/// Of an open transport: what people should know of it, and, where nobody starts
+/// the other half, how they do. Once.
 pub(crate) fn say_adopt(report: Report, choice: &Choice, domain: Uuid) {
+    if let Some(caution) = choice.caution() {
+        report.warn(caution);
+    }
     if choice.far().is_none() {
         tell_adopt(report, choice, domain);
     }

@@ -19,6 +19,9 @@ pub(crate) async fn run(url: &str, remote: Option<&str>, format: Format) -> anyh
     let choice = Choice::of(Some(url), None)?;
     let ssh = ssh_options(remote, PATIENCE);
     let transport = choice.open_existing(&ssh, PATIENCE).await?;
+    if let Some(caution) = choice.caution() {
+        report.warn(caution);
+    }
     let works = check(&*transport, |step, finding| tell(report, step, finding)).await;
     let last = if works {
         format!("{transport} works from here")

@@ -185,7 +185,6 @@ impl Migration<'_> {
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
-        carry::say_adopt(self.report, &self.choice, self.domain.uuid());
         let started = {
             let mut start = pin!(self.start(&way, logs, &source));
             tokio::select! {
@@ -274,6 +273,9 @@ impl Migration<'_> {
         } else {
             Err(String::new())
         };
+        if transport.is_ok() {
+            carry::say_adopt(self.report, &self.choice, way.domain);
+        }
         let mut started = Vec::new();
         for (log, carry) in begun {
             let carry = match (carry, &transport) {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use logchain_core::transport::{self, DirectoryTransport, LogTransport};
@@ -21,7 +21,7 @@ const KNOWN: &str = "ssh://host/spool, file:///folder, s3://bucket/prefix, gs://
 /// A transport that was asked for, not opened yet.
 #[derive(Clone, Debug)]
 pub(crate) enum Choice {
-    Ssh(SshTarget),
+    Ssh(SshSpool),
     Folder(PathBuf),
     Store {
         url: StoreUrl,
@@ -30,13 +30,49 @@ pub(crate) enum Choice {
     },
 }
 
+/// A spool over ssh, at the destination or on a third host.
+#[derive(Clone, Debug)]
+pub(crate) struct SshSpool {
+    target: SshTarget,
+    /// The destination's host, where it is known to be another.
+    host: Option<SshTarget>,
+    /// Whether the spool can do without a logchain beside it: not at the destination.
+    sftp: bool,
+    /// What SFTP serves worse, once it does.
+    caution: Arc<OnceLock<String>>,
+}
+
+impl SshSpool {
+    fn new(target: SshTarget, sftp: bool) -> Self {
+        Self {
+            target,
+            host: None,
+            sftp,
+            caution: Arc::default(),
+        }
+    }
+
+    /// `host`: where the destination's half runs.
+    fn beside(&mut self, host: Option<SshTarget>) {
+        self.sftp &= host.as_ref().is_none_or(|h| h.host() != self.target.host());
+        self.host = host.filter(|_| self.sftp);
+    }
+
+    fn by_sftp(&self) -> bool {
+        self.caution.get().is_some()
+    }
+}
+
 impl Choice {
     /// By URL; without one, ssh to the host in the destination's URI.
     pub(crate) fn of(url: Option<&str>, dest_uri: Option<&str>) -> Result<Self, Usage> {
         if let Some(url) = url {
             let mut choice = Self::by_url(url)?;
-            if let Self::Store { host, .. } = &mut choice {
-                *host = dest_uri.and_then(|uri| ssh_to(uri)?.ok());
+            let there = dest_uri.and_then(|uri| ssh_to(uri)?.ok());
+            match &mut choice {
+                Self::Ssh(spool) => spool.beside(there),
+                Self::Store { host, .. } => *host = there,
+                Self::Folder(_) => {}
             }
             return Ok(choice);
         }
@@ -50,7 +86,8 @@ impl Choice {
                 "{uri} names no host that ssh could reach; name a transport with --transport"
             ))
         })?;
-        target.map(Self::Ssh).map_err(|e| Usage(e.to_string()))
+        let spool = target.map(|target| SshSpool::new(target, false));
+        spool.map(Self::Ssh).map_err(|e| Usage(e.to_string()))
     }
 
     fn by_url(url: &str) -> Result<Self, Usage> {
@@ -60,10 +97,10 @@ impl Choice {
             )));
         };
         match scheme {
-            "ssh" => url.parse().map(Self::Ssh).map_err(|e| {
-                let error: BadTarget = e;
-                Usage(error.to_string())
-            }),
+            "ssh" => {
+                let target = url.parse().map_err(|e: BadTarget| Usage(e.to_string()))?;
+                Ok(Self::Ssh(SshSpool::new(target, true)))
+            }
             "file" if Path::new(rest).is_absolute() => {
                 let path = PathBuf::from(rest);
                 if path.components().any(|part| part == Component::ParentDir) {
@@ -92,7 +129,10 @@ impl Choice {
     /// can be started from here.
     pub(crate) fn far(&self) -> Option<(&SshTarget, OsString)> {
         match self {
-            Self::Ssh(target) => {
+            Self::Ssh(spool) if spool.by_sftp() => {
+                Some((spool.host.as_ref()?, spool.target.to_string().into()))
+            }
+            Self::Ssh(SshSpool { target, .. }) => {
                 let mut spool = OsString::from("file://");
                 spool.push(target.spool());
                 Some((target, spool))
@@ -105,7 +145,15 @@ impl Choice {
     /// Whether the pieces go where the destination's half runs: without that half
     /// there is no way at all.
     pub(crate) fn needs_far(&self) -> bool {
-        matches!(self, Self::Ssh(_))
+        matches!(self, Self::Ssh(spool) if !spool.by_sftp())
+    }
+
+    /// What people should know of it, once it is open: one sentence.
+    pub(crate) fn caution(&self) -> Option<&str> {
+        match self {
+            Self::Ssh(spool) => spool.caution.get().map(String::as_str),
+            Self::Folder(_) | Self::Store { .. } => None,
+        }
     }
 
     /// To put something there: a folder that does not exist is made.
@@ -134,8 +182,16 @@ impl Choice {
         folder: fn(&Path) -> transport::Result<DirectoryTransport>,
     ) -> anyhow::Result<Arc<dyn LogTransport>> {
         Ok(match self {
-            Self::Ssh(target) => {
-                Arc::new(SshTransport::connect(target.clone(), ssh.clone()).await?)
+            Self::Ssh(spool) => {
+                let options = SshOptions {
+                    sftp: ssh.sftp && spool.sftp,
+                    ..ssh.clone()
+                };
+                let transport = SshTransport::connect(spool.target.clone(), options).await?;
+                if let Some(caution) = transport.caution() {
+                    let _ = spool.caution.set(caution);
+                }
+                Arc::new(transport)
             }
             Self::Folder(path) => Arc::new(folder(path)?),
             Self::Store { url, .. } => {
@@ -156,7 +212,7 @@ impl fmt::Display for Choice {
     /// The URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ssh(target) => target.fmt(f),
+            Self::Ssh(spool) => spool.target.fmt(f),
             Self::Folder(path) => write!(f, "file://{}", path.display()),
             Self::Store { url, .. } => url.fmt(f),
         }
@@ -168,6 +224,8 @@ impl fmt::Display for Choice {
 pub(crate) fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOptions {
     let known = SshOptions::default();
     SshOptions {
+        // Whoever names a logchain over there wants that one.
+        sftp: remote.is_none_or(|named| known.remote_logchain == named),
         remote_logchain: remote.map_or(known.remote_logchain, Into::into),
         connect_timeout: known.connect_timeout.min(patience).max(LEAST),
         quiet: known.quiet.min(patience / 2).max(LEAST),
@@ -239,6 +297,31 @@ mod tests {
         assert_eq!(far("file:///f", Some("qemu+tcp://h2/system")), None);
         let spool = far("ssh://h3/s", Some("qemu+tcp://h2/system"));
         assert_eq!(spool, Some(("h3".to_owned(), "file:///s".to_owned())));
+    }
+
+    #[test]
+    fn sftp_serves_where_no_half_of_ours_runs() {
+        let of = |url: Option<&str>, uri| match Choice::of(url, uri).unwrap() {
+            Choice::Ssh(spool) => spool,
+            other => panic!("{other}"),
+        };
+        let uri = Some("qemu+tcp://h2/system");
+        assert!(!of(None, uri).sftp);
+        assert!(!of(Some("ssh://h2/s"), uri).sftp);
+        assert!(of(Some("ssh://h3/s"), uri).sftp);
+        assert!(of(Some("ssh://h3/s"), None).sftp);
+        // Then the destination's half runs at the destination, and gets the pieces there.
+        let spool = of(Some("ssh://h3/s"), uri);
+        spool.caution.set("SFTP".to_owned()).unwrap();
+        let choice = Choice::Ssh(spool);
+        let (host, url) = choice.far().unwrap();
+        assert_eq!((host.host(), url.to_str().unwrap()), ("h2", "ssh://h3/s"));
+        assert!(!choice.needs_far());
+        let spool = of(Some("ssh://h3/s"), None);
+        spool.caution.set("SFTP".to_owned()).unwrap();
+        assert!(Choice::Ssh(spool).far().is_none());
+        assert!(ssh_options(Some("logchain"), Duration::ZERO).sftp);
+        assert!(!ssh_options(Some("/opt/logchain"), Duration::ZERO).sftp);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::failure::Failure;
+
 /// The first pause, on the average.
 const FIRST: Duration = Duration::from_millis(100);
 
@@ -40,6 +42,20 @@ impl Tries {
         self.pause = self.pause.saturating_mul(2).min(LONGEST);
         tokio::time::sleep(pause).await;
         true
+    }
+}
+
+/// Connects, again where the host turned it away, for as long as that may take.
+pub(crate) async fn open<T, F>(limit: Duration, mut once: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let mut tries = Tries::within(limit);
+    loop {
+        match once().await {
+            Err(failure) if failure.turned_away && tries.again().await => {}
+            other => return other,
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub struct SshOptions {
     pub quiet: Duration,
     /// Further arguments for ssh. They stand first, so they win over ours.
     pub extra_args: Vec<OsString>,
+    /// Whether SFTP may serve where the far side has no logchain.
+    pub sftp: bool,
 }
 
 impl Default for SshOptions {
@@ -34,6 +36,7 @@ impl Default for SshOptions {
             connect_timeout: Duration::from_secs(10),
             quiet: Duration::from_secs(60),
             extra_args: Vec::new(),
+            sftp: true,
         }
     }
 }
@@ -45,6 +48,20 @@ impl Default for SshOptions {
 /// from files or an agent.
 #[must_use]
 pub fn command(target: &SshTarget, options: &SshOptions, words: &[OsString]) -> Command {
+    let mut command = ssh(target, options);
+    // sshd hands the command to a shell: every word is quoted.
+    command.arg("--").arg(target.host()).arg(shell_line(words));
+    command
+}
+
+/// As [`command`], for sshd's own SFTP server.
+pub(crate) fn subsystem(target: &SshTarget, options: &SshOptions) -> Command {
+    let mut command = ssh(target, options);
+    command.args(["-s", "--", target.host(), "sftp"]);
+    command
+}
+
+fn ssh(target: &SshTarget, options: &SshOptions) -> Command {
     let mut command = Command::new(&options.program);
     let timeout = options.connect_timeout.as_secs().max(1);
     command
@@ -69,8 +86,6 @@ pub fn command(target: &SshTarget, options: &SshOptions, words: &[OsString]) -> 
     if let Some(user) = target.user() {
         command.arg("-l").arg(user);
     }
-    // sshd hands the command to a shell: every word is quoted.
-    command.arg("--").arg(target.host()).arg(shell_line(words));
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

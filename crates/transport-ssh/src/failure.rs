@@ -12,6 +12,9 @@ use logchain_core::transport::Error;
 use crate::wire::Outcome;
 use crate::{SshOptions, SshTarget, again};
 
+/// The status with which OpenSSH's sftp-server ends at what it cannot read.
+const SFTP_BAD_MESSAGE: i32 = 11;
+
 /// Why a connection could not be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -19,25 +22,54 @@ pub(crate) struct Failure {
     pub(crate) sentence: String,
     /// Whether the host may take the next connection.
     pub(crate) turned_away: bool,
+    /// Whether ssh works and only a logchain is missing behind it.
+    pub(crate) no_logchain: bool,
 }
 
 impl Failure {
-    pub(crate) fn denied(sentence: impl Into<String>) -> Self {
-        let outcome = Outcome::Denied;
+    pub(crate) fn of(outcome: Outcome, sentence: impl Into<String>) -> Self {
         Self {
             outcome,
             sentence: sentence.into(),
             turned_away: false,
+            no_logchain: false,
         }
     }
 
-    pub(crate) fn unreachable(sentence: impl Into<String>) -> Self {
-        let outcome = Outcome::Unreachable;
+    fn no_logchain(sentence: impl Into<String>) -> Self {
         Self {
-            outcome,
-            sentence: sentence.into(),
-            turned_away: false,
+            no_logchain: true,
+            ..Self::denied(sentence)
         }
+    }
+
+    /// The same failure in the light of what came before it over the far side's
+    /// output, where only a logchain should have answered.
+    pub(crate) fn after(self, host: &str, code: Option<i32>, answered: &[u8]) -> Self {
+        let answered = String::from_utf8_lossy(answered);
+        // sshd under `ForceCommand internal-sftp`, and an account without a shell.
+        let refusals = [
+            "allows sftp connections only",
+            "account is currently not available",
+        ];
+        if refusals.iter().any(|said| answered.contains(said)) {
+            let last = answered.lines().rfind(|l| !l.trim().is_empty());
+            let last = printable(last.unwrap_or_default());
+            return Self::no_logchain(format!("{host} runs no commands: {last}"));
+        }
+        // sftp-server as the forced command: our greeting is no message of its own.
+        if code == Some(SFTP_BAD_MESSAGE) && answered.is_empty() {
+            return Self::no_logchain(format!("{host} runs no commands"));
+        }
+        self
+    }
+
+    pub(crate) fn denied(sentence: impl Into<String>) -> Self {
+        Self::of(Outcome::Denied, sentence)
+    }
+
+    pub(crate) fn unreachable(sentence: impl Into<String>) -> Self {
+        Self::of(Outcome::Unreachable, sentence)
     }
 
     pub(crate) fn into_error(self, transport: String) -> Error {
@@ -64,13 +96,7 @@ pub(crate) fn diagnose(
     stderr: &str,
 ) -> Failure {
     let host = target.host();
-    let last = printable(
-        stderr
-            .lines()
-            .rev()
-            .find(|l| !l.trim().is_empty())
-            .unwrap_or_default(),
-    );
+    let last = last_line(stderr);
     match code {
         Some(255) | None => Failure {
             turned_away: again::of(code, stderr),
@@ -78,6 +104,26 @@ pub(crate) fn diagnose(
         },
         Some(code) => of_command(host, options, code, stderr, &last),
     }
+}
+
+/// As [`diagnose`], where SFTP was asked for.
+pub(crate) fn diagnose_sftp(target: &SshTarget, code: Option<i32>, stderr: &str) -> Failure {
+    let host = target.host();
+    let last = last_line(stderr);
+    match code {
+        Some(255) | None => of_ssh(target, stderr, &last),
+        Some(0) => Failure::unreachable(format!("SFTP at {host} came to an end")),
+        Some(126 | 127) => Failure::denied(format!("{host} offers no SFTP")),
+        Some(code) if last.is_empty() => {
+            Failure::unreachable(format!("SFTP at {host} ended with status {code}"))
+        }
+        Some(_) => Failure::unreachable(format!("SFTP at {host}: {last}")),
+    }
+}
+
+fn last_line(stderr: &str) -> String {
+    let last = stderr.lines().rfind(|l| !l.trim().is_empty());
+    printable(last.unwrap_or_default())
 }
 
 fn of_ssh(target: &SshTarget, stderr: &str, last: &str) -> Failure {
@@ -98,6 +144,13 @@ fn of_ssh(target: &SshTarget, stderr: &str, last: &str) -> Failure {
         return Failure::denied(format!(
             "{host} refuses the login; put a key there that works without a question"
         ));
+    }
+    // Servers for files alone refuse every command.
+    if said(&["exec request failed on channel"]) {
+        return Failure::no_logchain(format!("{host} runs no commands"));
+    }
+    if said(&["subsystem request failed on channel"]) {
+        return Failure::denied(format!("{host} offers no SFTP"));
     }
     if said(&["Could not resolve hostname"]) {
         return Failure::unreachable(format!("this machine finds no address for {host}"));
@@ -133,10 +186,10 @@ fn of_command(host: &str, options: &SshOptions, code: i32, stderr: &str, last: &
             || line.starts_with("error: unexpected argument")
     };
     match code {
-        127 => Failure::denied(format!(
+        127 => Failure::no_logchain(format!(
             "{program} is not installed at {host}; install it there, or name its place with --remote-logchain"
         )),
-        126 => Failure::denied(format!("{program} at {host} cannot be run: {last}")),
+        126 => Failure::no_logchain(format!("{program} at {host} cannot be run: {last}")),
         2 => match stderr.lines().find(is_old) {
             Some(line) => Failure::denied(format!(
                 "the logchain at {host} is too old for this one; bring both to one release ({})",

@@ -4,11 +4,14 @@
 //!
 //! The far side runs `logchain transport serve SPOOL`, which is [`serve`] over a
 //! [`DirectoryTransport`](logchain_core::transport::DirectoryTransport): only a
-//! program of our own can sync a folder and create without overwriting. It works
-//! behind a `restrict,command="logchain transport serve /spool"` key.
+//! program of our own can sync a folder. It works behind a
+//! `restrict,command="logchain transport serve /spool"` key. Where there is no
+//! logchain, sshd's SFTP server serves the same folder, a little less durably:
+//! [`SshTransport::caution`] says how.
 //!
 //! ```text
-//! SshTransport ── frames ──► ssh ───► sshd ──► logchain transport serve ──► spool folder
+//! SshTransport ─┬─ frames ──► ssh ──► sshd ──► logchain transport serve ──► spool folder
+//!               └─ SFTP ────► ssh ──► sshd ──► its SFTP server ───────────► spool folder
 //! ```
 //!
 //! Must not know: what keys mean, what objects hold.
@@ -17,8 +20,13 @@ mod again;
 mod client;
 mod command;
 mod failure;
+mod helper;
+mod line;
 mod link;
+mod meter;
+mod process;
 mod serve;
+mod sftp;
 mod shell;
 mod target;
 mod wire;
@@ -27,7 +35,7 @@ mod wire;
 mod tests;
 
 pub use again::{Tries, is_turned_away};
-pub use client::SshTransport;
+pub use client::{ServedBy, SshTransport};
 pub use command::{SshOptions, command};
 pub use failure::explain;
 pub use serve::{ServeError, serve};

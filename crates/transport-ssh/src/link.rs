@@ -7,37 +7,29 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use logchain_core::transport::MAX_OBJECT;
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf,
-};
-use tokio::process::{Child, ChildStderr};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use crate::failure::{Failure, diagnose};
+use crate::failure::Failure;
+use crate::line::Connection;
+use crate::meter::{Meter, Metered};
+use crate::process::{Asks, LAST_WORDS, Process};
 use crate::wire::{
     Answer, GREETING, IN_FLIGHT, PART, Request, Response, Verb, read_frame, read_greeting,
     write_frame,
 };
-use crate::{SshOptions, SshTarget};
+use crate::{SshOptions, SshTarget, command};
 
 /// Answers that one request can get: a large object in parts, and its end. The
 /// reader never waits for a request that does not take its answers.
 const ANSWERS: usize = MAX_OBJECT / PART + 2;
-
-/// What is kept of ssh's own words: the end, where the reason stands.
-const MAX_STDERR: usize = 16 * 1024;
-
-/// How long a process that closed its output may take to end and say why.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A connection that has shaken hands.
 pub(crate) struct Link {
@@ -54,8 +46,7 @@ impl Drop for Link {
 
 struct Shared {
     waiting: Mutex<HashMap<u64, Pending>>,
-    /// When bytes moved last, either way, or a request began.
-    moved: Mutex<Instant>,
+    meter: Arc<Meter>,
     /// Tells the task that the other side is as good as gone.
     stalled: Notify,
     /// Why it broke; known once nobody waits any more.
@@ -91,50 +82,40 @@ impl Drop for Asked {
 
 impl Asked {
     pub(crate) async fn answer(&mut self) -> Result<(Answer, Bytes), Lost> {
-        loop {
-            let moved = *lock(&self.shared.moved);
-            // Only a connection on which nothing moves is lost: on a slow one an
-            // answer may come late behind large objects.
-            match timeout_at(moved + self.quiet, self.answers.recv()).await {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {
-                    let why = self.shared.ended.get().map(String::as_str);
-                    return Err(Lost::Broken(
-                        why.unwrap_or("the answer broke off").to_owned(),
-                    ));
-                }
-                Err(_) if *lock(&self.shared.moved) > moved => {}
-                Err(_) => {
-                    self.shared.stalled.notify_one();
-                    return Err(Lost::Quiet(self.quiet));
-                }
+        let answer = self.answers.recv();
+        match self.shared.meter.patient(self.quiet, answer).await {
+            Some(Some(answer)) => Ok(answer),
+            Some(None) => {
+                let why = self.shared.ended.get().map(String::as_str);
+                Err(Lost::Broken(
+                    why.unwrap_or("the answer broke off").to_owned(),
+                ))
+            }
+            None => {
+                self.shared.stalled.notify_one();
+                Err(Lost::Quiet(self.quiet))
             }
         }
     }
 }
 
 impl Link {
-    /// Over a process whose three pipes are open.
-    pub(crate) async fn over_child(
-        mut child: Child,
-        target: &SshTarget,
-        options: &SshOptions,
-    ) -> Result<Self, Failure> {
-        let (Some(input), Some(output), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(Failure::unreachable("ssh has no pipes"));
-        };
-        let mut process = Process {
-            child,
-            said: tokio::spawn(tail(stderr)),
-            target: target.clone(),
-            options: options.clone(),
-        };
+    /// Starts `logchain transport serve` on the far side and shakes hands with it.
+    pub(crate) async fn open(target: &SshTarget, options: &SshOptions) -> Result<Self, Failure> {
+        let words = [
+            options.remote_logchain.clone(),
+            "transport".into(),
+            "serve".into(),
+            target.spool().as_os_str().to_owned(),
+        ];
+        let command = command(target, options, &words);
+        let (mut process, output, input) =
+            Process::start(command, target, options, Asks::Logchain)?;
+        let mut answered = Vec::new();
         // ssh has its own, shorter bound on connecting; this one holds for the rest too.
         let limit = options.connect_timeout.saturating_add(LAST_WORDS);
         let host = target.host();
-        match timeout(limit, shake_hands(output, input)).await {
+        match timeout(limit, shake_hands(output, input, &mut answered)).await {
             Ok(Ok(streams)) => Ok(Self::start(streams, Some(process))),
             Ok(Err(e)) if e.kind() == io::ErrorKind::Unsupported => Err(Failure::denied(format!(
                 "at {host}: {e}; bring both to one release"
@@ -142,7 +123,7 @@ impl Link {
             Ok(Err(e)) if e.kind() == io::ErrorKind::InvalidData => {
                 Err(Failure::denied(format!("at {host}: {e}")))
             }
-            Ok(Err(_)) => Err(process.failure().await),
+            Ok(Err(_)) => Err(process.failure(&answered).await),
             Err(_) => {
                 let secs = limit.as_secs_f64();
                 Err(Failure::unreachable(format!(
@@ -158,7 +139,8 @@ impl Link {
         output: impl AsyncRead + Send + Unpin + 'static,
         input: impl AsyncWrite + Send + Unpin + 'static,
     ) -> io::Result<Self> {
-        Ok(Self::start(shake_hands(output, input).await?, None))
+        let streams = shake_hands(output, input, &mut Vec::new()).await?;
+        Ok(Self::start(streams, None))
     }
 
     fn start(
@@ -170,7 +152,7 @@ impl Link {
     ) -> Self {
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
-            moved: Mutex::new(Instant::now()),
+            meter: Meter::new(),
             stalled: Notify::new(),
             ended: OnceLock::new(),
         });
@@ -183,13 +165,16 @@ impl Link {
             task,
         }
     }
+}
 
-    pub(crate) fn is_broken(&self) -> bool {
+impl Connection for Link {
+    type Way = Way;
+
+    fn is_broken(&self) -> bool {
         self.requests.is_closed()
     }
 
-    /// A way in that outlives a lock on the link.
-    pub(crate) fn way(&self) -> Way {
+    fn way(&self) -> Way {
         Way {
             requests: self.requests.clone(),
             shared: Arc::clone(&self.shared),
@@ -217,7 +202,7 @@ impl Way {
             answers: sender,
             _place: place,
         };
-        *lock(&self.shared.moved) = Instant::now();
+        self.shared.meter.note();
         lock(&self.shared.waiting).insert(id, pending);
         let asked = Asked {
             id,
@@ -238,43 +223,11 @@ impl Way {
     }
 }
 
-struct Process {
-    child: Child,
-    said: JoinHandle<String>,
-    target: SshTarget,
-    options: SshOptions,
-}
-
-impl Process {
-    /// Waits for its end and says what it means.
-    async fn failure(&mut self) -> Failure {
-        let status = timeout(LAST_WORDS, self.child.wait()).await;
-        let status = status.ok().and_then(io::Result::ok);
-        if status.is_none() {
-            // Only a child that is gone has said all that it will say.
-            let _ = self.child.start_kill();
-        }
-        // An ssh master that the user has may keep the pipe open.
-        let said = timeout(LAST_WORDS, &mut self.said).await;
-        let said = said.ok().and_then(Result::ok).unwrap_or_default();
-        let code = status.and_then(|s| s.code());
-        diagnose(&self.target, &self.options, code, &said)
-    }
-}
-
-/// Read to its end, so that ssh never waits for us; only the end is kept.
-async fn tail(mut stderr: ChildStderr) -> String {
-    let mut kept = Vec::new();
-    let mut block = [0; 4096];
-    while let Ok(n @ 1..) = stderr.read(&mut block).await {
-        kept.extend_from_slice(block.get(..n).unwrap_or_default());
-        let excess = kept.len().saturating_sub(MAX_STDERR);
-        kept.drain(..excess);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
-}
-
-async fn shake_hands<R, W>(output: R, input: W) -> io::Result<(BufReader<R>, BufWriter<W>)>
+async fn shake_hands<R, W>(
+    output: R,
+    input: W,
+    answered: &mut Vec<u8>,
+) -> io::Result<(BufReader<R>, BufWriter<W>)>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -287,7 +240,7 @@ where
     };
     // What the other side says counts, also where it no longer listens.
     let written = write.await;
-    read_greeting(&mut output).await?;
+    read_greeting(&mut output, answered).await?;
     written?;
     Ok((output, input))
 }
@@ -300,14 +253,8 @@ async fn run(
     shared: Arc<Shared>,
     process: Option<Process>,
 ) {
-    let output = BufReader::new(Metered {
-        inner: output,
-        shared: &shared,
-    });
-    let input = BufWriter::new(Metered {
-        inner: input,
-        shared: &shared,
-    });
+    let output = BufReader::new(Metered::new(output, &shared.meter));
+    let input = BufWriter::new(Metered::new(input, &shared.meter));
     tokio::select! {
         () = read_answers(output, &shared) => {}
         () = write_requests(queue, input) => {}
@@ -316,7 +263,7 @@ async fn run(
     // The pipes are closed by now, and the queue: nobody begins to wait any more.
     // Who waits already learns that nothing comes, and why.
     let why = match process {
-        Some(mut process) => process.failure().await.sentence,
+        Some(mut process) => process.failure(b"").await.sentence,
         None => "the connection broke".to_owned(),
     };
     let _ = shared.ended.set(why);
@@ -359,48 +306,4 @@ async fn read_answers(mut output: BufReader<impl AsyncRead + Unpin>, shared: &Sh
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is one call: a panic elsewhere leaves it whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Notes when bytes move.
-struct Metered<'a, T> {
-    inner: T,
-    shared: &'a Shared,
-}
-
-impl<T> Metered<'_, T> {
-    fn moved(&self) {
-        *lock(&self.shared.moved) = Instant::now();
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<'_, T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
-        self.moved();
-        Poll::Ready(read)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<'_, T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
-        self.moved();
-        Poll::Ready(written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
 }

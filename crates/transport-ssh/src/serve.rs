@@ -48,7 +48,7 @@ pub async fn serve(
     let mut output = BufWriter::new(output);
     output.write_all(GREETING).await?;
     output.flush().await?;
-    match timeout(GREET, read_greeting(&mut input)).await {
+    match timeout(GREET, read_greeting(&mut input, &mut Vec::new())).await {
         Ok(greeted) => greeted?,
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -138,9 +138,11 @@ impl Outcome {
     }
 }
 
-/// Reads up to the other side's greeting, over noise before it.
-pub(crate) async fn read_greeting(input: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    let mut seen = Vec::new();
+/// Reads up to the other side's greeting, over noise before it. `seen`: all of it.
+pub(crate) async fn read_greeting(
+    input: &mut (impl AsyncRead + Unpin),
+    seen: &mut Vec<u8>,
+) -> io::Result<()> {
     loop {
         let byte = input.read_u8().await?;
         seen.push(byte);
