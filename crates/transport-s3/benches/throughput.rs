@@ -6,6 +6,8 @@
     reason = "a benchmark ends where something fails"
 )]
 
+#[path = "../tests/store/child.rs"]
+mod child;
 #[path = "../tests/store/moto.rs"]
 mod moto;
 

@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod child;
 mod errors;
 mod faults;
 mod moto;
