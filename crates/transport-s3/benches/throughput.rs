@@ -1,5 +1,6 @@
-//! A history to and from a store as a handoff moves it, beside the best that other
-//! clients do with one object of that size at the same store.
+//! A history to and from a store as a handoff moves it, from a file and to a file,
+//! beside the best that other clients do with one object of that size at the same
+//! store. The files are in memory: no disk is measured.
 //!
 //! `cargo bench -p logchain-transport-s3 --bench throughput -- [MIB] [moto|ceph]`
 
@@ -20,8 +21,12 @@ mod moto;
 mod signed;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -69,14 +74,16 @@ fn measure(runtime: &tokio::runtime::Runtime, endpoint: &str, mib: usize) {
     let settings = [
         ("AWS_ENDPOINT", endpoint),
         ("AWS_ALLOW_HTTP", "true"),
+        // As over https, and as the addresses for curl are signed.
+        ("AWS_UNSIGNED_PAYLOAD", "true"),
         ("AWS_ACCESS_KEY_ID", KEY),
         ("AWS_SECRET_ACCESS_KEY", KEY),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let url = format!("s3://{BUCKET}/bench").parse().unwrap();
-    let transport = StoreTransport::open_in(&url, &StoreOptions::default(), settings).unwrap();
+    let transport = StoreTransport::open_in(&url, &StoreOptions::default(), settings);
+    let transport = Arc::new(transport.unwrap());
     let others = Others::new(endpoint, mib);
-    let piece = noise();
     let mut times = BTreeMap::<_, Vec<Duration>>::new();
     let mut note = |what: &'static str, who: &'static str, time| {
         times.entry((what, who)).or_default().push(time);
@@ -84,23 +91,11 @@ fn measure(runtime: &tokio::runtime::Runtime, endpoint: &str, mib: usize) {
     for round in 0..rounds {
         let keys = keys(mib);
         let ours = timed(|| {
-            runtime.block_on(async {
-                stream::iter(&keys)
-                    .map(|key| transport.put(key, piece.clone()))
-                    .buffer_unordered(PUTS)
-                    .for_each(|put| async { put.unwrap() })
-                    .await;
-            });
+            runtime.block_on(put(&transport, &keys, &others.whole()));
         });
         note("put", OURS, ours);
         let ours = timed(|| {
-            runtime.block_on(async {
-                stream::iter(&keys)
-                    .map(|key| transport.get_bytes(key, MAX_OBJECT as u64))
-                    .buffered(GETS)
-                    .for_each(|got| async { assert_eq!(got.unwrap().len(), MAX_OBJECT) })
-                    .await;
-            });
+            runtime.block_on(get(&transport, &keys, &others.back("ours")));
         });
         note("get", OURS, ours);
         runtime.block_on(async {
@@ -109,6 +104,7 @@ fn measure(runtime: &tokio::runtime::Runtime, endpoint: &str, mib: usize) {
             }
         });
         for (what, who, command) in others.commands(runtime, round) {
+            others.back("");
             note(what, who, timed(|| run(command)));
         }
         runtime.block_on(others.clear());
@@ -129,6 +125,39 @@ fn measure(runtime: &tokio::runtime::Runtime, endpoint: &str, mib: usize) {
             let theirs = rate(times);
             println!("     {who:28} {theirs:6.0}   we: {:.2}×", ours / theirs);
         }
+    }
+}
+
+async fn put(transport: &Arc<StoreTransport>, keys: &[Key], from: &Path) {
+    let file = Arc::new(File::open(from).unwrap());
+    stream::iter(keys)
+        .zip(stream::iter((0u64..).step_by(MAX_OBJECT)))
+        .map(|(key, offset)| {
+            let (transport, key, file) = (Arc::clone(transport), key.clone(), Arc::clone(&file));
+            tokio::spawn(async move {
+                let read = move || {
+                    let mut piece = vec![0; MAX_OBJECT];
+                    file.read_exact_at(&mut piece, offset).map(|()| piece)
+                };
+                let piece = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+                transport.put(&key, piece.into()).await.unwrap();
+            })
+        })
+        .buffer_unordered(PUTS)
+        .for_each(|put| async { put.unwrap() })
+        .await;
+}
+
+async fn get(transport: &StoreTransport, keys: &[Key], to: &Path) {
+    let file = Arc::new(File::create(to).unwrap());
+    let mut pieces = stream::iter(keys)
+        .map(|key| transport.get_bytes(key, MAX_OBJECT as u64))
+        .buffered(GETS);
+    while let Some(piece) = pieces.next().await {
+        let (piece, file) = (piece.unwrap(), Arc::clone(&file));
+        assert_eq!(piece.len(), MAX_OBJECT);
+        let write = move || (&*file).write_all(&piece);
+        tokio::task::spawn_blocking(write).await.unwrap().unwrap();
     }
 }
 
@@ -167,6 +196,18 @@ impl Others {
         }
     }
 
+    fn whole(&self) -> PathBuf {
+        self.folder.path().join("whole")
+    }
+
+    /// An empty place, where nothing has to be given back first.
+    fn back(&self, name: &str) -> PathBuf {
+        let place = self.folder.path().join("back");
+        let _ = std::fs::remove_dir_all(&place);
+        std::fs::create_dir(&place).unwrap();
+        place.join(name)
+    }
+
     fn signed(&self, runtime: &tokio::runtime::Runtime, method: &str, name: &str) -> String {
         let path = object_store::path::Path::from(name);
         let hour = Duration::from_secs(3600);
@@ -190,9 +231,9 @@ impl Others {
             ("curl, one object", &whole[..], at.join("whole")),
         ] {
             let signed = |method| names.iter().map(move |n| self.signed(runtime, method, n));
-            let file = Some(file.as_path());
-            commands.push(("put", who, curl(signed("PUT"), file)));
-            commands.push(("get", who, curl(signed("GET"), None)));
+            let back = at.join("back/curl");
+            commands.push(("put", who, curl(signed("PUT"), Some(&file), &back)));
+            commands.push(("get", who, curl(signed("GET"), None, &back)));
         }
         if self.aws {
             let object = format!("s3://{BUCKET}/aws/{round}");
@@ -204,7 +245,7 @@ impl Others {
                 command.env("AWS_SECRET_ACCESS_KEY", KEY);
                 command
             };
-            let (whole, back) = (at.join("whole"), at.join("back"));
+            let (whole, back) = (self.whole(), at.join("back/aws"));
             let (whole, back) = (whole.to_str().unwrap(), back.to_str().unwrap());
             commands.push(("put", "aws s3 cp, one object", aws(whole, &object)));
             commands.push(("get", "aws s3 cp, one object", aws(&object, back)));
@@ -224,15 +265,15 @@ impl Others {
 }
 
 /// In one process, with connections kept.
-fn curl(urls: impl Iterator<Item = String>, file: Option<&Path>) -> Command {
+fn curl(urls: impl Iterator<Item = String>, from: Option<&Path>, to: &Path) -> Command {
     let mut command = Command::new("curl");
     // It would wait before each body otherwise.
     command.args(["-H", "Expect:", "--no-progress-meter", "--fail"]);
     command.args(["--parallel", "--parallel-max", &CURLS.to_string()]);
-    for url in urls {
-        match file {
+    for (n, url) in urls.enumerate() {
+        match from {
             Some(file) => command.arg("-T").arg(file),
-            None => command.args(["-o", "/dev/null"]),
+            None => command.arg("-o").arg(to.with_extension(n.to_string())),
         };
         command.arg(url);
     }

@@ -96,7 +96,7 @@ impl Who {
         ))
     }
 
-    fn unreachable(&self, reason: String) -> Error {
+    pub(crate) fn unreachable(&self, reason: String) -> Error {
         Error::Unreachable {
             transport: self.name.clone(),
             reason,

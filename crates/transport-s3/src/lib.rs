@@ -45,6 +45,7 @@
 //!
 //! Must not know: what keys mean, what objects hold.
 
+mod ahead;
 mod failure;
 mod open;
 mod store;

@@ -20,6 +20,7 @@ use object_store::{
 };
 use tokio::time::{sleep, timeout};
 
+use crate::ahead::read_ahead;
 use crate::failure::{Who, is_unclear};
 use crate::url::Kind;
 
@@ -218,22 +219,25 @@ impl StoreTransport {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
         };
-        let got = self.store.get_opts(&path, options).await;
-        let got = got.map_err(|e| self.who.explain(&name, &e))?;
-        let (who, patience) = (self.who.clone(), self.patience);
-        let parts = stream::unfold(Some(got.into_stream()), move |parts| {
-            let (who, name) = (who.clone(), name.clone());
-            async move {
-                let mut parts = parts?;
-                match timeout(patience, parts.next()).await {
-                    Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
-                    Ok(Some(Err(e))) => Some((Err(broken(&who, &name, &e)), None)),
-                    Ok(None) => None,
-                    Err(_) => Some((Err(who.late("a part", patience)), None)),
+        let (store, who, patience) = (Arc::clone(&self.store), self.who.clone(), self.patience);
+        let open = async move {
+            let got = store.get_opts(&path, options).await;
+            let got = got.map_err(|e| who.explain(&name, &e))?;
+            let parts = stream::unfold(Some(got.into_stream()), move |parts| {
+                let (who, name) = (who.clone(), name.clone());
+                async move {
+                    let mut parts = parts?;
+                    match timeout(patience, parts.next()).await {
+                        Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
+                        Ok(Some(Err(e))) => Some((Err(broken(&who, &name, &e)), None)),
+                        Ok(None) => None,
+                        Err(_) => Some((Err(who.late("a part", patience)), None)),
+                    }
                 }
-            }
-        });
-        Ok(parts.boxed())
+            });
+            Ok(parts.boxed())
+        };
+        read_ahead(self.who.clone(), open).await
     }
 
     async fn list_page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
