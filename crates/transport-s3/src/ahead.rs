@@ -1,51 +1,44 @@
-//! An object that comes on while nobody asks for its next part: who is busy with
-//! one does not hold up the others that were asked for.
+//! An object that comes on while nobody asks for it: who is busy with one does not
+//! hold up the others that were asked for.
 //!
 //! Must not know: what is read, or from where.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use logchain_core::transport::{ByteStream, MAX_OBJECT, Result};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::failure::Who;
 
-/// Bytes that wait to be asked for: all of an object of ours.
-const ROOM: usize = MAX_OBJECT;
+/// Bytes that are given at once: all of an object of ours. Gathered, they let the
+/// connection use its own buffer again and again.
+const PART: usize = MAX_OBJECT;
+
+/// An object that was opened.
+pub(crate) struct Opened {
+    pub(crate) len: u64,
+    pub(crate) body: ByteStream,
+}
 
 /// Opens an object and reads it in a task of its own, which ends with the stream.
+/// It is one part ahead of whoever asks, beside the one that it gathers.
 pub(crate) async fn read_ahead(
     who: Who,
-    open: impl Future<Output = Result<ByteStream>> + Send + 'static,
+    open: impl Future<Output = Result<Opened>> + Send + 'static,
 ) -> Result<ByteStream> {
-    let (opened, answer) = oneshot::channel();
-    // Its end is bounded by the semaphore, part by part.
-    let (sender, parts) = mpsc::unbounded_channel();
+    let (said, answer) = oneshot::channel();
+    let (sender, parts) = mpsc::channel(1);
     let mut task = JoinSet::new();
     task.spawn(async move {
-        let mut body = match open.await {
-            Ok(body) => body,
-            Err(e) => {
-                let _ = opened.send(Err(e));
-                return;
+        match open.await {
+            Ok(opened) => {
+                let _ = said.send(Ok(()));
+                // Nobody wants it any more, if it cannot be sent.
+                let _ = gather(opened, &sender).await;
             }
-        };
-        let _ = opened.send(Ok(()));
-        let room = Arc::new(Semaphore::new(ROOM));
-        while let Some(part) = body.next().await {
-            let len = part.as_ref().map_or(0, Bytes::len).min(ROOM);
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let Ok(taken) = Arc::clone(&room).acquire_many_owned(len).await else {
-                return;
-            };
-            if sender.send(Some((part, taken))).is_err() {
-                return;
-            }
+            Err(e) => drop(said.send(Err(e))),
         }
-        let _ = sender.send(None);
     });
     // A task that was ended, and the runtime with it.
     let lost = |who: &Who| who.unreachable("reading was broken off".to_owned());
@@ -55,7 +48,8 @@ pub(crate) async fn read_ahead(
         async move {
             let (mut parts, task) = state?;
             match parts.recv().await {
-                Some(Some((part, _))) => Some((part, Some((parts, task)))),
+                Some(Some(Ok(part))) => Some((Ok(part), Some((parts, task)))),
+                Some(Some(Err(e))) => Some((Err(e), None)),
                 // It said that this is the end.
                 Some(None) => None,
                 None => Some((Err(lost(&who)), None)),
@@ -65,8 +59,34 @@ pub(crate) async fn read_ahead(
     Ok(parts.boxed())
 }
 
+type Sender = mpsc::Sender<Option<Result<Bytes>>>;
+type Unwanted = mpsc::error::SendError<Option<Result<Bytes>>>;
+
+async fn gather(mut opened: Opened, sender: &Sender) -> Result<(), Unwanted> {
+    // The store's word, which decides on nothing but the buffer's size.
+    let mut left = usize::try_from(opened.len).unwrap_or(PART);
+    let mut part = BytesMut::with_capacity(left.min(PART));
+    while let Some(bytes) = opened.body.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(e) => return sender.send(Some(Err(e))).await,
+        };
+        if part.len().saturating_add(bytes.len()) > PART {
+            left = left.saturating_sub(part.len());
+            let full = std::mem::replace(&mut part, BytesMut::with_capacity(left.min(PART)));
+            sender.send(Some(Ok(full.freeze()))).await?;
+        }
+        part.extend_from_slice(&bytes);
+    }
+    if !part.is_empty() {
+        sender.send(Some(Ok(part.freeze()))).await?;
+    }
+    sender.send(None).await
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -75,48 +95,63 @@ mod tests {
     use super::*;
     use crate::url::Kind;
 
-    const PART: usize = 1 << 20;
-
     fn who() -> Who {
         Who::new("s3://b".to_owned(), Kind::Amazon)
     }
 
-    /// Parts without an end, and how many of them were taken.
-    fn endless() -> (ByteStream, Arc<AtomicUsize>) {
-        let taken = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&taken);
-        let parts = stream::repeat_with(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-            Ok(Bytes::from(vec![7; PART]))
-        });
-        (parts.boxed(), taken)
+    async fn read(body: ByteStream) -> ByteStream {
+        let len = 1;
+        let opened = read_ahead(who(), async move { Ok(Opened { len, body }) });
+        opened.await.unwrap()
     }
 
     #[tokio::test]
     async fn it_reads_on_unasked_but_not_without_end() {
-        let (body, taken) = endless();
-        let mut ahead = read_ahead(who(), async { Ok(body) }).await.unwrap();
-        let room = ROOM / PART;
-        for asked in 0..3 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            // And the one that found no room.
-            assert_eq!(taken.load(Ordering::Relaxed), asked + room + 1);
+        const MIB: usize = 1 << 20;
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let endless = stream::repeat_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(Bytes::from(vec![7; MIB]))
+        });
+        let mut ahead = read(endless.boxed()).await;
+        let a_while = Duration::from_millis(50);
+        for asked in 1..4 {
+            tokio::time::sleep(a_while).await;
+            // One part waits, one is whole, and there is what did not fit into it.
+            let most = (asked + 1) * PART / MIB + 1;
+            assert_eq!(taken.load(Ordering::Relaxed), most);
             assert_eq!(ahead.next().await.unwrap().unwrap().len(), PART);
         }
         drop(ahead);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(a_while).await;
         let then = taken.load(Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(a_while).await;
         assert_eq!(taken.load(Ordering::Relaxed), then, "it goes on");
+    }
+
+    #[tokio::test]
+    async fn all_comes_in_order() {
+        let sizes = [1, PART - 1, 1, PART, 5, 0, PART + 3];
+        let body = sizes.map(|size| Ok(Bytes::from(vec![u8::try_from(size % 7).unwrap(); size])));
+        let all: Vec<u8> = body
+            .iter()
+            .flat_map(|part| part.as_ref().unwrap().to_vec())
+            .collect();
+        let mut ahead = read(stream::iter(body).boxed()).await;
+        let mut got = Vec::new();
+        while let Some(part) = ahead.next().await {
+            got.extend_from_slice(&part.unwrap());
+        }
+        assert!(got == all, "{} of {}", got.len(), all.len());
     }
 
     #[tokio::test]
     async fn an_end_is_told_from_a_loss() {
         let body = stream::iter([Ok(Bytes::from_static(b"a"))]).boxed();
-        let ahead = read_ahead(who(), async { Ok(body) }).await.unwrap();
-        assert_eq!(ahead.count().await, 1);
-        let body = stream::once(async { panic!("a task that ends") });
-        let mut ahead = read_ahead(who(), async { Ok(body.boxed()) }).await.unwrap();
+        assert_eq!(read(body).await.count().await, 1);
+        let body = stream::once(async { panic!("a task that ends") }).boxed();
+        let mut ahead = read(body).await;
         let lost = ahead.next().await.unwrap();
         assert!(matches!(lost, Err(Error::Unreachable { .. })), "{lost:?}");
         assert!(ahead.next().await.is_none());

@@ -20,7 +20,7 @@ use object_store::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::ahead::read_ahead;
+use crate::ahead::{Opened, read_ahead};
 use crate::failure::{Who, is_unclear};
 use crate::url::Kind;
 
@@ -223,7 +223,8 @@ impl StoreTransport {
         let open = async move {
             let got = store.get_opts(&path, options).await;
             let got = got.map_err(|e| who.explain(&name, &e))?;
-            let parts = stream::unfold(Some(got.into_stream()), move |parts| {
+            let len = got.range.end.saturating_sub(got.range.start);
+            let body = stream::unfold(Some(got.into_stream()), move |parts| {
                 let (who, name) = (who.clone(), name.clone());
                 async move {
                     let mut parts = parts?;
@@ -235,7 +236,8 @@ impl StoreTransport {
                     }
                 }
             });
-            Ok(parts.boxed())
+            let body = body.boxed();
+            Ok(Opened { len, body })
         };
         read_ahead(self.who.clone(), open).await
     }
