@@ -106,7 +106,12 @@ impl Who {
     fn by_code(&self, said: &Said) -> Option<Error> {
         let code = said.code.as_deref()?;
         Some(match code {
-            "NoSuchBucket" | "ContainerNotFound" | "InvalidBucketName" => {
+            "NoSuchBucket"
+            | "ContainerNotFound"
+            | "InvalidBucketName"
+            // So Azure calls a name that no container can have.
+            | "OutOfRangeInput"
+            | "InvalidResourceName" => {
                 self.denied(format!("there is no such bucket ({code}); make it, or name another"))
             }
             "InvalidAccessKeyId"
