@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use logchain_core::transport::{
     ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
@@ -35,7 +35,7 @@ const PUT_TRIES: u32 = 4;
 /// Before the first of them; twice as long before each further one.
 const PUT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Creates that a store is tried with at once, and their length in bytes.
+/// Creates of one key that a store is tried with at once, and their length in bytes.
 const RACERS: u8 = 8;
 const RACE_LEN: usize = 5000;
 
@@ -98,29 +98,35 @@ impl StoreTransport {
         let console: ConsoleName = "probe".parse()?;
         let domain = "00000000-0000-0000-0000-000000000000";
         let handoff = HandoffId::random();
-        let key: Key = format!("v1/{domain}/{console}/{handoff}/{}", ObjectName::Begin).parse()?;
+        let key = |object| format!("v1/{domain}/{console}/{handoff}/{object}").parse::<Key>();
+        let there = key(ObjectName::Begin)?;
+        let free = [key(ObjectName::Commit)?, key(ObjectName::Abort)?];
         // By itself, so that what is wrong with every put is said once.
-        self.put(&key, Bytes::from_static(b"first")).await?;
-        let mut winners = self.count_winners(&key).await;
-        self.delete(&key).await?;
-        if matches!(winners, Ok(0)) {
-            winners = self.count_winners(&key).await.map(|n| n.saturating_sub(1));
-            self.delete(&key).await?;
+        self.put(&there, Bytes::from_static(b"first")).await?;
+        let (second, races) = join(
+            self.count_winners(&there, 1),
+            join_all(free.iter().map(|key| self.count_winners(key, RACERS))),
+        )
+        .await;
+        let keys = free.iter().chain([&there]);
+        let deleted = join_all(keys.map(|key| self.delete(key))).await;
+        let mut careless = second? > 0;
+        for winners in races {
+            careless |= winners? > 1;
         }
-        match winners {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(self.who.denied(
+        if careless {
+            return Err(self.who.denied(
                 "this store overwrites objects that exist already although it was told to create \
                  only; no handoff would be safe in it"
                     .to_owned(),
-            )),
-            Err(e) => Err(e),
+            ));
         }
+        deleted.into_iter().collect()
     }
 
     /// How many of some creates of a key that come at once succeed.
-    async fn count_winners(&self, key: &Key) -> Result<usize> {
-        let puts = (0..RACERS).map(|n| self.put(key, Bytes::from(vec![n; RACE_LEN])));
+    async fn count_winners(&self, key: &Key, racers: u8) -> Result<usize> {
+        let puts = (0..racers).map(|n| self.put(key, Bytes::from(vec![n; RACE_LEN])));
         let mut winners = 0;
         for put in join_all(puts).await {
             match put {
