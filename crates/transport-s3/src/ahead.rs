@@ -117,9 +117,15 @@ mod tests {
         let mut ahead = read(endless.boxed()).await;
         let a_while = Duration::from_millis(50);
         for asked in 1..4 {
-            tokio::time::sleep(a_while).await;
             // One part waits, one is whole, and there is what did not fit into it.
             let most = (asked + 1) * PART / MIB + 1;
+            for _ in 0..200 {
+                if taken.load(Ordering::Relaxed) == most {
+                    break;
+                }
+                tokio::time::sleep(a_while).await;
+            }
+            tokio::time::sleep(a_while).await;
             assert_eq!(taken.load(Ordering::Relaxed), most);
             assert_eq!(ahead.next().await.unwrap().unwrap().len(), PART);
         }
