@@ -21,7 +21,7 @@ const MIGRATION: Duration = Duration::from_secs(180);
 /// Installs, builds, and shows it.
 pub(crate) fn run(yes: bool) -> Result<()> {
     heading("What is needed");
-    packages::ensure(yes)?;
+    packages::ensure(yes, &[])?;
     packages::guest()?;
     heading("The logchain binaries");
     run_child(Command::new(cargo()).args(["build", "--package", "logchain", "--bins"]))?;

@@ -2,15 +2,19 @@
 //! so that both run on a fresh machine.
 
 mod demo;
+mod in_target;
+mod moto;
 mod packages;
 mod process;
 mod progress;
-mod store;
+mod stores;
 mod suite;
 
 use std::process::ExitCode;
 
 use logchain_tests::LabError;
+
+use crate::stores::Store;
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -20,13 +24,19 @@ usage: cargo xtask COMMAND
   test [--yes] -- ARGS       only the tests that `cargo nextest run ARGS` picks
 
   --yes                      install missing packages without asking
+  --stores                   test: also on Azurite and Ceph, and Garage, which must be refused;
+                             building Garage takes a quarter of an hour, once
+  --stores=azurite,ceph      only on these
 ";
 
 enum Task {
     Demo,
     /// The demo without what needs no root; started by `demo` under sudo.
     DemoInLab,
-    Test(Vec<String>),
+    Test {
+        args: Vec<String>,
+        stores: Vec<Store>,
+    },
     Help,
 }
 
@@ -45,7 +55,7 @@ fn main() -> ExitCode {
         }
         Task::Demo => demo::run(yes),
         Task::DemoInLab => demo::in_lab(),
-        Task::Test(args) => suite::run_suite(yes, &args),
+        Task::Test { args, stores } => suite::run_suite(yes, &args, &stores),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,7 +77,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
     let mut task = match args.next().as_deref() {
         Some("demo") => Task::Demo,
         Some("demo-in-lab") => Task::DemoInLab,
-        Some("test") => Task::Test(Vec::new()),
+        Some("test") => Task::Test {
+            args: Vec::new(),
+            stores: Vec::new(),
+        },
         Some("help" | "--help" | "-h") => return Ok((Task::Help, false)),
         Some(other) => return Err(format!("no such command: {other}")),
         None => return Err("which command?".to_owned()),
@@ -76,7 +89,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
     while let Some(arg) = args.next() {
         match (arg.as_str(), &mut task) {
             ("--yes" | "-y", _) => yes = true,
-            ("--", Task::Test(filter)) => filter.extend(args.by_ref()),
+            ("--stores", Task::Test { stores, .. }) => *stores = stores::all(),
+            ("--", Task::Test { args: filter, .. }) => filter.extend(args.by_ref()),
+            (arg, Task::Test { stores, .. }) if arg.starts_with("--stores=") => {
+                *stores = stores::parse(arg.trim_start_matches("--stores="))?;
+            }
             _ => return Err(format!("what is {arg}?")),
         }
     }
@@ -95,11 +112,26 @@ mod tests {
     fn arguments_are_read() {
         assert!(matches!(parse(words("demo")), Ok((Task::Demo, false))));
         assert!(matches!(parse(words("demo --yes")), Ok((Task::Demo, true))));
-        let Ok((Task::Test(filter), true)) = parse(words("test -y -- -p x --yes")) else {
+        let Ok((Task::Test { args, stores }, true)) = parse(words("test -y -- -p x --yes")) else {
             panic!("test");
         };
-        assert_eq!(filter, ["-p", "x", "--yes"]);
-        for wrong in ["", "dmeo", "demo --all", "demo -- x", "test x"] {
+        assert_eq!((args.join(" ").as_str(), stores.len()), ("-p x --yes", 0));
+        for (text, count) in [("--stores", 3), ("--stores=ceph", 1)] {
+            let parsed = parse(words(&format!("test {text} -- --stores")));
+            let Ok((Task::Test { args, stores }, false)) = parsed else {
+                panic!("{text}");
+            };
+            assert_eq!((args.len(), stores.len()), (1, count), "{text}");
+        }
+        for wrong in [
+            "",
+            "dmeo",
+            "demo --all",
+            "demo -- x",
+            "test x",
+            "demo --stores",
+            "test --stores=x",
+        ] {
             assert!(parse(words(wrong)).is_err(), "{wrong}");
         }
     }

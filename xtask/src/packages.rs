@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{answers, catch_signals, run_whole};
 use crate::progress::begin;
 
-struct Need {
+#[derive(Clone, Copy)]
+pub(crate) struct Need {
     package: &'static str,
     why: &'static str,
     /// Newer releases moved this program into it out of another package; older
@@ -20,7 +21,7 @@ struct Need {
     newer: Option<&'static str>,
 }
 
-const fn need(package: &'static str, why: &'static str) -> Need {
+pub(crate) const fn need(package: &'static str, why: &'static str) -> Need {
     Need {
         package,
         why,
@@ -66,10 +67,11 @@ const NEEDS: [Need; 16] = [
 
 const INSTALL: &str = include_str!("install.sh");
 
-/// Installs what is missing. Says what and why first; asks on a terminal unless
+/// Installs what is missing, of `more` as well. Says what and why first; asks on a terminal unless
 /// `yes`. From its end on, signals are caught.
-pub(crate) fn ensure(yes: bool) -> Result<()> {
-    let missing = missing()?;
+pub(crate) fn ensure(yes: bool, more: &[Need]) -> Result<()> {
+    let needs: Vec<_> = NEEDS.iter().chain(more).collect();
+    let missing = missing(&needs)?;
     if missing.is_empty() {
         println!("all packages are there");
         return catch_signals();
@@ -78,7 +80,7 @@ pub(crate) fn ensure(yes: bool) -> Result<()> {
     for need in &missing {
         println!("  {:28} {}", need.package, need.why);
     }
-    let names: Vec<_> = missing.iter().map(|need| need.package).collect();
+    let names = names(&missing);
     let root = rustix::process::geteuid().is_root();
     if !root && !answers("sudo", &["--version"]) {
         bail!(
@@ -129,11 +131,11 @@ pub(crate) fn guest() -> Result<()> {
     Ok(())
 }
 
-fn missing() -> Result<Vec<&'static Need>> {
+fn missing<'a>(needs: &[&'a Need]) -> Result<Vec<&'a Need>> {
     if !Path::new("/usr/bin/dpkg-query").exists() || !Path::new("/usr/bin/apt-get").exists() {
         bail!(
             "this is neither Debian nor Ubuntu: install by hand what these packages bring: {}",
-            NEEDS.map(|need| need.package).join(" ")
+            names(needs).join(" ")
         );
     }
     let output = Command::new("dpkg-query")
@@ -143,11 +145,15 @@ fn missing() -> Result<Vec<&'static Need>> {
         .context("cannot run dpkg-query")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let there = installed(&text);
-    let missing = NEEDS.iter().filter(|need| match need.newer {
+    let missing = needs.iter().filter(|need| match need.newer {
         Some(program) => !Path::new(program).exists(),
         None => !there.contains(need.package),
     });
-    Ok(missing.collect())
+    Ok(missing.copied().collect())
+}
+
+fn names<'a>(needs: &[&'a Need]) -> Vec<&'a str> {
+    needs.iter().map(|need| need.package).collect()
 }
 
 /// The packages that are wholly installed, without their architecture.

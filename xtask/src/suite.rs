@@ -8,19 +8,22 @@ use anyhow::{Context as _, Result};
 use logchain_tests::LabError;
 
 use crate::process::{answers, run};
-use crate::{packages, process, store};
+use crate::stores::Store;
+use crate::{moto, packages, process, stores};
 
-/// Runs everything, or, with `args`, only what `cargo nextest run ARGS` picks.
-pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
+/// Runs everything, or, with `args`, only what `cargo nextest run ARGS` picks; and
+/// what is for `stores` alone.
+pub(crate) fn run_suite(yes: bool, args: &[String], stores: &[Store]) -> Result<()> {
     let whole = args.is_empty();
     if whole && !rustix::process::geteuid().is_root() {
         return Err(LabError::NeedsRoot.into());
     }
     let mut headings = Headings::default();
     headings.step("packages", || {
-        packages::ensure(yes)?;
+        packages::ensure(yes, &stores::needs(stores))?;
         packages::guest()?;
-        store::ensure()
+        moto::ensure()?;
+        stores::ensure(stores)
     })?;
     if whole {
         headings.step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
@@ -56,7 +59,20 @@ pub(crate) fn run_suite(yes: bool, args: &[String]) -> Result<()> {
         ];
         run(cargo().args(args))
     })?;
-    headings.step("tests", || tests(args))
+    headings.step("tests", || tests(args))?;
+    if stores.is_empty() {
+        return Ok(());
+    }
+    headings.step("tests on real object stores", || {
+        let mut args: Vec<_> = ["--test", "store"].map(str::to_owned).into();
+        if answers(process::cargo(), &["nextest", "--version"]) {
+            args.extend(["--run-ignored", "only", "--"].map(str::to_owned));
+        } else {
+            args.extend(["--", "--ignored"].map(str::to_owned));
+        }
+        args.extend(stores::tests(stores));
+        tests(&args)
+    })
 }
 
 fn tests(args: &[String]) -> Result<()> {

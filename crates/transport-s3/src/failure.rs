@@ -45,11 +45,7 @@ impl Who {
                 transport,
                 key: key.to_owned(),
             },
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => self.denied(format!(
-                "{} may not do this ({}); allow put, get, list and delete beneath the prefix",
-                self.credentials(),
-                said.name()
-            )),
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => self.forbidden(&said),
             E::NotSupported { .. } | E::NotImplemented { .. } => self.denied(format!(
                 "it has no conditional writes, without which no handoff is safe ({})",
                 said.words()
@@ -92,7 +88,15 @@ impl Who {
         }
     }
 
-    fn unreachable(&self, reason: String) -> Error {
+    fn forbidden(&self, said: &Said) -> Error {
+        self.denied(format!(
+            "{} may not do this ({}); allow put, get, list and delete beneath the prefix",
+            self.credentials(),
+            said.name()
+        ))
+    }
+
+    pub(crate) fn unreachable(&self, reason: String) -> Error {
         Error::Unreachable {
             transport: self.name.clone(),
             reason,
@@ -102,16 +106,26 @@ impl Who {
     fn by_code(&self, said: &Said) -> Option<Error> {
         let code = said.code.as_deref()?;
         Some(match code {
-            "NoSuchBucket" | "ContainerNotFound" | "InvalidBucketName" => {
+            "NoSuchBucket"
+            | "ContainerNotFound"
+            | "InvalidBucketName"
+            // So Azure calls a name that no container can have.
+            | "OutOfRangeInput"
+            | "InvalidResourceName" => {
                 self.denied(format!("there is no such bucket ({code}); make it, or name another"))
             }
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
             | "InvalidSecurity"
-            | "AuthenticationFailed"
             | "AuthFailure"
             | "InvalidClientTokenId" => self.denied(format!(
                 "it does not know {} ({code}); check {}",
+                self.credentials(),
+                self.variables()
+            )),
+            // Azure's word for a clock that is wrong, too.
+            "AuthenticationFailed" => self.denied(format!(
+                "it does not know {} ({code}); check {}, and this host's clock",
                 self.credentials(),
                 self.variables()
             )),
@@ -192,6 +206,7 @@ impl Who {
                 transport: self.name.clone(),
                 reason: said.name(),
             },
+            (None, Some(401 | 403)) => self.forbidden(said),
             (None, Some(500..)) => {
                 self.unreachable(format!("it fails by itself ({})", said.name()))
             }
@@ -293,7 +308,10 @@ fn code(text: &str) -> Option<String> {
 }
 
 fn status(text: &str) -> Option<u16> {
-    let (_, rest) = text.split_once("status code: ")?;
+    // The second one is that of one deletion of a batch, which is how Azure is asked.
+    let (_, rest) = text
+        .split_once("status code: ")
+        .or_else(|| text.rsplit_once("(code: "))?;
     rest.get(..3)?.parse().ok()
 }
 
@@ -332,6 +350,7 @@ mod tests {
                 "AWS_SECRET_ACCESS_KEY",
             ),
             ("RequestTimeTooSkewed", Advice::Fix, "clocks"),
+            ("AuthenticationFailed", Advice::Fix, "clock"),
             ("PermanentRedirect", Advice::Fix, "AWS_REGION"),
             ("SlowDown", Advice::Retry, "less often"),
             ("InternalError", Advice::Retry, "fails"),
@@ -368,6 +387,16 @@ mod tests {
         ] {
             let text = format!("Server returned non-2xx status code: {status} X: ");
             assert_eq!(s3().explain("k", &generic(&text)).advice(), advice);
+        }
+    }
+
+    #[test]
+    fn one_deletion_of_a_batch_says_what_it_is() {
+        let azure = Who::new("az://c".to_owned(), Kind::Azure);
+        for (code, advice) in [(403, Advice::Fix), (500, Advice::Retry), (409, Advice::Fix)] {
+            let text = format!("Bulk delete request failed for key (k): Reason (code: {code})");
+            let error = azure.explain("k", &generic(&text));
+            assert_eq!(error.advice(), advice, "{error}");
         }
     }
 

@@ -33,7 +33,8 @@
 //! ```
 //!
 //! All rests on one conditional write, `PutMode::Create`. Some stores accept it
-//! and overwrite all the same: [`StoreTransport::probe`] finds that out.
+//! and overwrite all the same, always or where puts race: [`StoreTransport::probe`]
+//! finds that out, of a race as far as chance lets it.
 //!
 //! A put carries an id of its own in the object's metadata. Where the answer to it
 //! was lost, and trying again says that the object exists, the id tells whether it
@@ -43,8 +44,18 @@
 //! ([`MAX_OBJECT`](logchain_core::transport::MAX_OBJECT)), one request on every
 //! store, and a cut-off request leaves nothing behind. A large log is many objects.
 //!
+//! Keys that may put, get, list and delete beneath the prefix are enough; on S3
+//! listing (`s3:ListBucket`) also lets it tell an object that is missing from one
+//! that is forbidden. Encryption by the store is a matter of options
+//! (`AWS_SERVER_SIDE_ENCRYPTION`, …) or of the bucket. Objects that a dead host left
+//! behind are worth a lifecycle rule on `<prefix>/v1/`: nothing here looks for them.
+//!
+//! A get reads on in a task of its own: 8 MiB wait for the reader, and 8 MiB are
+//! being gathered, at the most.
+//!
 //! Must not know: what keys mean, what objects hold.
 
+mod ahead;
 mod failure;
 mod open;
 mod store;

@@ -110,6 +110,7 @@ impl StoreTransport {
                     AmazonS3Builder::new()
                         .with_client_options(given.client())
                         .with_retry(given.retry())
+                        .with_unsigned_payload(given.is_encrypted())
                         // We delete one by one, which every store understands.
                         .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true"),
                     |builder, key, value| builder.with_config(key, value),
@@ -153,6 +154,17 @@ impl Given<'_> {
             max_retries: RETRIES,
             retry_timeout: RETRY.min(self.options.patience / 2),
         }
+    }
+
+    /// TLS protects what is sent: hashing it once more for the signature would only
+    /// take time, at both ends.
+    fn is_encrypted(&self) -> bool {
+        use AmazonS3ConfigKey::{Endpoint, S3Endpoint};
+        let mut all = self.environment.iter().chain(&self.options.settings);
+        all.all(|(name, value)| {
+            let names_it = matches!(name.parse(), Ok(Endpoint | S3Endpoint));
+            !names_it || value.starts_with("https://")
+        })
     }
 
     fn configure<B, K: FromStr>(

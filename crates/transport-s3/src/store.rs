@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use logchain_core::transport::{
     ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
@@ -20,6 +21,7 @@ use object_store::{
 };
 use tokio::time::{sleep, timeout};
 
+use crate::ahead::{Opened, read_ahead};
 use crate::failure::{Who, is_unclear};
 use crate::url::Kind;
 
@@ -32,6 +34,10 @@ const PUT_TRIES: u32 = 4;
 
 /// Before the first of them; twice as long before each further one.
 const PUT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Creates of one key that a store is tried with at once, and their length in bytes.
+const RACERS: u8 = 8;
+const RACE_LEN: usize = 5000;
 
 /// How long a call may take, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,28 +88,54 @@ impl StoreTransport {
         self
     }
 
-    /// Whether the store keeps its word that a create never overwrites.
+    /// Whether the store keeps its word that a create never overwrites: of some
+    /// that come at once, too.
     ///
     /// # Errors
-    /// [`Error::Denied`] where the second create of a key succeeds; what the
+    /// [`Error::Denied`] where more than one create of a key succeeds; what the
     /// store gives otherwise.
     pub async fn probe(&self) -> Result<()> {
         let console: ConsoleName = "probe".parse()?;
         let domain = "00000000-0000-0000-0000-000000000000";
         let handoff = HandoffId::random();
-        let key: Key = format!("v1/{domain}/{console}/{handoff}/{}", ObjectName::Begin).parse()?;
-        self.put(&key, Bytes::from_static(b"first")).await?;
-        let second = self.put(&key, Bytes::from_static(b"second")).await;
-        self.delete(&key).await?;
-        match second {
-            Err(Error::AlreadyExists { .. }) => Ok(()),
-            Ok(()) => Err(self.who.denied(
+        let key = |object| format!("v1/{domain}/{console}/{handoff}/{object}").parse::<Key>();
+        let there = key(ObjectName::Begin)?;
+        let free = [key(ObjectName::Commit)?, key(ObjectName::Abort)?];
+        // By itself, so that what is wrong with every put is said once.
+        self.put(&there, Bytes::from_static(b"first")).await?;
+        let (second, races) = join(
+            self.count_winners(&there, 1),
+            join_all(free.iter().map(|key| self.count_winners(key, RACERS))),
+        )
+        .await;
+        let keys = free.iter().chain([&there]);
+        let deleted = join_all(keys.map(|key| self.delete(key))).await;
+        let mut careless = second? > 0;
+        for winners in races {
+            careless |= winners? > 1;
+        }
+        if careless {
+            return Err(self.who.denied(
                 "this store overwrites objects that exist already although it was told to create \
                  only; no handoff would be safe in it"
                     .to_owned(),
-            )),
-            Err(e) => Err(e),
+            ));
         }
+        deleted.into_iter().collect()
+    }
+
+    /// How many of some creates of a key that come at once succeed.
+    async fn count_winners(&self, key: &Key, racers: u8) -> Result<usize> {
+        let puts = (0..racers).map(|n| self.put(key, Bytes::from(vec![n; RACE_LEN])));
+        let mut winners = 0;
+        for put in join_all(puts).await {
+            match put {
+                Ok(()) => winners += 1,
+                Err(Error::AlreadyExists { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(winners)
     }
 
     fn path(&self, name: &str) -> Path {
@@ -218,22 +250,27 @@ impl StoreTransport {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
         };
-        let got = self.store.get_opts(&path, options).await;
-        let got = got.map_err(|e| self.who.explain(&name, &e))?;
-        let (who, patience) = (self.who.clone(), self.patience);
-        let parts = stream::unfold(Some(got.into_stream()), move |parts| {
-            let (who, name) = (who.clone(), name.clone());
-            async move {
-                let mut parts = parts?;
-                match timeout(patience, parts.next()).await {
-                    Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
-                    Ok(Some(Err(e))) => Some((Err(broken(&who, &name, &e)), None)),
-                    Ok(None) => None,
-                    Err(_) => Some((Err(who.late("a part", patience)), None)),
+        let (store, who, patience) = (Arc::clone(&self.store), self.who.clone(), self.patience);
+        let open = async move {
+            let got = store.get_opts(&path, options).await;
+            let got = got.map_err(|e| who.explain(&name, &e))?;
+            let len = got.range.end.saturating_sub(got.range.start);
+            let body = stream::unfold(Some(got.into_stream()), move |parts| {
+                let (who, name) = (who.clone(), name.clone());
+                async move {
+                    let mut parts = parts?;
+                    match timeout(patience, parts.next()).await {
+                        Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
+                        Ok(Some(Err(e))) => Some((Err(broken(&who, &name, &e)), None)),
+                        Ok(None) => None,
+                        Err(_) => Some((Err(who.late("a part", patience)), None)),
+                    }
                 }
-            }
-        });
-        Ok(parts.boxed())
+            });
+            let body = body.boxed();
+            Ok(Opened { len, body })
+        };
+        read_ahead(self.who.clone(), open).await
     }
 
     async fn list_page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {

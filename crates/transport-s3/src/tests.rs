@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use logchain_core::transport::{Error, conformance};
+use logchain_core::transport::{Error, LogTransportExt, Prefix, conformance};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::StoreTransport;
@@ -29,9 +29,20 @@ async fn a_local_folder_conforms() {
     conformance::run_all(Arc::new(transport)).await;
 }
 
-/// A store that takes every put for an overwrite, as some do.
+/// A store that takes puts for overwrites, as some do.
 #[derive(Debug)]
-struct Careless(InMemory);
+struct Careless {
+    inner: InMemory,
+    /// It looks whether the object is there, and a little later overwrites it.
+    looks: bool,
+}
+
+impl Careless {
+    fn transport(looks: bool) -> StoreTransport {
+        let inner = InMemory::new();
+        StoreTransport::new(Arc::new(Self { inner, looks }), "careless", "")
+    }
+}
 
 impl std::fmt::Display for Careless {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -45,9 +56,13 @@ impl ObjectStore for Careless {
         &self,
         location: &Path,
         payload: PutPayload,
-        _: PutOptions,
+        options: PutOptions,
     ) -> object_store::Result<PutResult> {
-        self.0
+        if self.looks && self.inner.head(location).await.is_ok() {
+            return self.inner.put_opts(location, payload, options).await;
+        }
+        tokio::task::yield_now().await;
+        self.inner
             .put_opts(location, payload, PutOptions::default())
             .await
     }
@@ -57,7 +72,7 @@ impl ObjectStore for Careless {
         location: &Path,
         options: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+        self.inner.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(
@@ -65,25 +80,25 @@ impl ObjectStore for Careless {
         location: &Path,
         options: GetOptions,
     ) -> object_store::Result<GetResult> {
-        self.0.get_opts(location, options).await
+        self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(
         &self,
         locations: futures_util::stream::BoxStream<'static, object_store::Result<Path>>,
     ) -> futures_util::stream::BoxStream<'static, object_store::Result<Path>> {
-        self.0.delete_stream(locations)
+        self.inner.delete_stream(locations)
     }
 
     fn list(
         &self,
         prefix: Option<&Path>,
     ) -> futures_util::stream::BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.0.list(prefix)
+        self.inner.list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(
@@ -92,13 +107,20 @@ impl ObjectStore for Careless {
         to: &Path,
         options: CopyOptions,
     ) -> object_store::Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.inner.copy_opts(from, to, options).await
     }
 }
 
 #[tokio::test]
 async fn a_store_that_overwrites_is_refused() {
-    let transport = StoreTransport::new(Arc::new(Careless(InMemory::new())), "careless", "");
-    let refused = transport.probe().await;
-    assert!(matches!(&refused, Err(Error::Denied { .. })), "{refused:?}");
+    for looks in [false, true] {
+        let transport = Careless::transport(looks);
+        let refused = transport.probe().await;
+        assert!(
+            matches!(&refused, Err(Error::Denied { reason, .. }) if reason.contains("overwrites")),
+            "looks: {looks}, {refused:?}"
+        );
+        let left = transport.list_all(&Prefix::All).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

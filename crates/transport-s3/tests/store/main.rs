@@ -7,11 +7,18 @@
     reason = "these are tests"
 )]
 
+mod azurite;
+mod ceph;
+mod child;
+mod cluster;
 mod errors;
 mod faults;
+mod garage;
 mod moto;
 mod proxy;
+mod real;
 mod server;
+mod signed;
 
 use std::time::Duration;
 
@@ -31,6 +38,16 @@ fn open_with(
     patience: Duration,
     settings: &[(&str, &str)],
 ) -> StoreTransport {
+    open_as(endpoint, url, patience, settings, ("test", "test"))
+}
+
+fn open_as(
+    endpoint: &str,
+    url: &str,
+    patience: Duration,
+    settings: &[(&str, &str)],
+    (id, secret): (&str, &str),
+) -> StoreTransport {
     let options = StoreOptions {
         patience,
         settings: settings
@@ -42,8 +59,8 @@ fn open_with(
     let environment = [
         ("AWS_ENDPOINT", endpoint),
         ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_ACCESS_KEY_ID", id),
+        ("AWS_SECRET_ACCESS_KEY", secret),
         ("AWS_PROFILE", "no option of a store"),
         ("HOME", "/"),
     ]

@@ -1,53 +1,36 @@
 //! A moto server of a test's own, ended with it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-/// It takes a second to start; a busy machine makes it more.
-const START: Duration = Duration::from_secs(60);
+use crate::child::{START, Server, free_address, installed};
 
 pub(crate) const BUCKET: &str = "console-logs";
 
 pub(crate) struct Moto {
-    child: Child,
+    _server: Server,
     pub(crate) address: SocketAddr,
 }
 
 impl Moto {
     /// Starts one, with an empty bucket. Before anything else of a test runs.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "nothing else runs in the runtime yet"
-    )]
     pub(crate) fn start() -> Self {
         let program = program();
         // Somebody else may take the port in between.
         for _ in 0..3 {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = free.local_addr().unwrap();
-            drop(free);
-            let mut child = Command::new(&program)
-                .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let started = Instant::now();
-            while matches!(child.try_wait(), Ok(None)) {
-                if TcpStream::connect(address).is_ok() {
-                    let moto = Self { child, address };
-                    assert!(
-                        moto.raw("PUT", &format!("/{BUCKET}"), b"")
-                            .contains(" 200 ")
-                    );
-                    return moto;
-                }
-                assert!(started.elapsed() < START, "moto does not start");
-                std::thread::sleep(Duration::from_millis(50));
+            let address = free_address();
+            let mut server = Server::start(&program, |command| {
+                command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+            });
+            if server.gets_ready(|| TcpStream::connect(address).is_ok()) {
+                let moto = Self {
+                    _server: server,
+                    address,
+                };
+                let answer = moto.raw("PUT", &format!("/{BUCKET}"), b"");
+                assert!(answer.contains(" 200 "), "{answer}");
+                return moto;
             }
         }
         panic!("{} ends as soon as it starts", program.display());
@@ -75,20 +58,10 @@ impl Moto {
     }
 }
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// `LOGCHAIN_MOTO`, or where `cargo xtask test` installs it.
 fn program() -> PathBuf {
-    let installed = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../target/moto/bin/moto_server"
-    );
-    let path = std::env::var_os("LOGCHAIN_MOTO").map_or_else(|| installed.into(), PathBuf::from);
+    let path = std::env::var_os("LOGCHAIN_MOTO")
+        .map_or_else(|| installed("moto/bin/moto_server"), PathBuf::from);
     assert!(
         path.is_file(),
         "{} is not there: `cargo xtask test` installs it, and so do\n  \
