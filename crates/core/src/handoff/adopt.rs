@@ -127,6 +127,7 @@ impl Adopt {
             hasher: blake3::Hasher::new(),
             next: 0,
             more: false,
+            damaged: false,
         };
         let mut state = State::Preparing;
         loop {
@@ -168,6 +169,8 @@ struct Desk {
     next: u64,
     /// Whether the last look left something to fetch.
     more: bool,
+    /// What is in the transport is of no use to anybody.
+    damaged: bool,
 }
 
 impl Desk {
@@ -271,7 +274,7 @@ impl Desk {
                 return Event::Failed(format!("the source has been silent for {waited} s"));
             }
             if commit.is_some() && news.elapsed() > self.adopt.patience {
-                let reason = "all was sent, but the domain is not here, or pieces are missing";
+                let reason = "all was sent, but the domain is not here";
                 return Event::Failed(reason.to_owned());
             }
             if !self.more {
@@ -313,6 +316,7 @@ impl Desk {
             Err(e) if e.advice() == Advice::Retry => return Ok(None),
             Err(e) => return Err(e.to_string()),
         };
+        let was_committed = commit.is_some();
         let mut chunks = Vec::new();
         let mut expected = self.next;
         self.more = false;
@@ -338,6 +342,15 @@ impl Desk {
         // `abort` sorts before every chunk, so a listing after a chunk misses it.
         if commit.is_none() && last.is_some() && self.aborted().await? {
             return Ok(Some(Event::AbortSeen));
+        }
+        // All pieces were put before the commit was: what did not come is gone.
+        let bytes = commit.as_ref().map_or(self.next, |c| c.bytes);
+        if was_committed && chunks.is_empty() && bytes != self.next && self.staging.is_some() {
+            self.damaged = true;
+            return Err(format!(
+                "of the {bytes} bytes that were sent, those from byte {} on are missing",
+                self.next
+            ));
         }
         if self.staging.is_some() && !chunks.is_empty() {
             *last = chunks.last().map(|e| e.key.clone());
@@ -408,19 +421,20 @@ impl Desk {
             let mut hasher = std::mem::take(&mut self.hasher);
             let work = move || {
                 let _room = room;
-                let added = Chunk::decode(&data, len)
-                    .map_err(|e| e.to_string())
-                    .and_then(|chunk| {
-                        hasher.update(&chunk.bytes);
-                        staging
-                            .append(chunk.starts_file, &chunk.bytes)
-                            .map_err(|e| e.to_string())
-                    });
-                Ok::<_, String>((staging, hasher, added))
+                let chunk = Chunk::decode(&data, len);
+                let damaged = chunk.is_err();
+                let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
+                    hasher.update(&chunk.bytes);
+                    staging
+                        .append(chunk.starts_file, &chunk.bytes)
+                        .map_err(|e| e.to_string())
+                });
+                Ok::<_, String>((staging, hasher, damaged, added))
             };
-            let (staging, hasher, added) = self.adopt.budget.work(work).await?;
+            let (staging, hasher, damaged, added) = self.adopt.budget.work(work).await?;
             self.staging = Some(staging);
             self.hasher = hasher;
+            self.damaged |= damaged;
             added?;
             self.next = self.next.saturating_add(u64::from(len));
         }
@@ -452,9 +466,9 @@ impl Desk {
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.hasher.finalize().to_hex();
         if digest.as_str() != commit.digest {
-            return Event::Failed(
-                "what arrived is not what was sent: the digests differ".to_owned(),
-            );
+            self.damaged = true;
+            let reason = "what arrived is not what was sent: the digests differ";
+            return Event::Failed(reason.to_owned());
         }
         let (domain, console) = (
             self.adopt.handoff.domain,
@@ -565,8 +579,17 @@ impl Desk {
             return Event::Failed(e.to_string());
         }
         // A source that withdrew has nothing to look for here any more. One that
-        // did not may still offer: then its pieces stay.
-        let cleared = match self.aborted().await {
+        // did not may still offer: then its pieces stay, unless they are damaged.
+        // The source has all of it, and finding no commit sends all of it again.
+        if self.damaged {
+            let commit = self.adopt.handoff.key(ObjectName::Commit);
+            let _ = self.adopt.transport.delete(&commit).await;
+        }
+        let is_over = match self.damaged {
+            true => Ok(true),
+            false => self.aborted().await,
+        };
+        let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,
             Ok(false) | Err(_) => Ok(()),
         };

@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 pub(super) const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Bytes before a chunk's payload: version, flags, two reserved, digest.
-const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
+pub(super) const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
 const STARTS_FILE: u8 = 1;
 const ZSTD: u8 = 2;
 
@@ -240,6 +240,15 @@ impl Chunk {
         out.put_slice(blake3::hash(&self.bytes).as_bytes());
         out.put_slice(payload);
         out.freeze()
+    }
+
+    /// Whether an object that begins with `header` holds this.
+    pub(super) fn is_headed_by(&self, header: &[u8]) -> bool {
+        let (Some(flags), Some(digest)) = (header.get(1), header.get(4..CHUNK_HEADER)) else {
+            return false;
+        };
+        (flags & STARTS_FILE != 0) == self.starts_file
+            && digest == blake3::hash(&self.bytes).as_bytes()
     }
 
     /// Reads what [`Chunk::encode`] gave; `len` is the length its key promises.

@@ -33,7 +33,7 @@ use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
-use super::pump::{Drained, Pump, Pumped};
+use super::pump::{Cuts, Drained, Pump, Pumped};
 use super::put::{Puts, Putter};
 use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
 use crate::chain::LogChain;
@@ -163,12 +163,23 @@ impl Offer {
         };
         let mut state = State::Opening;
         let mut drained: Option<Drained> = None;
+        let mut there = Arc::new(Cuts::new());
         loop {
             let event = match &state {
-                State::Opening => self.begin().await,
+                State::Opening => match self.begin(&chain).await {
+                    Ok(cuts) => {
+                        if let Some(pump) = &pump {
+                            pump.cut_as(cuts.clone());
+                        }
+                        there = Arc::new(cuts);
+                        Event::Begun
+                    }
+                    Err(reason) => Event::Failed(reason),
+                },
                 State::Following | State::Draining => match &mut pump {
                     Some(pump) => {
-                        let (event, end) = self.pump(pump, state == State::Draining).await;
+                        let draining = state == State::Draining;
+                        let (event, end) = self.pump(pump, &there, draining).await;
                         drained = end.or(drained);
                         event
                     }
@@ -209,16 +220,54 @@ impl Offer {
         self.transport = self.budget.bound(&self.transport);
     }
 
-    async fn begin(&mut self) -> Event {
+    /// Says that it begins; gives what an earlier run of it has put.
+    async fn begin(&mut self, chain: &Chain) -> Result<Cuts, String> {
+        self.remember(chain).await;
         let begin = Begin::new(self.domain_name.clone(), self.host.clone());
-        self.put(ObjectName::Begin, begin.encode())
-            .await
-            .map_or_else(Event::Failed, |()| Event::Begun)
+        let data = begin.encode().map_err(|e| e.to_string())?;
+        let putter = self.putter(Arc::default());
+        if putter.put_new(ObjectName::Begin, data).await?.is_none() {
+            return Ok(Cuts::new());
+        }
+        let entries = self.transport.list_all(&self.handoff.prefix()).await;
+        let mut cuts = Cuts::new();
+        for entry in entries.map_err(|e| e.to_string())? {
+            match entry.key.object {
+                ObjectName::Chunk { offset, len } => {
+                    if cuts.insert(offset, len).is_some() {
+                        return Err(format!("two pieces begin at byte {offset}; offer it again"));
+                    }
+                }
+                ObjectName::Begin => {}
+                _ => return Err("this handoff is over already; offer it again".to_owned()),
+            }
+        }
+        Ok(cuts)
+    }
+
+    /// Puts down beside the chain that it was begun. Where that cannot be, all of
+    /// it is put again should this process end early.
+    async fn remember(&self, chain: &Chain) {
+        let Ok(folder) = chain.folder.try_clone() else {
+            return;
+        };
+        let (handoff, base) = (self.handoff.clone(), chain.base.clone());
+        let work = move || {
+            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                record.begun = Some(handoff.id);
+            })
+        };
+        let _ = self.budget.work(work).await;
     }
 
     /// Puts pieces, some of them side by side, until the migration takes a turn or
     /// the log is drained. What is on its way arrives before it says so.
-    async fn pump(&mut self, pump: &mut Pump, draining: bool) -> (Event, Option<Drained>) {
+    async fn pump(
+        &mut self,
+        pump: &mut Pump,
+        there: &Arc<Cuts>,
+        draining: bool,
+    ) -> (Event, Option<Drained>) {
         if draining {
             pump.drain();
         }
@@ -256,12 +305,17 @@ impl Offer {
                         self.put.send_modify(|put| *put = put.saturating_add(len));
                         continue;
                     }
-                    Err(reason) => return (Event::Failed(reason), None),
+                    Err(reason) => {
+                        puts.settle().await;
+                        return (Event::Failed(reason), None);
+                    }
                 },
                 pumped = pump.next(), if puts.has_room() => pumped,
             };
             match pumped {
-                Some(Pumped::Piece(piece, room)) => puts.start(self.putter(), piece, room),
+                Some(Pumped::Piece(piece, room)) => {
+                    puts.start(self.putter(Arc::clone(there)), piece, room);
+                }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
                         Ok(()) => (Event::Drained, Some(drained)),
@@ -308,6 +362,7 @@ impl Offer {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
                 let told = history(record, &drained, &host);
                 record.offered = Some(offered);
+                record.begun = None;
                 told
             })
         };
@@ -353,7 +408,13 @@ impl Offer {
         let patience = std::mem::replace(&mut self.patience, Duration::ZERO);
         let put = self.put(ObjectName::Abort, abort.encode()).await;
         self.patience = patience;
-        put.map_or_else(Event::Failed, |()| Event::Withdrawn)
+        if let Err(reason) = put {
+            // A spool that has no room for it has some once the pieces are gone:
+            // they are not wanted any more. The other half misses them.
+            let _ = clear(&*self.transport, &self.handoff).await;
+            return Event::Failed(reason);
+        }
+        Event::Withdrawn
     }
 
     async fn put<E: fmt::Display>(
@@ -362,10 +423,10 @@ impl Offer {
         data: Result<bytes::Bytes, E>,
     ) -> Result<(), String> {
         let data = data.map_err(|e| e.to_string())?;
-        self.putter().put(object, data).await
+        self.putter(Arc::default()).put(object, data).await
     }
 
-    fn putter(&self) -> Putter {
+    fn putter(&self, there: Arc<Cuts>) -> Putter {
         Putter {
             handoff: self.handoff.clone(),
             transport: Arc::clone(&self.transport),
@@ -373,6 +434,7 @@ impl Offer {
             far: self.far.clone(),
             patience: self.patience,
             budget: self.budget.clone(),
+            there,
         }
     }
 
