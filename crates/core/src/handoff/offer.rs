@@ -25,6 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -41,7 +42,12 @@ use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
-use crate::transport::{self, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{
+    self, ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName,
+};
+
+/// Deletions under way at once.
+const DELETIONS: usize = 16;
 
 /// How long the receipt is looked for once the connection to the other half
 /// broke: it finishes what is committed.
@@ -524,15 +530,27 @@ async fn await_receipt(
     }
 }
 
-/// Deletes a handoff's objects, its begin last but for the receipt.
+/// Deletes a handoff's objects: its pieces side by side, and the receipt last.
 ///
 /// # Errors
 /// The transport's.
 pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport::Result<()> {
-    let mut entries = transport.list_all(&handoff.prefix()).await?;
-    // The receipt goes last: as long as anything is left, it says that all is well.
-    entries.sort_by_key(|e| e.key.object == ObjectName::Receipt);
-    for entry in entries {
+    let entries = transport.list_all(&handoff.prefix()).await?;
+    let is_piece = |e: &Entry| matches!(e.key.object, ObjectName::Chunk { .. });
+    let (pieces, mut rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_piece);
+    let mut deletions = FuturesUnordered::new();
+    for entry in &pieces {
+        if deletions.len() >= DELETIONS {
+            deletions.next().await.transpose()?;
+        }
+        deletions.push(transport.delete(&entry.key));
+    }
+    while let Some(deleted) = deletions.next().await {
+        deleted?;
+    }
+    // As long as anything is left, it says that all is well.
+    rest.sort_by_key(|e| e.key.object == ObjectName::Receipt);
+    for entry in rest {
         transport.delete(&entry.key).await?;
     }
     Ok(())

@@ -26,7 +26,7 @@ use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName}
 const IN_FLIGHT: usize = 6;
 
 /// So many pieces that wait for the line say that it is slower than we are.
-const BEHIND: usize = 2;
+const BEHIND: usize = 1;
 
 /// Pauses between two tries of one put.
 const RETRY: Duration = Duration::from_millis(250);
@@ -165,13 +165,8 @@ impl Line {
     fn is_behind(&self) -> bool {
         // At first nobody knows.
         let first = self.begun.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT;
-        match std::env::var("LOGCHAIN_PACK").as_deref() {
-            Ok("always") => return true,
-            Ok("never") => return false,
-            Ok(n) => {
-                return first || self.waiting.load(Ordering::Relaxed) >= n.parse().unwrap_or(2);
-            }
-            _ => {}
+        if let Ok(n) = std::env::var("LOGCHAIN_PACK") {
+            return first || self.waiting.load(Ordering::Relaxed) >= n.parse().unwrap_or(2);
         }
         first || self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
