@@ -11,13 +11,14 @@
 //! *Preparing*, before the migration where the path is known: what this VM left
 //! here at an earlier stay and handed over since is taken aside. *Staging*:
 //! chunks are fetched and checked while the guest still runs elsewhere.
-//! *Sealing*: **the commit point**: from here on it is placed, whatever is
+//! *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
 //! killed. *Receipting*: only now does the source hear of it.
 //!
 //! Until it is sealed, every failure leaves this host as it was found.
 
 mod state;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,12 +32,14 @@ use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
-use super::{Begin, Budget, Chunk, Commit, Handoff, Receipt, now};
+use super::{Begin, Budget, Chunk, Claim, Commit, Handoff, Receipt, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
-use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
+use crate::transport::{
+    self, Advice, Entry, Error, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName,
+};
 
 /// Pause before a first further try.
 const RETRY: Duration = Duration::from_millis(25);
@@ -470,6 +473,9 @@ impl Desk {
             let reason = "what arrived is not what was sent: the digests differ";
             return Event::Failed(reason.to_owned());
         }
+        if let Err(reason) = self.claim().await {
+            return Event::Failed(reason);
+        }
         let (domain, console) = (
             self.adopt.handoff.domain,
             self.adopt.handoff.console.clone(),
@@ -504,6 +510,35 @@ impl Desk {
             Ok(Some(receipt)) => Event::WasAdopted(receipt),
             Err(reason) => Event::Failed(reason),
         }
+    }
+
+    /// Of all destinations that have it staged one goes on: this one, if it is the
+    /// first, or was in an earlier run.
+    async fn claim(&self) -> Result<(), String> {
+        let Some(staging) = &self.staging else {
+            return Err("the staging folder is gone".to_owned());
+        };
+        let folder = staging.folder().path();
+        let id = std::fs::metadata(folder).map_err(|e| e.to_string())?;
+        let place = format!("{} ({}:{})", folder.display(), id.dev(), id.ino());
+        let claim = Claim::new(self.adopt.host.clone(), place);
+        let data = claim.encode().map_err(|e| e.to_string())?;
+        let key = self.adopt.handoff.key(ObjectName::Claim);
+        match self.put(&key, data).await {
+            Err(Error::AlreadyExists { .. }) => {}
+            put => return put.map_err(|e| e.to_string()),
+        }
+        let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await;
+        let first = first.map_err(|e| e.to_string())?;
+        let first = first.map(|data| Claim::decode(&data)).transpose();
+        let first = first.map_err(|e| e.to_string())?;
+        Err(match first {
+            Some(first) => format!(
+                "{} takes this log in already, to {}; if it stopped there, let it go on there",
+                first.host, first.place
+            ),
+            None => "another destination has taken this log in".to_owned(),
+        })
     }
 
     async fn place(&mut self) -> Event {
@@ -541,16 +576,23 @@ impl Desk {
             Err(e) => return Event::Failed(e.to_string()),
         };
         let key = self.adopt.handoff.key(ObjectName::Receipt);
+        match self.put(&key, data).await {
+            Ok(()) => Event::Receipted,
+            Err(e) => Event::Failed(e.to_string()),
+        }
+    }
+
+    /// Puts an object, trying again while that may help.
+    async fn put(&self, key: &Key, data: Bytes) -> transport::Result<()> {
         let started = Instant::now();
         loop {
-            match self.adopt.transport.put_same(&key, data.clone()).await {
-                Ok(()) => return Event::Receipted,
+            match self.adopt.transport.put_same(key, data.clone()).await {
                 Err(e)
                     if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience =>
                 {
                     tokio::time::sleep(RETRY).await;
                 }
-                Err(e) => return Event::Failed(e.to_string()),
+                put => return put,
             }
         }
     }

@@ -75,6 +75,17 @@ pub struct Commit {
     pub contains: Vec<HandoffId>,
 }
 
+/// The one destination that takes it in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    version: u32,
+    /// Its host name, for people.
+    pub host: String,
+    /// Where it puts the history: the folder, so that hosts of one name differ,
+    /// and a further run at the same place does not.
+    pub place: String,
+}
+
 /// The migration failed: nothing more comes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abort {
@@ -134,6 +145,16 @@ impl Commit {
             self.history.clone()
         } else {
             History::of(self.bytes)
+        }
+    }
+}
+
+impl Claim {
+    pub(super) fn new(host: String, place: String) -> Self {
+        Self {
+            version: VERSION,
+            host,
+            place,
         }
     }
 }
@@ -199,6 +220,7 @@ macro_rules! message {
 }
 message!(
     Begin = "begin",
+    Claim = "claim",
     Commit = "commit",
     Abort = "abort",
     Receipt = "receipt"

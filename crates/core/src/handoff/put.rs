@@ -165,9 +165,6 @@ impl Line {
     fn is_behind(&self) -> bool {
         // At first nobody knows.
         let first = self.begun.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT;
-        if let Ok(n) = std::env::var("LOGCHAIN_PACK") {
-            return first || self.waiting.load(Ordering::Relaxed) >= n.parse().unwrap_or(2);
-        }
         first || self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
 

@@ -248,3 +248,81 @@ async fn a_spool_that_fills_up_is_left_empty() {
     adopt.await.unwrap();
     assert_eq!(destination.merged(), text + "after");
 }
+
+/// Of two destinations one has it, and the other is as it was and says who.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_one_of_two_destinations_takes_it_in() {
+    for round in 0..10 {
+        let (source, one, two) = (Host::new(), Host::new(), Host::new());
+        source.print("history ");
+        one.print("one");
+        two.print("two");
+        let trial = Trial::new(memory());
+        trial.here.send_replace(true);
+        let adopts = [trial.adopt(&one, false), trial.adopt(&two, false)];
+        let offer = trial.offer(&source);
+        tokio::time::sleep(Duration::from_millis(round * 7)).await;
+        trial.source.send_replace(Source::Over);
+        carried(offer.await.unwrap());
+        trial.alive.send_replace(false);
+        let mut won = 0;
+        for (adopt, (host, own)) in adopts.into_iter().zip([(&one, "one"), (&two, "two")]) {
+            match adopt.await.unwrap() {
+                adopt::Outcome::Adopted(_) => {
+                    won += 1;
+                    assert_eq!(host.merged(), format!("history {own}"));
+                }
+                adopt::Outcome::Failed { .. } => {
+                    assert_eq!(host.merged(), own);
+                    assert_eq!(host.names(), ["console.log"]);
+                }
+                adopt::Outcome::Aborted => panic!("nobody withdrew it"),
+            }
+        }
+        assert_eq!(won, 1, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_claimed_first_is_named_and_may_go_on() {
+    let (source, one, two) = (Host::new(), Host::new(), Host::new());
+    source.print("history ");
+    one.print("one");
+    two.print("two");
+    let spool = memory();
+    let mut trial = Trial::new(Arc::clone(&spool));
+    trial.patience = Duration::from_millis(50);
+    trial.source.send_replace(Source::Over);
+    trial.offer(&source).await.unwrap();
+    trial.patience = Duration::from_secs(5);
+    trial.here.send_replace(true);
+
+    // The first one is killed between its claim and its seal.
+    let hour = Duration::from_secs(3600);
+    trial.transport = Arc::new(FaultTransport::new(Arc::clone(&spool), move |call| {
+        let is_begin = call.key?.object == ObjectName::Begin;
+        (call.verb == Verb::Get && is_begin).then_some(Fault::Delay(hour))
+    }));
+    let killed = trial.adopt(&one, false);
+    let claim = trial.handoff.key(ObjectName::Claim);
+    until("a claim", async || {
+        spool.get_opt(&claim, 1 << 20).await.unwrap().is_some()
+    })
+    .await;
+    killed.abort();
+    let _ = killed.await;
+
+    trial.transport = Arc::clone(&spool);
+    let adopted = trial.adopt(&two, false).await.unwrap();
+    assert!(
+        matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("h2 takes this log in already")),
+        "{adopted:?}"
+    );
+    assert_eq!(two.names(), ["console.log"]);
+    let adopted = trial.adopt(&one, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(
+        (one.merged().as_str(), two.merged().as_str()),
+        ("history one", "two")
+    );
+}
