@@ -197,7 +197,10 @@ async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Resul
         match entry.key.object {
             ObjectName::Begin => begun.insert(which),
             ObjectName::Abort | ObjectName::Receipt => over.insert(which),
-            ObjectName::Chunk { .. } | ObjectName::Commit | ObjectName::Batch { .. } => false,
+            ObjectName::Chunk { .. }
+            | ObjectName::Claim
+            | ObjectName::Commit
+            | ObjectName::Batch { .. } => false,
         };
     }
     let waiting = begun.difference(&over).cloned();

@@ -87,6 +87,15 @@ impl Begun {
         Self::of(way, console, HandoffId::random(), expected)
     }
 
+    /// The same for one that an earlier run began.
+    pub(crate) fn again(
+        way: &Way<'_>,
+        console: &ConsoleName,
+        id: HandoffId,
+    ) -> Result<Self, String> {
+        Self::of(way, console, id, None)
+    }
+
     fn of(
         way: &Way<'_>,
         console: &ConsoleName,

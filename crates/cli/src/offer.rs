@@ -7,6 +7,7 @@ use logchain_core::folder::Folder;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
 use logchain_core::record::Record;
+use logchain_core::transport::LogTransport;
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
@@ -61,43 +62,75 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
             reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
             continue;
         }
-        let over = watch::Sender::new(Source::Over);
-        let chain = log.chain().map_err(anyhow::Error::msg)?;
-        let left = offer::left(&chain, past.uuid, &log.console, &*transport).await;
-        let carry = match left.map_err(anyhow::Error::msg)? {
-            Left::Nothing(done) => {
-                let sentence = format!("{}: was handed over to {} already", log.console, done.to);
-                let event = json!({
-                    "event": "already-carried",
-                    "console": log.console.as_str(),
-                    "to": done.to,
-                });
-                report.event(&sentence, &event);
-                continue;
-            }
-            Left::Receipt(begun) => Carry::resume(&way, Arc::clone(&transport), &log, begun),
-            Left::All => {
-                let held = log.hold(past.uuid).await.map_err(anyhow::Error::msg)?;
-                let begun = match early.take_if(|b| b.is_of(&log)) {
-                    Some(begun) => Ok(begun),
-                    None => Begun::new(&way, &log.console, None),
-                };
-                match begun {
-                    Ok(begun) => {
-                        let (transport, source) = (Arc::clone(&transport), over.subscribe());
-                        Carry::start(&way, transport, begun, held, source, false).await
-                    }
-                    Err(reason) => Err(reason),
-                }
-            }
-        };
-        let outcome = match carry {
-            Ok(carry) => carry.end_or(interrupt.first(), &over).await.0,
-            Err(reason) => Outcome::NotCarried { reason },
+        let early = early.take_if(|b| b.is_of(&log));
+        let mut outcome = carry_one(&way, &transport, &log, early, interrupt).await?;
+        // What was committed before may turn out to be damaged: the destination clears
+        // it then, and all of it goes once more.
+        let is_again = |o: &Handed| matches!(o, Handed::Ended(Outcome::NotCarried { .. }, true));
+        if is_again(&outcome) && !interrupt.came() {
+            outcome = carry_one(&way, &transport, &log, None, interrupt).await?;
+        }
+        let Handed::Ended(outcome, _) = outcome else {
+            continue;
         };
         reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
     }
     Ended::told(Exit::Failed, &reasons)
+}
+
+/// What became of a log.
+enum Handed {
+    /// Nothing was to do.
+    Before,
+    /// How it ended, and whether it was one that an earlier run had committed.
+    Ended(Outcome, bool),
+}
+
+async fn carry_one(
+    way: &Way<'_>,
+    transport: &Arc<dyn LogTransport>,
+    log: &Log,
+    early: Option<Begun>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Handed> {
+    let over = watch::Sender::new(Source::Over);
+    let chain = log.chain().map_err(anyhow::Error::msg)?;
+    let left = offer::left(&chain, way.domain, &log.console, &**transport).await;
+    let left = left.map_err(anyhow::Error::msg)?;
+    let was_committed = matches!(left, Left::Receipt(_));
+    let transport = Arc::clone(transport);
+    let begun = match left {
+        Left::Nothing(done) => {
+            let sentence = format!("{}: was handed over to {} already", log.console, done.to);
+            let event = json!({
+                "event": "already-carried",
+                "console": log.console.as_str(),
+                "to": done.to,
+            });
+            way.report.event(&sentence, &event);
+            return Ok(Handed::Before);
+        }
+        Left::Receipt(begun) => Err(Carry::resume(way, Arc::clone(&transport), log, begun)),
+        Left::Rest(id) => Ok(Begun::again(way, &log.console, id)),
+        Left::All => Ok(match early {
+            Some(begun) => Ok(begun),
+            None => Begun::new(way, &log.console, None),
+        }),
+    };
+    let carry = match begun {
+        Err(resumed) => resumed,
+        Ok(Err(reason)) => Err(reason),
+        Ok(Ok(begun)) => {
+            let held = log.hold(way.domain).await.map_err(anyhow::Error::msg)?;
+            let source = over.subscribe();
+            Carry::start(way, transport, begun, held, source, false).await
+        }
+    };
+    let outcome = match carry {
+        Ok(carry) => carry.end_or(interrupt.first(), &over).await.0,
+        Err(reason) => Outcome::NotCarried { reason },
+    };
+    Ok(Handed::Ended(outcome, was_committed))
 }
 
 /// Starts the other half of the first log while the transport is connected: of one
@@ -106,7 +139,7 @@ fn begin_first(way: &Way<'_>, first: Option<&Log>) -> Option<Begun> {
     let log = first?;
     let (folder, base) = Folder::of_file(&log.path).ok()?;
     let record = Record::read(&folder, &base, way.domain, &log.console).ok()?;
-    if record.is_some_and(|record| record.offered.is_some()) {
+    if record.is_some_and(|record| record.offered.is_some() || record.begun.is_some()) {
         return None;
     }
     Begun::new(way, &log.console, None).ok()

@@ -80,6 +80,10 @@ pub struct Record {
     pub ledger: Ledger,
     /// The handoff whose files the ledger knows, placed or about to be.
     pub arriving: Option<HandoffId>,
+    /// The handoff away from here that was begun and not committed: where its
+    /// pieces are still there, they need not be put again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<HandoffId>,
     /// The last handoff away from here.
     pub offered: Option<Offered>,
     /// The last handoffs to here, the newest last.
@@ -145,6 +149,7 @@ impl Record {
             owner: None,
             ledger: Ledger::default(),
             arriving: None,
+            begun: None,
             offered: None,
             adopted: Vec::new(),
             contains: Vec::new(),

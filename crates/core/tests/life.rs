@@ -284,31 +284,45 @@ impl Vm {
         self.offer_again(from, to).await;
     }
 
-    /// What an operator does after a kill, and can do at any time.
+    /// What an operator does after a kill, and can do at any time: again, where
+    /// what was begun cannot be gone on with, since the log has changed since.
     async fn offer_again(&self, from: usize, to: usize) {
-        let chain = self.hosts[from].chain();
-        let left = offer::left(&chain, DOMAIN, &console(), &*self.spool)
-            .await
-            .unwrap();
-        let id = match &left {
-            Left::Nothing(_) => return,
-            Left::Receipt(offered) => offered.handoff,
-            Left::All => HandoffId::random(),
-        };
-        let handoff = Handoff {
-            domain: DOMAIN,
-            console: console(),
-            id,
-        };
-        let alive = watch::Sender::new(true);
-        let (adopting, _news) = self.adopt(to, handoff.clone(), alive.subscribe(), false);
-        if left == Left::All {
-            let over = watch::Sender::new(Source::Over);
-            let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
-            assert!(matches!(offered, offer::Outcome::Carried(_)), "{offered:?}");
+        for again in [false, true] {
+            let chain = self.hosts[from].chain();
+            let left = offer::left(&chain, DOMAIN, &console(), &*self.spool)
+                .await
+                .unwrap();
+            let id = match &left {
+                Left::Nothing(_) => return,
+                Left::Receipt(offered) => offered.handoff,
+                Left::Rest(begun) => *begun,
+                Left::All => HandoffId::random(),
+            };
+            let handoff = Handoff {
+                domain: DOMAIN,
+                console: console(),
+                id,
+            };
+            let alive = watch::Sender::new(true);
+            let (adopting, _news) = self.adopt(to, handoff.clone(), alive.subscribe(), false);
+            if let Left::All | Left::Rest(_) = left {
+                let over = watch::Sender::new(Source::Over);
+                let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
+                if !matches!(offered, offer::Outcome::Carried(_)) {
+                    assert!(matches!(left, Left::Rest(_)) && !again, "{offered:?}");
+                    alive.send_replace(false);
+                    let adopted = adopting.await.unwrap();
+                    assert!(
+                        !matches!(adopted, adopt::Outcome::Adopted(_)),
+                        "{adopted:?}"
+                    );
+                    continue;
+                }
+            }
+            let adopted = adopting.await.unwrap();
+            assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+            return;
         }
-        let adopted = adopting.await.unwrap();
-        assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
     }
 
     /// The whole, a tail, a run from an offset, and what a follower got.

@@ -11,13 +11,14 @@
 //! *Preparing*, before the migration where the path is known: what this VM left
 //! here at an earlier stay and handed over since is taken aside. *Staging*:
 //! chunks are fetched and checked while the guest still runs elsewhere.
-//! *Sealing*: **the commit point**: from here on it is placed, whatever is
+//! *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
 //! killed. *Receipting*: only now does the source hear of it.
 //!
 //! Until it is sealed, every failure leaves this host as it was found.
 
 mod state;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,12 +32,14 @@ use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
-use super::{Begin, Budget, Chunk, Commit, Handoff, Receipt, now};
+use super::{Begin, Budget, Chunk, Claim, Commit, Handoff, Receipt, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
-use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
+use crate::transport::{
+    self, Advice, Entry, Error, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName,
+};
 
 /// Pause before a first further try.
 const RETRY: Duration = Duration::from_millis(25);
@@ -133,6 +136,7 @@ impl Adopt {
             next: 0,
             more: false,
             show: Show::Later(None),
+            damaged: false,
         };
         let mut state = State::Preparing;
         loop {
@@ -175,6 +179,8 @@ struct Desk {
     /// Whether the last look left something to fetch.
     more: bool,
     show: Show,
+    /// What is in the transport is of no use to anybody.
+    damaged: bool,
 }
 
 /// Whether what is staged is seen before it is complete.
@@ -286,7 +292,7 @@ impl Desk {
                 return Event::Failed(format!("the source has been silent for {waited} s"));
             }
             if commit.is_some() && news.elapsed() > self.adopt.patience {
-                let reason = "all was sent, but the domain is not here, or pieces are missing";
+                let reason = "all was sent, but the domain is not here";
                 return Event::Failed(reason.to_owned());
             }
             if !self.more {
@@ -328,6 +334,7 @@ impl Desk {
             Err(e) if e.advice() == Advice::Retry => return Ok(None),
             Err(e) => return Err(e.to_string()),
         };
+        let was_committed = commit.is_some();
         let mut chunks = Vec::new();
         let mut expected = self.next;
         self.more = false;
@@ -353,6 +360,15 @@ impl Desk {
         // `abort` sorts before every chunk, so a listing after a chunk misses it.
         if commit.is_none() && last.is_some() && self.aborted().await? {
             return Ok(Some(Event::AbortSeen));
+        }
+        // All pieces were put before the commit was: what did not come is gone.
+        let bytes = commit.as_ref().map_or(self.next, |c| c.bytes);
+        if was_committed && chunks.is_empty() && bytes != self.next && self.staging.is_some() {
+            self.damaged = true;
+            return Err(format!(
+                "of the {bytes} bytes that were sent, those from byte {} on are missing",
+                self.next
+            ));
         }
         if self.staging.is_some() && !chunks.is_empty() {
             *last = chunks.last().map(|e| e.key.clone());
@@ -472,19 +488,20 @@ impl Desk {
             let mut hasher = std::mem::take(&mut self.hasher);
             let work = move || {
                 let _room = room;
-                let added = Chunk::decode(&data, len)
-                    .map_err(|e| e.to_string())
-                    .and_then(|chunk| {
-                        hasher.update(&chunk.bytes);
-                        staging
-                            .append(chunk.starts_file, &chunk.bytes)
-                            .map_err(|e| e.to_string())
-                    });
-                Ok::<_, String>((staging, hasher, added))
+                let chunk = Chunk::decode(&data, len);
+                let damaged = chunk.is_err();
+                let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
+                    hasher.update(&chunk.bytes);
+                    staging
+                        .append(chunk.starts_file, &chunk.bytes)
+                        .map_err(|e| e.to_string())
+                });
+                Ok::<_, String>((staging, hasher, damaged, added))
             };
-            let (staging, hasher, added) = self.adopt.budget.work(work).await?;
+            let (staging, hasher, damaged, added) = self.adopt.budget.work(work).await?;
             self.staging = Some(staging);
             self.hasher = hasher;
+            self.damaged |= damaged;
             added?;
             self.next = self.next.saturating_add(u64::from(len));
         }
@@ -516,9 +533,12 @@ impl Desk {
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.hasher.finalize().to_hex();
         if digest.as_str() != commit.digest {
-            return Event::Failed(
-                "what arrived is not what was sent: the digests differ".to_owned(),
-            );
+            self.damaged = true;
+            let reason = "what arrived is not what was sent: the digests differ";
+            return Event::Failed(reason.to_owned());
+        }
+        if let Err(reason) = self.claim().await {
+            return Event::Failed(reason);
         }
         let (domain, console) = (
             self.adopt.handoff.domain,
@@ -556,6 +576,35 @@ impl Desk {
         }
     }
 
+    /// Of all destinations that have it staged one goes on: this one, if it is the
+    /// first, or was in an earlier run.
+    async fn claim(&self) -> Result<(), String> {
+        let Some(staging) = &self.staging else {
+            return Err("the staging folder is gone".to_owned());
+        };
+        let folder = staging.folder().path();
+        let id = std::fs::metadata(folder).map_err(|e| e.to_string())?;
+        let place = format!("{} ({}:{})", folder.display(), id.dev(), id.ino());
+        let claim = Claim::new(self.adopt.host.clone(), place);
+        let data = claim.encode().map_err(|e| e.to_string())?;
+        let key = self.adopt.handoff.key(ObjectName::Claim);
+        match self.put(&key, data).await {
+            Err(Error::AlreadyExists { .. }) => {}
+            put => return put.map_err(|e| e.to_string()),
+        }
+        let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await;
+        let first = first.map_err(|e| e.to_string())?;
+        let first = first.map(|data| Claim::decode(&data)).transpose();
+        let first = first.map_err(|e| e.to_string())?;
+        Err(match first {
+            Some(first) => format!(
+                "{} takes this log in already, to {}; if it stopped there, let it go on there",
+                first.host, first.place
+            ),
+            None => "another destination has taken this log in".to_owned(),
+        })
+    }
+
     async fn place(&mut self) -> Event {
         let placed = self.with_staging(|staging| {
             let placed = staging.place()?;
@@ -591,16 +640,23 @@ impl Desk {
             Err(e) => return Event::Failed(e.to_string()),
         };
         let key = self.adopt.handoff.key(ObjectName::Receipt);
+        match self.put(&key, data).await {
+            Ok(()) => Event::Receipted,
+            Err(e) => Event::Failed(e.to_string()),
+        }
+    }
+
+    /// Puts an object, trying again while that may help.
+    async fn put(&self, key: &Key, data: Bytes) -> transport::Result<()> {
         let started = Instant::now();
         loop {
-            match self.adopt.transport.put_same(&key, data.clone()).await {
-                Ok(()) => return Event::Receipted,
+            match self.adopt.transport.put_same(key, data.clone()).await {
                 Err(e)
                     if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience =>
                 {
                     tokio::time::sleep(RETRY).await;
                 }
-                Err(e) => return Event::Failed(e.to_string()),
+                put => return put,
             }
         }
     }
@@ -629,8 +685,17 @@ impl Desk {
             return Event::Failed(e.to_string());
         }
         // A source that withdrew has nothing to look for here any more. One that
-        // did not may still offer: then its pieces stay.
-        let cleared = match self.aborted().await {
+        // did not may still offer: then its pieces stay, unless they are damaged.
+        // The source has all of it, and finding no commit sends all of it again.
+        if self.damaged {
+            let commit = self.adopt.handoff.key(ObjectName::Commit);
+            let _ = self.adopt.transport.delete(&commit).await;
+        }
+        let is_over = match self.damaged {
+            true => Ok(true),
+            false => self.aborted().await,
+        };
+        let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,
             Ok(false) | Err(_) => Ok(()),
         };

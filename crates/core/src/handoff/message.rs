@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 pub(super) const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Bytes before a chunk's payload: version, flags, two reserved, digest.
-const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
+pub(super) const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
 const STARTS_FILE: u8 = 1;
 const ZSTD: u8 = 2;
 
@@ -77,6 +77,17 @@ pub struct Commit {
     pub history: History,
     /// Other handoffs whose bytes it holds.
     pub contains: Vec<HandoffId>,
+}
+
+/// The one destination that takes it in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    version: u32,
+    /// Its host name, for people.
+    pub host: String,
+    /// Where it puts the history: the folder, so that hosts of one name differ,
+    /// and a further run at the same place does not.
+    pub place: String,
 }
 
 /// The migration failed: nothing more comes.
@@ -143,6 +154,16 @@ impl Commit {
     }
 }
 
+impl Claim {
+    pub(super) fn new(host: String, place: String) -> Self {
+        Self {
+            version: VERSION,
+            host,
+            place,
+        }
+    }
+}
+
 impl Abort {
     pub(super) fn new(reason: String) -> Self {
         Self {
@@ -204,6 +225,7 @@ macro_rules! message {
 }
 message!(
     Begin = "begin",
+    Claim = "claim",
     Commit = "commit",
     Abort = "abort",
     Receipt = "receipt"
@@ -245,6 +267,15 @@ impl Chunk {
         out.put_slice(blake3::hash(&self.bytes).as_bytes());
         out.put_slice(payload);
         out.freeze()
+    }
+
+    /// Whether an object that begins with `header` holds this.
+    pub(super) fn is_headed_by(&self, header: &[u8]) -> bool {
+        let (Some(flags), Some(digest)) = (header.get(1), header.get(4..CHUNK_HEADER)) else {
+            return false;
+        };
+        (flags & STARTS_FILE != 0) == self.starts_file
+            && digest == blake3::hash(&self.bytes).as_bytes()
     }
 
     /// Reads what [`Chunk::encode`] gave; `len` is the length its key promises.

@@ -6,13 +6,13 @@
 //! and a driver that does it.
 //!
 //! ```text
-//! source     begin ── chunk* ────────────── commit ─────────────── (cleans up)
-//!                        │                     │                       ▲
-//! destination            └──► staged ──────────┴► sealed, placed ── receipt
+//! source     begin ── chunk* ────────────── commit ────────────────────── (cleans up)
+//!                        │                     │                              ▲
+//! destination            └──► staged ──────────┴► claim, sealed, placed ── receipt
 //! ```
 //!
 //! What lies in the transport is an object each, never overwritten:
-//! [`Begin`], [`Chunk`]s, [`Commit`] or [`Abort`], [`Receipt`].
+//! [`Begin`], [`Chunk`]s, [`Commit`] or [`Abort`], [`Claim`], [`Receipt`].
 //!
 //! Must not know: libvirt, who started the migration, any transport's name.
 //!
@@ -119,7 +119,7 @@ mod tests;
 use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
-pub use message::{Abort, Begin, Chunk, Commit, Damaged, Receipt};
+pub use message::{Abort, Begin, Chunk, Claim, Commit, Damaged, Receipt};
 
 use crate::transport::{ConsoleName, HandoffId, Key, ObjectName, Prefix};
 

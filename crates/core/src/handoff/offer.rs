@@ -25,6 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
-use super::pump::{Drained, Pump, Pumped};
+use super::pump::{Cuts, Drained, Pump, Pumped};
 use super::put::{Puts, Putter};
 use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
 use crate::chain::LogChain;
@@ -41,7 +42,12 @@ use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
-use crate::transport::{self, ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{
+    self, ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName,
+};
+
+/// Deletions under way at once.
+const DELETIONS: usize = 16;
 
 /// How long the receipt is looked for once the connection to the other half
 /// broke: it finishes what is committed.
@@ -167,12 +173,23 @@ impl Offer {
         };
         let mut state = State::Opening;
         let mut drained: Option<Drained> = None;
+        let mut there = Arc::new(Cuts::new());
         loop {
             let event = match &state {
-                State::Opening => self.begin(so_far.clone()).await,
+                State::Opening => match self.begin(&chain, so_far.clone()).await {
+                    Ok(cuts) => {
+                        if let Some(pump) = &pump {
+                            pump.cut_as(cuts.clone());
+                        }
+                        there = Arc::new(cuts);
+                        Event::Begun
+                    }
+                    Err(reason) => Event::Failed(reason),
+                },
                 State::Following | State::Draining => match &mut pump {
                     Some(pump) => {
-                        let (event, end) = self.pump(pump, state == State::Draining).await;
+                        let draining = state == State::Draining;
+                        let (event, end) = self.pump(pump, &there, draining).await;
                         drained = end.or(drained);
                         event
                     }
@@ -213,16 +230,54 @@ impl Offer {
         self.transport = self.budget.bound(&self.transport);
     }
 
-    async fn begin(&mut self, so_far: Option<History>) -> Event {
+    /// Says that it begins; gives what an earlier run of it has put.
+    async fn begin(&mut self, chain: &Chain, so_far: Option<History>) -> Result<Cuts, String> {
+        self.remember(chain).await;
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
-        self.put(ObjectName::Begin, begin.encode())
-            .await
-            .map_or_else(Event::Failed, |()| Event::Begun)
+        let data = begin.encode().map_err(|e| e.to_string())?;
+        let putter = self.putter(Arc::default());
+        if putter.put_new(ObjectName::Begin, data).await?.is_none() {
+            return Ok(Cuts::new());
+        }
+        let entries = self.transport.list_all(&self.handoff.prefix()).await;
+        let mut cuts = Cuts::new();
+        for entry in entries.map_err(|e| e.to_string())? {
+            match entry.key.object {
+                ObjectName::Chunk { offset, len } => {
+                    if cuts.insert(offset, len).is_some() {
+                        return Err(format!("two pieces begin at byte {offset}; offer it again"));
+                    }
+                }
+                ObjectName::Begin => {}
+                _ => return Err("this handoff is over already; offer it again".to_owned()),
+            }
+        }
+        Ok(cuts)
+    }
+
+    /// Puts down beside the chain that it was begun. Where that cannot be, all of
+    /// it is put again should this process end early.
+    async fn remember(&self, chain: &Chain) {
+        let Ok(folder) = chain.folder.try_clone() else {
+            return;
+        };
+        let (handoff, base) = (self.handoff.clone(), chain.base.clone());
+        let work = move || {
+            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                record.begun = Some(handoff.id);
+            })
+        };
+        let _ = self.budget.work(work).await;
     }
 
     /// Puts pieces, some of them side by side, until the migration takes a turn or
     /// the log is drained. What is on its way arrives before it says so.
-    async fn pump(&mut self, pump: &mut Pump, draining: bool) -> (Event, Option<Drained>) {
+    async fn pump(
+        &mut self,
+        pump: &mut Pump,
+        there: &Arc<Cuts>,
+        draining: bool,
+    ) -> (Event, Option<Drained>) {
         if draining {
             pump.drain();
         }
@@ -262,12 +317,17 @@ impl Offer {
                         self.put.send_modify(|put| *put = put.saturating_add(len));
                         continue;
                     }
-                    Err(reason) => return (Event::Failed(reason), None),
+                    Err(reason) => {
+                        puts.settle().await;
+                        return (Event::Failed(reason), None);
+                    }
                 },
                 pumped = pump.next(), if puts.has_room() => pumped,
             };
             match pumped {
-                Some(Pumped::Piece(piece, room)) => puts.start(self.putter(), piece, room),
+                Some(Pumped::Piece(piece, room)) => {
+                    puts.start(self.putter(Arc::clone(there)), piece, room);
+                }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
                         Ok(()) => (Event::Drained, Some(drained)),
@@ -314,6 +374,7 @@ impl Offer {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
                 let told = history(record, &drained, &host);
                 record.offered = Some(offered);
+                record.begun = None;
                 told
             })
         };
@@ -359,7 +420,13 @@ impl Offer {
         let patience = std::mem::replace(&mut self.patience, Duration::ZERO);
         let put = self.put(ObjectName::Abort, abort.encode()).await;
         self.patience = patience;
-        put.map_or_else(Event::Failed, |()| Event::Withdrawn)
+        if let Err(reason) = put {
+            // A spool that has no room for it has some once the pieces are gone:
+            // they are not wanted any more. The other half misses them.
+            let _ = clear(&*self.transport, &self.handoff).await;
+            return Event::Failed(reason);
+        }
+        Event::Withdrawn
     }
 
     async fn put<E: fmt::Display>(
@@ -368,10 +435,10 @@ impl Offer {
         data: Result<bytes::Bytes, E>,
     ) -> Result<(), String> {
         let data = data.map_err(|e| e.to_string())?;
-        self.putter().put(object, data).await
+        self.putter(Arc::default()).put(object, data).await
     }
 
-    fn putter(&self) -> Putter {
+    fn putter(&self, there: Arc<Cuts>) -> Putter {
         Putter {
             handoff: self.handoff.clone(),
             transport: Arc::clone(&self.transport),
@@ -379,6 +446,7 @@ impl Offer {
             far: self.far.clone(),
             patience: self.patience,
             budget: self.budget.clone(),
+            there,
         }
     }
 
@@ -474,15 +542,27 @@ async fn await_receipt(
     }
 }
 
-/// Deletes a handoff's objects, its begin last but for the receipt.
+/// Deletes a handoff's objects: its pieces side by side, and the receipt last.
 ///
 /// # Errors
 /// The transport's.
 pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport::Result<()> {
-    let mut entries = transport.list_all(&handoff.prefix()).await?;
-    // The receipt goes last: as long as anything is left, it says that all is well.
-    entries.sort_by_key(|e| e.key.object == ObjectName::Receipt);
-    for entry in entries {
+    let entries = transport.list_all(&handoff.prefix()).await?;
+    let is_piece = |e: &Entry| matches!(e.key.object, ObjectName::Chunk { .. });
+    let (pieces, mut rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_piece);
+    let mut deletions = FuturesUnordered::new();
+    for entry in &pieces {
+        if deletions.len() >= DELETIONS {
+            deletions.next().await.transpose()?;
+        }
+        deletions.push(transport.delete(&entry.key));
+    }
+    while let Some(deleted) = deletions.next().await {
+        deleted?;
+    }
+    // As long as anything is left, it says that all is well.
+    rest.sort_by_key(|e| e.key.object == ObjectName::Receipt);
+    for entry in rest {
         transport.delete(&entry.key).await?;
     }
     Ok(())

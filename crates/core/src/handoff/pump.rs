@@ -4,9 +4,10 @@
 //!
 //! Must not know: transports.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -82,7 +83,12 @@ struct Asked {
     over: AtomicBool,
     hurry: AtomicBool,
     given: Mutex<Option<Given>>,
+    /// Pieces that are there already, by where they begin: those are cut again.
+    cuts: OnceLock<Cuts>,
 }
+
+/// The lengths of pieces, by where they begin.
+pub(super) type Cuts = BTreeMap<u64, u32>;
 
 impl Pump {
     pub(super) fn start(
@@ -125,6 +131,11 @@ impl Pump {
         }
     }
 
+    /// Before anything is read: cuts what was put before as it was cut then.
+    pub(super) fn cut_as(&self, cuts: Cuts) {
+        let _ = self.asked.cuts.set(cuts);
+    }
+
     /// Can be given up and called again: a place in line is kept.
     pub(super) async fn next(&mut self) -> Option<Pumped> {
         loop {
@@ -153,6 +164,18 @@ impl Pump {
 fn lock(given: &Mutex<Option<Given>>) -> MutexGuard<'_, Option<Given>> {
     // It is put and taken whole.
     given.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long the piece at `offset` may be.
+fn cut(cuts: Option<&Cuts>, offset: u64) -> usize {
+    let Some((at, len)) = cuts.and_then(|cuts| cuts.range(offset..).next()) else {
+        return PIECE;
+    };
+    let most = match at.saturating_sub(offset) {
+        0 => u64::from(*len),
+        before => before,
+    };
+    usize::try_from(most).unwrap_or(PIECE).clamp(1, PIECE)
 }
 
 struct Reader {
@@ -203,7 +226,8 @@ impl Reader {
         if let Some((mut room, unpack)) = given {
             self.wants = false;
             self.unpack = unpack.or(self.unpack.take());
-            if let Some(piece) = self.follower.next(PIECE, flush).map_err(text)? {
+            let most = cut(self.asked.cuts.get(), self.follower.offset());
+            if let Some(piece) = self.follower.next(most, flush).map_err(text)? {
                 self.hasher.update(&piece.bytes);
                 self.moved = Instant::now();
                 room.shrink(piece.bytes.len().saturating_mul(2));
@@ -216,7 +240,8 @@ impl Reader {
         if self.wants {
             return Ok(None);
         }
-        let bytes = self.follower.waiting(PIECE, flush).map_err(text)?;
+        let most = cut(self.asked.cuts.get(), self.follower.offset());
+        let bytes = self.follower.waiting(most, flush).map_err(text)?;
         if bytes > 0 {
             self.wants = true;
             let unpack = self.follower.unpacks() && self.unpack.is_none();

@@ -9,21 +9,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::budget::Room;
+use super::message::CHUNK_HEADER;
 use super::offer::{Far, Source};
+use super::pump::Cuts;
 use super::{Budget, Chunk, Handoff};
 use crate::follow::Piece;
-use crate::transport::{Advice, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName};
 
 /// Pieces of one handoff on their way at once: enough to fill a line
 /// of some hundred Mbit/s and some ten milliseconds.
 const IN_FLIGHT: usize = 6;
 
 /// So many pieces that wait for the line say that it is slower than we are.
-const BEHIND: usize = 2;
+const BEHIND: usize = 1;
 
 /// Pauses between two tries of one put.
 const RETRY: Duration = Duration::from_millis(250);
@@ -40,17 +43,38 @@ pub(super) struct Putter {
     pub(super) far: watch::Receiver<Far>,
     pub(super) patience: Duration,
     pub(super) budget: Budget,
+    /// Pieces that an earlier run put, by where they begin.
+    pub(super) there: Arc<Cuts>,
 }
 
 impl Putter {
     /// Puts an object, trying again while that may help.
     pub(super) async fn put(&self, object: ObjectName, data: Bytes) -> Result<(), String> {
+        match self.put_new(object, data).await? {
+            None => Ok(()),
+            Some(taken) => Err(taken.to_string()),
+        }
+    }
+
+    /// As [`Putter::put`]; gives the error of an object that is there with other bytes.
+    pub(super) async fn put_new(
+        &self,
+        object: ObjectName,
+        data: Bytes,
+    ) -> Result<Option<Error>, String> {
         let key = self.handoff.key(object);
         let started = Instant::now();
         loop {
-            // `put_same`: an answer that was lost is no second object.
-            let error = match self.transport.put_same(&key, data.clone()).await {
-                Ok(()) => return Ok(()),
+            let put = match object {
+                // One that is there is ours, of this run or of an earlier one: which
+                // it was, the pieces behind it tell.
+                ObjectName::Begin => self.transport.put(&key, data.clone()).await,
+                // An answer that was lost is no second object.
+                _ => self.transport.put_same(&key, data.clone()).await,
+            };
+            let error = match put {
+                Ok(()) => return Ok(None),
+                Err(taken @ Error::AlreadyExists { .. }) => return Ok(Some(taken)),
                 Err(e) => e,
             };
             // While the guest runs here, time is nobody's: the descriptors are held.
@@ -69,9 +93,37 @@ impl Putter {
         }
     }
 
+    /// Whether a piece that an earlier run put is what is here now.
+    async fn is_same(
+        &self,
+        object: ObjectName,
+        (there, len): (u32, u32),
+        chunk: Chunk,
+    ) -> Result<(), String> {
+        let key = self.handoff.key(object);
+        let mut header = Vec::new();
+        if there == len {
+            let range = Some(0..CHUNK_HEADER as u64);
+            let mut parts = self
+                .transport
+                .get(&key, range)
+                .await
+                .map_err(|e| e.to_string())?;
+            while let Some(part) = parts.next().await {
+                header.extend_from_slice(&part.map_err(|e| e.to_string())?);
+            }
+        }
+        let look = move || Ok::<_, String>(chunk.is_headed_by(&header));
+        if self.budget.work(look).await? {
+            return Ok(());
+        }
+        Err("what was put before is not what is here now; offer it again".to_owned())
+    }
+
     /// Gives the piece's length.
     async fn put_piece(self, piece: Piece, mut room: Room, line: Arc<Line>) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
+        let is_there = self.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
             offset: piece.offset,
             len,
@@ -80,6 +132,10 @@ impl Putter {
             starts_file: piece.starts_file,
             bytes: piece.bytes,
         };
+        if let Some(there) = is_there {
+            self.is_same(object, (there, len), chunk).await?;
+            return Ok(u64::from(len));
+        }
         let pack = line.is_behind();
         let encode = move || {
             Ok::<_, String>(match pack {
@@ -109,14 +165,6 @@ impl Line {
     fn is_behind(&self) -> bool {
         // At first nobody knows.
         let first = self.begun.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT;
-        match std::env::var("LOGCHAIN_PACK").as_deref() {
-            Ok("always") => return true,
-            Ok("never") => return false,
-            Ok(n) => {
-                return first || self.waiting.load(Ordering::Relaxed) >= n.parse().unwrap_or(2);
-            }
-            _ => {}
-        }
         first || self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
 

@@ -20,6 +20,7 @@ use crate::rotation::Retention;
 use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
+mod resumed;
 mod thousand;
 
 struct Nobody;

@@ -154,6 +154,8 @@ pub enum ObjectName {
         /// How many there are.
         len: u32,
     },
+    /// Says which destination takes it in: only one does.
+    Claim,
     /// Says that all was put.
     Commit,
     /// Says that nothing more comes.
@@ -180,6 +182,7 @@ impl fmt::Display for ObjectName {
             Self::Begin => f.write_str("begin"),
             // Padded, so that the order of names is the order of bytes.
             Self::Chunk { offset, len } => write!(f, "chunk-{offset:020}-{len:010}"),
+            Self::Claim => f.write_str("claim"),
             Self::Commit => f.write_str("commit"),
             Self::Abort => f.write_str("abort"),
             Self::Receipt => f.write_str("receipt"),
@@ -215,6 +218,7 @@ impl FromStr for ObjectName {
         };
         match text {
             "begin" => Ok(Self::Begin),
+            "claim" => Ok(Self::Claim),
             "commit" => Ok(Self::Commit),
             "abort" => Ok(Self::Abort),
             "receipt" => Ok(Self::Receipt),
@@ -239,8 +243,9 @@ impl Ord for ObjectName {
             Self::Batch { offset } => (1, u64::MAX - offset, 0),
             Self::Begin => (2, 0, 0),
             Self::Chunk { offset, len } => (3, offset, len),
-            Self::Commit => (4, 0, 0),
-            Self::Receipt => (5, 0, 0),
+            Self::Claim => (4, 0, 0),
+            Self::Commit => (5, 0, 0),
+            Self::Receipt => (6, 0, 0),
         };
         place(self).cmp(&place(other))
     }

@@ -10,7 +10,8 @@
 //! what lies durably in its place. What a power cut took of them is found damaged
 //! or missing, cleared, and sent anew.
 //!
-//! A writer that was killed leaves its temporary behind: [`sweep`] takes it away.
+//! A writer that was killed leaves its temporary behind, and a source that never
+//! came back its pieces: [`sweep`] takes them away.
 
 mod list;
 mod sweep;
@@ -114,14 +115,24 @@ impl DirectoryTransport {
         Self::open(path)
     }
 
-    /// Takes away what killed writers left: temporaries older than an hour, and
-    /// empty folders. Gives how many. The first deletion does it unasked.
+    /// Takes away what nobody comes back for: temporaries older than an hour, empty
+    /// folders, and handoffs to which nothing happened for seven days, but for those
+    /// that are committed and not received. Gives how many objects and folders. The
+    /// first deletion does it unasked.
     ///
     /// # Errors
     /// What the file system gives.
     pub async fn sweep(&self) -> Result<u64> {
-        self.blocking(|spool| sweep::sweep(&spool.root).map_err(|e| spool.failed(&e)))
-            .await
+        self.blocking(|spool| {
+            spool.swept.store(true, Ordering::Relaxed);
+            sweep::sweep(&spool.root).map_err(|e| spool.failed(&e))
+        })
+        .await
+    }
+
+    /// Whether what becomes of this object must outlive a power cut.
+    fn is_durable(&self, key: &Key) -> bool {
+        !(self.is_lazy && matches!(key.object, ObjectName::Chunk { .. }))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -148,7 +159,7 @@ impl LogTransport for DirectoryTransport {
             });
         }
         let key = key.clone();
-        let sync = !(self.is_lazy && matches!(key.object, ObjectName::Chunk { .. }));
+        let sync = self.is_durable(&key);
         self.blocking(move |spool| spool.put(&key, &data, sync))
             .await
     }
@@ -182,8 +193,9 @@ impl LogTransport for DirectoryTransport {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let key = key.clone();
+        let sync = self.is_durable(&key);
         self.blocking(move |spool| {
-            spool.delete(&key)?;
+            spool.delete(&key, sync)?;
             if !spool.swept.swap(true, Ordering::Relaxed) {
                 // What others left is no failure of this deletion.
                 let _ = sweep::sweep(&spool.root);
@@ -365,7 +377,7 @@ impl Spool {
         })
     }
 
-    fn delete(&self, key: &Key) -> Result<()> {
+    fn delete(&self, key: &Key, sync: bool) -> Result<()> {
         let (parts, object) = parts(key);
         let place = match descend(&self.root, &parts, false) {
             Ok(place) => place,
@@ -375,7 +387,7 @@ impl Spool {
         place
             .folder
             .remove(&object)
-            .and_then(|()| place.folder.sync())
+            .and_then(|()| if sync { place.folder.sync() } else { Ok(()) })
             .map_err(|e| self.failed(&e))?;
         // Empty folders go too, up to the layout's own; one that is filled just
         // now stays, and is no failure.

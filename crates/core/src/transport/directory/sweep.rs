@@ -1,29 +1,74 @@
-//! Takes away what killed writers leave: their temporaries, and folders that they
-//! made and did not fill.
+//! Takes away what nobody comes back for: temporaries and empty folders that
+//! killed writers left, and handoffs that nobody took up.
 //!
-//! A live writer whose temporary is taken all the same (its clock is an hour off,
-//! or its disk stood still) finds it gone and writes it again.
+//! Ages are told by the spool's own clock alone: the time of a file written just
+//! now, beside those of the others. What other hosts believe the time to be, years
+//! off maybe, decides nothing.
+//!
+//! A live writer whose temporary is taken all the same (its disk stood still for
+//! an hour) finds it gone and writes it again.
 
+use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
 
 use super::TEMPORARY;
 use super::list::{DEPTH, fits};
 use crate::folder::{self, Folder};
+use crate::transport::ObjectName;
 
 /// No writer takes so long over one object.
 const STALE: Duration = Duration::from_secs(3600);
 
+/// No migration takes so long. [`Policy`] says what is done then.
+const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Names looked at in one go; the next one comes with the next process.
 const MOST: usize = 20_000;
 
+/// What is done with a handoff of these objects once nothing happened to it for
+/// [`ABANDONED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    /// Nobody reads it any more: the source began it and never came to the end, or
+    /// withdrew it; or it was received and only clearing was left. The source has
+    /// all of it either way, or the destination does.
+    Take,
+    /// Committed, and no receipt: it may be all that there is of that log, should
+    /// the source be gone. `logchain adopt` takes it in, or people delete it.
+    Keep,
+}
+
+fn policy(objects: &[ObjectName]) -> Policy {
+    let has = |object| objects.contains(&object);
+    if has(ObjectName::Commit) && !has(ObjectName::Receipt) {
+        Policy::Keep
+    } else {
+        Policy::Take
+    }
+}
+
 pub(super) fn sweep(root: &Folder) -> folder::Result<u64> {
+    let Some(now) = clock(root)? else {
+        return Ok(0);
+    };
     let mut sweep = Sweep {
-        now: SystemTime::now(),
+        now,
         looks: MOST,
         taken: 0,
     };
     sweep.folder(root, 0)?;
     Ok(sweep.taken)
+}
+
+/// What time it is where the files are.
+fn clock(root: &Folder) -> folder::Result<Option<SystemTime>> {
+    let name = OsString::from(format!("{TEMPORARY}{}", Uuid::new_v4()));
+    let file = root.create_new(&name, 0o600)?;
+    let now = file.metadata().and_then(|m| m.modified()).ok();
+    root.remove(&name)?;
+    Ok(now)
 }
 
 struct Sweep {
@@ -34,6 +79,7 @@ struct Sweep {
 
 impl Sweep {
     fn folder(&mut self, folder: &Folder, depth: usize) -> folder::Result<()> {
+        let mut objects = Vec::new();
         for name in folder.names()? {
             let Some(looks) = self.looks.checked_sub(1) else {
                 return Ok(());
@@ -41,9 +87,16 @@ impl Sweep {
             self.looks = looks;
             let Some(text) = name.to_str() else { continue };
             if depth == DEPTH {
-                if text.starts_with(TEMPORARY) && self.is_stale(folder, text) {
-                    folder.remove(&name)?;
-                    self.taken += 1;
+                if text.starts_with(TEMPORARY) {
+                    if self.is_older(folder, text, STALE) {
+                        folder.remove(&name)?;
+                        self.taken += 1;
+                    }
+                } else if let Ok(object) = text.parse::<ObjectName>()
+                    // A stream is kept for as long as people want it.
+                    && !matches!(object, ObjectName::Batch { .. })
+                {
+                    objects.push(object);
                 }
                 continue;
             }
@@ -61,15 +114,62 @@ impl Sweep {
                 self.taken += 1;
             }
         }
+        self.handoff(folder, objects)
+    }
+
+    /// Deletes all of a handoff that nobody comes back for.
+    fn handoff(&mut self, folder: &Folder, mut objects: Vec<ObjectName>) -> folder::Result<()> {
+        if policy(&objects) == Policy::Keep {
+            return Ok(());
+        }
+        // A young one shows at its first object; an old one is looked at whole.
+        let is_old = |o: &ObjectName| self.is_older(folder, &o.to_string(), ABANDONED);
+        if objects.is_empty() || !objects.iter().all(is_old) {
+            return Ok(());
+        }
+        // Should this end half-way, it is seen to be swept, and not to be whole.
+        objects.sort_by_key(|o| match o {
+            ObjectName::Commit => 0,
+            ObjectName::Receipt => 2,
+            _ => 1,
+        });
+        for object in objects {
+            folder.remove(object.to_string().as_ref())?;
+            self.taken += 1;
+        }
         Ok(())
     }
 
-    fn is_stale(&self, folder: &Folder, name: &str) -> bool {
+    fn is_older(&self, folder: &Folder, name: &str, than: Duration) -> bool {
         let written = folder
             .open_file(name.as_ref())
             .ok()
             .and_then(|(file, _)| file.metadata().ok()?.modified().ok());
         // One from the future is nobody's that is known: it waits.
-        written.is_some_and(|at| self.now.duration_since(at).is_ok_and(|age| age > STALE))
+        written.is_some_and(|at| self.now.duration_since(at).is_ok_and(|age| age > than))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_the_only_copy_is_kept() {
+        use ObjectName::{Abort, Begin, Commit, Receipt};
+        let chunk = ObjectName::Chunk { offset: 0, len: 1 };
+        for (objects, expected) in [
+            (&[Begin, chunk][..], Policy::Take),
+            (&[Begin][..], Policy::Take),
+            (&[chunk][..], Policy::Take),
+            (&[Abort, Begin, chunk][..], Policy::Take),
+            (&[Begin, chunk, Commit][..], Policy::Keep),
+            (&[chunk, Commit][..], Policy::Keep),
+            (&[Commit][..], Policy::Keep),
+            (&[Begin, chunk, Commit, Receipt][..], Policy::Take),
+            (&[Receipt][..], Policy::Take),
+        ] {
+            assert_eq!(policy(objects), expected, "{objects:?}");
+        }
     }
 }

@@ -1,0 +1,328 @@
+//! Handoffs that broke off, and what the next ones make of them: a whole history
+//! or none, and a clear word.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::handoff::offer::{Left, left};
+use crate::transport::fault::{Fault, FaultTransport, Verb};
+use crate::transport::{DirectoryTransport, Error};
+
+/// Some pieces, the last one not full.
+const PIECES: usize = 5;
+
+fn history(host: &Host) -> String {
+    let line = |n: usize| format!("line {n} of a log that is longer than a piece\n");
+    let text: String = (0..PIECES * 24_000).map(line).collect();
+    assert!(text.len() > (PIECES - 1) << 20, "{}", text.len());
+    host.print(&text);
+    text
+}
+
+async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
+    let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
+    let console = "serial0".parse().unwrap();
+    left(&chain, Uuid::from_u128(7), &console, &**transport)
+        .await
+        .unwrap()
+}
+
+/// Counts the pieces that are put; after `most` of them the other side is away
+/// until `again` says so.
+fn counting(
+    inner: &Arc<dyn LogTransport>,
+    most: u64,
+    again: &watch::Receiver<bool>,
+) -> (Arc<dyn LogTransport>, Arc<AtomicU64>) {
+    let count = Arc::new(AtomicU64::new(0));
+    let (counted, again) = (Arc::clone(&count), again.clone());
+    let transport = FaultTransport::new(Arc::clone(inner), move |call| {
+        let is_piece = matches!(call.key?.object, ObjectName::Chunk { .. });
+        if call.verb != Verb::Put || !is_piece {
+            return None;
+        }
+        let done = counted.load(Ordering::Relaxed);
+        if done >= most && !*again.borrow() {
+            return Some(Fault::unreachable());
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        None
+    });
+    (Arc::new(transport), count)
+}
+
+async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if is().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_source_puts_only_what_is_not_there_yet() {
+    let (source, destination) = (Host::new(), Host::new());
+    let text = history(&source);
+    let spool = memory();
+    let never = watch::Sender::new(false).subscribe();
+    let (cut, count) = counting(&spool, 3, &never);
+    let mut trial = Trial::new(cut);
+    trial.source.send_replace(Source::Over);
+    let offer = trial.offer(&source);
+    until("three pieces", async || count.load(Ordering::Relaxed) == 3).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    offer.abort();
+    let _ = offer.await;
+
+    let left = what_is_left(&source, &spool).await;
+    assert_eq!(left, Left::Rest(trial.handoff.id));
+    let (whole, count) = counting(&spool, u64::MAX, &never);
+    trial.transport = whole;
+    trial.here.send_replace(true);
+    destination.print("after");
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, false));
+    carried(offer.await.unwrap());
+    assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
+    assert_eq!(destination.merged(), text + "after");
+    let pieces = count.load(Ordering::Relaxed);
+    assert!(pieces + 3 <= PIECES as u64 + 1, "{pieces} were put again");
+    assert!(matches!(
+        what_is_left(&source, &spool).await,
+        Left::Nothing(_)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_comes_back_goes_on_where_it_broke() {
+    let (source, destination) = (Host::new(), Host::new());
+    let text = history(&source);
+    let spool = memory();
+    let again = watch::Sender::new(false);
+    let (cut, count) = counting(&spool, 2, &again.subscribe());
+    let trial = Trial::new(cut);
+    trial.source.send_replace(Source::Over);
+    trial.here.send_replace(true);
+    destination.print("after");
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, false));
+    until("two pieces", async || count.load(Ordering::Relaxed) == 2).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    again.send_replace(true);
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), text + "after");
+    assert!(count.load(Ordering::Relaxed) <= PIECES as u64 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_changed_since_is_not_gone_on_with() {
+    let (source, destination) = (Host::new(), Host::new());
+    history(&source);
+    let spool = memory();
+    let never = watch::Sender::new(false).subscribe();
+    let (cut, count) = counting(&spool, 2, &never);
+    let mut trial = Trial::new(cut);
+    let offer = trial.offer(&source);
+    until("two pieces", async || count.load(Ordering::Relaxed) == 2).await;
+    offer.abort();
+    let _ = offer.await;
+    fs::write(&source.log, vec![b'x'; 2 << 20]).unwrap();
+
+    trial.transport = Arc::clone(&spool);
+    trial.source.send_replace(Source::Over);
+    let offered = trial.offer(&source).await.unwrap();
+    assert!(
+        matches!(&offered, offer::Outcome::NotCarried { reason } if reason.contains("offer it again")),
+        "{offered:?}"
+    );
+    assert_eq!(what_is_left(&source, &spool).await, Left::All);
+    let again = Trial::new(Arc::clone(&spool));
+    again.here.send_replace(true);
+    again.source.send_replace(Source::Over);
+    destination.print("after");
+    let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), "x".repeat(2 << 20) + "after");
+}
+
+/// Torn or altered or gone, behind the commit: told, cleared, sent once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_in_the_transport_is_sent_once_more() {
+    for damage in ["torn", "altered", "gone"] {
+        let (source, destination) = (Host::new(), Host::new());
+        let text = history(&source);
+        let spool = memory();
+        let mut trial = Trial::new(Arc::clone(&spool));
+        trial.patience = Duration::from_millis(50);
+        trial.source.send_replace(Source::Over);
+        trial.offer(&source).await.unwrap();
+        assert!(matches!(
+            what_is_left(&source, &spool).await,
+            Left::Receipt(_)
+        ));
+
+        let key = trial.handoff.key(ObjectName::Chunk {
+            offset: 1 << 20,
+            len: 1 << 20,
+        });
+        let mut data = spool.get_bytes(&key, 8 << 20).await.unwrap().to_vec();
+        spool.delete(&key).await.unwrap();
+        let len = data.len();
+        match damage {
+            "torn" => data[len / 2..].fill(0),
+            "altered" => data[len - 5] ^= 1,
+            _ => data.clear(),
+        }
+        if !data.is_empty() {
+            spool.put(&key, data.into()).await.unwrap();
+        }
+        trial.patience = Duration::from_secs(30);
+        trial.here.send_replace(true);
+        destination.print("after");
+        let adopted = trial.adopt(&destination, false).await.unwrap();
+        let adopt::Outcome::Failed { reason } = &adopted else {
+            panic!("{damage}: {adopted:?}");
+        };
+        assert!(
+            reason.contains("cannot be used") || reason.contains("missing"),
+            "{damage}: {reason}"
+        );
+        assert_eq!(destination.merged(), "after", "{damage}");
+        assert_eq!(destination.names(), ["console.log"], "{damage}");
+        assert_eq!(source.merged(), text, "{damage}");
+        assert_eq!(trial.left().await, 0, "{damage}");
+
+        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        let again = Trial::new(Arc::clone(&spool));
+        again.here.send_replace(true);
+        again.source.send_replace(Source::Over);
+        let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
+        carried(offer.await.unwrap());
+        adopt.await.unwrap();
+        assert_eq!(destination.merged(), text + "after", "{damage}");
+    }
+}
+
+/// The pieces of a handoff that cannot go on make room for the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_fills_up_is_left_empty() {
+    let (source, destination) = (Host::new(), Host::new());
+    let text = history(&source);
+    let folder = tempfile::tempdir().unwrap();
+    let spool: Arc<dyn LogTransport> = Arc::new(DirectoryTransport::open(folder.path()).unwrap());
+    let room = Arc::new(AtomicU64::new(3));
+    let left = Arc::clone(&room);
+    let full = FaultTransport::new(Arc::clone(&spool), move |call| {
+        (call.verb == Verb::Put && left.fetch_sub(1, Ordering::Relaxed) == 0).then(|| {
+            left.store(0, Ordering::Relaxed);
+            let (transport, reason) = ("spool".to_owned(), "No space left on device".to_owned());
+            Fault::Fail(Error::Full { transport, reason })
+        })
+    });
+    let trial = Trial::new(Arc::new(full));
+    trial.source.send_replace(Source::Over);
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, true));
+    let offered = offer.await.unwrap();
+    assert!(
+        matches!(&offered, offer::Outcome::NotCarried { reason } if reason.contains("No space left")),
+        "{offered:?}"
+    );
+    trial.alive.send_replace(false);
+    let adopted = adopt.await.unwrap();
+    assert!(
+        !matches!(adopted, adopt::Outcome::Adopted(_)),
+        "{adopted:?}"
+    );
+    assert_eq!(trial.left().await, 0);
+    assert_eq!(destination.names(), [""; 0]);
+
+    assert_eq!(what_is_left(&source, &spool).await, Left::All);
+    let again = Trial::new(Arc::clone(&spool));
+    again.here.send_replace(true);
+    again.source.send_replace(Source::Over);
+    destination.print("after");
+    let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
+    carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), text + "after");
+}
+
+/// Of two destinations one has it, and the other is as it was and says who.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_one_of_two_destinations_takes_it_in() {
+    for round in 0..10 {
+        let (source, one, two) = (Host::new(), Host::new(), Host::new());
+        source.print("history ");
+        one.print("one");
+        two.print("two");
+        let trial = Trial::new(memory());
+        trial.here.send_replace(true);
+        let adopts = [trial.adopt(&one, false), trial.adopt(&two, false)];
+        let offer = trial.offer(&source);
+        tokio::time::sleep(Duration::from_millis(round * 7)).await;
+        trial.source.send_replace(Source::Over);
+        carried(offer.await.unwrap());
+        trial.alive.send_replace(false);
+        let mut won = 0;
+        for (adopt, (host, own)) in adopts.into_iter().zip([(&one, "one"), (&two, "two")]) {
+            match adopt.await.unwrap() {
+                adopt::Outcome::Adopted(_) => {
+                    won += 1;
+                    assert_eq!(host.merged(), format!("history {own}"));
+                }
+                adopt::Outcome::Failed { .. } => {
+                    assert_eq!(host.merged(), own);
+                    assert_eq!(host.names(), ["console.log"]);
+                }
+                adopt::Outcome::Aborted => panic!("nobody withdrew it"),
+            }
+        }
+        assert_eq!(won, 1, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_claimed_first_is_named_and_may_go_on() {
+    let (source, one, two) = (Host::new(), Host::new(), Host::new());
+    source.print("history ");
+    one.print("one");
+    two.print("two");
+    let spool = memory();
+    let mut trial = Trial::new(Arc::clone(&spool));
+    trial.patience = Duration::from_millis(50);
+    trial.source.send_replace(Source::Over);
+    trial.offer(&source).await.unwrap();
+    trial.patience = Duration::from_secs(5);
+    trial.here.send_replace(true);
+
+    // The first one is killed between its claim and its seal.
+    let hour = Duration::from_secs(3600);
+    trial.transport = Arc::new(FaultTransport::new(Arc::clone(&spool), move |call| {
+        let is_begin = call.key?.object == ObjectName::Begin;
+        (call.verb == Verb::Get && is_begin).then_some(Fault::Delay(hour))
+    }));
+    let killed = trial.adopt(&one, false);
+    let claim = trial.handoff.key(ObjectName::Claim);
+    until("a claim", async || {
+        spool.get_opt(&claim, 1 << 20).await.unwrap().is_some()
+    })
+    .await;
+    killed.abort();
+    let _ = killed.await;
+
+    trial.transport = Arc::clone(&spool);
+    let adopted = trial.adopt(&two, false).await.unwrap();
+    assert!(
+        matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("h2 takes this log in already")),
+        "{adopted:?}"
+    );
+    assert_eq!(two.names(), ["console.log"]);
+    let adopted = trial.adopt(&one, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(
+        (one.merged().as_str(), two.merged().as_str()),
+        ("history one", "two")
+    );
+}
