@@ -14,10 +14,12 @@
 //! - [`rotation`], [`placement`]: how carried history comes to lie behind the
 //!   base file: decided purely, applied in one place.
 //! - [`record`]: what is remembered beside a chain.
+//! - [`departure`], [`reap`]: a domain that left, and when what it left may go.
 
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod departure;
 pub mod escape;
 pub mod folder;
 pub mod follow;
@@ -29,6 +31,7 @@ pub mod live;
 pub mod offsets;
 mod pause;
 pub mod placement;
+pub mod reap;
 pub mod record;
 pub mod rotation;
 pub mod stream;
