@@ -61,6 +61,7 @@ pub mod events;
     reason = "the one place for what the safe bindings lack or do wrongly"
 )]
 mod ffi;
+mod forget;
 mod look;
 pub mod migrate;
 pub mod outcome;
