@@ -12,10 +12,14 @@ mod far;
 mod host;
 mod interrupt;
 mod migrate;
+mod noted;
 mod offer;
+mod reap;
 mod report;
+mod rotate;
 mod serve;
 mod show;
+mod status;
 mod transports;
 mod verify;
 
@@ -41,6 +45,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Verify(args) => verify::run(args).await,
         Command::Offer(args) => offer::run(args, Interrupt::catch()?).await,
         Command::Adopt(args) => adopt::run(args, Interrupt::catch()?).await,
+        Command::Reap(args) => reap::run(args, Interrupt::catch()?).await,
+        Command::Rotate(args) => rotate::run(args).await,
+        Command::Status(args) => status::run(args).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
         Command::Transport(Transport::Check {
             remote_logchain,

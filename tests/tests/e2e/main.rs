@@ -10,6 +10,7 @@ mod interrupted;
 mod journey;
 mod left_behind;
 mod offsets;
+mod reap;
 mod refusals;
 mod showing;
 mod stores;

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::{Known, Log, known};
+use super::{Log, known};
 use crate::chain::Listing;
 use crate::folder::{self, FileId, Folder, stat_open};
 use crate::follow::{Writer, Writers};

@@ -1,0 +1,3 @@
+use crate::args::Rotate;
+use crate::exit::Exit;
+pub(crate) async fn run(_args: Rotate) -> anyhow::Result<Exit> { Ok(Exit::Done) }
