@@ -118,8 +118,10 @@ impl Reaper {
 
     fn say_nothing(&self) {
         if self.args.every.is_none() {
-            self.report
-                .event("no domain waits to be reaped here", &json!({ "event": "nothing" }));
+            self.report.event(
+                "no domain waits to be reaped here",
+                &json!({ "event": "nothing" }),
+            );
         }
     }
 
@@ -157,7 +159,9 @@ impl Reaper {
                 }
                 Ok(Told::new("forgotten", "is left alone", why))
             }
-            Decision::Reap if self.args.dry_run => Ok(self.would(&note, domain.is_some(), confirmed)),
+            Decision::Reap if self.args.dry_run => {
+                Ok(self.would(&note, domain.is_some(), confirmed))
+            }
             Decision::Reap => {
                 // For whoever goes on if we are killed: the record goes before the note.
                 let before = note.clone();

@@ -1,3 +1,5 @@
 use crate::args::Rotate;
 use crate::exit::Exit;
-pub(crate) async fn run(_args: Rotate) -> anyhow::Result<Exit> { Ok(Exit::Done) }
+pub(crate) async fn run(_args: Rotate) -> anyhow::Result<Exit> {
+    Ok(Exit::Done)
+}

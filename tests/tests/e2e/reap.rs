@@ -37,7 +37,10 @@ fn is_defined(at: &GuestOn) -> Result<bool, Box<dyn std::error::Error>> {
 fn what_left_goes_once_its_place_is_confirmed() -> Outcome {
     let lab = Lab::start(2)?;
     let (h1, h2) = (lab.host(0), lab.host(1));
-    let (vm, plain) = (h1.define(&Guest::new("vm"))?, h1.define(&Guest::new("plain"))?);
+    let (vm, plain) = (
+        h1.define(&Guest::new("vm"))?,
+        h1.define(&Guest::new("plain"))?,
+    );
     vm.start()?;
     plain.start()?;
     vm.wait_for_tick(200)?;
@@ -54,14 +57,20 @@ fn what_left_goes_once_its_place_is_confirmed() -> Outcome {
 
     // Whoever is asked says no, or nothing.
     for (args, why) in [
-        (&["--placement-command", "/bin/false"][..], "/bin/false ended"),
+        (
+            &["--placement-command", "/bin/false"][..],
+            "/bin/false ended",
+        ),
         (&["--placement-command", "/no/such"], "cannot run /no/such"),
         (&["--placement-url", "http://h2:1/{uuid}"], "http://h2:1/"),
     ] {
         let event = told(h1, "vm", args)?;
         assert_eq!(event["event"], "kept", "{event}");
         let said = event["reason"].as_str().unwrap_or_default();
-        assert!(said.contains("not confirmed") && said.contains(why), "{said}");
+        assert!(
+            said.contains("not confirmed") && said.contains(why),
+            "{said}"
+        );
     }
     h2.stop_libvirtd()?;
     assert_eq!(told(h1, "vm", &[])?["event"], "kept");
@@ -71,7 +80,11 @@ fn what_left_goes_once_its_place_is_confirmed() -> Outcome {
     assert!(is_defined(&vm)? && sorted_names(h1, "vm")? == left);
 
     let output = reap(h1, &[])?.checked()?;
-    assert!(output.out().contains("vm: is undefined, "), "{}", output.out());
+    assert!(
+        output.out().contains("vm: is undefined, "),
+        "{}",
+        output.out()
+    );
     assert!(!is_defined(&vm)?);
     assert_eq!(sorted_names(h1, "vm")?, Vec::<String>::new());
     assert!(reap(h1, &[])?.checked()?.out().contains("no domain waits"));
@@ -96,18 +109,37 @@ fn what_has_no_receipt_was_changed_or_came_back_stays() -> Outcome {
     restart_libvirtd(h1)?;
     let event = told(h1, "vm", &["--placement-command", "/bin/true"])?;
     assert_eq!(event["event"], "kept");
-    assert!(event["reason"].as_str().unwrap_or_default().contains("offer"), "{event}");
+    assert!(
+        event["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("offer"),
+        "{event}"
+    );
 
     let offer = ["logchain", "offer", "--transport", "ssh://h2", "vm"];
     h1.command(offer).limit(MIGRATION).run()?.checked()?;
     assert_eq!(told(h1, "vm", &["--dry-run"])?["event"], "would-reap");
     // Defined anew: no domain that left.
-    let xml = h1.run(["virsh", "dumpxml", "--inactive", "vm"])?.checked()?.out();
+    let xml = h1
+        .run(["virsh", "dumpxml", "--inactive", "vm"])?
+        .checked()?
+        .out();
     let more = xml.replacen("</name>", "</name><title>mine</title>", 1);
-    let define = |xml: &str| h1.command(["virsh", "define", "/dev/stdin"]).input(xml).run();
+    let define = |xml: &str| {
+        h1.command(["virsh", "define", "/dev/stdin"])
+            .input(xml)
+            .run()
+    };
     define(&more)?.checked()?;
     let event = told(h1, "vm", &[])?;
-    assert!(event["reason"].as_str().unwrap_or_default().contains("defined anew"), "{event}");
+    assert!(
+        event["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("defined anew"),
+        "{event}"
+    );
     define(&xml)?.checked()?;
 
     // Its files may stay, and whoever asks a database is told which domain is meant.
@@ -125,9 +157,11 @@ fn what_has_no_receipt_was_changed_or_came_back_stays() -> Outcome {
     })?;
     assert!(is_defined(&vm)?);
     std::fs::write(h1.path("/tmp/confirmed"), "")?;
-    h1.until("the domain to go", std::time::Duration::from_secs(20), || {
-        Ok(vm.state()?.is_none().then_some(()))
-    })?;
+    h1.until(
+        "the domain to go",
+        std::time::Duration::from_secs(20),
+        || Ok(vm.state()?.is_none().then_some(())),
+    )?;
     task.signal(logchain_tests::Signal::TERM)?;
     let output = task.wait(MIGRATION)?;
     println!("{}{}", output.out(), output.err());
@@ -144,7 +178,11 @@ fn what_has_no_receipt_was_changed_or_came_back_stays() -> Outcome {
     let event = told(h2, "vm", &["--placement-command", "/bin/true"])?;
     assert_eq!(event["event"], "forgotten", "{event}");
     back.destroy()?;
-    assert!(reap(h2, &["--placement-command", "/bin/true"])?.out().contains("no domain"));
+    assert!(
+        reap(h2, &["--placement-command", "/bin/true"])?
+            .out()
+            .contains("no domain")
+    );
     assert!(is_defined(&back)?);
     Ok(())
 }

@@ -126,7 +126,10 @@ async fn command(program: &Path, note: &Departure) -> Result<String, String> {
     })
     .await;
     let (status, words) = match ended {
-        Ok((status, words)) => (status.map_err(|e| format!("cannot wait for {name}: {e}"))?, words),
+        Ok((status, words)) => (
+            status.map_err(|e| format!("cannot wait for {name}: {e}"))?,
+            words,
+        ),
         Err(_) => {
             // Whom it started as well; it leads a group of its own.
             if let Some(group) = group.and_then(Pid::from_raw) {
@@ -140,7 +143,11 @@ async fn command(program: &Path, note: &Departure) -> Result<String, String> {
     }
     let words = String::from_utf8_lossy(&words);
     let last = words.lines().map(str::trim).rfind(|l| !l.is_empty());
-    let last: String = last.unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    let last: String = last
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
     match last.as_str() {
         "" => Err(format!("{name} ended with {status}")),
         last => Err(format!("{name}: {last} ({status})")),

@@ -64,6 +64,7 @@ mod error;
 mod journal;
 mod lock;
 mod retire;
+pub mod roll;
 mod stage;
 
 #[cfg(test)]
