@@ -12,5 +12,6 @@ mod left_behind;
 mod offsets;
 mod reap;
 mod refusals;
+mod rotate;
 mod showing;
 mod stores;
