@@ -306,7 +306,10 @@ impl Hosts {
 }
 
 /// What libvirt here says of a domain; the domain, where it is defined.
-async fn look(connection: &Connection, domain: Uuid) -> anyhow::Result<(Here, Option<Domain>)> {
+pub(crate) async fn look(
+    connection: &Connection,
+    domain: Uuid,
+) -> anyhow::Result<(Here, Option<Domain>)> {
     let domain = match connection.lookup_uuid(domain).await {
         Ok(domain) => domain,
         Err(Error::NoDomain { .. }) => return Ok((Here::Gone, None)),
@@ -325,7 +328,7 @@ async fn look(connection: &Connection, domain: Uuid) -> anyhow::Result<(Here, Op
     Ok((here, defined.then_some(domain)))
 }
 
-async fn look_at_logs(note: &Departure) -> anyhow::Result<Vec<Log>> {
+pub(crate) async fn look_at_logs(note: &Departure) -> anyhow::Result<Vec<Log>> {
     let (logs, domain) = (note.logs.clone(), note.domain);
     let look = move |log: &LeftLog| files::look(&log.path, domain, &log.console);
     blocking(move || Ok(logs.iter().map(look).collect())).await

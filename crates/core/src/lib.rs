@@ -34,6 +34,7 @@ pub mod placement;
 pub mod reap;
 pub mod record;
 pub mod rotation;
+pub mod standing;
 pub mod stream;
 pub mod transport;
 pub mod verify;

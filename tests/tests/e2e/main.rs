@@ -14,4 +14,5 @@ mod reap;
 mod refusals;
 mod rotate;
 mod showing;
+mod status;
 mod stores;

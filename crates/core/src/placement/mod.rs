@@ -66,6 +66,7 @@ mod lock;
 mod retire;
 pub mod roll;
 mod stage;
+pub mod under_way;
 
 #[cfg(test)]
 mod tests;

@@ -438,16 +438,19 @@ impl Staging {
         Ok(false)
     }
 
-    fn look(&self, old: FileId, reopen: &dyn Reopen) -> Result<(Seen, bool), Error> {
+    /// How it stands with the base, and that its writer is gone where it is.
+    fn look(&self, old: FileId, reopen: &dyn Reopen) -> Result<(Seen, Option<String>), Error> {
         let Some((file, stat)) = self.open_base()? else {
-            return Ok((Seen::NoBase, true));
+            let old = self.first_file();
+            let gone = old.and_then(|old| reopen.writes(&old).err());
+            return Ok((Seen::NoBase, gone));
         };
         if stat.id == old {
-            return Ok((Seen::Old, true));
+            return Ok((Seen::Old, None));
         }
         Ok(match reopen.writes(&file) {
-            Ok(written) => (Seen::New(written), true),
-            Err(_) => (Seen::New(false), false),
+            Ok(written) => (Seen::New(written), None),
+            Err(gone) => (Seen::New(false), Some(gone)),
         })
     }
 
@@ -461,17 +464,12 @@ impl Staging {
         let end = Instant::now() + patience;
         loop {
             let late = Instant::now() > end;
-            let (seen, mut alive) = self.look(old, reopen).map_err(|e| e.to_string())?;
-            if seen == Seen::NoBase
-                && let Some(first) = self.first_file()
-            {
-                alive = reopen.writes(&first).is_ok();
-            }
-            match next(seen, alive, late) {
-                Next::Done => return Ok(()),
-                Next::Look => pause(LOOK),
-                Next::GiveUp if !alive => return Err("whoever wrote it is gone".to_owned()),
-                Next::GiveUp => {
+            let (seen, gone) = self.look(old, reopen).map_err(|e| e.to_string())?;
+            match (next(seen, gone.is_none(), late), gone) {
+                (Next::Done, _) => return Ok(()),
+                (Next::Look, _) => pause(LOOK),
+                (Next::GiveUp, Some(gone)) => return Err(gone),
+                (Next::GiveUp, None) => {
                     let waited = patience.as_secs_f64();
                     return Err(format!("no new base was opened within {waited} s"));
                 }

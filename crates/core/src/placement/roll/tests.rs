@@ -349,8 +349,8 @@ fn gaps_are_closed() {
 fn it_is_put_back_where_no_new_base_comes() {
     for (manner, why) in [
         (Manner::Deaf, "no new base"),
-        (Manner::Dies, "is gone"),
-        (Manner::MakesAndDies, "is gone"),
+        (Manner::Dies, "gone;"),
+        (Manner::MakesAndDies, "gone;"),
     ] {
         for rotated in 0..=3 {
             let world = World::new(3, rotated, manner);
