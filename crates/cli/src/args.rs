@@ -416,7 +416,8 @@ fn wants_events(words: &[OsString]) -> bool {
     let tells = words
         .iter()
         .find(|w| !w.as_encoded_bytes().starts_with(b"-"));
-    let tells = tells.is_some_and(|w| w == "migrate" || w == "offer" || w == "adopt");
+    let known = ["migrate", "offer", "adopt", "reap", "rotate"];
+    let tells = tells.is_some_and(|w| known.iter().any(|known| w == known));
     let asks = |pair: &[OsString]| {
         pair.iter()
             .map(OsString::as_os_str)
@@ -517,6 +518,7 @@ mod tests {
             "migrate --format json vm",
             "offer --format=json",
             "adopt vm --format json --nonsense",
+            "reap --every never --format json",
         ] {
             assert!(wants_events(&words(line)), "{line}");
         }

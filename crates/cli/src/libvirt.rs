@@ -46,7 +46,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Offer(args) => offer::run(args, Interrupt::catch()?).await,
         Command::Adopt(args) => adopt::run(args, Interrupt::catch()?).await,
         Command::Reap(args) => reap::run(args, Interrupt::catch()?).await,
-        Command::Rotate(args) => rotate::run(args).await,
+        Command::Rotate(args) => rotate::run(args, Interrupt::catch()?).await,
         Command::Status(args) => status::run(args).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
         Command::Transport(Transport::Check {

@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use serde_json::json;
 use crate::args::Rotate;
 use crate::exit::Exit;
 use crate::host::{self, Leases};
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 
 /// virtlogd is back within a tenth of a second.
@@ -28,16 +30,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long another rotation on this host is waited for.
 const TURN: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(args: Rotate) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Exit> {
     let report = Report::new(args.format);
     let uri = args.connect.uri.as_deref();
-    let (domain, console) = host::console(uri, &args.domain, args.console.as_deref()).await?;
+    let prepare = async {
+        let found = host::console(uri, &args.domain, args.console.as_deref()).await?;
+        if !found.0.state().await?.is_active() {
+            let name = found.0.name();
+            anyhow::bail!("domain {name} does not run here; only a log that is written is rotated");
+        }
+        let state = args.state.folder.clone();
+        let turn = tokio::task::spawn_blocking(move || take_turn(&state)).await??;
+        Ok((found, turn))
+    };
+    let ((domain, console), turn) = interrupt.or(prepare).await?;
     let name = domain.name();
-    if !domain.state().await?.is_active() {
-        anyhow::bail!("domain {name} does not run here; only a log that is written is rotated");
-    }
-    let (path, state) = (console.path.clone(), args.state.folder.clone());
-    let rolled = tokio::task::spawn_blocking(move || rotate(&path, &state)).await??;
+    let path = console.path.clone();
+    // From here on it comes to its end, which is soon.
+    let rolled = tokio::task::spawn_blocking(move || rotate(&path)).await??;
+    drop(turn);
     let (path, console) = (console.path.display(), &console.name);
     let (sentence, by, bytes) = match rolled {
         Rolled::Asked(bytes) => (
@@ -86,7 +97,18 @@ impl Reopen for Asked {
     }
 }
 
-fn rotate(path: &Path, state: &Path) -> anyhow::Result<Rolled> {
+/// One at a time: virtlogd that starts itself anew must not be asked again.
+fn take_turn(state: &Path) -> anyhow::Result<OwnedFd> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .with_context(|| format!("cannot create {}", state.display()))?;
+    let turn = Folder::open(state)?.lock(TURN)?;
+    turn.context("another rotation is under way on this host; try again when it is done")
+}
+
+fn rotate(path: &Path) -> anyhow::Result<Rolled> {
     let limits = read_limits(Path::new(VIRTLOGD_CONF)).value;
     let rules = rules(limits).with_context(|| {
         format!(
@@ -94,16 +116,6 @@ fn rotate(path: &Path, state: &Path) -> anyhow::Result<Rolled> {
             path.display()
         )
     })?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state)
-        .with_context(|| format!("cannot create {}", state.display()))?;
-    // One at a time: virtlogd that starts itself anew must not be asked again.
-    let turn = Folder::open(state)?.lock(TURN)?;
-    if turn.is_none() {
-        anyhow::bail!("another rotation is under way on this host; try again when it is done");
-    }
     let asked = Asked {
         virtlogd: who_writes(path)?,
         path: path.to_owned(),

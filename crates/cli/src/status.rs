@@ -169,7 +169,7 @@ async fn departure(connection: &Connection, note: &Departure) -> anyhow::Result<
     let decision = decide(note, &here, &logs, &Placement::NotAsked);
     let paths: Vec<_> = note.logs.iter().map(|l| l.path.clone()).collect();
     let offered = tokio::task::spawn_blocking(move || {
-        let offered = |path: &PathBuf| Some(record_at(path).ok()??.offered?);
+        let offered = |path: &PathBuf| record_at(path).ok()??.offered;
         paths.iter().map(offered).collect::<Vec<Option<Offered>>>()
     });
     let logs: Vec<_> = logs.into_iter().zip(offered.await?).collect();

@@ -22,7 +22,7 @@ use crate::host;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a program says last is quoted, no more of it.
-const QUOTED: u64 = 4096;
+const QUOTED: usize = 4096;
 
 /// Who is asked.
 pub(super) enum Confirm {
@@ -118,9 +118,13 @@ async fn command(program: &Path, note: &Departure) -> Result<String, String> {
     let said = child.stderr.take();
     let ended = timeout(LIMIT, async {
         let mut words = Vec::new();
-        if let Some(said) = said {
-            // What it says beyond this meets a closed pipe.
-            let _ = said.take(QUOTED).read_to_end(&mut words).await;
+        let mut block = [0; QUOTED];
+        if let Some(mut said) = said {
+            while let Ok(length @ 1..) = said.read(&mut block).await {
+                words.extend_from_slice(block.get(..length).unwrap_or_default());
+                let surplus = words.len().saturating_sub(QUOTED);
+                words.drain(..surplus);
+            }
         }
         (child.wait().await, words)
     })
@@ -167,5 +171,112 @@ async fn url(
         Ok(answer) => Err(format!("{url} answers {}", answer.status())),
         Err(e) if e.is_timeout() => Err(silent(&url)),
         Err(e) => Err(crate::exit::sentence(&e.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logchain_core::departure::Destination;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
+    fn note() -> Departure {
+        let to = Destination {
+            uri: "qemu+tcp://h2/system".to_owned(),
+            host: None,
+        };
+        Departure::new(Uuid::from_u128(1), "vm", "qemu:///system", to, 7)
+    }
+
+    /// Answers one request with this status line and headers; gives what was asked for.
+    async fn answer(head: &'static str) -> (Result<String, String>, String) {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (mut client, _) = server.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = client.read(&mut request).await.unwrap();
+            let text = format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n");
+            client.write_all(text.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let template = format!("http://{address}/at?vm={{name}}&id={{uuid}}");
+        let confirm = Confirm::of(None, Some(&template)).unwrap();
+        let Confirm::Url(template, client) = confirm else {
+            panic!("a URL was given")
+        };
+        let asked = url(&template, &client, &note()).await;
+        (asked, served.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn only_200_confirms() {
+        let (asked, request) = answer("200 OK").await;
+        assert!(asked.unwrap().ends_with("answers 200 OK"));
+        let line = "GET /at?vm=vm&id=00000000-0000-0000-0000-000000000001 HTTP/1.1";
+        assert!(request.starts_with(line), "{request}");
+        for head in [
+            "404 Not Found",
+            "302 Found\r\nlocation: /login",
+            "204 No Content",
+        ] {
+            let (asked, _) = answer(head).await;
+            let status = head.lines().next().unwrap();
+            assert!(asked.unwrap_err().ends_with(&format!("answers {status}")));
+        }
+    }
+
+    async fn script(text: &str) -> Result<String, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ask");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        command(&path, &note()).await
+    }
+
+    #[tokio::test]
+    async fn a_program_confirms_with_its_status() {
+        assert!(
+            script("exit 0")
+                .await
+                .unwrap()
+                .ends_with("/ask confirms it")
+        );
+        let why = script("echo first >&2; echo \"$LOGCHAIN_DOMAIN_NAME is not there\" >&2; exit 4");
+        let why = why.await.unwrap_err();
+        assert!(
+            why.ends_with("/ask: vm is not there (exit status: 4)"),
+            "{why}"
+        );
+        assert!(
+            script("kill -9 $$")
+                .await
+                .unwrap_err()
+                .contains("signal: 9")
+        );
+        let long = script("yes | head -c 1000000 >&2; echo last >&2; exit 1").await;
+        assert!(long.unwrap_err().contains("/ask: last ("));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_is_ended_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let lives = folder.path().join("lives");
+        let began = Instant::now();
+        let text = format!(
+            "(while :; do date >{}; sleep 0.02; done) & wait",
+            lives.display()
+        );
+        let why = script(&text).await.unwrap_err();
+        assert!(why.contains("did not answer within 30 s"), "{why}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+        let _ = std::fs::remove_file(&lives);
+        #[expect(clippy::disallowed_methods, reason = "real time passes")]
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!lives.exists());
     }
 }
