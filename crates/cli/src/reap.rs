@@ -218,11 +218,13 @@ impl Reaper {
                 removed.bytes = removed.bytes.saturating_add(one.bytes);
                 removed.kept.extend(one.kept);
             }
-            if removed.files > 0 {
-                let Removed { files, bytes, .. } = removed;
-                did.push(format!(
-                    "{files} files with {bytes} bytes of its log are removed"
-                ));
+            let Removed { files, bytes, .. } = removed;
+            match files {
+                0 => {}
+                1 => did.push(format!("1 file with {bytes} bytes of its log removed")),
+                _ => did.push(format!(
+                    "{files} files with {bytes} bytes of its log removed"
+                )),
             }
             if !removed.kept.is_empty() {
                 did.push(format!("{} stay", removed.kept.join(", ")));

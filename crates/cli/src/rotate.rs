@@ -14,8 +14,10 @@ use logchain_core::folder::{self, Folder};
 use logchain_core::placement::Rules;
 use logchain_core::placement::roll::{Reopen, Rolled, roll};
 use logchain_core::rotation::Retention;
+use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
 use logchain_libvirt::virtlogd_conf::{LogLimits, VIRTLOGD_CONF, read_limits};
+use logchain_libvirt::{Connection, Error};
 use serde_json::json;
 
 use crate::args::Rotate;
@@ -39,6 +41,7 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
             let name = found.0.name();
             anyhow::bail!("domain {name} does not run here; only a log that is written is rotated");
         }
+        others_are_safe(found.0.connection()).await?;
         let state = args.state.folder.clone();
         let turn = tokio::task::spawn_blocking(move || take_turn(&state)).await??;
         Ok((found, turn))
@@ -78,6 +81,36 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
     });
     report.event(&sentence, &event);
     Ok(Exit::Done)
+}
+
+/// virtlogd opens all logs anew, and does not survive one that it cannot open: a
+/// folder that was renamed while a guest writes to it would take every log with it.
+async fn others_are_safe(connection: &Connection) -> anyhow::Result<()> {
+    for domain in connection.domains().await? {
+        if !domain.state().await?.is_active() {
+            continue;
+        }
+        let xml = match domain.live_xml().await {
+            Err(Error::NoDomain { .. }) => continue,
+            xml => xml?,
+        };
+        let found = consoles(&xml)?;
+        let name = domain.name().to_owned();
+        let look = move || {
+            for console in found {
+                let folder = console.path.parent().unwrap_or(Path::new("/"));
+                anyhow::ensure!(
+                    folder.is_dir(),
+                    "the folder of the log of domain {name}, {}, is gone: virtlogd would end if \
+                     it were asked to open its logs anew; make it again",
+                    folder.display()
+                );
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(look).await??;
+    }
+    Ok(())
 }
 
 /// virtlogd, and the log that it is asked for.
@@ -122,7 +155,7 @@ fn rotate(path: &Path) -> anyhow::Result<Rolled> {
     };
     // What would be refused then is refused before anything is moved.
     asked.virtlogd.sees(path)?;
-    asked.virtlogd.has_program()?;
+    asked.virtlogd.would_come_back()?;
     Ok(roll(path, rules, Arc::new(Leases), &asked, PATIENCE)?)
 }
 

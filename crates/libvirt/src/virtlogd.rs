@@ -67,6 +67,17 @@ pub enum NotAsked {
         /// The folder.
         path: PathBuf,
     },
+    /// It writes a log that it could not open anew, and would end.
+    #[error(
+        "virtlogd (process {pid}) writes a log in {}, which is gone: it would end if it started \
+         itself anew; make the folder again", .path.display()
+    )]
+    NoFolder {
+        /// Its number.
+        pid: i32,
+        /// The folder.
+        path: PathBuf,
+    },
     /// The system's answer.
     #[error("cannot ask virtlogd (process {pid}): {what}")]
     Failed {
@@ -155,7 +166,7 @@ impl Virtlogd {
             what: e.to_string(),
         };
         self.sees(path)?;
-        self.has_program()?;
+        self.would_come_back()?;
         let status = self.read("status").map_err(|_| NotAsked::Gone { pid })?;
         if !catches(&status, Signal::USR1) {
             return Err(NotAsked::Deaf { pid });
@@ -184,21 +195,26 @@ impl Virtlogd {
         }
     }
 
-    /// Whether the program that it runs can be started anew.
+    /// Whether it could start itself anew: its program is there, and the folders of
+    /// all that it writes. It does not survive a log that it cannot open.
     ///
     /// # Errors
-    /// [`NotAsked::NoProgram`].
-    pub fn has_program(&self) -> Result<(), NotAsked> {
+    /// [`NotAsked::NoProgram`], [`NotAsked::NoFolder`], [`NotAsked::Gone`].
+    pub fn would_come_back(&self) -> Result<(), NotAsked> {
         let pid = self.number();
         let link = fs::read_link(self.proc("exe"));
-        let link = link.map_err(|_| NotAsked::Gone { pid })?;
-        // What was replaced by an update is told so, and the new one is started.
-        let text = link.to_string_lossy().into_owned();
-        let program = PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(&text));
-        if self.in_its_files(&program).is_file() {
-            return Ok(());
+        let program = living(link.map_err(|_| NotAsked::Gone { pid })?);
+        // What was replaced by an update is started as it is now.
+        if !self.in_its_files(&program).is_file() {
+            return Err(NotAsked::NoProgram { pid, program });
         }
-        Err(NotAsked::NoProgram { pid, program })
+        for path in written_by(self.pid).map_err(|_| NotAsked::Gone { pid })? {
+            let path = path.parent().unwrap_or(Path::new("/")).to_owned();
+            if !self.in_its_files(&path).is_dir() {
+                return Err(NotAsked::NoFolder { pid, path });
+            }
+        }
+        Ok(())
     }
 
     fn in_its_files(&self, path: &Path) -> PathBuf {
@@ -248,6 +264,29 @@ fn writes(pid: Pid, file: &File) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The regular files that a process has open for writing, by the paths they have now.
+fn written_by(pid: Pid) -> io::Result<Vec<PathBuf>> {
+    let proc = proc_of(pid);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(proc.join("fd"))? {
+        let name = entry?.file_name();
+        let fd = proc.join("fd").join(&name);
+        let info = fs::read_to_string(proc.join("fdinfo").join(&name)).unwrap_or_default();
+        if is_writable(&info) && fs::metadata(&fd).is_ok_and(|m| m.is_file()) {
+            paths.extend(fs::read_link(&fd).ok().map(living));
+        }
+    }
+    Ok(paths)
+}
+
+/// Pure: the path that a file had, from what the kernel says of one that is gone.
+fn living(path: PathBuf) -> PathBuf {
+    let text = path
+        .to_str()
+        .and_then(|text| text.strip_suffix(" (deleted)"));
+    text.map(PathBuf::from).unwrap_or(path)
 }
 
 /// Pure: whether a descriptor can be written to, by its text in `/proc/*/fdinfo`.
@@ -340,6 +379,8 @@ mod tests {
         fs::remove_file(&program).unwrap();
         let error = found.reopen_logs(&log).unwrap_err();
         assert!(matches!(error, NotAsked::NoProgram { .. }), "{error}");
+        fs::copy("/bin/bash", &program).unwrap();
+        found.would_come_back().unwrap();
         // Another one writes too: nobody is asked.
         let other = fs::OpenOptions::new().append(true).open(&log).unwrap();
         let Writer::Others(who) = writer_of(&file).unwrap() else {
@@ -356,6 +397,29 @@ mod tests {
             })
         );
         assert!(matches!(writer_of(&file).unwrap(), Writer::Nobody));
+    }
+
+    #[test]
+    fn one_that_could_not_open_its_log_again_is_not_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = tempfile::tempdir().unwrap();
+        let log = logs.path().join("console.log");
+        fs::write(&log, "").unwrap();
+        let file = File::open(&log).unwrap();
+        let mut child = stand_in(folder.path(), &log, "trap : USR1; read -r x");
+        wait(|| matches!(writer_of(&file), Ok(Writer::Virtlogd(_))));
+        let Writer::Virtlogd(found) = writer_of(&file).unwrap() else {
+            panic!("not found")
+        };
+        found.would_come_back().unwrap();
+        fs::remove_file(&log).unwrap();
+        // It would make a new one.
+        found.would_come_back().unwrap();
+        drop(logs);
+        let error = found.would_come_back().unwrap_err();
+        assert!(matches!(error, NotAsked::NoFolder { .. }), "{error}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -72,6 +72,20 @@ fn a_flood_is_rotated_ten_times_and_nothing_is_lost() -> Outcome {
     ];
     assert_eq!(files, want);
 
+    // virtlogd would not survive a log that it cannot open: nobody is asked.
+    let folder = "/var/log/lab/silent";
+    let renamed = "/var/log/lab/renamed";
+    h1.run(["mv", folder, renamed])?.checked()?;
+    let refused = h1.run(["logchain", "rotate", "flood"])?;
+    assert_eq!(refused.code(), Some(1), "{}", refused.err());
+    assert!(
+        refused.err().contains("/silent, is gone"),
+        "{}",
+        refused.err()
+    );
+    h1.run(["mv", renamed, folder])?.checked()?;
+    assert_eq!(h1.processes("virtlogd")?, pids);
+
     // Nobody writes it, or another does: it is refused, and as it was.
     silent.destroy()?;
     let refused = h1.run(["logchain", "rotate", "silent"])?;

@@ -88,6 +88,8 @@ fn every_handoff_is_told_of_with_what_to_do() -> Outcome {
     );
 
     h1.run(["logchain", "reap"])?.checked()?;
+    assert_eq!(vm.state()?, None);
+    assert_eq!(vm.log_files()?, Vec::new());
     assert_eq!(status(h1)?.0, nothing);
     // Undefined at once: nothing is left to tell of.
     let back = h2.guest("vm");
