@@ -19,6 +19,7 @@ use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
+use crate::noted;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -167,6 +168,11 @@ impl Work<'_> {
         let told = tokio::spawn(tell(self.report, handoff.clone(), news));
         let mut outcome = half.run().await;
         let placed = told.await?;
+        if matches!(outcome, Outcome::Adopted(_))
+            && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
+        {
+            self.report.warn(&reason);
+        }
         if let Outcome::Failed { reason } = &mut outcome
             && self.interrupt.came()
             && reason.ends_with(INTERRUPTED)

@@ -248,6 +248,8 @@ pub(crate) struct Offer {
 pub(crate) struct Adopt {
     #[command(flatten)]
     pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) state: State,
     /// Where the pieces are: file:///folder, ssh://user@host:port/spool, or an object
     /// store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]

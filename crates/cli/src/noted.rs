@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use logchain_core::departure::{Departure, Destination, LeftLog, Notes};
 use logchain_core::transport::ConsoleName;
 use logchain_libvirt::{Connection, Domain, Error, State};
+use uuid::Uuid;
 
 use crate::carry::Log;
 use crate::migrate::later::Way;
@@ -86,6 +87,23 @@ impl Noted {
         };
         blocking(work).await.map_err(|e| failed(domain, &e))
     }
+}
+
+/// The domain is here, with its history: that it left once is over. Without this the
+/// next `reap` that sees it run drops the note.
+pub(crate) async fn came_back(state: &Path, domain: Uuid) -> Result<(), String> {
+    let state = state.to_owned();
+    let work = move || {
+        let Some(notes) = Notes::open(&state)? else {
+            return Ok(());
+        };
+        match notes.read(domain)? {
+            Some(note) => notes.remove(&note).map(drop),
+            None => Ok(()),
+        }
+    };
+    let removed = blocking(work).await;
+    removed.map_err(|e| format!("cannot drop the note that domain {domain} left: {e}"))
 }
 
 /// The digest of the definition that stays here; `None` where none does.

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
     let (path, console) = (console.path.display(), &console.name);
     let (sentence, by, bytes) = match rolled {
         Rolled::Asked(bytes) => (
-            format!("{console} of {name}: {path} is rotated, {bytes} bytes are in {path}.0"),
+            format!("{console} of {name}: {path} is rotated, its {bytes} bytes are in {path}.0"),
             Some("logchain"),
             Some(bytes),
         ),

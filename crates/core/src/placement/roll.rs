@@ -227,8 +227,9 @@ impl Staging {
         };
         match self.wait_for_base(old.id, reopen, patience) {
             Ok(()) => {
-                self.hold_old(old.id)?;
-                Ok(Tried::Rolled(Rolled::Asked(old.size)))
+                // It may have grown until the new one was there.
+                let size = self.hold_old(old.id)?.unwrap_or(old.size);
+                Ok(Tried::Rolled(Rolled::Asked(size)))
             }
             Err(why) => Err(self.put_base_back(&first, old.id, why)),
         }
@@ -401,20 +402,25 @@ impl Staging {
     }
 
     /// The old base has a new one before it: it is put in its place with the others.
-    fn hold_old(&mut self, old: FileId) -> Result<(), Error> {
-        let known = |staging: &Self| staging.journal.retired.iter().any(|r| r.id == old);
+    /// Gives its size, where it still has a name.
+    fn hold_old(&mut self, old: FileId) -> Result<Option<u64>, Error> {
         let listing = apply::stable(self)?;
-        let there = listing.rotated().iter().find(|r| r.stat.id == old);
-        let Some(there) = there.filter(|_| !known(self) && !self.journal.taking.is_empty()) else {
-            return Ok(());
+        let Some(there) = listing.rotated().iter().find(|r| r.stat.id == old) else {
+            return Ok(None);
         };
+        let size = Some(there.stat.size);
+        let held = self.journal.retired.iter().any(|r| r.id == old);
+        // Where nothing made room, there is nothing to be put in order.
+        if held || self.journal.taking.is_empty() {
+            return Ok(size);
+        }
         let Some(aside) = self.retire_by_link(&self.base.clone(), None, old) else {
-            return Ok(());
+            return Ok(size);
         };
         self.write_journal()?;
         // Rolled over at this very moment, it has a place of its own.
         self.link_aside(&there.name, &aside, old)?;
-        Ok(())
+        Ok(size)
     }
 
     /// Renames the base, and gives whether nobody was quicker.
