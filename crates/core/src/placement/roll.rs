@@ -119,10 +119,12 @@ fn next(seen: Seen, alive: bool, late: bool) -> Next {
 }
 
 /// Pure: the files that make room, oldest first: those without a gap behind the
-/// base. What lies behind a gap stays where it is.
-fn to_move(listing: &Listing, first: u32) -> Vec<usize> {
+/// base. What lies behind a gap, or where the rotation keeps nothing, stays there.
+fn to_move(listing: &Listing, rules: Rules) -> Vec<usize> {
     let numbers = listing.rotated().iter().map(|r| r.number);
-    let row = numbers.zip(first..).take_while(|(number, at)| number == at);
+    let row = numbers
+        .zip(rules.numbering.first()..)
+        .take_while(|(number, at)| number == at && !rules.is_beyond(*number));
     (0..row.count()).rev().collect()
 }
 
@@ -326,14 +328,11 @@ impl Staging {
         if !self.hold(listing, base)? {
             return Ok(false);
         }
-        for index in to_move(listing, self.rules.numbering.first()) {
+        for index in to_move(listing, self.rules) {
             let Some(file) = listing.rotated().get(index) else {
                 continue;
             };
             let (number, id) = (file.number.saturating_add(1), file.stat.id);
-            if self.rules.is_beyond(file.number) {
-                return Ok(false); // no room without dropping what is not ours to drop
-            }
             let held = self.journal.retired.iter().find(|r| r.id == id);
             let Some(held) = held.map(|r| OsString::from(&r.aside)) else {
                 return Ok(false);

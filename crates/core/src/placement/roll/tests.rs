@@ -344,6 +344,21 @@ fn gaps_are_closed() {
     world.check("a gap");
 }
 
+/// What an operator's greater limit left there is nobody's to move or to drop.
+#[test]
+fn what_lies_beyond_the_limit_stays_there() {
+    let world = World::new(2, 4, Manner::Well);
+    for text in ["1 ", "2 "] {
+        let (rolled, _) = world.roll_while(None, |_, _, _| {});
+        assert!(matches!(rolled, Ok(Rolled::Asked(_))), "{rolled:?}");
+        assert_eq!(fs::read_to_string(numbered(&world.log, 0)).unwrap(), text);
+        world.logd.lock().write();
+    }
+    let kept = |number| fs::read_to_string(numbered(&world.log, number)).unwrap();
+    assert_eq!([1, 2, 3].map(kept), ["1 ", "old2 ", "old3 "]);
+    assert_eq!(world.names().len(), 5);
+}
+
 /// Whoever does not come back leaves the log with its name, and all as it was.
 #[test]
 fn it_is_put_back_where_no_new_base_comes() {
