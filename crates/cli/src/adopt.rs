@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use logchain_core::handoff::adopt::{Adopt as Half, Outcome, Progress};
 use logchain_core::handoff::{Budget, Handoff};
-use logchain_core::transport::{self, Advice, LogTransport, LogTransportExt, Lot, ObjectName};
+use logchain_core::transport::{
+    self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
+};
 use logchain_libvirt::Connection;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -19,6 +21,7 @@ use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
+use crate::noted;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -172,6 +175,11 @@ impl Work<'_> {
         let told = tokio::spawn(tell(self.report, handoff.clone(), news));
         let mut outcome = half.run().await;
         let placed = told.await?;
+        if matches!(outcome, Outcome::Adopted(_))
+            && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
+        {
+            self.report.warn(&reason);
+        }
         if let Outcome::Failed { reason } = &mut outcome
             && self.interrupt.came()
             && reason.ends_with(INTERRUPTED)
@@ -189,7 +197,7 @@ impl Work<'_> {
 /// The handoffs of a domain that were begun and neither withdrawn nor received.
 async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Result<Vec<Handoff>> {
     let (mut begun, mut over) = (BTreeSet::new(), BTreeSet::new());
-    for entry in transport.list_handoffs(domain).await? {
+    for entry in transport.list_handoffs(&Prefix::Domain(domain)).await? {
         let Lot::Handoff(id) = entry.key.lot else {
             continue;
         };

@@ -17,6 +17,9 @@ pub(crate) const DEFAULT_BYTES: u64 = 100 * 1024;
 /// What logchain is called at the destination unless told otherwise.
 pub(crate) const DEFAULT_REMOTE: &str = "logchain";
 
+/// Where a host's state lies unless told otherwise.
+const STATE: &str = "/var/lib/logchain";
+
 const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad usage; \
 3 migrated, but the log was not (fully) carried.";
 
@@ -43,6 +46,13 @@ pub(crate) enum Command {
     Offer(Offer),
     /// Take in the log of a domain that came here (the destination's half).
     Adopt(Adopt),
+    /// Undefine the domains that left this host, once their new place is confirmed, and
+    /// remove what they handed over.
+    Reap(Reap),
+    /// Rotate a running domain's log now, by virtlogd's own way.
+    Rotate(Rotate),
+    /// Every handoff on this host: where it stands, what it waits for, what to do.
+    Status(Status),
     /// Check a transport, or serve one to the far side.
     #[command(subcommand)]
     Transport(Transport),
@@ -53,6 +63,19 @@ pub(crate) struct Connect {
     /// Connect to this hypervisor; libvirt's default without it.
     #[arg(short = 'c', long = "connect", value_name = "URI")]
     pub(crate) uri: Option<String>,
+}
+
+/// What logchain remembers of this host.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct State {
+    /// Folder of what logchain remembers of this host.
+    #[arg(
+        long = "state",
+        value_name = "FOLDER",
+        default_value = STATE,
+        env = "LOGCHAIN_STATE"
+    )]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -82,6 +105,8 @@ pub(crate) struct Migrate {
     pub(crate) connect: Connect,
     #[command(flatten)]
     pub(crate) carry: Carry,
+    #[command(flatten)]
+    pub(crate) state: State,
 
     /// Domain name or UUID.
     #[arg(value_parser = name)]
@@ -266,6 +291,8 @@ pub(crate) struct Offer {
 pub(crate) struct Adopt {
     #[command(flatten)]
     pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) state: State,
     /// Where the pieces are: file:///folder, ssh://user@host:port/spool, or an object
     /// store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
@@ -288,6 +315,78 @@ pub(crate) struct Adopt {
     /// UUID of the domain, or its name where it is here already.
     #[arg(value_parser = name)]
     pub(crate) domain: String,
+}
+
+/// What becomes of the files of a log that was handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Files {
+    /// They stay where they are.
+    Keep,
+    /// Those that the destination has, just as they are, are removed.
+    #[default]
+    Remove,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reap {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Stay, and look again so often: 90, 90s, 5m, 1h.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) every: Option<Duration>,
+    /// Only say what would be done, and why.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// What becomes of the files that the destination has.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) files: Files,
+    /// A program that confirms a domain's new place with status 0, instead of the
+    /// destination's libvirt. It finds LOGCHAIN_DOMAIN_UUID, LOGCHAIN_DOMAIN_NAME,
+    /// LOGCHAIN_HOST and LOGCHAIN_DESTINATION in its environment.
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        env = "LOGCHAIN_PLACEMENT_COMMAND",
+        conflicts_with = "placement_url"
+    )]
+    pub(crate) placement_command: Option<PathBuf>,
+    /// A URL that answers 200 where a domain's new place is confirmed, instead of the
+    /// destination's libvirt. {uuid}, {name} and {host} in it are replaced.
+    #[arg(long, value_name = "URL", env = "LOGCHAIN_PLACEMENT_URL")]
+    pub(crate) placement_url: Option<String>,
+    /// Sentences, or one JSON object a domain.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rotate {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Which console of the domain, as serial0; the first one without it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) console: Option<String>,
+    /// Sentences, or one JSON object.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Domain name or UUID.
+    #[arg(value_parser = name)]
+    pub(crate) domain: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Sentences, or one JSON object.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -336,6 +435,9 @@ impl Command {
             Self::Stream(args) => args.format,
             Self::Offer(args) => args.format,
             Self::Adopt(args) => args.format,
+            Self::Reap(args) => args.format,
+            Self::Rotate(args) => args.format,
+            Self::Status(args) => args.format,
             // Its JSON is a log, which an error is not.
             Self::Show(_) | Self::Transport(Transport::Serve { .. }) => Format::Text,
             Self::Transport(Transport::Check { format, .. }) => *format,
@@ -360,11 +462,8 @@ fn wants_events(words: &[OsString]) -> bool {
     let tells = words
         .iter()
         .find(|w| !w.as_encoded_bytes().starts_with(b"-"));
-    let tells = tells.is_some_and(|w| {
-        ["migrate", "offer", "adopt", "stream"]
-            .iter()
-            .any(|c| w == c)
-    });
+    let known = ["migrate", "offer", "adopt", "reap", "rotate", "stream"];
+    let tells = tells.is_some_and(|w| known.iter().any(|known| w == known));
     let asks = |pair: &[OsString]| {
         pair.iter()
             .map(OsString::as_os_str)
@@ -413,6 +512,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "give a number of seconds".to_owned())
 }
 
+/// At least a second: whoever is asked more often is asked all the time.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86400)];
+    let found = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let (number, unit) = found.unwrap_or((text, 1));
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .filter(|seconds| (1..=366 * 86400).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| "give a duration, as 90, 90s, 5m or 1h".to_owned())
+}
+
 fn console_path(text: &str) -> Result<(ConsoleName, PathBuf), String> {
     match console_maybe_path(text)? {
         (name, Some(path)) => Ok((name, path)),
@@ -448,6 +564,7 @@ mod tests {
             "migrate --format json vm",
             "offer --format=json",
             "adopt vm --format json --nonsense",
+            "reap --every never --format json",
         ] {
             assert!(wants_events(&words(line)), "{line}");
         }
@@ -459,6 +576,27 @@ mod tests {
             "migrate json --format",
         ] {
             assert!(!wants_events(&words(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, seconds) in [
+            ("90", Some(90)),
+            ("90s", Some(90)),
+            ("5m", Some(300)),
+            ("1h", Some(3600)),
+            ("1d", Some(86400)),
+            ("0", None),
+            ("", None),
+            ("m", None),
+            ("-1s", None),
+            ("1.5m", None),
+            ("99999999999999999999h", None),
+            ("9999999d", None),
+        ] {
+            let want = seconds.map(Duration::from_secs);
+            assert_eq!(duration(text).ok(), want, "{text:?}");
         }
     }
 

@@ -12,11 +12,15 @@ mod far;
 mod host;
 mod interrupt;
 mod migrate;
+mod noted;
 mod offer;
+mod reap;
 mod report;
+mod rotate;
 mod serve;
 mod show;
 mod shown;
+mod status;
 mod stream;
 mod transports;
 mod verify;
@@ -47,6 +51,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Stream(args) => stream::run(args, Interrupt::catch()?).await,
         Command::Offer(args) => offer::run(args, Interrupt::catch()?).await,
         Command::Adopt(args) => adopt::run(args, Interrupt::catch()?).await,
+        Command::Reap(args) => reap::run(args, Interrupt::catch()?).await,
+        Command::Rotate(args) => rotate::run(args, Interrupt::catch()?).await,
+        Command::Status(args) => status::run(args).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
         Command::Transport(Transport::Check {
             remote_logchain,

@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         | Command::Stream(_)
         | Command::Offer(_)
         | Command::Adopt(_)
+        | Command::Reap(_)
+        | Command::Rotate(_)
+        | Command::Status(_)
         | Command::Transport(Transport::Check { .. }) => {
             exit::status(Err(sibling::become_it(None)), format)
         }

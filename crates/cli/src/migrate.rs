@@ -3,7 +3,7 @@
 //! The log never harms the VM: whatever fails around it, the migration goes on,
 //! and the exit status says what became of the log.
 
-mod later;
+pub(crate) mod later;
 mod request;
 
 use std::path::PathBuf;
@@ -32,6 +32,7 @@ use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{self, Ended, Exit};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::noted::Noted;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -397,6 +398,7 @@ impl Migration<'_> {
             () = self.interrupt.after(seen) => {}
         }
         source.send_replace(Source::Over);
+        let mut noted = self.note(&started).await;
         let mut reasons = Vec::new();
         for (log, carry) in started {
             let (outcome, at, held) = match carry {
@@ -420,12 +422,33 @@ impl Migration<'_> {
                     later::not_at_all(&log, held)
                 };
                 self.report.note(&left.sentence, &left.event);
+            } else if let Some(noted) = &mut noted {
+                noted.received(&log.console);
             }
         }
         if reasons.is_empty() && self.args.undefine_when_carried {
             self.undefine().await;
         }
+        if let Some(noted) = noted
+            && let Err(reason) = noted.end(&self.domain).await
+        {
+            self.report.warn(&reason);
+        }
         Ended::told(Exit::NotCarried, &reasons)
+    }
+
+    /// Puts down that the domain left, for `reap` and `status`.
+    async fn note(&self, started: &[Started]) -> Option<Noted> {
+        let logs: Vec<&Log> = started.iter().map(|(log, _)| log).collect();
+        let to = (self.request.dest_uri.as_str(), self.dest.as_ref());
+        let state = &self.args.state.folder;
+        match Noted::begin(state, &self.domain, to, &self.way_back(), &logs).await {
+            Ok(noted) => Some(noted),
+            Err(reason) => {
+                self.report.warn(&reason);
+                None
+            }
+        }
     }
 
     /// Waits for a log to arrive; a signal leaves it behind.

@@ -12,6 +12,11 @@ pub fn record(data: &[u8]) {
     crate::versioned::fuzz::<crate::record::Record>(data);
 }
 
+/// The note that a domain left.
+pub fn note(data: &[u8]) {
+    crate::versioned::fuzz::<crate::departure::Departure>(data);
+}
+
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
@@ -23,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("journal", journal),
     ("message", message),
     ("name", name),
+    ("note", note),
     ("record", record),
     ("zstd", zstd),
 ];

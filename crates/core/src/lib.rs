@@ -15,11 +15,13 @@
 //!   base file: decided purely, applied in one place.
 //! - [`record`]: what is remembered beside a chain.
 //! - [`archive`]: a stream in a transport, put as it grows.
+//! - [`departure`], [`reap`]: a domain that left, and when what it left may go.
 
 #![forbid(unsafe_code)]
 
 pub mod archive;
 pub mod chain;
+pub mod departure;
 pub mod escape;
 pub mod folder;
 pub mod follow;
@@ -31,8 +33,10 @@ pub mod live;
 pub mod offsets;
 mod pause;
 pub mod placement;
+pub mod reap;
 pub mod record;
 pub mod rotation;
+pub mod standing;
 pub mod stream;
 pub mod transport;
 pub mod verify;

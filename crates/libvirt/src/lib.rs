@@ -12,6 +12,7 @@
 //! - [`outcome`]: what became of a migration, decided from both hosts.
 //! - [`source_end`]: waiting until the source's domain is over.
 //! - [`drain`]: whether anybody still has a log open for writing.
+//! - [`virtlogd`]: the very process that writes one, and how it opens its logs anew.
 //!
 //! Every call into libvirt blocks and keeps its error in its thread. So each
 //! runs, with the reading of its error, on a thread of its own, and is waited
@@ -61,11 +62,13 @@ pub mod events;
     reason = "the one place for what the safe bindings lack or do wrongly"
 )]
 mod ffi;
+mod forget;
 mod look;
 pub mod migrate;
 pub mod outcome;
 pub mod source_end;
 mod state;
+pub mod virtlogd;
 pub mod virtlogd_conf;
 
 pub use connection::Connection;

@@ -8,20 +8,20 @@ use uuid::Uuid;
 use crate::carry::Log;
 
 /// How `offer` reaches what `migrate` reached.
-pub(super) struct Way<'a> {
-    pub(super) transport: String,
-    pub(super) connect: Option<&'a str>,
-    pub(super) remote: Option<&'a str>,
+pub(crate) struct Way<'a> {
+    pub(crate) transport: String,
+    pub(crate) connect: Option<&'a str>,
+    pub(crate) remote: Option<&'a str>,
 }
 
 /// For people and for programs.
-pub(super) struct Left {
-    pub(super) sentence: String,
-    pub(super) event: Value,
+pub(crate) struct Left {
+    pub(crate) sentence: String,
+    pub(crate) event: Value,
 }
 
 /// It is whole here: how to bring it over.
-pub(super) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Left {
+pub(crate) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Left {
     let mut words: Vec<OsString> = ["logchain", "offer", "--transport", &way.transport]
         .map(OsString::from)
         .into();
@@ -54,7 +54,7 @@ pub(super) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Left {
 }
 
 /// Nobody can bring it over. `held`: it could be opened before the migration.
-pub(super) fn not_at_all(log: &Log, held: bool) -> Left {
+pub(crate) fn not_at_all(log: &Log, held: bool) -> Left {
     let (console, path) = (log.console.as_str(), log.path.display());
     let why = if held {
         format!("the log of {console} is gone from {path}")

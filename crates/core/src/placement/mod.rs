@@ -67,8 +67,10 @@ mod error;
 mod journal;
 mod lock;
 mod retire;
+pub mod roll;
 mod show;
 mod stage;
+pub mod under_way;
 
 #[cfg(test)]
 mod tests;

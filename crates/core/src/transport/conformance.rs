@@ -273,7 +273,10 @@ pub async fn streams(transport: &dyn LogTransport) {
     let stream = Prefix::Lot(begin.domain, begin.console.clone(), Lot::Stream);
     let older = transport.list(&stream, Some(&batch(10))).await.unwrap();
     assert!(older.iter().map(|e| &e.key).eq(&keys[3..]), "{older:?}");
-    let handoffs = transport.list_handoffs(begin.domain).await.unwrap();
+    let handoffs = transport
+        .list_handoffs(&Prefix::Domain(begin.domain))
+        .await
+        .unwrap();
     assert!(handoffs.iter().map(|e| &e.key).eq([&begin]), "{handoffs:?}");
 }
 

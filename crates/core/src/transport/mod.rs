@@ -58,7 +58,6 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
-use uuid::Uuid;
 
 pub use directory::DirectoryTransport;
 pub use error::{Advice, Error, Result};
@@ -215,12 +214,12 @@ pub trait LogTransportExt: LogTransport {
         list_all(self, prefix, |_| None).await
     }
 
-    /// All objects of a domain's handoffs. Its streams, which may be long, are stepped over.
+    /// All objects of handoffs with this prefix. Streams, which may be long, are stepped over.
     ///
     /// # Errors
     /// As [`LogTransportExt::list_all`].
-    async fn list_handoffs(&self, domain: Uuid) -> Result<Vec<Entry>> {
-        list_all(self, &Prefix::Domain(domain), |key| {
+    async fn list_handoffs(&self, prefix: &Prefix) -> Result<Vec<Entry>> {
+        list_all(self, prefix, |key| {
             // The last object that a stream can have.
             let object = ObjectName::Batch { offset: 0 };
             (key.lot == Lot::Stream).then(|| Key {

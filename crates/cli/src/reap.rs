@@ -1,0 +1,343 @@
+//! `logchain reap`: one pass of the periodic task, or many.
+//!
+//! What is decided is decided in [`logchain_core::reap`]; here it is looked and done.
+
+mod placement;
+mod url;
+
+use std::collections::HashMap;
+
+use logchain_core::departure::{Departure, LeftLog, Notes};
+use logchain_core::reap::files::{self, Removed};
+use logchain_core::reap::{Decision, Here, Log, Placement, decide};
+use logchain_libvirt::{Connection, Domain, Error, State};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::args::{Files, Reap};
+use crate::exit::{self, Ended, Exit};
+use crate::host::{self, Leases};
+use crate::interrupt::Interrupt;
+use crate::noted;
+use crate::report::Report;
+use placement::Confirm;
+
+pub(crate) async fn run(args: Reap, interrupt: Interrupt) -> anyhow::Result<Exit> {
+    let confirm = Confirm::of(
+        args.placement_command.as_deref(),
+        args.placement_url.as_deref(),
+    )?;
+    let mut reaper = Reaper {
+        report: Report::new(args.format),
+        confirm,
+        args,
+        told: HashMap::new(),
+    };
+    loop {
+        let ended = tokio::select! {
+            ended = reaper.pass(&interrupt) => ended,
+            () = interrupt.forced() => anyhow::bail!(
+                "interrupted again: ended in the middle; the next run goes on from there"
+            ),
+        };
+        let Some(every) = reaper.args.every else {
+            return ended;
+        };
+        if let Err(e) = ended
+            && !e.is::<Ended>()
+        {
+            // It may pass: a libvirtd that is restarted.
+            reaper.report.fail(&exit::sentence(&e));
+        }
+        tokio::select! {
+            () = interrupt.first() => return Ok(Exit::Done),
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+struct Reaper {
+    report: Report,
+    confirm: Confirm,
+    args: Reap,
+    /// What was said of each domain last: one that stays is told of once.
+    told: HashMap<Uuid, String>,
+}
+
+/// How it stands with a domain, after all that was to be done.
+struct Told {
+    event: &'static str,
+    sentence: String,
+    reason: String,
+    removed: Removed,
+    failed: bool,
+}
+
+impl Reaper {
+    async fn pass(&mut self, interrupt: &Interrupt) -> anyhow::Result<Exit> {
+        let state = self.args.state.folder.clone();
+        let found = blocking(move || {
+            let Some(notes) = Notes::open(&state)? else {
+                return Ok(None);
+            };
+            let all = notes.all()?;
+            Ok(Some((notes, all)))
+        });
+        let Some((notes, all)) = found.await? else {
+            self.say_nothing();
+            return Ok(Exit::Done);
+        };
+        if all.is_empty() {
+            self.say_nothing();
+        }
+        self.told.retain(|domain, _| {
+            all.notes.iter().any(|n| n.domain == *domain)
+                || all.damaged.iter().any(|(damaged, _)| damaged == domain)
+        });
+        let mut reasons = Vec::new();
+        for (domain, why) in &all.damaged {
+            let reason = format!("the note on {domain} cannot be read: {why}");
+            if self.told.insert(*domain, reason.clone()).as_ref() != Some(&reason) {
+                self.report.fail(&reason);
+            }
+            reasons.push(reason);
+        }
+        let mut here = Hosts::default();
+        for note in all.notes {
+            if interrupt.came() {
+                break;
+            }
+            let told = match self.reap(&notes, &mut here, interrupt, note.clone()).await {
+                Ok(told) => told,
+                Err(e) => Told::failed(&exit::sentence(&e)),
+            };
+            reasons.extend(self.tell(&note, &told));
+        }
+        Ended::told(Exit::Failed, &reasons)
+    }
+
+    fn say_nothing(&self) {
+        if self.args.every.is_none() {
+            self.report.event(
+                "no domain waits to be reaped here",
+                &json!({ "event": "nothing" }),
+            );
+        }
+    }
+
+    async fn reap(
+        &self,
+        notes: &Notes,
+        hosts: &mut Hosts,
+        interrupt: &Interrupt,
+        mut note: Departure,
+    ) -> anyhow::Result<Told> {
+        let uri = self.args.connect.uri.as_deref().unwrap_or(&note.connect);
+        let connection = hosts.at(uri).await?;
+        let (here, domain) = look(&connection, note.domain).await?;
+        let logs = look_at_logs(&note).await?;
+        let mut placement = Placement::NotAsked;
+        let mut decision = decide(&note, &here, &logs, &placement);
+        if decision == Decision::Ask {
+            // Whoever is asked may take his time.
+            placement = tokio::select! {
+                placement = self.confirm.ask(&note, &connection) => placement,
+                () = interrupt.first() => Placement::NotConfirmed("interrupted".to_owned()),
+            };
+            decision = decide(&note, &here, &logs, &placement);
+        }
+        let confirmed = match placement {
+            Placement::Confirmed(how) => how,
+            _ => String::new(),
+        };
+        match decision {
+            Decision::Ask => anyhow::bail!("nobody could be asked for its new place"),
+            Decision::Keep(why) => Ok(Told::new("kept", "stays", why)),
+            Decision::Forget(why) => {
+                if !self.args.dry_run {
+                    notes.remove(&note)?;
+                }
+                Ok(Told::new("forgotten", "is left alone", why))
+            }
+            Decision::Reap if self.args.dry_run => {
+                Ok(self.would(&note, domain.is_some(), confirmed))
+            }
+            Decision::Reap => {
+                // For whoever goes on if we are killed: the record goes before the note.
+                let before = note.clone();
+                for log in &mut note.logs {
+                    log.received = true;
+                }
+                if note != before {
+                    notes.write(&note)?;
+                }
+                self.act(notes, &note, domain, confirmed).await
+            }
+        }
+    }
+
+    fn would(&self, note: &Departure, defined: bool, confirmed: String) -> Told {
+        let mut does = Vec::new();
+        if defined {
+            does.push("undefined".to_owned());
+        }
+        if self.args.files == Files::Remove {
+            let paths = note.logs.iter().map(|l| l.path.display().to_string());
+            let paths: Vec<_> = paths.collect();
+            does.push(format!("rid of its files ({})", paths.join(", ")));
+        }
+        let does = match does.as_slice() {
+            [] => "forgotten: it is not defined here any more".to_owned(),
+            does => does.join(", and "),
+        };
+        Told::new("would-reap", &format!("would be {does}"), confirmed)
+    }
+
+    /// The one place that undefines and removes.
+    async fn act(
+        &self,
+        notes: &Notes,
+        note: &Departure,
+        domain: Option<Domain>,
+        confirmed: String,
+    ) -> anyhow::Result<Told> {
+        let mut did = Vec::new();
+        if let Some(domain) = domain {
+            match domain.forget().await {
+                Ok(()) | Err(Error::NoDomain { .. }) => did.push("is undefined".to_owned()),
+                Err(e) => return Ok(Told::failed(&e.to_string())),
+            }
+        }
+        let mut removed = Removed::default();
+        if self.args.files == Files::Remove {
+            for log in &note.logs {
+                let (log, domain) = (log.clone(), note.domain);
+                let one = move || Ok(files::remove(&log.path, domain, &log.console, &Leases)?);
+                let one = blocking(one).await?;
+                removed.files = removed.files.saturating_add(one.files);
+                removed.bytes = removed.bytes.saturating_add(one.bytes);
+                removed.kept.extend(one.kept);
+            }
+            let Removed { files, bytes, .. } = removed;
+            match files {
+                0 => {}
+                1 => did.push(format!("1 file with {bytes} bytes of its log removed")),
+                _ => did.push(format!(
+                    "{files} files with {bytes} bytes of its log removed"
+                )),
+            }
+            if !removed.kept.is_empty() {
+                did.push(format!("{} stay", removed.kept.join(", ")));
+            }
+        }
+        notes.remove(note)?;
+        if did.is_empty() {
+            did.push("is not defined here any more".to_owned());
+        }
+        Ok(Told {
+            removed,
+            ..Told::new("reaped", &did.join(", "), confirmed)
+        })
+    }
+
+    /// Says it, unless it was said in the pass before; gives what failed.
+    fn tell(&mut self, note: &Departure, told: &Told) -> Option<String> {
+        let name = &note.name;
+        let sentence = format!("{name}: {}: {}", told.sentence, told.reason);
+        let news = self.told.insert(note.domain, sentence.clone()).as_ref() != Some(&sentence);
+        if news {
+            self.report.event(
+                if told.failed { "" } else { &sentence },
+                &told.event(note, self.args.dry_run),
+            );
+            if told.failed {
+                self.report.fail(&sentence);
+            }
+        }
+        told.failed.then_some(sentence)
+    }
+}
+
+impl Told {
+    fn new(event: &'static str, sentence: &str, reason: String) -> Self {
+        Self {
+            event,
+            sentence: sentence.to_owned(),
+            reason,
+            removed: Removed::default(),
+            failed: false,
+        }
+    }
+
+    fn failed(reason: &str) -> Self {
+        Self {
+            failed: true,
+            ..Self::new("failed", "could not be reaped", reason.to_owned())
+        }
+    }
+
+    fn event(&self, note: &Departure, dry_run: bool) -> Value {
+        json!({
+            "event": self.event,
+            "domain": note.name,
+            "uuid": note.domain.to_string(),
+            "destination": note.to.uri,
+            "left": note.at,
+            "reason": self.reason,
+            "dry_run": dry_run,
+            "files": self.removed.files,
+            "bytes": self.removed.bytes,
+            "kept": self.removed.kept,
+        })
+    }
+}
+
+/// Connections to libvirt here: each is made once.
+#[derive(Default)]
+struct Hosts(HashMap<String, Connection>);
+
+impl Hosts {
+    async fn at(&mut self, uri: &str) -> anyhow::Result<Connection> {
+        if let Some(connection) = self.0.get(uri).filter(|c| !c.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let connection = host::connect_local(Some(uri)).await?;
+        self.0.insert(uri.to_owned(), connection.clone());
+        Ok(connection)
+    }
+}
+
+/// What libvirt here says of a domain; the domain, where it is defined.
+pub(crate) async fn look(
+    connection: &Connection,
+    domain: Uuid,
+) -> anyhow::Result<(Here, Option<Domain>)> {
+    let domain = match connection.lookup_uuid(domain).await {
+        Ok(domain) => domain,
+        Err(Error::NoDomain { .. }) => return Ok((Here::Gone, None)),
+        Err(e) => return Err(e.into()),
+    };
+    let here = match domain.state().await? {
+        State::Gone => Here::Gone,
+        State::Running(_) => Here::Running,
+        state if state.is_active() => Here::Active(state.word()),
+        _ => match noted::definition(&domain).await? {
+            Some(definition) => Here::Over { definition },
+            None => Here::Gone,
+        },
+    };
+    let defined = matches!(here, Here::Over { .. });
+    Ok((here, defined.then_some(domain)))
+}
+
+pub(crate) async fn look_at_logs(note: &Departure) -> anyhow::Result<Vec<Log>> {
+    let (logs, domain) = (note.logs.clone(), note.domain);
+    let look = move |log: &LeftLog| files::look(&log.path, domain, &log.console);
+    blocking(move || Ok(logs.iter().map(look).collect())).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}

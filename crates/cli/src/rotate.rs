@@ -1,0 +1,208 @@
+//! `logchain rotate`: rotates a running log now, by virtlogd's own way.
+
+use std::fs::{DirBuilder, File};
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use logchain_core::chain::Numbering;
+use logchain_core::folder::{self, Folder};
+use logchain_core::placement::Rules;
+use logchain_core::placement::roll::{Reopen, Rolled, roll};
+use logchain_core::rotation::Retention;
+use logchain_libvirt::consoles::consoles;
+use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
+use logchain_libvirt::virtlogd_conf::{LogLimits, VIRTLOGD_CONF, read_limits};
+use logchain_libvirt::{Connection, Error};
+use serde_json::json;
+
+use crate::args::Rotate;
+use crate::exit::Exit;
+use crate::host::{self, Leases};
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+
+/// virtlogd is back within a tenth of a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long another rotation on this host is waited for.
+const TURN: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Exit> {
+    let report = Report::new(args.format);
+    let uri = args.connect.uri.as_deref();
+    let prepare = async {
+        let found = host::console(uri, &args.domain, args.console.as_deref()).await?;
+        if !found.0.state().await?.is_active() {
+            let name = found.0.name();
+            anyhow::bail!("domain {name} does not run here; only a log that is written is rotated");
+        }
+        others_are_safe(found.0.connection()).await?;
+        let state = args.state.folder.clone();
+        let turn = tokio::task::spawn_blocking(move || take_turn(&state)).await??;
+        Ok((found, turn))
+    };
+    let ((domain, console), turn) = interrupt.or(prepare).await?;
+    let name = domain.name();
+    let path = console.path.clone();
+    // From here on it comes to its end, which is soon.
+    let rolled = tokio::task::spawn_blocking(move || rotate(&path)).await??;
+    drop(turn);
+    let (path, console) = (console.path.display(), &console.name);
+    let (sentence, by, bytes) = match rolled {
+        Rolled::Asked(bytes) => (
+            format!("{console} of {name}: {path} is rotated, its {bytes} bytes are in {path}.0"),
+            Some("logchain"),
+            Some(bytes),
+        ),
+        Rolled::ByItself => (
+            format!("{console} of {name}: virtlogd rolled {path} over at this very moment"),
+            Some("virtlogd"),
+            None,
+        ),
+        Rolled::Empty => (
+            format!("{console} of {name}: {path} is empty, there is nothing to rotate"),
+            None,
+            None,
+        ),
+    };
+    let event = json!({
+        "event": if by.is_some() { "rotated" } else { "empty" },
+        "domain": name,
+        "uuid": domain.uuid().to_string(),
+        "console": console,
+        "path": path.to_string(),
+        "bytes": bytes,
+        "by": by,
+    });
+    report.event(&sentence, &event);
+    Ok(Exit::Done)
+}
+
+/// virtlogd opens all logs anew, and does not survive one that it cannot open: a
+/// folder that was renamed while a guest writes to it would take every log with it.
+async fn others_are_safe(connection: &Connection) -> anyhow::Result<()> {
+    for domain in connection.domains().await? {
+        if !domain.state().await?.is_active() {
+            continue;
+        }
+        let xml = match domain.live_xml().await {
+            Err(Error::NoDomain { .. }) => continue,
+            xml => xml?,
+        };
+        let found = consoles(&xml)?;
+        let name = domain.name().to_owned();
+        let look = move || {
+            for console in found {
+                let folder = console.path.parent().unwrap_or(Path::new("/"));
+                anyhow::ensure!(
+                    folder.is_dir(),
+                    "the folder of the log of domain {name}, {}, is gone: virtlogd would end if \
+                     it were asked to open its logs anew; make it again",
+                    folder.display()
+                );
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(look).await??;
+    }
+    Ok(())
+}
+
+/// virtlogd, and the log that it is asked for.
+struct Asked {
+    virtlogd: Virtlogd,
+    path: PathBuf,
+}
+
+impl Reopen for Asked {
+    fn ask(&self) -> Result<(), String> {
+        let asked = self.virtlogd.reopen_logs(&self.path);
+        asked.map_err(|e| e.to_string())
+    }
+
+    fn writes(&self, file: &File) -> Result<bool, String> {
+        self.virtlogd.writes(file).map_err(|e| e.to_string())
+    }
+}
+
+/// One at a time: virtlogd that starts itself anew must not be asked again.
+fn take_turn(state: &Path) -> anyhow::Result<OwnedFd> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .with_context(|| format!("cannot create {}", state.display()))?;
+    let turn = Folder::open(state)?.lock(TURN)?;
+    turn.context("another rotation is under way on this host; try again when it is done")
+}
+
+fn rotate(path: &Path) -> anyhow::Result<Rolled> {
+    let limits = read_limits(Path::new(VIRTLOGD_CONF)).value;
+    let rules = rules(limits).with_context(|| {
+        format!(
+            "{VIRTLOGD_CONF} keeps no rotated file (max_backups = 0): rotating {} would drop it",
+            path.display()
+        )
+    })?;
+    let asked = Asked {
+        virtlogd: who_writes(path)?,
+        path: path.to_owned(),
+    };
+    // What would be refused then is refused before anything is moved.
+    asked.virtlogd.sees(path)?;
+    asked.virtlogd.would_come_back()?;
+    Ok(roll(path, rules, Arc::new(Leases), &asked, PATIENCE)?)
+}
+
+/// What virtlogd keeps, also where it never rolls over by itself: at the next start of
+/// the domain it clears these numbers and no others.
+fn rules(limits: LogLimits) -> Option<Rules> {
+    let retention = Retention {
+        max_size: limits.max_size,
+        max_backups: Some(NonZeroU32::new(limits.max_backups)?),
+    };
+    Some(Rules {
+        numbering: Numbering::FromZero,
+        retention,
+    })
+}
+
+/// The virtlogd that has the log open.
+fn who_writes(path: &Path) -> anyhow::Result<Virtlogd> {
+    let (folder, base) = Folder::of_file(path)?;
+    let mut names = vec![base.clone()];
+    // A rotation that was killed in the middle left no base.
+    let mut first = base;
+    first.push(".0");
+    names.push(first);
+    let mut others = Vec::new();
+    for name in names {
+        let file = match folder.open_file(&name) {
+            Ok((file, _)) => file,
+            Err(folder::Error::NotFound { .. }) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        match writer_of(&file).context("cannot see who writes the log")? {
+            Writer::Virtlogd(found) => return Ok(found),
+            Writer::Others(found) => others = found,
+            Writer::Nobody => {}
+        }
+    }
+    let path = path.display();
+    if others.is_empty() {
+        anyhow::bail!(
+            "nobody who can be seen writes {path}: run this as root on the host itself, while \
+             virtlogd runs"
+        );
+    }
+    anyhow::bail!(
+        "{path} is written by {}, not by virtlogd alone, which could be asked to open it anew \
+         (stdio_handler in qemu.conf says who writes logs)",
+        others.join(" and ")
+    )
+}
