@@ -245,6 +245,12 @@ impl Chunk {
         self.encode_as(if pays { pack(&self.bytes) } else { None })
     }
 
+    /// As it is put where sending takes less than compressing.
+    #[must_use]
+    pub fn encode_plain(&self) -> Bytes {
+        self.encode_as(None)
+    }
+
     fn encode_as(&self, packed: Option<Vec<u8>>) -> Bytes {
         let mut flags = if self.starts_file { STARTS_FILE } else { 0 };
         if packed.is_some() {

@@ -5,6 +5,7 @@
 //! Must not know: where pieces come from, what the state machine makes of an end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,9 @@ use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName}
 /// Pieces of one handoff on their way at once: enough to fill a line
 /// of some hundred Mbit/s and some ten milliseconds.
 const IN_FLIGHT: usize = 6;
+
+/// So many pieces that wait for the line say that it is slower than we are.
+const BEHIND: usize = 1;
 
 /// Pauses between two tries of one put.
 const RETRY: Duration = Duration::from_millis(250);
@@ -117,7 +121,7 @@ impl Putter {
     }
 
     /// Gives the piece's length.
-    async fn put_piece(self, piece: Piece, mut room: Room) -> Result<u64, String> {
+    async fn put_piece(self, piece: Piece, mut room: Room, line: Arc<Line>) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
         let is_there = self.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
@@ -132,30 +136,72 @@ impl Putter {
             self.is_same(object, (there, len), chunk).await?;
             return Ok(u64::from(len));
         }
-        let encode = move || Ok::<_, String>(chunk.encode());
+        let pack = line.is_behind();
+        let encode = move || {
+            Ok::<_, String>(match pack {
+                true => chunk.encode(),
+                false => chunk.encode_plain(),
+            })
+        };
         let data = self.budget.work(encode).await?;
         room.shrink(data.len());
+        let _waits = line.wait();
         self.put(object, data).await?;
         Ok(u64::from(len))
     }
 }
 
+/// What is slower, the line or we: as long as pieces wait for the line there is
+/// time to compress the next ones; where none does, compressing is what is waited
+/// for. So both are kept busy, whatever either is capable of.
+#[derive(Default)]
+struct Line {
+    waiting: AtomicUsize,
+    /// Pieces that were begun.
+    begun: AtomicUsize,
+}
+
+impl Line {
+    fn is_behind(&self) -> bool {
+        // At first nobody knows.
+        let first = self.begun.fetch_add(1, Ordering::Relaxed) < IN_FLIGHT;
+        first || self.waiting.load(Ordering::Relaxed) >= BEHIND
+    }
+
+    fn wait(self: &Arc<Self>) -> Waits {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waits(Arc::clone(self))
+    }
+}
+
+struct Waits(Arc<Line>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Pieces on their way. Dropped, they are given up.
 #[derive(Default)]
-pub(super) struct Puts(JoinSet<Result<u64, String>>);
+pub(super) struct Puts {
+    set: JoinSet<Result<u64, String>>,
+    line: Arc<Line>,
+}
 
 impl Puts {
     pub(super) fn has_room(&self) -> bool {
-        self.0.len() < IN_FLIGHT
+        self.set.len() < IN_FLIGHT
     }
 
     pub(super) fn start(&mut self, putter: Putter, piece: Piece, room: Room) {
-        self.0.spawn(putter.put_piece(piece, room));
+        let line = Arc::clone(&self.line);
+        self.set.spawn(putter.put_piece(piece, room, line));
     }
 
     /// The length of the next piece that arrived; `None` where none is on its way.
     pub(super) async fn next(&mut self) -> Option<Result<u64, String>> {
-        let done = self.0.join_next().await?;
+        let done = self.set.join_next().await?;
         Some(done.unwrap_or_else(|e| Err(e.to_string())))
     }
 
