@@ -192,6 +192,32 @@ async fn failures_of_ssh_are_plain_sentences() {
     }
 }
 
+/// Only who was turned away at the door comes again, and not for ever.
+#[tokio::test]
+async fn who_is_turned_away_comes_again_for_a_while() {
+    for (said, again) in [
+        (
+            "kex_exchange_identification: Connection closed by remote host",
+            true,
+        ),
+        ("root@h2: Permission denied (publickey).", false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let count = dir.path().join("count");
+        let script = format!("echo >>{}; echo '{said}' >&2; exit 255", count.display());
+        let options = SshOptions {
+            connect_timeout: Duration::from_secs(1),
+            ..pretend(dir.path(), &script)
+        };
+        let began = std::time::Instant::now();
+        let target: SshTarget = "ssh://h2".parse().unwrap();
+        let error = SshTransport::connect(target, options).await.unwrap_err();
+        let tries = std::fs::read(&count).unwrap().len();
+        assert_eq!(tries > 1, again, "{said}: {tries}, {error}");
+        assert!(tries < 20 && began.elapsed() < Duration::from_secs(10));
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_at_the_far_end_is_told_from_a_refusal() {
     let dir = tempfile::tempdir().unwrap();

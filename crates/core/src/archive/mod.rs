@@ -68,7 +68,7 @@ use uuid::Uuid;
 
 pub use batch::{About, Batch, DamagedBatch};
 pub use heads::{Head, heads};
-pub use read::Part;
+pub use read::{Map, Part};
 pub use streamer::{Ask, Limits, Standing, Streamer};
 
 use crate::offsets;
@@ -234,5 +234,20 @@ fn offset_of(key: &Key) -> Option<u64> {
     match key.object {
         ObjectName::Batch { offset } => Some(offset),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+impl Archive {
+    /// A batch as some streamer put it.
+    pub(crate) async fn put_for_test(&self, offset: u64, bytes: &'static [u8]) {
+        let batch = Batch {
+            offset,
+            after_gap: false,
+            about: About::default(),
+            bytes: bytes::Bytes::from_static(bytes),
+        };
+        let data = batch.encode().unwrap();
+        self.transport.put(&self.key(offset), data).await.unwrap();
     }
 }

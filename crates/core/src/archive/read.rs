@@ -47,10 +47,24 @@ impl Archive {
     /// # Errors
     /// The transport's, here or in the stream; [`Error::Damaged`] in the stream.
     pub async fn read(&self, offset: u64, most: u64) -> Result<BoxStream<'static, Result<Part>>> {
+        Ok(self.read_in(&self.map(offset).await?, offset, most))
+    }
+
+    /// Which batches are there from `offset` on: for who reads more than once.
+    ///
+    /// # Errors
+    /// The transport's.
+    pub async fn map(&self, offset: u64) -> Result<Map> {
         let mut offsets = self.offsets_down_to(offset).await?;
         offsets.reverse();
+        Ok(Map(offsets))
+    }
+
+    /// As [`Archive::read`], of the batches of `map` alone.
+    pub fn read_in(&self, map: &Map, offset: u64, most: u64) -> BoxStream<'static, Result<Part>> {
+        let batches = map.holding(offset, offset.saturating_add(most)).to_vec();
         let archive = self.clone();
-        let batches = stream::iter(offsets)
+        let batches = stream::iter(batches)
             .map(move |at| {
                 let archive = archive.clone();
                 async move { archive.batch(at).await }
@@ -74,7 +88,7 @@ impl Archive {
             };
             std::future::ready(Some(stream::iter(parts)))
         });
-        Ok(parts.flatten().boxed())
+        parts.flatten().boxed()
     }
 
     /// The offsets of batches, the newest first, down to the one that holds `offset`.
@@ -103,6 +117,21 @@ impl Archive {
                 }));
             }
         }
+    }
+}
+
+/// The offsets of batches, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Map(Vec<u64>);
+
+impl Map {
+    /// The batches that hold what lies from `offset` on, up to `end`, as far as
+    /// their offsets tell.
+    #[must_use]
+    pub fn holding(&self, offset: u64, end: u64) -> &[u64] {
+        let first = self.0.partition_point(|at| *at <= offset).saturating_sub(1);
+        let last = self.0.partition_point(|at| *at < end);
+        self.0.get(first..last).unwrap_or_default()
     }
 }
 

@@ -26,12 +26,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 
 use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
+use super::streamed::Reader;
 use super::{Begin, Budget, Chunk, Claim, Commit, Handoff, Receipt, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
@@ -136,6 +137,7 @@ impl Adopt {
             next: 0,
             more: false,
             show: Show::Later(None),
+            reader: OnceCell::new(),
             damaged: false,
         };
         let mut state = State::Preparing;
@@ -179,6 +181,8 @@ struct Desk {
     /// Whether the last look left something to fetch.
     more: bool,
     show: Show,
+    /// Where pieces that are streamed are read.
+    reader: OnceCell<Reader>,
     /// What is in the transport is of no use to anybody.
     damaged: bool,
 }
@@ -464,21 +468,31 @@ impl Desk {
         let mut fetched = stream::iter(chunks)
             .map(|entry| {
                 let (transport, budget) = (Arc::clone(&transport), self.adopt.budget.clone());
+                let (handoff, reader) = (&self.adopt.handoff, &self.reader);
                 async move {
                     let Entry { key, size } = entry;
                     let ObjectName::Chunk { len, .. } = key.object else {
-                        return (key.object, Ok(Bytes::new()), None);
+                        return (key.object, Ok((Bytes::new(), None)), None);
                     };
                     // In line one after the other: what is next here has room first.
                     let most = |n: u64| usize::try_from(n).unwrap_or(MAX_OBJECT).min(MAX_OBJECT);
                     let room = most(size).saturating_add(most(u64::from(len)));
                     let room = budget.room(room).await;
-                    (key.object, get(&*transport, &key).await, Some(room))
+                    let fetched = async {
+                        let data = get(&*transport, &key).await?;
+                        let Some(offset) = Chunk::streamed_at(&data) else {
+                            return Ok((data, None));
+                        };
+                        let at = (offset, u64::from(len));
+                        let bytes = read_stream(&transport, handoff, reader, at).await?;
+                        Ok::<_, String>((data, Some(bytes)))
+                    };
+                    (key.object, fetched.await, Some(room))
                 }
             })
             .buffered(AHEAD);
         while let Some((object, data, room)) = fetched.next().await {
-            let data = data?;
+            let (data, streamed) = data?;
             let ObjectName::Chunk { len, .. } = object else {
                 continue;
             };
@@ -488,7 +502,10 @@ impl Desk {
             let mut hasher = std::mem::take(&mut self.hasher);
             let work = move || {
                 let _room = room;
-                let chunk = Chunk::decode(&data, len);
+                let chunk = match streamed {
+                    None => Chunk::decode(&data, len),
+                    Some(bytes) => Chunk::decode_streamed(&data, bytes),
+                };
                 let damaged = chunk.is_err();
                 let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
                     hasher.update(&chunk.bytes);
@@ -720,6 +737,28 @@ impl Desk {
         self.staging = Some(staging);
         result.map_err(|e| e.to_string())
     }
+}
+
+/// Bytes of the stream that a piece says it is made of: fewer where they are not
+/// there. The map of the stream is made once; again where it is too old.
+async fn read_stream(
+    transport: &Arc<dyn LogTransport>,
+    handoff: &Handoff,
+    reader: &OnceCell<Reader>,
+    (offset, len): (u64, u64),
+) -> Result<Vec<u8>, String> {
+    if len > MAX_OBJECT as u64 {
+        return Err("a piece is longer than any that is put".to_owned());
+    }
+    let open = || Reader::open(transport, handoff, offset);
+    let text = |e: crate::archive::Error| e.to_string();
+    let known = reader.get_or_try_init(open).await.map_err(text)?;
+    let bytes = known.read(offset, len).await.map_err(text)?;
+    if bytes.len() as u64 == len {
+        return Ok(bytes);
+    }
+    let again = open().await.map_err(text)?;
+    again.read(offset, len).await.map_err(text)
 }
 
 /// One chunk, tried again while that may help.

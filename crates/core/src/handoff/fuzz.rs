@@ -65,6 +65,22 @@ pub fn chunk(data: &[u8]) {
             round_trip(&chunk);
         }
     }
+    // One whose bytes lie in the stream says where, and has them or none.
+    if Chunk::streamed_at(data).is_some()
+        && let Ok(chunk) = Chunk::decode_streamed(data, Vec::new())
+    {
+        assert!(chunk.bytes.is_empty());
+    }
+    let bytes = data.to_vec();
+    let chunk = Chunk {
+        starts_file: !data.len().is_multiple_of(2),
+        bytes,
+    };
+    let streamed = chunk.encode_streamed(7);
+    assert_eq!(Chunk::streamed_at(&streamed), Some(7));
+    assert!(Chunk::decode(&streamed, 8).is_err());
+    let read = Chunk::decode_streamed(&streamed, data.to_vec());
+    assert_eq!(read.ok(), Some(chunk));
     round_trip(&Chunk {
         starts_file: !data.len().is_multiple_of(2),
         bytes: data.to_vec(),

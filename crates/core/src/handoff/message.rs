@@ -17,6 +17,8 @@ pub(super) const MAX_MESSAGE: u64 = 1 << 20;
 pub(super) const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
 const STARTS_FILE: u8 = 1;
 const ZSTD: u8 = 2;
+/// The payload is an offset: the bytes lie there in the VM's stream.
+const STREAMED: u8 = 4;
 
 /// Fast, and console text shrinks to a third.
 const ZSTD_LEVEL: i32 = 1;
@@ -254,6 +256,49 @@ impl Chunk {
     #[must_use]
     pub fn encode_plain(&self) -> Bytes {
         self.encode_as(None)
+    }
+
+    /// As it is put where the bytes lie in the VM's stream already, from `offset` on.
+    #[must_use]
+    pub fn encode_streamed(&self, offset: u64) -> Bytes {
+        let mut out = BytesMut::with_capacity(CHUNK_HEADER.saturating_add(8));
+        let flags = if self.starts_file { STARTS_FILE } else { 0 };
+        out.put_slice(&[1, flags | STREAMED, 0, 0]);
+        out.put_slice(blake3::hash(&self.bytes).as_bytes());
+        out.put_u64_le(offset);
+        out.freeze()
+    }
+
+    /// Where in the VM's stream the bytes of this object lie, if they lie there.
+    #[must_use]
+    pub fn streamed_at(data: &[u8]) -> Option<u64> {
+        let (header, payload) = data.split_at_checked(CHUNK_HEADER)?;
+        let payload = <[u8; 8]>::try_from(payload).ok()?;
+        let is_streamed = header.get(1).is_some_and(|flags| flags & STREAMED != 0);
+        is_streamed.then(|| u64::from_le_bytes(payload))
+    }
+
+    /// As [`Chunk::decode`], of an object whose bytes were read in the stream.
+    ///
+    /// # Errors
+    /// [`Damaged`] where they are not those that were meant.
+    pub fn decode_streamed(data: &[u8], bytes: Vec<u8>) -> Result<Self, Damaged> {
+        let damaged = |what: &str| Damaged::new("chunk", what);
+        let header = data.get(..CHUNK_HEADER);
+        let header = header.ok_or_else(|| damaged("it is too short"))?;
+        let (&[version, flags, ..], Some(digest)) = (header, header.get(4..)) else {
+            return Err(damaged("it is too short"));
+        };
+        if version != 1 || flags & !STARTS_FILE != STREAMED {
+            return Err(damaged("a newer logchain wrote it"));
+        }
+        if blake3::hash(&bytes).as_bytes() != digest {
+            return Err(damaged("the stream has other bytes where it says"));
+        }
+        Ok(Self {
+            starts_file: flags & STARTS_FILE != 0,
+            bytes,
+        })
     }
 
     fn encode_as(&self, packed: Option<Vec<u8>>) -> Bytes {

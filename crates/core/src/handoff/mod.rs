@@ -112,6 +112,7 @@ pub mod offer;
 mod pool;
 mod pump;
 mod put;
+mod streamed;
 
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,8 @@ use state::{Event, State};
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
 use super::pump::{Cuts, Drained, Pump, Pumped};
-use super::put::{Puts, Putter};
+use super::put::{Lies, Puts, Putter};
+use super::streamed::Streamed;
 use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
 use crate::chain::LogChain;
 use crate::folder::Folder;
@@ -173,7 +174,7 @@ impl Offer {
         };
         let mut state = State::Opening;
         let mut drained: Option<Drained> = None;
-        let mut there = Arc::new(Cuts::new());
+        let mut lies = Arc::<Lies>::default();
         loop {
             let event = match &state {
                 State::Opening => match self.begin(&chain, so_far.clone()).await {
@@ -181,7 +182,15 @@ impl Offer {
                         if let Some(pump) = &pump {
                             pump.cut_as(cuts.clone());
                         }
-                        there = Arc::new(cuts);
+                        // Not where it went wrong once: the stream may be to blame.
+                        let again = chain.record.begun.is_some()
+                            || chain.record.offered.as_ref().is_some_and(|o| !o.received);
+                        let streamed = match &so_far {
+                            Some(so_far) if !again => self.streamed(so_far).await,
+                            _ => Streamed::default(),
+                        };
+                        let there = cuts;
+                        lies = Arc::new(Lies { there, streamed });
                         Event::Begun
                     }
                     Err(reason) => Event::Failed(reason),
@@ -189,7 +198,7 @@ impl Offer {
                 State::Following | State::Draining => match &mut pump {
                     Some(pump) => {
                         let draining = state == State::Draining;
-                        let (event, end) = self.pump(pump, &there, draining).await;
+                        let (event, end) = self.pump(pump, &lies, draining).await;
                         drained = end.or(drained);
                         event
                     }
@@ -255,6 +264,13 @@ impl Offer {
         Ok(cuts)
     }
 
+    /// What of the history is streamed to the same place. No failure of this is one
+    /// of the handoff: it is put as if it were not.
+    async fn streamed(&self, so_far: &History) -> Streamed {
+        let find = Streamed::find(&self.transport, &self.handoff, so_far.clone());
+        find.await.unwrap_or_default()
+    }
+
     /// Puts down beside the chain that it was begun. Where that cannot be, all of
     /// it is put again should this process end early.
     async fn remember(&self, chain: &Chain) {
@@ -275,7 +291,7 @@ impl Offer {
     async fn pump(
         &mut self,
         pump: &mut Pump,
-        there: &Arc<Cuts>,
+        lies: &Arc<Lies>,
         draining: bool,
     ) -> (Event, Option<Drained>) {
         if draining {
@@ -326,7 +342,7 @@ impl Offer {
             };
             match pumped {
                 Some(Pumped::Piece(piece, room)) => {
-                    puts.start(self.putter(Arc::clone(there)), piece, room);
+                    puts.start(self.putter(Arc::clone(lies)), piece, room);
                 }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
@@ -438,7 +454,7 @@ impl Offer {
         self.putter(Arc::default()).put(object, data).await
     }
 
-    fn putter(&self, there: Arc<Cuts>) -> Putter {
+    fn putter(&self, lies: Arc<Lies>) -> Putter {
         Putter {
             handoff: self.handoff.clone(),
             transport: Arc::clone(&self.transport),
@@ -446,7 +462,7 @@ impl Offer {
             far: self.far.clone(),
             patience: self.patience,
             budget: self.budget.clone(),
-            there,
+            lies,
         }
     }
 

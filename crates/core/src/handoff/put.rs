@@ -17,6 +17,7 @@ use super::budget::Room;
 use super::message::CHUNK_HEADER;
 use super::offer::{Far, Source};
 use super::pump::Cuts;
+use super::streamed::Streamed;
 use super::{Budget, Chunk, Handoff};
 use crate::follow::Piece;
 use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName};
@@ -43,8 +44,15 @@ pub(super) struct Putter {
     pub(super) far: watch::Receiver<Far>,
     pub(super) patience: Duration,
     pub(super) budget: Budget,
+    pub(super) lies: Arc<Lies>,
+}
+
+/// What of the history lies in the transport already.
+#[derive(Default)]
+pub(super) struct Lies {
     /// Pieces that an earlier run put, by where they begin.
-    pub(super) there: Arc<Cuts>,
+    pub(super) there: Cuts,
+    pub(super) streamed: Streamed,
 }
 
 impl Putter {
@@ -123,7 +131,7 @@ impl Putter {
     /// Gives the piece's length.
     async fn put_piece(self, piece: Piece, mut room: Room, line: Arc<Line>) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
-        let is_there = self.there.get(&piece.offset).copied();
+        let is_there = self.lies.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
             offset: piece.offset,
             len,
@@ -136,11 +144,13 @@ impl Putter {
             self.is_same(object, (there, len), chunk).await?;
             return Ok(u64::from(len));
         }
-        let pack = line.is_behind();
+        let streamed = self.lies.streamed.piece(piece.offset, u64::from(len));
+        let pack = streamed.is_none() && line.is_behind();
         let encode = move || {
-            Ok::<_, String>(match pack {
-                true => chunk.encode(),
-                false => chunk.encode_plain(),
+            Ok::<_, String>(match (streamed, pack) {
+                (Some(offset), _) => chunk.encode_streamed(offset),
+                (None, true) => chunk.encode(),
+                (None, false) => chunk.encode_plain(),
             })
         };
         let data = self.budget.work(encode).await?;

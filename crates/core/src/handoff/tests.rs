@@ -21,6 +21,7 @@ use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport
 
 mod left_behind;
 mod resumed;
+mod streamed;
 mod thousand;
 
 struct Nobody;

@@ -41,12 +41,11 @@ fn counting(
         if call.verb != Verb::Put || !is_piece {
             return None;
         }
-        let done = counted.load(Ordering::Relaxed);
-        if done >= most && !*again.borrow() {
-            return Some(Fault::unreachable());
+        let goes_on = |n| (n < most || *again.borrow()).then_some(n + 1);
+        match counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, goes_on) {
+            Ok(_) => None,
+            Err(_) => Some(Fault::unreachable()),
         }
-        counted.fetch_add(1, Ordering::Relaxed);
-        None
     });
     (Arc::new(transport), count)
 }
@@ -71,8 +70,8 @@ async fn a_killed_source_puts_only_what_is_not_there_yet() {
     let mut trial = Trial::new(cut);
     trial.source.send_replace(Source::Over);
     let offer = trial.offer(&source);
-    until("three pieces", async || count.load(Ordering::Relaxed) == 3).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("three pieces", async || trial.left().await == 4).await;
+    assert_eq!(count.load(Ordering::Relaxed), 3);
     offer.abort();
     let _ = offer.await;
 
@@ -124,7 +123,9 @@ async fn a_log_that_changed_since_is_not_gone_on_with() {
     let (cut, count) = counting(&spool, 2, &never);
     let mut trial = Trial::new(cut);
     let offer = trial.offer(&source);
-    until("two pieces", async || count.load(Ordering::Relaxed) == 2).await;
+    // What was begun and both pieces.
+    until("two pieces", async || trial.left().await == 3).await;
+    assert_eq!(count.load(Ordering::Relaxed), 2);
     offer.abort();
     let _ = offer.await;
     fs::write(&source.log, vec![b'x'; 2 << 20]).unwrap();
