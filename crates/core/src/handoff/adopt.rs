@@ -607,7 +607,13 @@ impl Desk {
         let key = self.adopt.handoff.key(ObjectName::Claim);
         match self.put(&key, data).await {
             Err(Error::AlreadyExists { .. }) => {}
-            put => return put.map_err(|e| e.to_string()),
+            Ok(()) if self.commit().await?.is_some() => return Ok(()),
+            // It is over, and all of it cleared: elsewhere.
+            Ok(()) => {
+                let _ = self.adopt.transport.delete(&key).await;
+                return Err("another destination has taken this log in".to_owned());
+            }
+            Err(e) => return Err(e.to_string()),
         }
         let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await;
         let first = first.map_err(|e| e.to_string())?;

@@ -347,10 +347,17 @@ impl Offer {
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
                         Ok(()) => (Event::Drained, Some(drained)),
-                        Err(reason) => (Event::Failed(reason), None),
+                        Err(reason) => {
+                            // What is on its way would come after all was cleared.
+                            puts.settle().await;
+                            (Event::Failed(reason), None)
+                        }
                     };
                 }
-                Some(Pumped::Failed(reason)) => return (Event::Failed(reason), None),
+                Some(Pumped::Failed(reason)) => {
+                    puts.settle().await;
+                    return (Event::Failed(reason), None);
+                }
                 None => return (Event::Failed("the log's reader ended".to_owned()), None),
             }
         }
@@ -576,8 +583,13 @@ pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport
     while let Some(deleted) = deletions.next().await {
         deleted?;
     }
-    // As long as anything is left, it says that all is well.
-    rest.sort_by_key(|e| e.key.object == ObjectName::Receipt);
+    // As long as anything is left, the receipt says that all is well. A claim goes
+    // after the commit: whoever then finds room for its own finds no commit.
+    rest.sort_by_key(|e| match e.key.object {
+        ObjectName::Receipt => 2,
+        ObjectName::Claim => 1,
+        _ => 0,
+    });
     for entry in rest {
         transport.delete(&entry.key).await?;
     }

@@ -128,7 +128,8 @@ async fn a_log_that_changed_since_is_not_gone_on_with() {
     assert_eq!(count.load(Ordering::Relaxed), 2);
     offer.abort();
     let _ = offer.await;
-    fs::write(&source.log, vec![b'x'; 2 << 20]).unwrap();
+    // As long as before: which of its pieces were put is left to chance.
+    fs::write(&source.log, vec![b'x'; PIECES << 20]).unwrap();
 
     trial.transport = Arc::clone(&spool);
     trial.source.send_replace(Source::Over);
@@ -216,8 +217,12 @@ async fn a_spool_that_fills_up_is_left_empty() {
     let room = Arc::new(AtomicU64::new(3));
     let left = Arc::clone(&room);
     let full = FaultTransport::new(Arc::clone(&spool), move |call| {
-        (call.verb == Verb::Put && left.fetch_sub(1, Ordering::Relaxed) == 0).then(|| {
-            left.store(0, Ordering::Relaxed);
+        let take = |left: u64| left.checked_sub(1);
+        let has_room = || {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                .is_ok()
+        };
+        (call.verb == Verb::Put && !has_room()).then(|| {
             let (transport, reason) = ("spool".to_owned(), "No space left on device".to_owned());
             Fault::Fail(Error::Full { transport, reason })
         })
