@@ -1,6 +1,7 @@
 //! The source's half of one console, with the other half on the far side where
 //! the transport leads there.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +74,9 @@ pub(crate) struct Way<'a> {
 pub(crate) struct Begun {
     handoff: Handoff,
     far: Option<FarAdopt>,
+    /// The host it was started on, and where it finds the pieces.
+    at: Option<(String, OsString)>,
+    expected: Option<PathBuf>,
 }
 
 impl Begun {
@@ -107,10 +111,52 @@ impl Begun {
             console: console.clone(),
             id,
         };
+        let expected = expected.map(Path::to_owned);
+        let begun = Self {
+            handoff,
+            far: None,
+            at: None,
+            expected,
+        };
+        begun.where_it_runs(way)
+    }
+
+    /// Starts the other half, where it is to be started from here.
+    fn where_it_runs(mut self, way: &Way<'_>) -> Result<Self, String> {
         let there = way.choice.far();
-        let start = |there| FarAdopt::start(there, way.ssh, &handoff, expected, way.patience);
-        let far = there.map(start).transpose()?;
-        Ok(Self { handoff, far })
+        self.at = there
+            .as_ref()
+            .map(|(host, from)| (host.to_string(), from.clone()));
+        let expected = self.expected.as_deref();
+        let start = |there| FarAdopt::start(there, way.ssh, &self.handoff, expected, way.patience);
+        self.far = there.map(start).transpose()?;
+        Ok(self)
+    }
+
+    /// How a spool is served is known once it is open; if by SFTP, the other half
+    /// runs on another host than was thought when it was started beside.
+    async fn follow(self, way: &Way<'_>) -> Result<Self, String> {
+        let there = way.choice.far();
+        let there = there.map(|(host, from)| (host.to_string(), from));
+        if there == self.at {
+            return Ok(self);
+        }
+        let Self {
+            handoff,
+            far,
+            expected,
+            ..
+        } = self;
+        if let Some(far) = far {
+            far.end().await;
+        }
+        let again = Self {
+            handoff,
+            far: None,
+            at: None,
+            expected,
+        };
+        again.where_it_runs(way)
     }
 
     pub(crate) fn is_of(&self, log: &Log) -> bool {
@@ -172,6 +218,7 @@ impl Carry {
         mut source: watch::Receiver<Source>,
         is_ahead: bool,
     ) -> Result<Self, String> {
+        begun = begun.follow(way).await?;
         if is_ahead {
             begun.wait_ready(way, &mut source).await?;
         }
