@@ -38,7 +38,7 @@ const fn newer(package: &'static str, program: &'static str, why: &'static str) 
 }
 
 /// The guest's kernel is not here: it is unpacked, never installed.
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 17] = [
     need("gcc", "links every program, and builds the guest's"),
     need("libc6-dev", "links every program"),
     need("pkg-config", "finds libvirt for the build"),
@@ -62,6 +62,7 @@ const NEEDS: [Need; 16] = [
     need("openssh-client", "hands history from host to host"),
     need("iproute2", "the network between the hosts"),
     need("hostname", "names the hosts"),
+    need("faketime", "gives a host of the tests another time"),
     need("python3-venv", "runs the object store of the tests"),
 ];
 

@@ -167,6 +167,11 @@ pub(crate) struct Migrate {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen_address: Option<String>,
 
+    /// How long the history may be sent ahead of the migration, at the most, in seconds: it
+    /// begins as soon as the rest is little. 0: at once.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) head_start: Duration,
+
     /// Show progress.
     #[arg(long)]
     pub(crate) verbose: bool,

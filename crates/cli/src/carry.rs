@@ -205,9 +205,23 @@ pub(crate) struct Carry {
     far: Option<FarAdopt>,
     task: JoinHandle<(Outcome, Instant)>,
     pub(crate) put: watch::Receiver<u64>,
+    /// What there was when it began.
+    bytes: u64,
 }
 
+/// Less than this of a history is sent while memory is copied, however little
+/// there is.
+const LITTLE: u64 = 1 << 20;
+
 impl Carry {
+    /// Waits until all but a little of what there was is sent, or nothing more comes.
+    pub(crate) async fn ahead(&self) {
+        let mut put = self.put.clone();
+        let _ = put
+            .wait_for(|put| put.saturating_add(LITTLE) > self.bytes)
+            .await;
+    }
+
     /// Starts this half; `is_ahead`: of a migration, which waits until the other
     /// half is ready for it.
     pub(crate) async fn start(
@@ -225,11 +239,13 @@ impl Carry {
         let put = watch::Sender::new(0);
         let progress = put.subscribe();
         let offer = offer_of(way, &begun, transport, source, put);
+        let bytes = held.bytes();
         let task = tokio::spawn(async move { (offer.run(held).await, Instant::now()) });
         Ok(Self {
             far: begun.far,
             task,
             put: progress,
+            bytes,
         })
     }
 
@@ -256,6 +272,7 @@ impl Carry {
             far: begun.far,
             task,
             put: progress,
+            bytes: 0,
         })
     }
 

@@ -197,6 +197,7 @@ impl Migration<'_> {
                 }
             }
         };
+        self.head_start(&started).await;
         if self.interrupt.came() {
             source.send_replace(Source::Stays);
             end_all(started).await;
@@ -304,6 +305,20 @@ impl Migration<'_> {
             started.push((log, carry));
         }
         started
+    }
+
+    /// A long history takes longer than a small guest's memory: it goes ahead, for a
+    /// bounded time, so that it is there before the guest is.
+    async fn head_start(&self, started: &[Started]) {
+        let ahead = async {
+            for carry in started.iter().filter_map(|(_, carry)| carry.as_ref().ok()) {
+                carry.ahead().await;
+            }
+        };
+        tokio::select! {
+            _ = timeout(self.args.head_start, ahead) => {}
+            () = self.interrupt.first() => {}
+        }
     }
 
     /// Tells the halves when the guest stands still here. Without the events its

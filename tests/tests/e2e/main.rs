@@ -5,6 +5,7 @@
     reason = "these are tests: a panic is a failure"
 )]
 mod checking;
+mod clocks;
 mod common;
 mod interrupted;
 mod journey;

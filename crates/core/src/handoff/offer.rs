@@ -149,6 +149,13 @@ impl Held {
             record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
         })
     }
+
+    /// How many bytes there were when it was opened, as they lie on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.follower.files().into_iter().map(|f| f.size);
+        sizes.fold(0, u64::saturating_add)
+    }
 }
 
 impl Offer {
