@@ -4,7 +4,7 @@
 //! the oldest proposal has: wait until the source is shut off, copy, rename.
 //!
 //! ```text
-//! cargo build --release -p logchain && cargo bench -p logchain-tests --bench window -- [MiB [runs]]
+//! cargo build --release -p logchain && [LOGCHAIN_LOOKS=1] cargo bench -p logchain-tests --bench window -- [MiB [runs]]
 //! ```
 
 use std::error::Error;
@@ -112,6 +112,9 @@ fn one(lab: &Lab, way: Way, mib: usize, run: usize) -> Fallible<(i64, Duration)>
         if let Some(folder) = host.path(host.log_path(&name)).parent() {
             let _ = fs::remove_dir_all(folder);
         }
+    }
+    if std::env::var_os("LOGCHAIN_LOOKS").is_some() {
+        show_looks(&samples);
     }
     Ok((window(&samples, bytes)?, took))
 }
@@ -234,6 +237,19 @@ impl Sampler {
 #[expect(clippy::disallowed_methods, reason = "a thread that only samples")]
 fn rest(time: Duration) {
     thread::sleep(time);
+}
+
+/// Every change that was seen, in milliseconds from the guest's first byte there.
+fn show_looks(samples: &[Sample]) {
+    let first = samples.iter().find(|(_, base, _)| *base > 0);
+    for (at, base, older) in samples {
+        let Some((first, ..)) = first else { return };
+        let after = at.saturating_duration_since(*first).as_millis();
+        let before = first.saturating_duration_since(*at).as_millis();
+        if after < 1000 {
+            eprintln!("{after:4} -{before:<5} base {base:8} rotated {older}");
+        }
+    }
 }
 
 /// In milliseconds; of `bytes` of history.

@@ -300,7 +300,7 @@ impl Desk {
                 return Event::Failed(reason.to_owned());
             }
             if !self.more {
-                pace.rest().await;
+                pace.rest(&self.adopt.budget).await;
             }
         }
     }

@@ -20,6 +20,10 @@ const UNIT: usize = 1 << 10;
 /// Time between two looks at the transport, where they cost next to nothing.
 const LOOK: Duration = Duration::from_millis(25);
 
+/// The same for one that is nearly alone, where looking costs little: the last
+/// bytes of a log are on their way while its guest stands still.
+const QUICK: Duration = Duration::from_millis(5);
+
 /// The longest time between two looks.
 const SELDOM: Duration = Duration::from_secs(1);
 
@@ -170,13 +174,19 @@ impl Pace {
     }
 
     /// It is over: waits until the next one.
-    pub(super) async fn rest(self) {
-        tokio::time::sleep(rest(self.0.elapsed())).await;
+    pub(super) async fn rest(self, budget: &Budget) {
+        // A look that took long because the machine is busy is no sign of many.
+        let half = budget.limits.calls / 2;
+        let alone = budget.calls.available_permits() > half;
+        tokio::time::sleep(rest(self.0.elapsed(), alone)).await;
     }
 }
 
-fn rest(took: Duration) -> Duration {
-    took.saturating_mul(SHARE).clamp(LOOK, SELDOM)
+fn rest(took: Duration, alone: bool) -> Duration {
+    match alone {
+        true => took.clamp(QUICK, LOOK),
+        false => took.saturating_mul(SHARE).clamp(LOOK, SELDOM),
+    }
 }
 
 #[cfg(test)]
@@ -186,9 +196,12 @@ mod tests {
     #[test]
     fn looks_that_take_long_are_seldom() {
         let ms = Duration::from_millis;
-        assert_eq!(rest(ms(1)), LOOK);
-        assert_eq!(rest(ms(10)), ms(80));
-        assert_eq!(rest(ms(5000)), SELDOM);
+        assert_eq!(rest(ms(1), false), LOOK);
+        assert_eq!(rest(ms(10), false), ms(80));
+        assert_eq!(rest(ms(5000), false), SELDOM);
+        assert_eq!(rest(ms(1), true), QUICK);
+        assert_eq!(rest(ms(10), true), ms(10));
+        assert_eq!(rest(ms(5000), true), LOOK);
     }
 
     #[tokio::test]
