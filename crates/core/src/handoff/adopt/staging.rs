@@ -1,0 +1,327 @@
+//! What happens while a history comes: looks at the transport, pieces fetched and
+//! staged, and shown as soon as they can be.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::OnceCell;
+
+use super::state::Event;
+use super::{Desk, Progress, Show, now};
+use crate::handoff::budget::Pace;
+use crate::handoff::streamed::Reader;
+use crate::handoff::{Chunk, Commit, Handoff};
+use crate::placement::Owed;
+use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
+
+/// Pause before a first further try.
+const RETRY: Duration = Duration::from_millis(25);
+
+/// Time between two tries to show what is staged.
+const SHOW: Duration = Duration::from_millis(50);
+
+/// Chunks fetched side by side.
+const AHEAD: usize = 4;
+
+/// Chunks fetched between two looks for an end.
+const MOST: usize = 64;
+
+impl Desk {
+    /// Fetches until all is here, or the source gives up.
+    pub(super) async fn stage(&mut self) -> Event {
+        let mut last: Option<Key> = None;
+        let mut news = Instant::now();
+        let mut commit: Option<Commit> = None;
+        // Only who was there can go.
+        let attached = self.is_source_alive();
+        loop {
+            let gone = attached && !self.is_source_alive();
+            let pace = Pace::begin();
+            match self.look(&mut last, &mut commit, &mut news).await {
+                Ok(Some(event)) => return event,
+                Ok(None) => {}
+                Err(reason) => return Event::Failed(reason),
+            }
+            if gone && commit.is_none() {
+                // What it has put, we have seen: no more will come. Another offer
+                // finds nobody in its way.
+                return Event::Failed("the source is gone before all was sent".to_owned());
+            }
+            if !attached && news.elapsed() > self.adopt.patience {
+                let waited = self.adopt.patience.as_secs();
+                return Event::Failed(format!("the source has been silent for {waited} s"));
+            }
+            if commit.is_some() && news.elapsed() > self.adopt.patience {
+                let reason = "all was sent, but the domain is not here";
+                return Event::Failed(reason.to_owned());
+            }
+            if !self.more {
+                pace.rest(&self.adopt.budget).await;
+            }
+        }
+    }
+
+    fn is_source_alive(&self) -> bool {
+        let alive = &self.adopt.source_alive;
+        *alive.borrow() && alive.has_changed().is_ok()
+    }
+
+    /// One look at the transport. `Some`: staging is over.
+    async fn look(
+        &mut self,
+        last: &mut Option<Key>,
+        commit: &mut Option<Commit>,
+        news: &mut Instant,
+    ) -> Result<Option<Event>, String> {
+        if self.staging.is_none() {
+            let place = match self.adopt.expected.clone() {
+                Some(place) => Some(place),
+                None => self.adopt.destination.place().await?,
+            };
+            if let Some(place) = place
+                && let Some(event) = self.open(place, false).await?
+            {
+                return Ok(Some(event));
+            }
+        }
+        let entries = match self
+            .adopt
+            .transport
+            .list(&self.adopt.handoff.prefix(), last.as_ref())
+            .await
+        {
+            Ok(entries) => entries,
+            Err(e) if e.advice() == Advice::Retry => return Ok(None),
+            Err(e) => return Err(e.to_string()),
+        };
+        let was_committed = commit.is_some();
+        let mut chunks = Vec::new();
+        let mut expected = self.next;
+        self.more = false;
+        for entry in entries {
+            match entry.key.object {
+                ObjectName::Abort if commit.is_none() => return Ok(Some(Event::AbortSeen)),
+                ObjectName::Commit if commit.is_none() => {
+                    *commit = self.commit().await?;
+                    *news = Instant::now();
+                }
+                // What is not the next one is not there yet, or not ours.
+                ObjectName::Chunk { offset, len } if offset == expected => {
+                    if chunks.len() >= MOST {
+                        self.more = true;
+                        continue;
+                    }
+                    expected = expected.saturating_add(u64::from(len));
+                    chunks.push(entry);
+                }
+                _ => {}
+            }
+        }
+        // `abort` sorts before every chunk, so a listing after a chunk misses it.
+        if commit.is_none() && last.is_some() && self.aborted().await? {
+            return Ok(Some(Event::AbortSeen));
+        }
+        // All pieces were put before the commit was: what did not come is gone.
+        let bytes = commit.as_ref().map_or(self.next, |c| c.bytes);
+        if was_committed && chunks.is_empty() && bytes != self.next && self.staging.is_some() {
+            self.damaged = true;
+            return Err(format!(
+                "of the {bytes} bytes that were sent, those from byte {} on are missing",
+                self.next
+            ));
+        }
+        if self.staging.is_some() && !chunks.is_empty() {
+            *last = chunks.last().map(|e| e.key.clone());
+            self.fetch(chunks).await?;
+            *news = Instant::now();
+            self.tell(Progress::Staged(self.next));
+        }
+        if commit.is_none() && !self.more {
+            self.show(last).await?;
+        }
+        let complete = commit.as_ref().is_some_and(|c| c.bytes == self.next);
+        if complete && self.here(last).await? {
+            return Ok(commit.take().map(Event::Complete));
+        }
+        Ok(None)
+    }
+
+    /// What is staged is seen as soon as it can be: where the domain is here, still
+    /// paused, and libvirt has wiped what it wipes. If it cannot be, it is seen once
+    /// it is placed.
+    async fn show(&mut self, last: &mut Option<Key>) -> Result<(), String> {
+        let due = match self.show {
+            Show::Later(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
+            Show::Settled => false,
+        };
+        if !due || self.next == 0 || self.staging.is_none() {
+            return Ok(());
+        }
+        self.show = Show::Later(Some(Instant::now()));
+        if !self.here(last).await? || self.staging.is_none() {
+            return Ok(());
+        }
+        let Some(begin) = self.begin().await else {
+            return Ok(());
+        };
+        let Some(so_far) = begin.history else {
+            self.show = Show::Settled;
+            return Ok(());
+        };
+        let owed = Owed {
+            domain: self.adopt.handoff.domain,
+            console: self.adopt.handoff.console.clone(),
+            bytes: self.next,
+            history: so_far.up_to(self.next),
+            digest: String::new(),
+            from: begin.host,
+            host: self.adopt.host.clone(),
+            at: now(),
+            contains: Vec::new(),
+        };
+        let bytes = self.next;
+        // It may be seen later as well: no failure of this is one of the handoff.
+        match self.with_staging(move |staging| staging.show(owed)).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.show = Show::Settled;
+                self.tell(Progress::Shown(bytes));
+            }
+            Err(_) => self.show = Show::Settled,
+        }
+        Ok(())
+    }
+
+    /// Whether the domain is here, and its log where pieces are staged.
+    async fn here(&mut self, last: &mut Option<Key>) -> Result<bool, String> {
+        let Some(place) = self.adopt.destination.place().await? else {
+            return Ok(false);
+        };
+        let staged_at = self
+            .staging
+            .as_ref()
+            .map(|s| s.folder().path().join(s.base()));
+        if staged_at.as_deref() == Some(absolute(&place.path).as_path()) {
+            return Ok(true);
+        }
+        // The destination's XML moved it: the next look stages anew beside the log.
+        if let Some(staging) = self.staging.take() {
+            let discard = move || staging.discard();
+            self.adopt
+                .budget
+                .work(discard)
+                .await
+                .map_err(|e| e.to_string())?;
+        }
+        self.adopt.expected = Some(place);
+        self.next = 0;
+        *last = None;
+        Ok(false)
+    }
+
+    async fn fetch(&mut self, chunks: Vec<Entry>) -> Result<(), String> {
+        let transport = Arc::clone(&self.adopt.transport);
+        let mut fetched = stream::iter(chunks)
+            .map(|entry| {
+                let (transport, budget) = (Arc::clone(&transport), self.adopt.budget.clone());
+                let (handoff, reader) = (&self.adopt.handoff, &self.reader);
+                async move {
+                    let Entry { key, size } = entry;
+                    let ObjectName::Chunk { len, .. } = key.object else {
+                        return (key.object, Ok((Bytes::new(), None)), None);
+                    };
+                    // In line one after the other: what is next here has room first.
+                    let most = |n: u64| usize::try_from(n).unwrap_or(MAX_OBJECT).min(MAX_OBJECT);
+                    let room = most(size).saturating_add(most(u64::from(len)));
+                    let room = budget.room(room).await;
+                    let fetched = async {
+                        let data = get(&*transport, &key).await?;
+                        let Some(offset) = Chunk::streamed_at(&data) else {
+                            return Ok((data, None));
+                        };
+                        let at = (offset, u64::from(len));
+                        let bytes = read_stream(&transport, handoff, reader, at).await?;
+                        Ok::<_, String>((data, Some(bytes)))
+                    };
+                    (key.object, fetched.await, Some(room))
+                }
+            })
+            .buffered(AHEAD);
+        while let Some((object, data, room)) = fetched.next().await {
+            let (data, streamed) = data?;
+            let ObjectName::Chunk { len, .. } = object else {
+                continue;
+            };
+            let Some(mut staging) = self.staging.take() else {
+                return Ok(());
+            };
+            let mut hasher = std::mem::take(&mut self.hasher);
+            let work = move || {
+                let _room = room;
+                let chunk = match streamed {
+                    None => Chunk::decode(&data, len),
+                    Some(bytes) => Chunk::decode_streamed(&data, bytes),
+                };
+                let damaged = chunk.is_err();
+                let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
+                    hasher.update(&chunk.bytes);
+                    staging
+                        .append(chunk.starts_file, &chunk.bytes)
+                        .map_err(|e| e.to_string())
+                });
+                Ok::<_, String>((staging, hasher, damaged, added))
+            };
+            let (staging, hasher, damaged, added) = self.adopt.budget.work(work).await?;
+            self.staging = Some(staging);
+            self.hasher = hasher;
+            self.damaged |= damaged;
+            added?;
+            self.next = self.next.saturating_add(u64::from(len));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of the stream that a piece says it is made of: fewer where they are not
+/// there. The map of the stream is made once; again where it is too old.
+async fn read_stream(
+    transport: &Arc<dyn LogTransport>,
+    handoff: &Handoff,
+    reader: &OnceCell<Reader>,
+    (offset, len): (u64, u64),
+) -> Result<Vec<u8>, String> {
+    if len > MAX_OBJECT as u64 {
+        return Err("a piece is longer than any that is put".to_owned());
+    }
+    let open = || Reader::open(transport, handoff, offset);
+    let text = |e: crate::archive::Error| e.to_string();
+    let known = reader.get_or_try_init(open).await.map_err(text)?;
+    let bytes = known.read(offset, len).await.map_err(text)?;
+    if bytes.len() as u64 == len {
+        return Ok(bytes);
+    }
+    let again = open().await.map_err(text)?;
+    again.read(offset, len).await.map_err(text)
+}
+
+/// One chunk, tried again while that may help.
+async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
+    let mut tries = 0;
+    loop {
+        match transport.get_bytes(key, MAX_OBJECT as u64).await {
+            Ok(data) => return Ok(data),
+            Err(e) if e.advice() == Advice::Retry && tries < 5 => {
+                tries += 1;
+                tokio::time::sleep(RETRY * (1 << tries)).await;
+            }
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
