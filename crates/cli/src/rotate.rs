@@ -172,6 +172,9 @@ fn rules(limits: LogLimits) -> Option<Rules> {
     })
 }
 
+/// Looks for whoever writes a log, of which a flood rolls over every few seconds.
+const LOOKS: usize = 10;
+
 /// The virtlogd that has the log open.
 fn who_writes(path: &Path) -> anyhow::Result<Virtlogd> {
     let (folder, base) = Folder::of_file(path)?;
@@ -181,7 +184,9 @@ fn who_writes(path: &Path) -> anyhow::Result<Virtlogd> {
     first.push(".0");
     names.push(first);
     let mut others = Vec::new();
-    for name in names {
+    // The log may be rolled over between its opening and the look at who has it open.
+    let tries = std::iter::repeat_n(names, LOOKS).flatten();
+    for name in tries {
         let file = match folder.open_file(&name) {
             Ok((file, _)) => file,
             Err(folder::Error::NotFound { .. }) => continue,

@@ -1,5 +1,6 @@
 //! `logchain stream`: a log into a transport as it grows.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,7 @@ impl Work<'_> {
             Err(e) => return Err(e),
         };
         let mut told = false;
+        let mut left = Vec::new();
         loop {
             // Without --wait what is left of one that does not run is put, too.
             let here = match &domain {
@@ -126,7 +128,11 @@ impl Work<'_> {
                 if !self.args.wait || !reasons.is_empty() || self.interrupt.came() {
                     return Ended::told(Exit::Failed, &reasons);
                 }
-            } else if !told {
+            } else if let Some(domain) = &domain {
+                // It stopped while nobody looked: what it printed last is here.
+                self.leftovers(domain, &mut left).await;
+            }
+            if !here && !told {
                 told = true;
                 let event = json!({ "event": "waiting", "domain": what });
                 self.report
@@ -141,8 +147,48 @@ impl Work<'_> {
         }
     }
 
-    /// While it is here, and what it left.
-    async fn stay(&self, domain: &Domain, eyes: &mut Eyes<'_>) -> anyhow::Result<Vec<String>> {
+    /// Puts what a domain that does not run has here, where that is more than before.
+    /// A log that the stream went on from elsewhere is left alone.
+    async fn leftovers(&self, domain: &Domain, before: &mut Vec<(u64, u64)>) {
+        let Ok(logs) = self.logs_of(domain).await else {
+            return;
+        };
+        let look = |log: &Log| {
+            let found = std::fs::metadata(log.chain.path()).ok();
+            found.map(|m| (m.ino(), m.len())).unwrap_or_default()
+        };
+        let now: Vec<(u64, u64)> = logs.iter().map(look).collect();
+        if now == *before {
+            return;
+        }
+        *before = now;
+        for log in logs {
+            let archive =
+                Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
+            let streamer = Streamer::new(archive, log.chain)
+                .with_names(log.name, host::own_name())
+                .with_limits(self.limits());
+            let (_ask, asked) = watch::channel(Ask::End);
+            match streamer.run(asked).await {
+                Ok(_) => {}
+                Err(e) if is_early(&e) => {}
+                Err(e) => self.report.warn(&format!("{}: {e}", log.console)),
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            delay: self.args.delay,
+            keep: match self.args.keep {
+                Amount::Bytes(bytes) => Some(bytes),
+                Amount::All => None,
+            },
+            ..Limits::default()
+        }
+    }
+
+    async fn logs_of(&self, domain: &Domain) -> anyhow::Result<Vec<Log>> {
         let mut logs = Vec::new();
         let numbering = match self.args.log.numbering {
             NumberingChoice::Auto => host::limits().numbering(),
@@ -169,6 +215,12 @@ impl Work<'_> {
             let console = self.args.log.console.as_deref().unwrap_or_default();
             anyhow::bail!("domain {} has no console {console}", domain.name());
         }
+        Ok(logs)
+    }
+
+    /// While it is here, and what it left.
+    async fn stay(&self, domain: &Domain, eyes: &mut Eyes<'_>) -> anyhow::Result<Vec<String>> {
+        let logs = self.logs_of(domain).await?;
         let here = watch::Sender::new(Ask::Go);
         let stays = here.subscribe();
         if self.args.once {
@@ -200,14 +252,7 @@ impl Work<'_> {
         let mut set = JoinSet::new();
         for log in logs {
             let one = One {
-                limits: Limits {
-                    delay: self.args.delay,
-                    keep: match self.args.keep {
-                        Amount::Bytes(bytes) => Some(bytes),
-                        Amount::All => None,
-                    },
-                    ..Limits::default()
-                },
+                limits: self.limits(),
                 leave_gap: self.args.leave_gap,
                 report: self.report,
                 transport: Arc::clone(&self.transport),

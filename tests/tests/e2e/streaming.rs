@@ -50,12 +50,17 @@ fn a_stream_follows_its_guest_and_outlives_it() -> Outcome {
     vm.wait_for_more_ticks(300)?;
     vm.destroy()?;
     let last = Ticks::last(&history(&vm)?).ok_or("no line in the log")?;
-    h3.until("its last line to be put", LIMIT, || {
+    let put = h3.until("its last line to be put", LIMIT, || {
         let shown = show(h3, &environment, &["-n", "64K", UUID])
             .run()?
             .checked()?;
         Ok((Ticks::last(&shown.stdout) == Some(last)).then_some(()))
-    })?;
+    });
+    if let Err(e) = put {
+        let said =
+            |r: &Running| String::from_utf8_lossy(&[r.stdout(), r.stderr()].concat()).into_owned();
+        return Err(format!("{e}\nh1: {}\nh2: {}", said(&one), said(&two)).into());
+    }
     for mut running in [one, two] {
         running.signal(Signal::INT)?;
         running.wait(LIMIT)?.checked()?;
