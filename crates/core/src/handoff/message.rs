@@ -1,6 +1,8 @@
 //! What the objects of a handoff hold. All of it comes from another host:
 //! checked before use, refused when newer than what this program knows.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -329,6 +331,13 @@ impl Chunk {
     /// # Errors
     /// [`Damaged`] where anything does not fit.
     pub fn decode(data: &[u8], len: u32) -> Result<Self, Damaged> {
+        let (starts_file, bytes) = Self::read(data, len)?;
+        let bytes = bytes.into_owned();
+        Ok(Self { starts_file, bytes })
+    }
+
+    /// As [`Chunk::decode`]; bytes that are not compressed stay where they are.
+    pub(super) fn read(data: &[u8], len: u32) -> Result<(bool, Cow<'_, [u8]>), Damaged> {
         let damaged = |what: &str| Damaged::new("chunk", what);
         let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
         // The key comes from outside too.
@@ -345,9 +354,10 @@ impl Chunk {
             return Err(damaged("a newer logchain wrote it"));
         }
         let bytes = if flags & ZSTD == 0 {
-            payload.to_vec()
+            Cow::Borrowed(payload)
         } else {
-            zstd::bulk::decompress(payload, len).map_err(|e| damaged(&e.to_string()))?
+            let bytes = zstd::bulk::decompress(payload, len);
+            Cow::Owned(bytes.map_err(|e| damaged(&e.to_string()))?)
         };
         if bytes.len() != len {
             return Err(damaged("its length is not what its name says"));
@@ -355,9 +365,6 @@ impl Chunk {
         if blake3::hash(&bytes).as_bytes() != digest {
             return Err(damaged("its digest does not fit"));
         }
-        Ok(Self {
-            starts_file: flags & STARTS_FILE != 0,
-            bytes,
-        })
+        Ok((flags & STARTS_FILE != 0, bytes))
     }
 }
