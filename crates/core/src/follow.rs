@@ -330,13 +330,26 @@ impl Follower {
     /// # Errors
     /// [`Error::Read`].
     pub fn next(&mut self, most: usize, flush: bool) -> Result<Option<Piece>> {
+        self.next_in(Vec::new(), most, flush)
+    }
+
+    /// As [`Follower::next`]; the bytes come in `memory`, whatever that held before.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn next_in(
+        &mut self,
+        mut memory: Vec<u8>,
+        most: usize,
+        flush: bool,
+    ) -> Result<Option<Piece>> {
         loop {
             let growing = self.held.len() <= 1;
             let Some(file) = self.held.front_mut() else {
                 return Ok(None);
             };
             let starts_file = file.given == 0;
-            let bytes = file.read(most, growing && !flush)?;
+            let bytes = file.read(memory, most, growing && !flush)?;
             if !bytes.is_empty() {
                 file.given = file.given.saturating_add(bytes.len() as u64);
                 let offset = self.offset;
@@ -347,6 +360,7 @@ impl Follower {
                     bytes,
                 }));
             }
+            memory = bytes;
             if growing {
                 return Ok(None);
             }
@@ -443,7 +457,7 @@ impl Held {
         Ok(usize::try_from(left).unwrap_or(usize::MAX).min(most))
     }
 
-    fn read(&mut self, most: usize, whole: bool) -> Result<Vec<u8>> {
+    fn read(&mut self, mut bytes: Vec<u8>, most: usize, whole: bool) -> Result<Vec<u8>> {
         if let Source::Packed(file) = &mut self.source
             && let Some(file) = file.take()
         {
@@ -464,9 +478,10 @@ impl Held {
                 }
                 let most_now = usize::try_from(left).unwrap_or(usize::MAX).min(most);
                 if whole && most_now < most {
-                    return Ok(Vec::new());
+                    bytes.clear();
+                    return Ok(bytes);
                 }
-                let mut bytes = vec![0; most_now];
+                bytes.resize(most_now, 0);
                 let mut filled = 0;
                 while let Some(rest) = bytes.get_mut(filled..).filter(|r| !r.is_empty()) {
                     let at = self.given.saturating_add(filled as u64);
@@ -481,7 +496,7 @@ impl Held {
                 Ok(bytes)
             }
             Source::Compressed(reader) => {
-                let mut bytes = Vec::new();
+                bytes.clear();
                 reader
                     .take(most as u64)
                     .read_to_end(&mut bytes)

@@ -44,7 +44,7 @@ use moto::Moto;
 
 /// At a time, as `core::handoff` puts and gets.
 const PUTS: usize = 6;
-const GETS: usize = 4;
+const GETS: usize = 6;
 /// At a time, for curl.
 const CURLS: usize = 8;
 
@@ -94,9 +94,8 @@ fn measure(runtime: &tokio::runtime::Runtime, endpoint: &str, mib: usize) {
             runtime.block_on(put(&transport, &keys, &others.whole()));
         });
         note("put", OURS, ours);
-        let ours = timed(|| {
-            runtime.block_on(get(&transport, &keys, &others.back("ours")));
-        });
+        let back = others.back("ours");
+        let ours = timed(|| runtime.block_on(get(&transport, &keys, &back)));
         note("get", OURS, ours);
         runtime.block_on(async {
             for key in &keys {

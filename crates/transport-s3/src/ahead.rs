@@ -3,12 +3,15 @@
 //!
 //! Must not know: what is read, or from where.
 
-use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use logchain_core::transport::{ByteStream, MAX_OBJECT, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::buffers::Shelf;
 use crate::failure::Who;
 
 /// Bytes that are given at once: all of an object of ours. Gathered, they let the
@@ -25,6 +28,7 @@ pub(crate) struct Opened {
 /// It is one part ahead of whoever asks, beside the one that it gathers.
 pub(crate) async fn read_ahead(
     who: Who,
+    shelf: Arc<Shelf>,
     open: impl Future<Output = Result<Opened>> + Send + 'static,
 ) -> Result<ByteStream> {
     let (said, answer) = oneshot::channel();
@@ -35,7 +39,7 @@ pub(crate) async fn read_ahead(
             Ok(opened) => {
                 let _ = said.send(Ok(()));
                 // Nobody wants it any more, if it cannot be sent.
-                let _ = gather(opened, &sender).await;
+                let _ = gather(opened, &shelf, &sender).await;
             }
             Err(e) => drop(said.send(Err(e))),
         }
@@ -62,10 +66,10 @@ pub(crate) async fn read_ahead(
 type Sender = mpsc::Sender<Option<Result<Bytes>>>;
 type Unwanted = mpsc::error::SendError<Option<Result<Bytes>>>;
 
-async fn gather(mut opened: Opened, sender: &Sender) -> Result<(), Unwanted> {
+async fn gather(mut opened: Opened, shelf: &Arc<Shelf>, sender: &Sender) -> Result<(), Unwanted> {
     // The store's word, which decides on nothing but the buffer's size.
     let mut left = usize::try_from(opened.len).unwrap_or(PART);
-    let mut part = BytesMut::with_capacity(left.min(PART));
+    let mut part = shelf.take(left.min(PART));
     while let Some(bytes) = opened.body.next().await {
         let bytes = match bytes {
             Ok(bytes) => bytes,
@@ -73,12 +77,12 @@ async fn gather(mut opened: Opened, sender: &Sender) -> Result<(), Unwanted> {
         };
         if part.len().saturating_add(bytes.len()) > PART {
             left = left.saturating_sub(part.len());
-            let full = std::mem::replace(&mut part, BytesMut::with_capacity(left.min(PART)));
+            let full = std::mem::replace(&mut part, shelf.take(left.min(PART)));
             sender.send(Some(Ok(full.freeze()))).await?;
         }
-        part.extend_from_slice(&bytes);
+        part.push(&bytes);
     }
-    if !part.is_empty() {
+    if part.len() > 0 {
         sender.send(Some(Ok(part.freeze()))).await?;
     }
     sender.send(None).await
@@ -86,13 +90,13 @@ async fn gather(mut opened: Opened, sender: &Sender) -> Result<(), Unwanted> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use logchain_core::transport::Error;
 
     use super::*;
+    use crate::buffers::Buffers;
     use crate::url::Kind;
 
     fn who() -> Who {
@@ -101,7 +105,8 @@ mod tests {
 
     async fn read(body: ByteStream) -> ByteStream {
         let len = 1;
-        let opened = read_ahead(who(), async move { Ok(Opened { len, body }) });
+        let shelf = Buffers::default().shelf();
+        let opened = read_ahead(who(), shelf, async move { Ok(Opened { len, body }) });
         opened.await.unwrap()
     }
 
@@ -166,7 +171,9 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_opened_is_said_at_once() {
         let failure = who().denied("no".to_owned());
-        let opened = read_ahead(who(), async { Err(failure) }).await.err();
+        let shelf = Buffers::default().shelf();
+        let opened = read_ahead(who(), shelf, async { Err(failure) });
+        let opened = opened.await.err();
         assert!(matches!(opened, Some(Error::Denied { .. })), "{opened:?}");
     }
 }

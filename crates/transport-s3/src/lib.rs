@@ -51,11 +51,13 @@
 //! behind are worth a lifecycle rule on `<prefix>/v1/`: nothing here looks for them.
 //!
 //! A get reads on in a task of its own: 8 MiB wait for the reader, and 8 MiB are
-//! being gathered, at the most.
+//! being gathered, at the most. Memory that was read into is used again, at most 64 MiB
+//! of it waiting for that, and none once nobody reads or has what was read.
 //!
 //! Must not know: what keys mean, what objects hold.
 
 mod ahead;
+mod buffers;
 mod failure;
 mod open;
 mod store;

@@ -22,6 +22,7 @@ use object_store::{
 use tokio::time::{sleep, timeout};
 
 use crate::ahead::{Opened, read_ahead};
+use crate::buffers::Buffers;
 use crate::failure::{Who, is_unclear};
 use crate::url::Kind;
 
@@ -52,6 +53,7 @@ pub struct StoreTransport {
     ordered: bool,
     /// Objects carry no metadata there.
     plain: AtomicBool,
+    buffers: Buffers,
 }
 
 impl StoreTransport {
@@ -71,6 +73,7 @@ impl StoreTransport {
             patience: PATIENCE,
             ordered: false,
             plain: AtomicBool::new(false),
+            buffers: Buffers::default(),
         }
     }
 
@@ -270,7 +273,7 @@ impl StoreTransport {
             let body = body.boxed();
             Ok(Opened { len, body })
         };
-        read_ahead(self.who.clone(), open).await
+        read_ahead(self.who.clone(), self.buffers.shelf(), open).await
     }
 
     async fn list_page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {

@@ -29,7 +29,9 @@ pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
 const BLOCK: usize = 64 << 10;
 
 pub(crate) fn write_in_blocks(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    bytes.chunks(BLOCK).try_for_each(|block| file.write_all(block))
+    bytes
+        .chunks(BLOCK)
+        .try_for_each(|block| file.write_all(block))
 }
 
 /// Makes a file's bytes durable.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bounded::Bounded;
+use super::memory::Memory;
 use super::pool::Pool;
 use crate::transport::LogTransport;
 
@@ -69,6 +70,7 @@ pub struct Budget {
     threads: Arc<Semaphore>,
     unpack: Arc<Semaphore>,
     pool: Pool,
+    memory: Memory,
 }
 
 impl Default for Budget {
@@ -97,7 +99,13 @@ impl Budget {
             threads: of(limits.threads),
             unpack: of(UNPACK),
             pool: Pool::default(),
+            memory: Memory::default(),
         }
+    }
+
+    /// Buffers of pieces, which all handoffs use again.
+    pub(super) fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 
     pub(super) fn pool(&self) -> &Pool {

@@ -49,24 +49,25 @@ impl Sum {
 
 /// Some bytes of the history, and the digest of all up to their end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub struct Chunk<B = Bytes> {
     /// Whether they begin a new file at the source.
     pub starts_file: bool,
     /// The bytes.
-    pub bytes: Bytes,
+    pub bytes: B,
     /// BLAKE3 of the history up to their end, as [`Sum::add`] gives it.
     pub up_to: Hash,
 }
 
-impl Chunk {
+impl<B: AsRef<[u8]>> Chunk<B> {
     /// As it is put into a transport, compressed where a look at its first part
     /// says that it pays.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let first = self.bytes.get(..SAMPLE).unwrap_or(&self.bytes);
-        let pays = first.len() == self.bytes.len() || pack(&[], first).is_some();
+        let bytes = self.bytes.as_ref();
+        let first = bytes.get(..SAMPLE).unwrap_or(bytes);
+        let pays = first.len() == bytes.len() || pack(&[], first).is_some();
         let packed = if pays {
-            pack(&self.header(ZSTD), &self.bytes)
+            pack(&self.header(ZSTD), bytes)
         } else {
             None
         };
@@ -76,7 +77,7 @@ impl Chunk {
     /// As it is put where sending takes less than compressing.
     #[must_use]
     pub fn encode_plain(&self) -> Bytes {
-        self.with_header(0, &self.bytes)
+        self.with_header(0, self.bytes.as_ref())
     }
 
     /// As it is put where the bytes lie in the VM's stream already, from `offset` on.
@@ -98,20 +99,11 @@ impl Chunk {
         header
     }
 
-    /// Where in the VM's stream the bytes of this object lie, if they lie there.
-    #[must_use]
-    pub fn streamed_at(data: &[u8]) -> Option<u64> {
-        let (header, payload) = data.split_at_checked(CHUNK_HEADER)?;
-        let payload = <[u8; 8]>::try_from(payload).ok()?;
-        let is_streamed = header.get(1).is_some_and(|flags| flags & STREAMED != 0);
-        is_streamed.then(|| u64::from_le_bytes(payload))
-    }
-
     /// As [`Chunk::decode`], of an object whose bytes were read in the stream.
     ///
     /// # Errors
     /// [`Damaged`] where they are not those that were meant.
-    pub fn decode_streamed(data: &[u8], bytes: Bytes, before: &mut Sum) -> Result<Self, Damaged> {
+    pub fn decode_streamed(data: &[u8], bytes: B, before: &mut Sum) -> Result<Self, Damaged> {
         let header = Header::read(data)?;
         if header.kind != STREAMED {
             return Err(another_release());
@@ -126,6 +118,17 @@ impl Chunk {
         Header::read(header)
             .is_ok_and(|h| (h.starts_file, h.up_to) == (self.starts_file, self.up_to))
     }
+}
+
+impl Chunk {
+    /// Where in the VM's stream the bytes of this object lie, if they lie there.
+    #[must_use]
+    pub fn streamed_at(data: &[u8]) -> Option<u64> {
+        let (header, payload) = data.split_at_checked(CHUNK_HEADER)?;
+        let payload = <[u8; 8]>::try_from(payload).ok()?;
+        let is_streamed = header.get(1).is_some_and(|flags| flags & STREAMED != 0);
+        is_streamed.then(|| u64::from_le_bytes(payload))
+    }
 
     /// Reads what [`Chunk::encode`] gave; `len` is the length its key promises, and
     /// `before` has taken in all that comes before it. Never takes more memory than
@@ -133,17 +136,39 @@ impl Chunk {
     ///
     /// # Errors
     /// [`Damaged`] where anything does not fit; `before` is of no use then.
-    pub fn decode(data: &Bytes, len: u32, before: &mut Sum) -> Result<Self, Damaged> {
+    pub fn decode(data: &[u8], len: u32, before: &mut Sum) -> Result<Self, Damaged> {
+        let mut buffer = Vec::new();
+        let chunk = Chunk::read(data, len, before, &mut buffer)?;
+        Ok(Self {
+            starts_file: chunk.starts_file,
+            bytes: Bytes::copy_from_slice(chunk.bytes),
+            up_to: chunk.up_to,
+        })
+    }
+}
+
+impl<'a> Chunk<&'a [u8]> {
+    /// As [`Chunk::decode`]; what is compressed is unpacked into `buffer`, the rest
+    /// stays where it is.
+    pub(super) fn read(
+        data: &'a [u8],
+        len: u32,
+        before: &mut Sum,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Self, Damaged> {
         let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
         // The key comes from outside too.
         if len > MAX_OBJECT {
             return Err(damaged("it is longer than any that is put"));
         }
         let header = Header::read(data)?;
-        let payload = data.slice(CHUNK_HEADER..);
+        let payload = data.get(CHUNK_HEADER..).unwrap_or_default();
         let bytes = match header.kind {
             0 => payload,
-            ZSTD => unpack(&payload, len).map_err(|e| damaged(&e.to_string()))?,
+            ZSTD => {
+                unpack(payload, len, buffer).map_err(|e| damaged(&e.to_string()))?;
+                buffer
+            }
             _ => return Err(another_release()),
         };
         if bytes.len() != len {
@@ -180,11 +205,11 @@ impl Header {
         })
     }
 
-    fn check(self, bytes: Bytes, before: &mut Sum) -> Option<Chunk> {
+    fn check<B: AsRef<[u8]>>(self, bytes: B, before: &mut Sum) -> Option<Chunk<B>> {
         let Self {
             starts_file, up_to, ..
         } = self;
-        (before.add(&bytes) == up_to).then_some(Chunk {
+        (before.add(bytes.as_ref()) == up_to).then_some(Chunk {
             starts_file,
             bytes,
             up_to,
@@ -232,12 +257,14 @@ fn pack(header: &[u8], bytes: &[u8]) -> Option<Bytes> {
     })
 }
 
-fn unpack(payload: &[u8], len: usize) -> std::io::Result<Bytes> {
+fn unpack(payload: &[u8], len: usize, buffer: &mut Vec<u8>) -> std::io::Result<()> {
     HERE.with_borrow_mut(|here| {
         let unpacker = match &mut here.unpacker {
             Some(unpacker) => unpacker,
             none => none.insert(zstd::bulk::Decompressor::new()?),
         };
-        unpacker.decompress(payload, len).map(Bytes::from)
+        buffer.clear();
+        buffer.reserve_exact(len);
+        unpacker.decompress_to_buffer(payload, buffer).map(|_| ())
     })
 }

@@ -108,6 +108,7 @@ mod chunk;
 pub mod crowd;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+mod memory;
 mod message;
 pub mod offer;
 mod pool;

@@ -14,6 +14,7 @@ use blake3::Hash;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::budget::Room;
+use super::memory::Memory;
 use super::pool::{Handle, Next, Turn};
 use super::{Budget, Sum};
 use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
@@ -108,6 +109,7 @@ impl Pump {
             wants: false,
             unpack: None,
             sum: Sum::default(),
+            memory: budget.memory(),
             drain_from: None,
             moved: Instant::now(),
         };
@@ -190,6 +192,7 @@ struct Reader {
     /// Held while a compressed file is read.
     unpack: Option<OwnedSemaphorePermit>,
     sum: Sum,
+    memory: Memory,
     drain_from: Option<Instant>,
     moved: Instant,
 }
@@ -229,7 +232,11 @@ impl Reader {
             self.wants = false;
             self.unpack = unpack.or(self.unpack.take());
             let most = cut(self.asked.cuts.get(), self.follower.offset());
-            if let Some(piece) = self.follower.next(most, flush).map_err(text)? {
+            if let Some(piece) = self
+                .follower
+                .next_in(self.memory.take(), most, flush)
+                .map_err(text)?
+            {
                 let up_to = self.sum.add(&piece.bytes);
                 self.moved = Instant::now();
                 room.shrink(piece.bytes.len().saturating_mul(2));

@@ -107,7 +107,7 @@ impl Putter {
         &self,
         object: ObjectName,
         (there, len): (u32, u32),
-        chunk: &Chunk,
+        chunk: &Chunk<Vec<u8>>,
     ) -> Result<(), String> {
         let key = self.handoff.key(object);
         let mut header = Vec::new();
@@ -143,7 +143,7 @@ impl Putter {
         };
         let chunk = Chunk {
             starts_file: piece.starts_file,
-            bytes: piece.bytes.into(),
+            bytes: piece.bytes,
             up_to,
         };
         if let Some(there) = is_there {
@@ -152,12 +152,15 @@ impl Putter {
         }
         let streamed = self.lies.streamed.piece(piece.offset, u64::from(len));
         let pack = streamed.is_none() && line.is_behind();
+        let memory = self.budget.memory();
         let encode = move || {
-            Ok::<_, String>(match (streamed, pack) {
+            let data = match (streamed, pack) {
                 (Some(offset), _) => chunk.encode_streamed(offset),
                 (None, true) => chunk.encode(),
                 (None, false) => chunk.encode_plain(),
-            })
+            };
+            memory.give(chunk.bytes);
+            Ok::<_, String>(data)
         };
         let data = self.budget.work(encode).await?;
         room.shrink(data.len());

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::state::Event;
 use super::{Desk, Progress, Show, now};
 use crate::handoff::budget::Pace;
+use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
 use crate::handoff::{Chunk, Commit, Handoff};
 use crate::placement::Owed;
@@ -23,8 +24,8 @@ const RETRY: Duration = Duration::from_millis(25);
 /// Time between two tries to show what is staged.
 const SHOW: Duration = Duration::from_millis(50);
 
-/// Chunks fetched side by side.
-const AHEAD: usize = 4;
+/// Chunks fetched side by side: as many as are put.
+const AHEAD: usize = 6;
 
 /// Chunks fetched between two looks for an end.
 const MOST: usize = 64;
@@ -234,9 +235,7 @@ impl Desk {
                         return (key.object, Ok((Bytes::new(), None)), None);
                     };
                     // In line one after the other: what is next here has room first.
-                    let most = |n: u64| usize::try_from(n).unwrap_or(MAX_OBJECT).min(MAX_OBJECT);
-                    let room = most(size).saturating_add(most(u64::from(len)));
-                    let room = budget.room(room).await;
+                    let room = budget.room(room_for(size, len)).await;
                     let fetched = async {
                         let data = get(&*transport, &key).await?;
                         let Some(offset) = Chunk::streamed_at(&data) else {
@@ -259,18 +258,21 @@ impl Desk {
                 return Ok(());
             };
             let mut sum = std::mem::take(&mut self.sum);
+            let memory = self.adopt.budget.memory();
             let work = move || {
                 let _room = room;
-                let chunk = match streamed {
-                    None => Chunk::decode(&data, len, &mut sum),
-                    Some(bytes) => Chunk::decode_streamed(&data, bytes.into(), &mut sum),
+                let mut buffer = memory.take();
+                let chunk = match &streamed {
+                    None => Chunk::read(&data, len, &mut sum, &mut buffer),
+                    Some(bytes) => Chunk::decode_streamed(&data, bytes.as_slice(), &mut sum),
                 };
                 let damaged = chunk.is_err();
                 let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
                     staging
-                        .append(chunk.starts_file, &chunk.bytes)
+                        .append(chunk.starts_file, chunk.bytes)
                         .map_err(|e| e.to_string())
                 });
+                memory.give(buffer);
                 Ok::<_, String>((staging, sum, damaged, added))
             };
             let (staging, sum, damaged, added) = self.adopt.budget.work(work).await?;
@@ -282,6 +284,18 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// Memory for a chunk: for its object, and for its bytes where they are not in it
+/// as they are.
+fn room_for(size: u64, len: u32) -> usize {
+    let most = |n: u64| usize::try_from(n).unwrap_or(MAX_OBJECT).min(MAX_OBJECT);
+    let bytes = if size == u64::from(len).saturating_add(CHUNK_HEADER as u64) {
+        0
+    } else {
+        most(u64::from(len))
+    };
+    most(size).saturating_add(bytes)
 }
 
 /// Bytes of the stream that a piece says it is made of: fewer where they are not
