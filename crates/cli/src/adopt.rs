@@ -21,7 +21,9 @@ use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
+use crate::meter::Meter;
 use crate::noted;
+use crate::progress::Phase;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -172,8 +174,11 @@ impl Work<'_> {
             progress,
             budget: self.budget.clone(),
         };
-        let told = tokio::spawn(tell(self.report, handoff.clone(), news));
-        let mut outcome = half.run().await;
+        let staged = watch::Sender::new(0);
+        let meter = Meter::for_people(self.report);
+        meter.log(staged.subscribe(), 0);
+        let told = tokio::spawn(tell(self.report, handoff.clone(), news, staged));
+        let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
         if matches!(outcome, Outcome::Adopted(_))
             && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
@@ -230,13 +235,19 @@ async fn watch_input(alive: watch::Sender<bool>) {
 }
 
 /// Whether the history was put in place.
-async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progress>) -> bool {
+async fn tell(
+    report: Report,
+    handoff: Handoff,
+    mut news: mpsc::Receiver<Progress>,
+    staged: watch::Sender<u64>,
+) -> bool {
     let mut is_placed = false;
     let console = handoff.console.as_str();
     while let Some(progress) = news.recv().await {
         match progress {
             Progress::Ready => report.event("", &json!({ "event": "ready", "console": console })),
             Progress::Staged(bytes) => {
+                staged.send_replace(bytes);
                 report.event(
                     "",
                     &json!({ "event": "staged", "console": console, "bytes": bytes }),
