@@ -62,18 +62,20 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     };
     let (connection, domain, transport) = interrupt.or(open).await?;
     let ending = Ending::new(Arc::clone(&transport), interrupt.clone());
+    // Subscribed to before anything changes it: so a source that goes early is missed.
+    let alive = watch::Sender::new(args.attached);
     let work = Work {
         args,
         report,
         connection,
         domain,
         transport: Arc::new(ending),
-        alive: watch::Sender::new(args.attached),
+        alive: alive.subscribe(),
         interrupt,
         budget: Budget::default(),
     };
     if args.attached {
-        tokio::spawn(watch_input(work.alive.clone()));
+        tokio::spawn(watch_input(alive));
     }
     let mut reasons = Vec::new();
     if let Some(id) = args.handoff {
@@ -110,7 +112,7 @@ struct Work<'a> {
     connection: Connection,
     domain: Uuid,
     transport: Arc<dyn LogTransport>,
-    alive: watch::Sender<bool>,
+    alive: watch::Receiver<bool>,
     interrupt: &'a Interrupt,
     budget: Budget,
 }
@@ -169,7 +171,7 @@ impl Work<'_> {
                 limits,
             }),
             expected: path.map(|path| limits.place(path)),
-            source_alive: self.alive.subscribe(),
+            source_alive: self.alive.clone(),
             patience: self.args.patience,
             progress,
             budget: self.budget.clone(),

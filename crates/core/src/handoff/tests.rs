@@ -490,3 +490,18 @@ fn a_chunk_longer_than_any_is_refused_before_it_is_unpacked() {
     let refused = Chunk::decode(&data, len).unwrap_err().to_string();
     assert!(refused.contains("longer than any that is put"), "{refused}");
 }
+
+/// It went while the destination's half was only starting.
+#[tokio::test]
+async fn a_source_that_is_gone_before_anything_began_is_not_waited_for() {
+    let destination = Host::new();
+    let mut trial = Trial::new(memory());
+    trial.patience = Duration::from_secs(600);
+    let adopt = trial.adopt(&destination, true);
+    trial.alive.send_replace(false);
+    let ended = tokio::time::timeout(Duration::from_secs(20), adopt).await;
+    match ended.unwrap().unwrap() {
+        adopt::Outcome::Failed { reason } => assert!(reason.contains("the source is gone")),
+        other => panic!("{other:?}"),
+    }
+}
