@@ -93,7 +93,11 @@ impl Soak {
             }
         );
         fault.prepare(&to_host)?;
-        let program = if fault == Fault::Plain { "virsh" } else { "logchain" };
+        let program = if fault == Fault::Plain {
+            "virsh"
+        } else {
+            "logchain"
+        };
         let mut command = from.command([program, "migrate", "--live", "--p2p", "--persistent"]);
         if fault != Fault::Plain {
             command = command.args(["--patience", PATIENCE]);
@@ -149,7 +153,11 @@ impl Soak {
                 // looks on both hosts, and lets it go on where it is alone.
                 [one, other] if !woken && began.elapsed() > Duration::from_secs(20) => {
                     let is_over = |state: &str| !matches!(state, "paused" | "running");
-                    let host = if is_over(one) && other == "paused" { to } else { from };
+                    let host = if is_over(one) && other == "paused" {
+                        to
+                    } else {
+                        from
+                    };
                     let host = self.lab.host(host);
                     println!("  {one:?} and {other:?}: resumed on {}", host.name());
                     host.run(["virsh", "resume", NAME])?;

@@ -141,7 +141,8 @@ impl Fault {
         match self {
             Self::StopSshd => to.start_sshd()?,
             Self::FullSpool => {
-                to.run(["umount", "-l", "/var/lib/logchain/spool"])?.checked()?;
+                to.run(["umount", "-l", "/var/lib/logchain/spool"])?
+                    .checked()?;
             }
             _ => {}
         }

@@ -31,7 +31,7 @@ fn on_a_terminal(
         None => String::new(),
     };
     let command = format!(
-        "logchain migrate --live --p2p --persistent {way} {} {}",
+        "exec logchain migrate --live --p2p --persistent {way} {} {}",
         at.name(),
         to.uri()
     );
