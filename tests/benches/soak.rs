@@ -15,7 +15,7 @@ mod parts;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use logchain_tests::{Guest, GuestOn, Host, Lab, Output, Pace};
+use logchain_tests::{Guest, Host, Lab, Output, Pace};
 
 use parts::{BACKUPS, Chance, FILE, Fallible, Fault, Ledger, rest};
 
@@ -136,23 +136,21 @@ impl Soak {
     fn settle(&self, from: usize, to: usize) -> Fallible<usize> {
         let began = Instant::now();
         let mut woken = false;
+        // Who was killed may have asked libvirt a moment before: not at the first look.
+        let mut seen = (from, 0);
         loop {
             let mut states = Vec::new();
             for host in [from, to] {
                 states.push(self.lab.host(host).guest(NAME).state()?.unwrap_or_default());
             }
             let states: Vec<&str> = states.iter().map(String::as_str).collect();
+            let mut is_at = None;
             match states[..] {
-                ["running", other] if other != "running" && other != "paused" => {
-                    if is_idle(&self.lab.host(from).guest(NAME))? {
-                        return Ok(from);
-                    }
-                }
-                [other, "running"] if other != "running" && other != "paused" => return Ok(to),
+                ["running", other] if is_over(other) && self.is_idle(from)? => is_at = Some(from),
+                [other, "running"] if is_over(other) => is_at = Some(to),
                 // libvirt leaves it paused where it could not learn how it ended; the operator
                 // looks on both hosts, and lets it go on where it is alone.
                 [one, other] if !woken && began.elapsed() > Duration::from_secs(20) => {
-                    let is_over = |state: &str| !matches!(state, "paused" | "running");
                     let host = if is_over(one) && other == "paused" {
                         to
                     } else {
@@ -165,18 +163,30 @@ impl Soak {
                 }
                 _ => {}
             }
+            seen = match is_at {
+                Some(at) if at == seen.0 => (at, seen.1 + 1),
+                Some(at) => (at, 1),
+                None => (from, 0),
+            };
+            if seen.1 >= 5 {
+                return Ok(seen.0);
+            }
             if began.elapsed() > Duration::from_secs(90) {
                 return Err(format!("the guest does not run on one host alone: {states:?}").into());
             }
             rest(Duration::from_millis(100));
         }
     }
+
+    /// No migration is under way.
+    fn is_idle(&self, host: usize) -> Fallible<bool> {
+        let info = self.lab.host(host).run(["virsh", "domjobinfo", NAME])?;
+        Ok(info.status.success() && info.out().contains("None"))
+    }
 }
 
-/// No migration is under way.
-fn is_idle(guest: &GuestOn) -> Fallible<bool> {
-    let info = guest.host().run(["virsh", "domjobinfo", NAME])?;
-    Ok(info.status.success() && info.out().contains("None"))
+fn is_over(state: &str) -> bool {
+    !matches!(state, "paused" | "running")
 }
 
 /// What logchain ended with must be true.
