@@ -97,7 +97,7 @@ fn one(shuttle: &mut Shuttle, way: Way, mib: u64) -> Fallible<Vec<String>> {
         Way::Virsh => shuttle.by_virsh(),
     };
     let done = output.and_then(|output| {
-        let job = Job::of(shuttle.to())?;
+        let job = Job::of(shuttle.from())?;
         shuttle.until_shut_off()?;
         shuttle.arrived()?;
         Ok((output, job))
