@@ -25,7 +25,8 @@ use measure::rows::Rows;
 use measure::shuttle::Shuttle;
 use measure::{Fallible, at, number, option};
 
-const HEADER: &str = "way,mib,migration_ms,downtime_ms,silence_ms,command_ms,looking_percent";
+const HEADER: &str =
+    "way,mib,migration_ms,downtime_ms,silence_ms,command_ms,blur_ms,looking_percent";
 
 /// What a figure may be of plain virsh's.
 const FIGURES: [(&str, usize, Option<f64>); 4] = [
@@ -104,13 +105,18 @@ fn one(shuttle: &mut Shuttle, way: Way, mib: u64) -> Fallible<Vec<String>> {
     });
     let looks = looking.end()?;
     let (output, job) = done?;
+    if way == Way::Logchain {
+        shuttle.check()?;
+    }
+    let (silence, blur) = silence(&looks.seen)?;
     Ok(vec![
         way.name().to_owned(),
         mib.to_string(),
         job.elapsed.to_string(),
         job.downtime.to_string(),
-        silence(&looks.seen)?.as_millis().to_string(),
+        silence.as_millis().to_string(),
         output.took.as_millis().to_string(),
+        blur.as_millis().to_string(),
         format!("{:.1}", looks.cost),
     ])
 }
@@ -139,21 +145,22 @@ impl Job {
     }
 }
 
-/// From the source's last byte to the destination's first.
-fn silence(looks: &[Look]) -> Fallible<Duration> {
+/// From the source's last byte to the destination's first, and how exact that is.
+fn silence(looks: &[Look]) -> Fallible<(Duration, Duration)> {
     let size = |look: &Look, file: usize| look.sizes.get(file).copied().unwrap_or(0);
     let first = looks.iter().find(|look| size(look, 1) > 0);
     let most = looks.iter().map(|look| size(look, 0)).max().unwrap_or(0);
     let last = looks.iter().find(|look| size(look, 0) == most);
     let (first, last) = first.zip(last).ok_or("nothing was printed")?;
-    Ok(first.at.saturating_duration_since(last.at))
+    let silence = first.at.saturating_duration_since(last.at);
+    Ok((silence, first.blur().max(last.blur())))
 }
 
 fn sum_up(rows: &Rows, mib: u64, name: &str, column: usize, most: Option<f64>) -> Fallible<()> {
     let mib = mib.to_string();
     let figures = |way: Way| -> Fallible<Vec<f64>> {
         let cells = rows.of(&[way.name(), &mib]);
-        let cells = cells.filter_map(|row| row.get(column));
+        let cells = cells.iter().filter_map(|row| row.get(column));
         Ok(cells.map(|cell| cell.parse()).collect::<Result<_, _>>()?)
     };
     let (ours, theirs) = (figures(Way::Logchain)?, figures(Way::Virsh)?);

@@ -41,6 +41,7 @@ fn main() -> Fallible<()> {
     let mut soak = Soak {
         lab,
         at: 0,
+        usual: Duration::from_millis(2500),
         chance: Chance::of(seed),
         deck: Vec::new(),
         ledger: Ledger::default(),
@@ -66,6 +67,8 @@ struct Soak {
     /// The host where the guest is.
     at: usize,
     chance: Chance,
+    /// How long a migration takes here.
+    usual: Duration,
     /// The faults that are still to come before one comes again.
     deck: Vec<Fault>,
     ledger: Ledger,
@@ -79,7 +82,9 @@ impl Soak {
             self.deck = self.chance.shuffled(Fault::ALL);
         }
         let fault = self.deck.pop().unwrap_or(Fault::None);
-        let moment = Duration::from_millis(self.chance.below(4000) as u64);
+        // Anywhere in a migration, and a little after it.
+        let share = u32::try_from(self.chance.below(1100)).unwrap_or(0);
+        let moment = self.usual * share / 1000;
         let (from, to_host) = (self.lab.host(self.at).clone(), self.lab.host(to).clone());
         println!(
             "hop {hop}: {} → {}, {} {}",
@@ -108,6 +113,9 @@ impl Soak {
             fault.strike(&mut running, &from, &to_host)?;
         }
         let output = running.wait(LIMIT)?;
+        if fault == Fault::None {
+            self.usual = output.took;
+        }
         let said = [output.out(), output.err()].concat();
         let said = said.trim().replace('\n', "\n    ");
         match output.code() {

@@ -15,6 +15,8 @@
 
 mod measure;
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use measure::looks::{Look, Looking};
@@ -88,7 +90,8 @@ fn main() -> Fallible<()> {
 
 fn sum_up(rows: &Rows, way: Way, mib: u64) -> Fallible<()> {
     let mib = mib.to_string();
-    let windows = rows.of(&[way.name(), &mib]).filter_map(<[_]>::first);
+    let rows = rows.of(&[way.name(), &mib]);
+    let windows = rows.iter().filter_map(|row| row.first());
     let mut windows: Vec<i64> = windows.map(|w| w.parse()).collect::<Result<_, _>>()?;
     windows.sort_unstable();
     let (runs, longest) = (windows.len(), at(&windows, 100));
@@ -116,7 +119,8 @@ fn one(shuttle: &mut Shuttle, way: Way, mib: u64) -> Fallible<Vec<String>> {
         Way::AfterShutoff => after_shutoff(shuttle),
     };
     let took = began.elapsed();
-    let bytes = Shuttle::size(shuttle.from());
+    let size = |path: &PathBuf| fs::metadata(path).map_or(0, |m| m.len());
+    let bytes = Shuttle::files(shuttle.from()).iter().map(size).sum();
     let arrived = if done.is_ok() {
         shuttle.arrived()
     } else {

@@ -37,15 +37,17 @@ impl Rows {
 
     /// How many begin with these.
     pub(crate) fn count(&self, begin: &[&str]) -> usize {
-        self.of(begin).count()
+        self.of(begin).len()
     }
 
     /// What follows the first columns in all rows that begin with these.
-    pub(crate) fn of(&self, begin: &[&str]) -> impl Iterator<Item = &[String]> {
-        self.rows.iter().filter_map(move |row| {
-            let (first, rest) = row.split_at_checked(begin.len())?;
-            first.iter().eq(begin).then_some(rest)
-        })
+    pub(crate) fn of(&self, begin: &[&str]) -> Vec<&[String]> {
+        let rest = |row: &'_ Vec<String>| {
+            let (first, _) = row.split_at_checked(begin.len())?;
+            first.iter().eq(begin).then_some(begin.len())
+        };
+        let rows = self.rows.iter();
+        rows.filter_map(|row| row.get(rest(row)?..)).collect()
     }
 
     pub(crate) fn add(&mut self, row: Vec<String>) -> Fallible<()> {

@@ -65,12 +65,6 @@ impl Shuttle {
         files
     }
 
-    /// Bytes of the log on a host.
-    pub(crate) fn size(host: &Host) -> u64 {
-        let size = |path: &PathBuf| fs::metadata(path).map_or(0, |m| m.len());
-        Self::files(host).iter().map(size).sum()
-    }
-
     /// Makes the log on this host a history of `mib` MiB and what the guest prints
     /// from its arrival on, and the other host one that it has never been on.
     pub(crate) fn lay(&self, mib: u64) -> Fallible<()> {

@@ -103,7 +103,7 @@ impl Fault {
         if self == Self::FullSpool {
             let spool = "/var/lib/logchain/spool";
             to.run(["mkdir", "-p", spool])?.checked()?;
-            let small = ["mount", "-t", "tmpfs", "-o", "size=64k", "small", spool];
+            let small = ["mount", "-t", "tmpfs", "-o", "size=16k", "small", spool];
             to.run(small)?.checked()?;
         }
         Ok(())
