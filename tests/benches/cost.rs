@@ -175,6 +175,7 @@ fn sum_up(rows: &Rows, mib: u64, name: &str, column: usize, most: Option<f64>) -
     };
     ratios.sort_by(f64::total_cmp);
     let (ours, theirs) = (sorted(ours), sorted(theirs));
+    let (low, high) = sure(&ratios);
     let goal = most.map_or_else(String::new, |most| {
         let met = if at(&ratios, 50) <= most {
             "met"
@@ -184,14 +185,31 @@ fn sum_up(rows: &Rows, mib: u64, name: &str, column: usize, most: Option<f64>) -
         format!("; the goal of {most} is {met}")
     });
     println!(
-        "{name:9} logchain {:5.0} ms, virsh {:5.0} ms (medians); in pairs {:.3} times \
-         (half of {} between {:.3} and {:.3}){goal}",
+        "{name:9} logchain {:5.0} ms, virsh {:5.0} ms (medians, {:.3} times); {} pairs: {:.3} times, half of \
+         them between {:.3} and {:.3}, the median itself between {:.3} and {:.3} with 95 %{goal}",
         at(&ours, 50),
         at(&theirs, 50),
-        at(&ratios, 50),
+        at(&ours, 50) / at(&theirs, 50).max(1.0),
         ratios.len(),
+        at(&ratios, 50),
         at(&ratios, 25),
         at(&ratios, 75),
+        low,
+        high,
     );
     Ok(())
+}
+
+/// Between which of the sorted figures the true median lies, with 95 %: by their ranks, whatever
+/// they are spread like.
+fn sure(sorted: &[f64]) -> (f64, f64) {
+    let half = sorted.len() / 2;
+    let mut aside = 0;
+    // Just below the root of the number.
+    while (aside + 1) * (aside + 1) <= sorted.len() {
+        aside += 1;
+    }
+    let last = sorted.len().saturating_sub(1);
+    let figure = |rank: usize| sorted.get(rank.min(last)).copied().unwrap_or_default();
+    (figure(half.saturating_sub(aside)), figure(half + aside))
 }

@@ -51,7 +51,10 @@ fn main() -> Fallible<()> {
     for hop in 1..=hops {
         let at = soak.at;
         let done = soak.hop(hop);
-        done.map_err(|e| format!("hop {hop} of seed {seed}: {e}"))?;
+        if let Err(e) = done {
+            soak.show_holders();
+            return Err(format!("hop {hop} of seed {seed}: {e}").into());
+        }
         moved += u64::from(soak.at != at);
     }
     let minutes = began.elapsed().as_secs() / 60;
@@ -183,6 +186,21 @@ impl Soak {
                 return Err(format!("the guest does not run on one host alone: {states:?}").into());
             }
             rest(Duration::from_millis(100));
+        }
+    }
+
+    /// Who has a file of the log open, on any host: after a failure.
+    fn show_holders(&self) {
+        const SCRIPT: &str = "for fd in /proc/[0-9]*/fd/*; do to=$(readlink $fd); \
+            case $to in *console.log*) p=${fd#/proc/}; p=${p%%/*}; \
+            echo \"$(cat /proc/$p/comm) $p has $to, $(grep flags /proc/$p/fdinfo/${fd##*/})\"; esac; done; \
+            ls -lai $(dirname {LOG})";
+        for host in self.lab.hosts() {
+            let log = host.log_path(NAME);
+            let script = SCRIPT.replace("{LOG}", &log.to_string_lossy());
+            if let Ok(output) = host.run(["sh", "-c", &script]) {
+                println!("on {}:\n{}", host.name(), output.out());
+            }
         }
     }
 
