@@ -34,6 +34,7 @@ pub struct Guest {
     log: bool,
     pace: Pace,
     lines: Option<u64>,
+    floods: Option<(u64, u64)>,
 }
 
 impl Guest {
@@ -47,6 +48,7 @@ impl Guest {
             log: true,
             pace: Pace::Micros(1000),
             lines: None,
+            floods: None,
         }
     }
 
@@ -68,6 +70,13 @@ impl Guest {
     #[must_use]
     pub fn lines(mut self, lines: u64) -> Guest {
         self.lines = Some(lines);
+        self
+    }
+
+    /// Lets `flood` lines come without a pause after every `calm` ones at its pace.
+    #[must_use]
+    pub fn floods(mut self, calm: u64, flood: u64) -> Guest {
+        self.floods = Some((calm, flood));
         self
     }
 
@@ -121,6 +130,7 @@ impl Guest {
             Pace::Flat => 0,
         };
         let lines = self.lines.unwrap_or(0);
+        let (calm, flood) = self.floods.unwrap_or_default();
         // What is off on the kernel's command line makes an emulated boot a third shorter.
         format!(
             "<domain type='qemu'>\
@@ -129,7 +139,7 @@ impl Guest {
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
-             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines}</cmdline></os>\
+             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} lc_calm={calm} lc_flood={flood}</cmdline></os>\
              <features><acpi/></features>\
              <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\

@@ -1,15 +1,17 @@
 //! `cargo xtask demo` and `cargo xtask test`: what they need is installed first,
-//! so that both run on a fresh machine.
+//! so that both run on a fresh machine. `cargo xtask plot`: what was measured, as a picture.
 
 mod demo;
 mod in_target;
 mod moto;
 mod packages;
+mod plot;
 mod process;
 mod progress;
 mod stores;
 mod suite;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use logchain_tests::LabError;
@@ -22,6 +24,7 @@ usage: cargo xtask COMMAND
   demo [--yes]               migrate a guest between two hypervisors on this machine, and show its log
   test [--yes]               every check: format, lints, docs, unit tests, and the tests in the lab
   test [--yes] -- ARGS       only the tests that `cargo nextest run ARGS` picks
+  plot CSV SVG               draw what `cargo bench --bench window` wrote
 
   --yes                      install missing packages without asking
   --stores                   test: also on Azurite and Ceph, and Garage, which must be refused;
@@ -36,6 +39,10 @@ enum Task {
     Test {
         args: Vec<String>,
         stores: Vec<Store>,
+    },
+    Plot {
+        csv: PathBuf,
+        svg: PathBuf,
     },
     Help,
 }
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         }
         Task::Demo => demo::run(yes),
         Task::DemoInLab => demo::in_lab(),
+        Task::Plot { csv, svg } => plot::run(&csv, &svg),
         Task::Test { args, stores } => suite::run_suite(yes, &args, &stores),
     };
     match done {
@@ -81,6 +89,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
             args: Vec::new(),
             stores: Vec::new(),
         },
+        Some("plot") => {
+            let mut path = |what| args.next().map(PathBuf::from).ok_or(what);
+            Task::Plot {
+                csv: path("which CSV file?")?,
+                svg: path("which SVG file?")?,
+            }
+        }
         Some("help" | "--help" | "-h") => return Ok((Task::Help, false)),
         Some(other) => return Err(format!("no such command: {other}")),
         None => return Err("which command?".to_owned()),
@@ -112,6 +127,8 @@ mod tests {
     fn arguments_are_read() {
         assert!(matches!(parse(words("demo")), Ok((Task::Demo, false))));
         assert!(matches!(parse(words("demo --yes")), Ok((Task::Demo, true))));
+        let plot = parse(words("plot a.csv b.svg"));
+        assert!(matches!(plot, Ok((Task::Plot { csv, .. }, false)) if csv.ends_with("a.csv")));
         let Ok((Task::Test { args, stores }, true)) = parse(words("test -y -- -p x --yes")) else {
             panic!("test");
         };
@@ -126,6 +143,9 @@ mod tests {
         for wrong in [
             "",
             "dmeo",
+            "plot",
+            "plot x.csv",
+            "plot x.csv y.svg z",
             "demo --all",
             "demo -- x",
             "test x",

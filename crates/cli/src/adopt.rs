@@ -21,7 +21,9 @@ use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
+use crate::meter::Meter;
 use crate::noted;
+use crate::progress::Phase;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -60,18 +62,20 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     };
     let (connection, domain, transport) = interrupt.or(open).await?;
     let ending = Ending::new(Arc::clone(&transport), interrupt.clone());
+    // Subscribed to before anything changes it: so a source that goes early is missed.
+    let alive = watch::Sender::new(args.attached);
     let work = Work {
         args,
         report,
         connection,
         domain,
         transport: Arc::new(ending),
-        alive: watch::Sender::new(args.attached),
+        alive: alive.subscribe(),
         interrupt,
         budget: Budget::default(),
     };
     if args.attached {
-        tokio::spawn(watch_input(work.alive.clone()));
+        tokio::spawn(watch_input(alive));
     }
     let mut reasons = Vec::new();
     if let Some(id) = args.handoff {
@@ -108,7 +112,7 @@ struct Work<'a> {
     connection: Connection,
     domain: Uuid,
     transport: Arc<dyn LogTransport>,
-    alive: watch::Sender<bool>,
+    alive: watch::Receiver<bool>,
     interrupt: &'a Interrupt,
     budget: Budget,
 }
@@ -167,13 +171,16 @@ impl Work<'_> {
                 limits,
             }),
             expected: path.map(|path| limits.place(path)),
-            source_alive: self.alive.subscribe(),
+            source_alive: self.alive.clone(),
             patience: self.args.patience,
             progress,
             budget: self.budget.clone(),
         };
-        let told = tokio::spawn(tell(self.report, handoff.clone(), news));
-        let mut outcome = half.run().await;
+        let staged = watch::Sender::new(0);
+        let meter = Meter::for_people(self.report);
+        meter.log(staged.subscribe(), 0);
+        let told = tokio::spawn(tell(self.report, handoff.clone(), news, staged));
+        let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
         if matches!(outcome, Outcome::Adopted(_))
             && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
@@ -230,13 +237,19 @@ async fn watch_input(alive: watch::Sender<bool>) {
 }
 
 /// Whether the history was put in place.
-async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progress>) -> bool {
+async fn tell(
+    report: Report,
+    handoff: Handoff,
+    mut news: mpsc::Receiver<Progress>,
+    staged: watch::Sender<u64>,
+) -> bool {
     let mut is_placed = false;
     let console = handoff.console.as_str();
     while let Some(progress) = news.recv().await {
         match progress {
             Progress::Ready => report.event("", &json!({ "event": "ready", "console": console })),
             Progress::Staged(bytes) => {
+                staged.send_replace(bytes);
                 report.event(
                     "",
                     &json!({ "event": "staged", "console": console, "bytes": bytes }),

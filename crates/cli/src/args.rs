@@ -172,7 +172,7 @@ pub(crate) struct Migrate {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) head_start: Duration,
 
-    /// Show progress.
+    /// Show progress in a pipe too; on a terminal it is shown in any case.
     #[arg(long)]
     pub(crate) verbose: bool,
     /// How to tell what happens: sentences, or one JSON object a line.

@@ -206,7 +206,7 @@ pub(crate) struct Carry {
     task: JoinHandle<(Outcome, Instant)>,
     pub(crate) put: watch::Receiver<u64>,
     /// What there was when it began.
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Less than this of a history is sent while memory is copied, however little

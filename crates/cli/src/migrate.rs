@@ -32,7 +32,9 @@ use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{self, Ended, Exit};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::meter::Meter;
 use crate::noted::Noted;
+use crate::progress::{Part, Phase};
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -95,9 +97,11 @@ async fn prepare<'a>(
     if let Some(dest) = &dest {
         refuse_same_host(&connection, dest, &request.dest_uri).await?;
     }
+    let meter = Meter::new(report, args.verbose);
     let migration = Migration {
         args,
         report,
+        meter,
         request,
         choice,
         domain,
@@ -153,6 +157,7 @@ async fn destination(request: &MigrateRequest) -> anyhow::Result<Option<Connecti
 struct Migration<'a> {
     args: &'a Migrate,
     report: Report,
+    meter: Meter,
     request: MigrateRequest,
     choice: Choice,
     domain: Domain,
@@ -186,36 +191,51 @@ impl Migration<'_> {
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
-        let started = {
+        let starting = async {
             let mut start = pin!(self.start(&way, logs, &source));
             tokio::select! {
                 started = &mut start => started,
                 () = self.interrupt.first() => {
                     // Whoever waits for the far side stops, and withdraws.
+                    self.meter.enter(Phase::Undo);
                     source.send_replace(Source::Stays);
                     start.await
                 }
             }
         };
-        self.head_start(&started).await;
+        let started = self.meter.during(Phase::Prepare, starting).await;
+        for carry in started.iter().filter_map(|(_, carry)| carry.as_ref().ok()) {
+            self.meter.log(carry.put.clone(), carry.bytes);
+        }
+        if !self.interrupt.came() {
+            let ahead = self.head_start(&started);
+            self.meter.during(Phase::HeadStart, ahead).await;
+        }
         if self.interrupt.came() {
             source.send_replace(Source::Stays);
-            end_all(started).await;
+            let end = end_all(started);
+            self.meter.during(Phase::Undo, end).await;
             let name = self.domain.name();
             anyhow::bail!("interrupted: domain {name} is here as before, and its log too");
         }
 
         begun.store(true, Ordering::Relaxed);
         let last_bytes = self.watch_source(&source).await;
-        let (call, cancelled) = self.call().await;
+        let call = self.call(source.subscribe());
+        let (call, cancelled) = self.meter.during(Phase::Memory, call).await;
         if let Some(watch) = last_bytes {
             watch.abort();
         }
-        match outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE).await {
+        let went = match &call {
+            Ok(()) => Phase::Switchover,
+            Err(_) => Phase::Undo,
+        };
+        let settled = outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE);
+        match self.meter.during(went, settled).await {
             Outcome::Migrated { .. } => self.finish(started, &source, &resumed).await,
             Outcome::Failed { reason, at_source } => {
                 source.send_replace(Source::Stays);
-                end_all(started).await;
+                self.meter.during(Phase::Undo, end_all(started)).await;
                 // What libvirt answers then depends on how far it was.
                 let reason = if cancelled {
                     "interrupted".to_owned()
@@ -343,27 +363,32 @@ impl Migration<'_> {
 
     /// The migration itself, with its progress; a signal cancels it at the source.
     /// Gives libvirt's answer, and whether it took the cancelling.
-    async fn call(&self) -> (Result<(), logchain_libvirt::Error>, bool) {
+    async fn call(
+        &self,
+        mut source: watch::Receiver<Source>,
+    ) -> (Result<(), logchain_libvirt::Error>, bool) {
         let (domain, dest, request) =
             (self.domain.clone(), self.dest.clone(), self.request.clone());
         let mut call =
             tokio::spawn(async move { migrate::migrate(&domain, dest.as_ref(), &request).await });
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = pin!(self.look());
         let mut again = interval(CANCEL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progress = self.report.progress(self.args.verbose);
         let mut cancelled = false;
         let answer = loop {
             tokio::select! {
                 answer = &mut call => break answer,
-                _ = look.tick(), if self.args.verbose && progress.is_wanted() => {
-                    if let Some(line) = self.how_far().await {
-                        progress.show(&line, Instant::now());
+                Ok(()) = source.changed() => {
+                    let stands = *source.borrow_and_update() == Source::Stopped;
+                    if !self.interrupt.came() {
+                        self.meter.enter(if stands { Phase::Switchover } else { Phase::Memory });
                     }
                 }
+                // Beside all else: a slow answer must not hold up the end.
+                () = &mut looks, if self.meter.is_wanted() => {}
                 // Until it is over: at first there is no job yet that could be cancelled.
                 _ = again.tick(), if self.interrupt.came() => {
+                    self.meter.enter(Phase::Undo);
                     cancelled |= migrate::abort(&self.domain).await.is_ok();
                 }
                 // Polled anew, and then the branch above is open.
@@ -380,11 +405,27 @@ impl Migration<'_> {
         (answer, cancelled)
     }
 
-    async fn how_far(&self) -> Option<String> {
-        // One slow answer must not hold up the end of the migration.
-        let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
-        let fraction = progress.ok()?.ok()??.fraction()?;
-        Some(format!("Migration: [{:3.0} %]", fraction * 100.0))
+    /// Looks at how far libvirt is, without end.
+    async fn look(&self) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
+            let Ok(Ok(Some(job))) = progress else {
+                continue;
+            };
+            let part = |total: u64, left| Part {
+                done: total.saturating_sub(left),
+                total,
+            };
+            // All is 0 while the destination is prepared.
+            if job.memory_total > 0 {
+                let disks = (job.disk_total > 0).then(|| part(job.disk_total, job.disk_remaining));
+                let memory = part(job.memory_total, job.memory_remaining);
+                self.meter.copied(memory, disks);
+            }
+        }
     }
 
     /// The guest runs at the destination: brings the last bytes after it.
@@ -405,20 +446,25 @@ impl Migration<'_> {
                 "it was too late to cancel: domain {name} runs there"
             ));
         }
-        tokio::select! {
-            ended = source_end::wait(&self.domain, SOURCE_END) => if let Err(e) = ended {
-                // The log's own end decides: nobody writes it any more, or it is not over.
-                self.report.warn(&e.to_string());
-            },
-            () = self.interrupt.after(seen) => {}
-        }
+        let source_end = async {
+            tokio::select! {
+                ended = source_end::wait(&self.domain, SOURCE_END) => if let Err(e) = ended {
+                    // The log's own end decides: nobody writes it any more, or it is not over.
+                    self.report.warn(&e.to_string());
+                },
+                () = self.interrupt.after(seen) => {}
+            }
+        };
+        self.meter.during(Phase::SourceEnd, source_end).await;
         source.send_replace(Source::Over);
         let mut noted = self.note(&started).await;
         let mut reasons = Vec::new();
         for (log, carry) in started {
             let (outcome, at, held) = match carry {
                 Ok(carry) => {
-                    let (outcome, at) = self.wait(carry, source, seen).await;
+                    // A signal leaves it behind.
+                    let end = carry.end_or(self.interrupt.after(seen), source);
+                    let (outcome, at) = self.meter.during(Phase::Arrival, end).await;
                     (outcome, at, true)
                 }
                 Err(NotStarted { reason, held }) => {
@@ -462,29 +508,6 @@ impl Migration<'_> {
             Err(reason) => {
                 self.report.warn(&reason);
                 None
-            }
-        }
-    }
-
-    /// Waits for a log to arrive; a signal leaves it behind.
-    async fn wait(
-        &self,
-        carry: Carry,
-        source: &watch::Sender<Source>,
-        seen: u32,
-    ) -> (Handed, Instant) {
-        let put = carry.put.clone();
-        let mut end = pin!(carry.end_or(self.interrupt.after(seen), source));
-        let mut look = interval(Duration::from_secs(1));
-        look.tick().await;
-        let mut progress = self.report.progress(self.args.verbose);
-        loop {
-            tokio::select! {
-                ended = &mut end => return ended,
-                now = look.tick() => {
-                    let line = format!("Log: {} bytes sent", *put.borrow());
-                    progress.show(&line, now.into_std());
-                }
             }
         }
     }

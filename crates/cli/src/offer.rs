@@ -18,6 +18,8 @@ use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{Ended, Exit, Usage};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::meter::Meter;
+use crate::progress::Phase;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -117,17 +119,23 @@ async fn carry_one(
             None => Begun::new(way, &log.console, None),
         }),
     };
+    let meter = Meter::new(way.report, false);
     let carry = match begun {
         Err(resumed) => resumed,
         Ok(Err(reason)) => Err(reason),
         Ok(Ok(begun)) => {
             let held = log.hold(way.domain).await.map_err(anyhow::Error::msg)?;
             let source = over.subscribe();
-            Carry::start(way, transport, begun, held, source, false).await
+            let start = Carry::start(way, transport, begun, held, source, false);
+            meter.during(Phase::Prepare, start).await
         }
     };
     let outcome = match carry {
-        Ok(carry) => carry.end_or(interrupt.first(), &over).await.0,
+        Ok(carry) => {
+            meter.log(carry.put.clone(), carry.bytes);
+            let end = carry.end_or(interrupt.first(), &over);
+            meter.during(Phase::Arrival, end).await.0
+        }
         Err(reason) => Outcome::NotCarried { reason },
     };
     Ok(Handed::Ended(outcome, was_committed))

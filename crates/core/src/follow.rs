@@ -377,6 +377,17 @@ impl Follower {
     /// # Errors
     /// The folder's.
     pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
+        // Behind a file that was given to its end an empty one may have come, in which
+        // there is nothing to be read: its guest left before it printed again.
+        while self.held.len() > 1
+            && let Some(first) = self.held.front()
+            && let Source::Plain(file) = &first.source
+            && first.left(usize::MAX)? == 0
+            && writers.writer(file) != Writer::Some
+        {
+            let done = self.held.pop_front();
+            self.seen.extend(done.map(|done| done.followed()));
+        }
         let Some(Held {
             id,
             given,

@@ -4,7 +4,8 @@
  *
  * The kernel hands unknown `key=value` words of its command line to init as
  * environment: lc_pace is the time from line to line in microseconds (0: none),
- * lc_lines the number of lines after which it falls silent (0: never).
+ * lc_lines the number of lines after which it falls silent (0: never). With lc_calm
+ * and lc_flood so many lines come at that pace and so many without any, by turns.
  *
  * The line's text is repeated in ticks.rs; a test there compares the two.
  */
@@ -102,6 +103,7 @@ __attribute__((used)) static void run(word *stack)
 	char **env = (char **)(stack + 1 + *stack + 1);
 	ulong pace = number(env, "lc_pace");
 	ulong lines = number(env, "lc_lines");
+	ulong calm = number(env, "lc_calm"), flood = number(env, "lc_flood");
 	struct timespec next_beat = { 0, 0 };
 	static const char hello[] = "logchain lab guest\n";
 	int fd = (int)sys(SYS_open, (word) "/dev/ttyS0", 1 /* O_WRONLY */, 0, 0);
@@ -112,7 +114,7 @@ __attribute__((used)) static void run(word *stack)
 	for (ulong n = 0; lines == 0 || n < lines; n++) {
 		next();
 		put(fd, line, sizeof line - 1);
-		if (pace)
+		if (pace && (!flood || n % (calm + flood) < calm))
 			beat(&next_beat, (word)pace * 1000);
 	}
 	for (;;)

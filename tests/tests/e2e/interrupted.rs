@@ -12,6 +12,9 @@ use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Running, Signal, Ticks
 /// What the program is called once it needs libvirt, as the system cuts it.
 const PROCESS: &str = "logchain-libvir";
 
+/// What it says while nobody takes the log in.
+const AWAITED: &str = "waiting for the log to be confirmed";
+
 /// A migration that takes a while.
 fn slowly(at: &GuestOn, to: &Host, mib: &str, more: &[&str]) -> Result<Running, LabError> {
     let way = ["--live", "--p2p", "--persistent", "--bandwidth", mib];
@@ -161,7 +164,7 @@ fn what_was_begun_is_taken_up_by_the_next_run() -> Outcome {
     })?;
     h1.until("the log to be waited for", MIGRATION, || {
         let said = String::from_utf8_lossy(&running.stderr()).into_owned();
-        Ok(said.contains("Log: ").then_some(()))
+        Ok(said.contains(AWAITED).then_some(()))
     })?;
     running.signal(Signal::TERM)?;
     let output = running.wait(Duration::from_secs(20))?;
@@ -181,7 +184,7 @@ fn what_was_begun_is_taken_up_by_the_next_run() -> Outcome {
         "{said}"
     );
     assert!(!said.contains(['\r', '\x1b']), "{said:?}");
-    assert!(said.contains("Log: "), "{said}");
+    assert!(said.contains(AWAITED), "{said}");
 
     // The destination has no such folder, and none is made there.
     let uuid = h2.run(["virsh", "domuuid", "vm"])?.checked()?.out();

@@ -11,6 +11,7 @@ mod interrupted;
 mod journey;
 mod left_behind;
 mod offsets;
+mod progress;
 mod reap;
 mod refusals;
 mod rotate;

@@ -102,7 +102,8 @@ pub struct Adopt {
     pub destination: Arc<dyn Destination>,
     /// Where the log will lie, if that is known before the migration.
     pub expected: Option<Place>,
-    /// Whether the source's half is still there.
+    /// Whether the source's half is still there. False from the start: it never was,
+    /// and `patience` is had; one that goes even before this half begins is missed.
     pub source_alive: watch::Receiver<bool>,
     /// How long to go on without news once the source's half is gone, and how
     /// long the domain may take to appear once the history is complete.

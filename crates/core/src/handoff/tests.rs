@@ -514,3 +514,39 @@ fn a_chunk_longer_than_any_is_refused_before_it_is_unpacked() {
     let refused = decode(&data, len).unwrap_err().to_string();
     assert!(refused.contains("longer than any that is put"), "{refused}");
 }
+
+/// It went while the destination's half was only starting.
+#[tokio::test]
+async fn a_source_that_is_gone_before_anything_began_is_not_waited_for() {
+    let destination = Host::new();
+    let mut trial = Trial::new(memory());
+    trial.patience = Duration::from_secs(600);
+    let adopt = trial.adopt(&destination, true);
+    trial.alive.send_replace(false);
+    let ended = tokio::time::timeout(Duration::from_secs(20), adopt).await;
+    match ended.unwrap().unwrap() {
+        adopt::Outcome::Failed { reason } => assert!(reason.contains("the source is gone")),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// It was rotated just before its guest left: nothing was printed into the new file.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_file_at_the_end_is_no_writer() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.write("console.log", "all of it ");
+    let trial = Trial::new(memory());
+    let offer = trial.offer(&source);
+    let adopt = trial.adopt(&destination, true);
+    let away = source.dir.path().join("console.log.0");
+    fs::hard_link(&source.log, &away).unwrap();
+    fs::remove_file(&source.log).unwrap();
+    source.write("console.log", "");
+    destination.print("and more ");
+    trial.here.send_replace(true);
+    trial.source.send_replace(Source::Over);
+    let ended = tokio::time::timeout(Duration::from_secs(20), offer).await;
+    carried(ended.unwrap().unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), "all of it and more ");
+}

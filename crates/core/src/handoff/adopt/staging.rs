@@ -36,8 +36,9 @@ impl Desk {
         let mut last: Option<Key> = None;
         let mut news = Instant::now();
         let mut commit: Option<Commit> = None;
-        // Only who was there can go.
-        let attached = self.is_source_alive();
+        // Only who was there can go; it may have gone while this half was starting.
+        let changed = self.adopt.source_alive.has_changed();
+        let attached = self.is_source_alive() || changed.unwrap_or(true);
         loop {
             let gone = attached && !self.is_source_alive();
             let pace = Pace::begin();
