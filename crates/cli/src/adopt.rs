@@ -159,7 +159,7 @@ impl Work<'_> {
             handoff: handoff.clone(),
             host: host::own_name(),
             transport: Arc::clone(&self.transport),
-            writers: Arc::new(Leases),
+            writers: Arc::new(Leases::default()),
             destination: Arc::new(Arriving {
                 connection: self.connection.clone(),
                 domain: self.domain,

@@ -68,6 +68,8 @@ pub(crate) struct Way<'a> {
     pub(crate) domain_name: &'a str,
     /// What all its handoffs take together.
     pub(crate) budget: Budget,
+    /// How the writers of its logs are seen.
+    pub(crate) writers: Arc<Leases>,
 }
 
 /// A handoff whose other half has been started, where it can be.
@@ -328,7 +330,7 @@ fn offer_of(
         domain_name: way.domain_name.to_owned(),
         host: host::own_name(),
         transport,
-        writers: Arc::new(Leases),
+        writers: way.writers.clone(),
         source,
         far,
         patience: way.patience,

@@ -5,6 +5,7 @@
 
 pub(crate) mod later;
 mod request;
+mod turn;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -17,7 +18,7 @@ use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::transport::LogTransport;
 use logchain_libvirt::consoles::consoles;
-use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed, Suspended};
+use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
 use logchain_libvirt::migrate::{self, MigrateRequest};
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
@@ -80,10 +81,11 @@ async fn prepare<'a>(
     interrupt: &'a Interrupt,
 ) -> anyhow::Result<(Migration<'a>, Vec<(Log, PathBuf)>)> {
     let report = Report::new(args.format);
-    let request = request::of(args).await?;
-    let choice = Choice::of(args.carry.transport.as_deref(), Some(&args.dest_uri))?;
+    let route = request::Route::of(args)?;
+    let request = request::of(args, &route).await?;
+    let choice = Choice::of(args.carry.transport.as_deref(), Some(&route.dest_uri))?;
     let connection = host::connect_local(args.connect.uri.as_deref()).await?;
-    let domain = connection.lookup(&args.domain).await?;
+    let domain = connection.lookup(&route.domain).await?;
     if !domain.state().await?.is_active() {
         anyhow::bail!(
             "domain {} does not run here; only a running one migrates",
@@ -160,6 +162,9 @@ struct Migration<'a> {
     interrupt: &'a Interrupt,
 }
 
+/// When the guest first ran at the destination.
+type Resumes = watch::Receiver<Option<Instant>>;
+
 /// A console: on its way, or why it is not.
 type Started = (Log, Result<Carry, NotStarted>);
 
@@ -183,6 +188,7 @@ impl Migration<'_> {
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
             budget: Budget::default(),
+            writers: Arc::default(),
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
@@ -207,8 +213,9 @@ impl Migration<'_> {
 
         begun.store(true, Ordering::Relaxed);
         let last_bytes = self.watch_source(&source).await;
+        let turn = turn::watch(self.args, &self.domain, self.report).await;
         let (call, cancelled) = self.call().await;
-        if let Some(watch) = last_bytes {
+        for watch in [last_bytes, turn].into_iter().flatten() {
             watch.abort();
         }
         match outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE).await {
@@ -234,6 +241,10 @@ impl Migration<'_> {
                         "it is over on both hosts, and its log is here"
                     }
                 );
+            }
+            Outcome::Split { reason, at_dest } => {
+                let way = (way, &source, &resumed);
+                self.split(started, way, (reason, at_dest)).await
             }
             Outcome::Unknown { why } => {
                 // Nothing is withdrawn: should it have migrated, the log is offered later.
@@ -330,7 +341,7 @@ impl Migration<'_> {
     }
 
     /// When the guest first ran at the destination, once it has.
-    async fn watch_destination(&self) -> watch::Receiver<Option<Instant>> {
+    async fn watch_destination(&self) -> Resumes {
         let resumed = watch::Sender::new(None);
         let receiver = resumed.subscribe();
         if let Some(dest) = &self.dest
@@ -392,7 +403,7 @@ impl Migration<'_> {
         &self,
         started: Vec<Started>,
         source: &watch::Sender<Source>,
-        resumed: &watch::Receiver<Option<Instant>>,
+        resumed: &Resumes,
     ) -> anyhow::Result<Exit> {
         let (name, uri) = (self.domain.name(), &self.request.dest_uri);
         let event = json!({ "event": "migrated", "domain": name, "destination": uri });
@@ -414,6 +425,72 @@ impl Migration<'_> {
         }
         source.send_replace(Source::Over);
         let mut noted = self.note(&started).await;
+        let reasons = self
+            .arrive(started, (source, resumed), seen, noted.as_mut())
+            .await;
+        if reasons.is_empty() && self.args.undefine_when_carried {
+            self.undefine().await;
+        }
+        if let Some(noted) = noted
+            && let Err(reason) = noted.end(&self.domain).await
+        {
+            self.report.warn(&reason);
+        }
+        Ended::told(Exit::NotCarried, &reasons)
+    }
+
+    /// Post-copy broke off. The guest will never print here again, so its log goes
+    /// where it is, though libvirt's migration is not over.
+    async fn split(
+        &self,
+        started: Vec<Started>,
+        (way, source, resumed): (Way<'_>, &watch::Sender<Source>, &Resumes),
+        (reason, at_dest): (String, Option<bool>),
+    ) -> anyhow::Result<Exit> {
+        let (name, uri) = (self.domain.name(), &self.request.dest_uri);
+        let event = json!({
+            "event": "split",
+            "domain": name,
+            "destination": uri,
+            "at_destination": at_dest,
+            "reason": reason,
+        });
+        self.report.event("", &event);
+        if at_dest == Some(false) {
+            source.send_replace(Source::Stays);
+            end_all(started).await;
+            let (exit, told) = (Exit::NotCarried, false);
+            let reason = format!(
+                "post-copy broke off: {reason}; domain {name} is lost at {uri}, and with it the \
+                 memory that was there already; what it printed until it left is whole here, \
+                 what it printed there is there"
+            );
+            return Err(Ended { exit, reason, told }.into());
+        }
+        way.writers.left();
+        source.send_replace(Source::Over);
+        let seen = self.interrupt.count();
+        let reasons = self.arrive(started, (source, resumed), seen, None).await;
+        let log = match reasons.is_empty() {
+            true => "its log is whole there",
+            false => "its log is whole here",
+        };
+        let (exit, told) = (Exit::NotCarried, false);
+        let reason = format!(
+            "post-copy broke off: {reason}; domain {name} is on both hosts, a part of its memory \
+             on each, and goes on with the same command and --postcopy-resume; {log}"
+        );
+        Err(Ended { exit, reason, told }.into())
+    }
+
+    /// Waits for every log to arrive; gives why some did not.
+    async fn arrive(
+        &self,
+        started: Vec<Started>,
+        (source, resumed): (&watch::Sender<Source>, &Resumes),
+        seen: u32,
+        mut noted: Option<&mut Noted>,
+    ) -> Vec<String> {
         let mut reasons = Vec::new();
         for (log, carry) in started {
             let (outcome, at, held) = match carry {
@@ -441,15 +518,7 @@ impl Migration<'_> {
                 noted.received(&log.console);
             }
         }
-        if reasons.is_empty() && self.args.undefine_when_carried {
-            self.undefine().await;
-        }
-        if let Some(noted) = noted
-            && let Err(reason) = noted.end(&self.domain).await
-        {
-            self.report.warn(&reason);
-        }
-        Ended::told(Exit::NotCarried, &reasons)
+        reasons
     }
 
     /// Puts down that the domain left, for `reap` and `status`.
@@ -516,7 +585,7 @@ impl Migration<'_> {
 async fn last_bytes(mut events: LifecycleEvents, source: watch::Sender<Source>) {
     while let Some(event) = events.recv().await {
         let (from, to) = match event.event {
-            Lifecycle::Suspended(Suspended::Migrated) => (Source::Running, Source::Stopped),
+            Lifecycle::Suspended(_) => (Source::Running, Source::Stopped),
             Lifecycle::Resumed(_) => (Source::Stopped, Source::Running),
             _ => continue,
         };
