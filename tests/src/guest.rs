@@ -34,6 +34,9 @@ pub struct Guest {
     log: bool,
     pace: Pace,
     lines: Option<u64>,
+    file: bool,
+    second: bool,
+    disk: Option<PathBuf>,
 }
 
 impl Guest {
@@ -47,6 +50,9 @@ impl Guest {
             log: true,
             pace: Pace::Micros(1000),
             lines: None,
+            file: false,
+            second: false,
+            disk: None,
         }
     }
 
@@ -85,6 +91,28 @@ impl Guest {
         self
     }
 
+    /// Lets QEMU write its log itself: `<serial type='file'>`, without a `<log>`.
+    #[must_use]
+    pub fn file(mut self) -> Guest {
+        self.file = true;
+        self
+    }
+
+    /// Gives it a second serial port, with a log of its own, `second.log` beside the
+    /// first one's; it prints every line to both.
+    #[must_use]
+    pub fn second_port(mut self) -> Guest {
+        self.second = true;
+        self
+    }
+
+    /// Gives it a disk, which must be there on the host that starts it.
+    #[must_use]
+    pub fn disk(mut self, image: impl Into<PathBuf>) -> Guest {
+        self.disk = Some(image.into());
+        self
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -105,17 +133,35 @@ impl Guest {
             Some(uuid) => format!("<uuid>{uuid}</uuid>"),
             None => String::new(),
         };
-        let log = match (self.log, self.append) {
-            (false, _) => String::new(),
-            (true, append) => {
-                let append = match append {
-                    None => "",
-                    Some(true) => " append='on'",
-                    Some(false) => " append='off'",
-                };
-                format!("<log file='{}'{append}/>", log_path(name).display())
-            }
+        let append = match self.append {
+            None => "",
+            Some(true) => " append='on'",
+            Some(false) => " append='off'",
         };
+        let path = log_path(name);
+        let serial = |port: u32, path: &Path| match (self.log, self.file) {
+            (false, _) => format!("<serial type='pty'><target port='{port}'/></serial>"),
+            (true, false) => format!(
+                "<serial type='pty'><log file='{}'{append}/><target port='{port}'/></serial>",
+                path.display()
+            ),
+            (true, true) => format!(
+                "<serial type='file'><source path='{}'{append}/><target port='{port}'/></serial>",
+                path.display()
+            ),
+        };
+        let mut devices = serial(0, &path);
+        if self.second {
+            devices += &serial(1, &path.with_file_name("second.log"));
+        }
+        if let Some(disk) = &self.disk {
+            devices += &format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>\
+                 <source file='{}'/><target dev='vda' bus='virtio'/></disk>",
+                disk.display()
+            );
+        }
+        let ports = if self.second { 2 } else { 1 };
         let pace = match self.pace {
             Pace::Micros(micros) => micros,
             Pace::Flat => 0,
@@ -129,12 +175,12 @@ impl Guest {
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
-             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines}</cmdline></os>\
+             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} lc_ports={ports}</cmdline></os>\
              <features><acpi/></features>\
              <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\
              <controller type='usb' model='none'/>\
-             <serial type='pty'>{log}<target port='0'/></serial>\
+             {devices}\
              <memballoon model='none'/></devices></domain>"
         )
     }

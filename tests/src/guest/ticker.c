@@ -4,7 +4,8 @@
  *
  * The kernel hands unknown `key=value` words of its command line to init as
  * environment: lc_pace is the time from line to line in microseconds (0: none),
- * lc_lines the number of lines after which it falls silent (0: never).
+ * lc_lines the number of lines after which it falls silent (0: never), lc_ports
+ * the number of serial ports it prints each line to (0: one).
  *
  * The line's text is repeated in ticks.rs; a test there compares the two.
  */
@@ -102,16 +103,24 @@ __attribute__((used)) static void run(word *stack)
 	char **env = (char **)(stack + 1 + *stack + 1);
 	ulong pace = number(env, "lc_pace");
 	ulong lines = number(env, "lc_lines");
+	ulong ports = number(env, "lc_ports");
 	struct timespec next_beat = { 0, 0 };
 	static const char hello[] = "logchain lab guest\n";
-	int fd = (int)sys(SYS_open, (word) "/dev/ttyS0", 1 /* O_WRONLY */, 0, 0);
+	static char port[] = "/dev/ttyS0";
+	int fds[4];
+
+	ports = ports < 1 ? 1 : ports > 4 ? 4 : ports;
+	for (ulong p = 0; p < ports; p++, port[9]++)
+		fds[p] = (int)sys(SYS_open, (word)port, 1 /* O_WRONLY */, 0, 0);
 
 	/* From here on the kernel's own words would tear the lines. */
 	sys(SYS_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, 0, 1, 0);
-	put(fd, hello, sizeof hello - 1);
+	for (ulong p = 0; p < ports; p++)
+		put(fds[p], hello, sizeof hello - 1);
 	for (ulong n = 0; lines == 0 || n < lines; n++) {
 		next();
-		put(fd, line, sizeof line - 1);
+		for (ulong p = 0; p < ports; p++)
+			put(fds[p], line, sizeof line - 1);
 		if (pace)
 			beat(&next_beat, (word)pace * 1000);
 	}

@@ -11,6 +11,8 @@ mod interrupted;
 mod journey;
 mod left_behind;
 mod offsets;
+mod options;
+mod postcopy;
 mod reap;
 mod refusals;
 mod rotate;
