@@ -36,6 +36,7 @@ pub struct Guest {
     lines: Option<u64>,
     file: bool,
     second: bool,
+    dirty: u32,
     disk: Option<PathBuf>,
 }
 
@@ -52,6 +53,7 @@ impl Guest {
             lines: None,
             file: false,
             second: false,
+            dirty: 0,
             disk: None,
         }
     }
@@ -103,6 +105,14 @@ impl Guest {
     #[must_use]
     pub fn second_port(mut self) -> Guest {
         self.second = true;
+        self
+    }
+
+    /// Lets it write to so many MiB of its memory all the time, 16 at the most: a live
+    /// migration that is slower has no end to come to by itself.
+    #[must_use]
+    pub fn dirty(mut self, mib: u32) -> Guest {
+        self.dirty = mib;
         self
     }
 
@@ -161,7 +171,7 @@ impl Guest {
                 disk.display()
             );
         }
-        let ports = if self.second { 2 } else { 1 };
+        let (ports, dirty) = (if self.second { 2 } else { 1 }, self.dirty);
         let pace = match self.pace {
             Pace::Micros(micros) => micros,
             Pace::Flat => 0,
@@ -175,7 +185,8 @@ impl Guest {
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
-             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} lc_ports={ports}</cmdline></os>\
+             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} \
+             lc_ports={ports} lc_dirty={dirty}</cmdline></os>\
              <features><acpi/></features>\
              <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\

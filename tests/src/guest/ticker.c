@@ -5,7 +5,9 @@
  * The kernel hands unknown `key=value` words of its command line to init as
  * environment: lc_pace is the time from line to line in microseconds (0: none),
  * lc_lines the number of lines after which it falls silent (0: never), lc_ports
- * the number of serial ports it prints each line to (0: one).
+ * the number of serial ports it prints each line to (0: one), lc_dirty how many
+ * MiB of memory it goes through all the time, writing, so that a migration has no
+ * end to come to by itself.
  *
  * The line's text is repeated in ticks.rs; a test there compares the two.
  */
@@ -66,6 +68,19 @@ static ulong number(char **env, const char *key)
 	return 0;
 }
 
+enum { PAGE = 4096, DIRTY_MOST = 16, PAGES_A_LINE = 64 };
+static char memory[DIRTY_MOST << 20];
+
+/* Writes to the next pages of so many. */
+static void dirty(ulong pages)
+{
+	static ulong at;
+	for (int i = 0; pages && i < PAGES_A_LINE; i++) {
+		at = at + 1 < pages ? at + 1 : 0;
+		memory[at * PAGE]++;
+	}
+}
+
 static void next(void)
 {
 	for (int i = FIRST_DIGIT + DIGITS - 1; i >= FIRST_DIGIT; i--) {
@@ -104,6 +119,8 @@ __attribute__((used)) static void run(word *stack)
 	ulong pace = number(env, "lc_pace");
 	ulong lines = number(env, "lc_lines");
 	ulong ports = number(env, "lc_ports");
+	ulong mib = number(env, "lc_dirty");
+	ulong pages = (mib > DIRTY_MOST ? DIRTY_MOST : mib) * ((1 << 20) / PAGE);
 	struct timespec next_beat = { 0, 0 };
 	static const char hello[] = "logchain lab guest\n";
 	static char port[] = "/dev/ttyS0";
@@ -121,6 +138,7 @@ __attribute__((used)) static void run(word *stack)
 		next();
 		for (ulong p = 0; p < ports; p++)
 			put(fds[p], line, sizeof line - 1);
+		dirty(pages);
 		if (pace)
 			beat(&next_beat, (word)pace * 1000);
 	}

@@ -83,11 +83,3 @@ pub(crate) fn watch(host: &Host) -> Result<Running, LabError> {
     assert!(running.is_running()?);
     Ok(running)
 }
-
-/// Lets a guest's memory never come to rest by itself: its next migration goes on
-/// until something is done to it.
-pub(crate) fn never_at_rest(guest: &GuestOn) -> Outcome {
-    let downtime = ["virsh", "migrate-setmaxdowntime", guest.name(), "1"];
-    guest.host().run(downtime)?.checked()?;
-    Ok(())
-}

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs::File;
 use std::time::Duration;
 
-use crate::common::{MIGRATION, Outcome, migrate, migrate_json, never_at_rest, show, watch};
+use crate::common::{MIGRATION, Outcome, migrate, migrate_json, show};
 use crate::{journey, postcopy};
 use logchain_tests::{Guest, GuestOn, Host, Lab, Ticks};
 
@@ -185,19 +185,8 @@ fn every_option_of_virsh_migrate() -> Outcome {
     .concat();
     let vm = table.go(&vm, h2, &way)?;
 
-    let way = with(&["--tls", "--tls-destination", "h1"]);
+    let way = with(&["--tls", "--tls-destination", "h1", "--undefinesource"]);
     let vm = table.go(&vm, h1, &way)?;
-
-    // Its memory changes for too long: it is suspended, and runs there.
-    let here = watch(h1)?;
-    never_at_rest(&vm)?;
-    let way = with(&["--timeout", "1", "--timeout-suspend"]);
-    let vm = table.go(&vm, h2, &way)?;
-    let told = String::from_utf8_lossy(&here.stdout()).into_owned();
-    assert!(
-        told.contains("Suspended Paused"),
-        "it was not suspended: {told}"
-    );
 
     // Not live, left paused, under another name and definition.
     xml(
@@ -225,35 +214,31 @@ fn every_option_of_virsh_migrate() -> Outcome {
         "--persistent-xml",
         "/tmp/kept.xml",
         "--graphicsuri",
-        "spice://h1:5900",
+        "spice://h2:5900",
     ];
-    let moved = table.go(&vm, h1, &way)?;
+    let moved = table.go(&vm, h2, &way)?;
     assert_eq!(moved.state()?.as_deref(), Some("paused"));
     assert_eq!(vm.state()?, None, "the source forgot it");
     let title = |kind: &[&str]| {
         let desc = [&["virsh", "desc", "--title"], kind, &["other"]].concat();
-        h1.run(desc).map(|output| output.out().trim().to_owned())
+        h2.run(desc).map(|output| output.out().trim().to_owned())
     };
     assert_eq!(title(&["--live"])?, "live");
     assert_eq!(title(&["--config"])?, "kept");
-    h1.run(["virsh", "resume", "other"])?.checked()?;
+    h2.run(["virsh", "resume", "other"])?.checked()?;
     all_there(&moved, 2)?;
 
-    let way = with(&["--zerocopy", "--parallel"]);
-    let way = [&way[3..], &way[..3]].concat();
-    let way = [&way[1..], &way[..1]].concat();
-    if let Err(e) = table.cannot(&moved, h2, &way, "") {
-        println!("zerocopy: {e}");
-    }
-    let way = [
+    let rdma = [
         "--rdma-pin-all",
         "--live",
         "--p2p",
         "--unsafe",
         "--migrateuri",
-        "rdma://h2",
+        "rdma://h1",
     ];
-    table.cannot(&moved, h2, &way, "")?;
+    table.cannot(&moved, h1, &rdma, "")?;
+    let zerocopy = ["--zerocopy", "--live", "--p2p", "--unsafe", "--parallel"];
+    table.cannot(&moved, h1, &zerocopy, "")?;
 
     table.put(
         &["--tunnelled"],
@@ -263,7 +248,9 @@ fn every_option_of_virsh_migrate() -> Outcome {
         "--postcopy",
         "--postcopy-after-precopy",
         "--postcopy-bandwidth",
+        "--timeout",
         "--timeout-postcopy",
+        "--timeout-suspend",
     ];
     table.put(&postcopy, &format!("works: {}", postcopy::SHOWN_BY));
     let resume = &["--postcopy-resume"];

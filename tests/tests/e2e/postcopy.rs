@@ -4,9 +4,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use crate::common::{
-    MIGRATION, Outcome, carried, history, migrate, migrate_json, never_at_rest, show, watch,
-};
+use crate::common::{MIGRATION, Outcome, carried, history, migrate, migrate_json, show, watch};
 use logchain_tests::{Guest, GuestOn, Host, Lab, Running, Ticks};
 
 /// What shows that its options work, for the table of options.
@@ -15,48 +13,54 @@ pub(crate) const SHOWN_BY: &str = "postcopy::the_guest_prints_there_before_its_m
 /// The same, of those that go on after a failure.
 pub(crate) const RESUMED_BY: &str = "postcopy::one_that_broke_off_is_resumed";
 
+const LIVE: &[&str] = &["--live", "--p2p", "--persistent"];
 const WAY: &[&str] = &["--live", "--p2p", "--persistent", "--postcopy"];
 
 #[test]
 fn the_guest_prints_there_before_its_memory_is_there() -> Outcome {
-    for append in [false, true] {
-        let lab = Lab::start(2)?;
-        let (h1, h2) = (lab.host(0), lab.host(1));
-        let vm = h1.define(&Guest::new("vm").append(append))?;
-        vm.start()?;
-        vm.wait_for_tick(500)?;
-        let ways: [&[&str]; 2] = [
-            &["--postcopy-after-precopy", "--postcopy-bandwidth", "20"],
-            &["--timeout", "1", "--timeout-postcopy"],
-        ];
-        let mut at = vm;
-        for (to, way) in [h2, h1].into_iter().zip(ways) {
-            let seen = watch(to)?;
-            never_at_rest(&at)?;
-            let way = [WAY, &["--bandwidth", "20"], way].concat();
-            let events = migrate_json(&at, to, &way)?;
-            at = to.guest("vm");
-            at.wait_for_more_ticks(100)?;
-            let told = String::from_utf8_lossy(&seen.stdout()).into_owned();
-            assert!(
-                told.contains("Resumed Post-copy"),
-                "it was not post-copy: {told}"
-            );
-            let report = Ticks::check_from_boot(&history(&at)?)?;
-            println!(
-                "append {append}, {}: {report}; complete {} ms after it ran there",
-                way.join(" "),
-                carried(&events)?["window_ms"]
-            );
-        }
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let mut at = h1.define(&Guest::new("vm").dirty(12))?;
+    at.start()?;
+    at.wait_for_tick(500)?;
+    let seen = [watch(h1)?, watch(h2)?];
+    let told = |host: usize, what: &str| {
+        let told = String::from_utf8_lossy(&seen[host].stdout()).into_owned();
+        assert!(told.contains(what), "nothing of {what} at {host}: {told}");
+    };
+    let ways: [&[&str]; 3] = [
+        &[
+            "--postcopy",
+            "--postcopy-after-precopy",
+            "--postcopy-bandwidth",
+            "20",
+        ],
+        &["--postcopy", "--timeout", "1", "--timeout-postcopy"],
+        // Where it is suspended instead, its memory comes to rest, and it runs there.
+        &["--timeout", "1", "--timeout-suspend"],
+    ];
+    for (to, way) in [h2, h1, h2].into_iter().zip(ways) {
+        let way = [LIVE, &["--bandwidth", "20"], way].concat();
+        let events = migrate_json(&at, to, &way)?;
+        at = to.guest("vm");
+        at.wait_for_more_ticks(100)?;
+        let report = Ticks::check_from_boot(&history(&at)?)?;
+        let window = &carried(&events)?["window_ms"];
+        println!(
+            "{}: {report}; complete {window} ms after it ran there",
+            way.join(" ")
+        );
     }
+    told(1, "Resumed Post-copy");
+    told(0, "Resumed Post-copy");
+    told(0, "Suspended Paused");
     Ok(())
 }
 
 /// A migration that is in post-copy, and stays there for a while.
 fn in_post_copy(at: &GuestOn, to: &Host, more: &[&str]) -> Result<Running, Box<dyn Error>> {
-    let slow = ["--bandwidth", "3", "--timeout", "1", "--timeout-postcopy"];
-    let slow = [&slow[..], &["--postcopy-bandwidth", "1"], more].concat();
+    let slow = ["--bandwidth", "5", "--timeout", "1", "--timeout-postcopy"];
+    let slow = [&slow[..], &["--postcopy-bandwidth", "2"], more].concat();
     let command = at.host().command(["logchain", "migrate"]).args(WAY);
     let command = command.args(slow).args([at.name(), &to.uri()]);
     let running = command.limit(MIGRATION).spawn()?;
@@ -71,7 +75,7 @@ fn in_post_copy(at: &GuestOn, to: &Host, more: &[&str]) -> Result<Running, Box<d
 fn one_that_broke_off_is_resumed() -> Outcome {
     let lab = Lab::start(2)?;
     let (h1, h2) = (lab.host(0), lab.host(1));
-    let vm = h1.define(&Guest::new("vm"))?;
+    let vm = h1.define(&Guest::new("vm").append(true))?;
     vm.start()?;
     vm.wait_for_tick(500)?;
     let running = in_post_copy(&vm, h2, &[])?;
@@ -102,7 +106,7 @@ fn one_that_broke_off_is_resumed() -> Outcome {
     let report = Ticks::check_from_boot(&history(&there)?)?;
     println!("broken off: {report}");
 
-    let way = [WAY, &["--postcopy-resume", "--postcopy-bandwidth", "100"]].concat();
+    let way = [WAY, &["--postcopy-resume"]].concat();
     let output = migrate(&vm, h2, &way)?.checked()?;
     println!("{}{}", output.out(), output.err());
     assert_eq!(vm.state()?.as_deref(), Some("shut off"));
