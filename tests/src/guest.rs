@@ -317,13 +317,30 @@ impl GuestOn {
         self.host.read_log_files(&self.name)
     }
 
-    /// Removes the folder of its log here, as Nova does at a migration's source.
+    /// Removes the folder of its log here, as Nova does at a migration's source: it
+    /// gets another name, and is removed under that; again, where somebody put a file
+    /// into it meanwhile.
     ///
     /// # Errors
     /// [`crate::LabError::Io`].
     pub fn remove_log_folder(&self) -> Result<()> {
+        const TRIES: u32 = 5;
         let path = log_path(&self.name);
-        self.host.remove_folder(path.parent().unwrap_or(&path))
+        let folder = path.parent().unwrap_or(&path);
+        let mut gone = folder.as_os_str().to_owned();
+        gone.push("_del");
+        let gone = Path::new(&gone);
+        let from = self.host.path(folder);
+        fs::rename(&from, self.host.path(gone)).map_err(io_error("rename", &from))?;
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            match self.host.remove_folder(gone) {
+                Err(LabError::Io { source, .. })
+                    if source.kind() == ErrorKind::DirectoryNotEmpty && left > 0 => {}
+                removed => return removed,
+            }
+        }
     }
 
     /// Makes the folder of its log here, as an orchestrator does before a migration.

@@ -32,7 +32,7 @@ use state::{Event, State};
 
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
-use super::{Begin, Budget, Claim, Commit, Handoff, Receipt, now};
+use super::{Begin, Budget, Claim, Commit, Handoff, Receipt, Sum, now};
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
@@ -121,7 +121,7 @@ impl Adopt {
         let mut desk = Desk {
             adopt: self,
             staging: None,
-            hasher: blake3::Hasher::new(),
+            sum: Sum::default(),
             next: 0,
             more: false,
             show: Show::Later(None),
@@ -163,7 +163,7 @@ struct Desk {
     adopt: Adopt,
     /// Absent while it is at work on another thread, or the folder is not there yet.
     staging: Option<Staging>,
-    hasher: blake3::Hasher,
+    sum: Sum,
     /// The offset of the next byte to stage.
     next: u64,
     /// Whether the last look left something to fetch.
@@ -245,7 +245,7 @@ impl Desk {
             .await
             .map_err(|e| e.to_string())?;
         self.staging = staging;
-        self.hasher.reset();
+        self.sum = Sum::default();
         self.next = 0;
         Ok(match found {
             Found::New => None,
@@ -282,7 +282,7 @@ impl Desk {
     }
 
     async fn seal(&mut self, commit: Commit) -> Event {
-        let digest = self.hasher.finalize().to_hex();
+        let digest = self.sum.digest().to_hex();
         if digest.as_str() != commit.digest {
             self.damaged = true;
             let reason = "what arrived is not what was sent: the digests differ";

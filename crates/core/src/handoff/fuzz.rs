@@ -2,7 +2,10 @@
 
 use std::fmt::Debug;
 
-use super::message::{Abort, Begin, Chunk, Commit, Message, Receipt};
+use bytes::Bytes;
+
+use super::message::{Abort, Begin, Commit, Damaged, Message, Receipt};
+use super::{Chunk, Sum};
 use crate::folder::FileId;
 use crate::stream::{Arrival, Ledger, Seen};
 
@@ -60,41 +63,46 @@ fn arrive(commit: &Commit) {
 pub fn chunk(data: &[u8]) {
     if let Some((len, rest)) = data.split_first_chunk() {
         let len = u32::from_le_bytes(*len);
-        if let Ok(chunk) = Chunk::decode(rest, len) {
+        if let Ok(chunk) = decode(rest, len) {
             assert_eq!(u32::try_from(chunk.bytes.len()), Ok(len));
             round_trip(&chunk);
         }
     }
     // One whose bytes lie in the stream says where, and has them or none.
     if Chunk::streamed_at(data).is_some()
-        && let Ok(chunk) = Chunk::decode_streamed(data, Vec::new())
+        && let Ok(chunk) = Chunk::decode_streamed(data, Bytes::new(), &mut Sum::default())
     {
         assert!(chunk.bytes.is_empty());
     }
-    let bytes = data.to_vec();
-    let chunk = Chunk {
-        starts_file: !data.len().is_multiple_of(2),
-        bytes,
-    };
+    let chunk = first(!data.len().is_multiple_of(2), data.to_vec());
     let streamed = chunk.encode_streamed(7);
     assert_eq!(Chunk::streamed_at(&streamed), Some(7));
-    assert!(Chunk::decode(&streamed, 8).is_err());
-    let read = Chunk::decode_streamed(&streamed, data.to_vec());
-    assert_eq!(read.ok(), Some(chunk));
-    round_trip(&Chunk {
-        starts_file: !data.len().is_multiple_of(2),
-        bytes: data.to_vec(),
-    });
+    assert!(decode(&streamed, 8).is_err());
+    let read = Chunk::decode_streamed(&streamed, chunk.bytes.clone(), &mut Sum::default());
+    assert_eq!(read.ok().as_ref(), Some(&chunk));
+    round_trip(&chunk);
     let Ok(bytes) = zstd::bulk::decompress(data, MOST) else {
         return;
     };
-    let header = [1, 3, 0, 0];
+    let header = [2, 3, 0, 0];
     let framed = [&header[..], blake3::hash(&bytes).as_bytes(), data].concat();
     let chunk = u32::try_from(bytes.len())
         .ok()
-        .and_then(|len| Chunk::decode(&framed, len).ok());
-    let starts_file = true;
-    assert_eq!(chunk, Some(Chunk { starts_file, bytes }));
+        .and_then(|len| decode(&framed, len).ok());
+    assert_eq!(chunk, Some(first(true, bytes)));
+}
+
+/// One that begins a history.
+fn first(starts_file: bool, bytes: Vec<u8>) -> Chunk {
+    Chunk {
+        starts_file,
+        up_to: blake3::hash(&bytes),
+        bytes: bytes.into(),
+    }
+}
+
+fn decode(data: &[u8], len: u32) -> Result<Chunk, Damaged> {
+    Chunk::decode(&Bytes::copy_from_slice(data), len, &mut Sum::default())
 }
 
 fn round_trip(chunk: &Chunk) {
@@ -102,6 +110,6 @@ fn round_trip(chunk: &Chunk) {
         return;
     };
     let encoded = chunk.encode();
-    assert_eq!(Chunk::decode(&encoded, len).ok().as_ref(), Some(chunk));
-    assert!(Chunk::decode(&encoded, len.saturating_add(1)).is_err());
+    assert_eq!(decode(&encoded, len).ok().as_ref(), Some(chunk));
+    assert!(decode(&encoded, len.saturating_add(1)).is_err());
 }

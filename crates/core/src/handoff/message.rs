@@ -1,36 +1,17 @@
-//! What the objects of a handoff hold. All of it comes from another host:
+//! What the objects of a handoff hold but for its pieces ([`super::chunk`]). All of it comes from another host:
 //! checked before use, refused when newer than what this program knows.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::stream::History;
-use crate::transport::{HandoffId, MAX_OBJECT};
+use crate::transport::HandoffId;
 
 /// The version written, and the newest read.
 const VERSION: u32 = 1;
 
 /// What any of them but a chunk may hold: they are small.
 pub(super) const MAX_MESSAGE: u64 = 1 << 20;
-
-/// Bytes before a chunk's payload: version, flags, two reserved, digest.
-pub(super) const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
-const STARTS_FILE: u8 = 1;
-const ZSTD: u8 = 2;
-/// The payload is an offset: the bytes lie there in the VM's stream.
-const STREAMED: u8 = 4;
-
-/// Fast, and console text shrinks to a third.
-const ZSTD_LEVEL: i32 = 1;
-
-/// By so many bytes it is seen whether compressing pays.
-const SAMPLE: usize = 32 << 10;
-
-/// Compressed, where it is smaller by an eighth and more.
-fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
-    let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).ok();
-    packed.filter(|p| p.len() < bytes.len() - bytes.len() / 8)
-}
 
 /// An object that cannot be what its writer put there, or is too new.
 #[derive(Debug, thiserror::Error)]
@@ -232,132 +213,3 @@ message!(
     Abort = "abort",
     Receipt = "receipt"
 );
-
-/// Some bytes of the history, with their digest, compressed where it pays.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// Whether they begin a new file at the source.
-    pub starts_file: bool,
-    /// The bytes.
-    pub bytes: Vec<u8>,
-}
-
-impl Chunk {
-    /// As it is put into a transport, compressed where a look at its first part
-    /// says that it pays.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let first = self.bytes.get(..SAMPLE).unwrap_or(&self.bytes);
-        let pays = first.len() == self.bytes.len() || pack(first).is_some();
-        self.encode_as(if pays { pack(&self.bytes) } else { None })
-    }
-
-    /// As it is put where sending takes less than compressing.
-    #[must_use]
-    pub fn encode_plain(&self) -> Bytes {
-        self.encode_as(None)
-    }
-
-    /// As it is put where the bytes lie in the VM's stream already, from `offset` on.
-    #[must_use]
-    pub fn encode_streamed(&self, offset: u64) -> Bytes {
-        let mut out = BytesMut::with_capacity(CHUNK_HEADER.saturating_add(8));
-        let flags = if self.starts_file { STARTS_FILE } else { 0 };
-        out.put_slice(&[1, flags | STREAMED, 0, 0]);
-        out.put_slice(blake3::hash(&self.bytes).as_bytes());
-        out.put_u64_le(offset);
-        out.freeze()
-    }
-
-    /// Where in the VM's stream the bytes of this object lie, if they lie there.
-    #[must_use]
-    pub fn streamed_at(data: &[u8]) -> Option<u64> {
-        let (header, payload) = data.split_at_checked(CHUNK_HEADER)?;
-        let payload = <[u8; 8]>::try_from(payload).ok()?;
-        let is_streamed = header.get(1).is_some_and(|flags| flags & STREAMED != 0);
-        is_streamed.then(|| u64::from_le_bytes(payload))
-    }
-
-    /// As [`Chunk::decode`], of an object whose bytes were read in the stream.
-    ///
-    /// # Errors
-    /// [`Damaged`] where they are not those that were meant.
-    pub fn decode_streamed(data: &[u8], bytes: Vec<u8>) -> Result<Self, Damaged> {
-        let damaged = |what: &str| Damaged::new("chunk", what);
-        let header = data.get(..CHUNK_HEADER);
-        let header = header.ok_or_else(|| damaged("it is too short"))?;
-        let (&[version, flags, ..], Some(digest)) = (header, header.get(4..)) else {
-            return Err(damaged("it is too short"));
-        };
-        if version != 1 || flags & !STARTS_FILE != STREAMED {
-            return Err(damaged("a newer logchain wrote it"));
-        }
-        if blake3::hash(&bytes).as_bytes() != digest {
-            return Err(damaged("the stream has other bytes where it says"));
-        }
-        Ok(Self {
-            starts_file: flags & STARTS_FILE != 0,
-            bytes,
-        })
-    }
-
-    fn encode_as(&self, packed: Option<Vec<u8>>) -> Bytes {
-        let mut flags = if self.starts_file { STARTS_FILE } else { 0 };
-        if packed.is_some() {
-            flags |= ZSTD;
-        }
-        let payload = packed.as_deref().unwrap_or(&self.bytes);
-        let mut out = BytesMut::with_capacity(CHUNK_HEADER.saturating_add(payload.len()));
-        out.put_slice(&[1, flags, 0, 0]);
-        out.put_slice(blake3::hash(&self.bytes).as_bytes());
-        out.put_slice(payload);
-        out.freeze()
-    }
-
-    /// Whether an object that begins with `header` holds this.
-    pub(super) fn is_headed_by(&self, header: &[u8]) -> bool {
-        let (Some(flags), Some(digest)) = (header.get(1), header.get(4..CHUNK_HEADER)) else {
-            return false;
-        };
-        (flags & STARTS_FILE != 0) == self.starts_file
-            && digest == blake3::hash(&self.bytes).as_bytes()
-    }
-
-    /// Reads what [`Chunk::encode`] gave; `len` is the length its key promises.
-    /// Never takes more memory than that.
-    ///
-    /// # Errors
-    /// [`Damaged`] where anything does not fit.
-    pub fn decode(data: &[u8], len: u32) -> Result<Self, Damaged> {
-        let damaged = |what: &str| Damaged::new("chunk", what);
-        let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
-        // The key comes from outside too.
-        if len > MAX_OBJECT {
-            return Err(damaged("it is longer than any that is put"));
-        }
-        let (header, payload) = data
-            .split_at_checked(CHUNK_HEADER)
-            .ok_or_else(|| damaged("it is too short"))?;
-        let (&[version, flags, ..], Some(digest)) = (header, header.get(4..)) else {
-            return Err(damaged("it is too short"));
-        };
-        if version != 1 || flags & !(STARTS_FILE | ZSTD) != 0 {
-            return Err(damaged("a newer logchain wrote it"));
-        }
-        let bytes = if flags & ZSTD == 0 {
-            payload.to_vec()
-        } else {
-            zstd::bulk::decompress(payload, len).map_err(|e| damaged(&e.to_string()))?
-        };
-        if bytes.len() != len {
-            return Err(damaged("its length is not what its name says"));
-        }
-        if blake3::hash(&bytes).as_bytes() != digest {
-            return Err(damaged("its digest does not fit"));
-        }
-        Ok(Self {
-            starts_file: flags & STARTS_FILE != 0,
-            bytes,
-        })
-    }
-}

@@ -103,6 +103,7 @@
 pub mod adopt;
 mod bounded;
 mod budget;
+mod chunk;
 #[cfg(any(test, feature = "conformance"))]
 pub mod crowd;
 #[cfg(feature = "fuzzing")]
@@ -120,7 +121,8 @@ mod tests;
 use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
-pub use message::{Abort, Begin, Chunk, Claim, Commit, Damaged, Receipt};
+pub use chunk::{Chunk, Sum};
+pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 
 use crate::transport::{ConsoleName, HandoffId, Key, ObjectName, Prefix};
 

@@ -348,8 +348,8 @@ impl Offer {
                 pumped = pump.next(), if puts.has_room() => pumped,
             };
             match pumped {
-                Some(Pumped::Piece(piece, room)) => {
-                    puts.start(self.putter(Arc::clone(lies)), piece, room);
+                Some(Pumped::Piece(piece, up_to, room)) => {
+                    puts.start(self.putter(Arc::clone(lies)), (piece, up_to), room);
                 }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {

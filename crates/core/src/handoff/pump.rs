@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use blake3::Hash;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::Budget;
 use super::budget::Room;
 use super::pool::{Handle, Next, Turn};
+use super::{Budget, Sum};
 use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
 
 /// Bytes in a piece at most.
@@ -37,8 +38,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// What comes out.
 pub(super) enum Pumped {
-    /// With the room that it takes, packed and not.
-    Piece(Piece, Room),
+    /// With the digest of all up to its end, and the room that it takes, packed and not.
+    Piece(Piece, Hash, Room),
     /// The source is over: nothing comes any more.
     Drained(Drained),
     Failed(String),
@@ -105,7 +106,7 @@ impl Pump {
             asked: Arc::clone(&asked),
             wants: false,
             unpack: None,
-            hasher: blake3::Hasher::new(),
+            sum: Sum::default(),
             drain_from: None,
             moved: Instant::now(),
         };
@@ -187,7 +188,7 @@ struct Reader {
     wants: bool,
     /// Held while a compressed file is read.
     unpack: Option<OwnedSemaphorePermit>,
-    hasher: blake3::Hasher,
+    sum: Sum,
     drain_from: Option<Instant>,
     moved: Instant,
 }
@@ -228,10 +229,10 @@ impl Reader {
             self.unpack = unpack.or(self.unpack.take());
             let most = cut(self.asked.cuts.get(), self.follower.offset());
             if let Some(piece) = self.follower.next(most, flush).map_err(text)? {
-                self.hasher.update(&piece.bytes);
+                let up_to = self.sum.add(&piece.bytes);
                 self.moved = Instant::now();
                 room.shrink(piece.bytes.len().saturating_mul(2));
-                self.tell(Out::Pumped(Pumped::Piece(piece, room)));
+                self.tell(Out::Pumped(Pumped::Piece(piece, up_to, room)));
             }
             if !self.follower.unpacks() {
                 self.unpack = None;
@@ -260,7 +261,7 @@ impl Reader {
         if over {
             return Ok(Some(Drained {
                 bytes: self.follower.offset(),
-                digest: self.hasher.finalize().to_hex().to_string(),
+                digest: self.sum.digest().to_hex().to_string(),
                 missed: self.follower.missed().to_vec(),
                 files: self.follower.files(),
             }));

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use blake3::Hash;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::budget::Room;
-use super::message::CHUNK_HEADER;
+use super::chunk::CHUNK_HEADER;
 use super::offer::{Far, Source};
 use super::pump::Cuts;
 use super::streamed::Streamed;
@@ -106,7 +107,7 @@ impl Putter {
         &self,
         object: ObjectName,
         (there, len): (u32, u32),
-        chunk: Chunk,
+        chunk: &Chunk,
     ) -> Result<(), String> {
         let key = self.handoff.key(object);
         let mut header = Vec::new();
@@ -121,15 +122,19 @@ impl Putter {
                 header.extend_from_slice(&part.map_err(|e| e.to_string())?);
             }
         }
-        let look = move || Ok::<_, String>(chunk.is_headed_by(&header));
-        if self.budget.work(look).await? {
+        if chunk.is_headed_by(&header) {
             return Ok(());
         }
         Err("what was put before is not what is here now; offer it again".to_owned())
     }
 
     /// Gives the piece's length.
-    async fn put_piece(self, piece: Piece, mut room: Room, line: Arc<Line>) -> Result<u64, String> {
+    async fn put_piece(
+        self,
+        (piece, up_to): (Piece, Hash),
+        mut room: Room,
+        line: Arc<Line>,
+    ) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
         let is_there = self.lies.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
@@ -138,10 +143,11 @@ impl Putter {
         };
         let chunk = Chunk {
             starts_file: piece.starts_file,
-            bytes: piece.bytes,
+            bytes: piece.bytes.into(),
+            up_to,
         };
         if let Some(there) = is_there {
-            self.is_same(object, (there, len), chunk).await?;
+            self.is_same(object, (there, len), &chunk).await?;
             return Ok(u64::from(len));
         }
         let streamed = self.lies.streamed.piece(piece.offset, u64::from(len));
@@ -204,7 +210,7 @@ impl Puts {
         self.set.len() < IN_FLIGHT
     }
 
-    pub(super) fn start(&mut self, putter: Putter, piece: Piece, room: Room) {
+    pub(super) fn start(&mut self, putter: Putter, piece: (Piece, Hash), room: Room) {
         let line = Arc::clone(&self.line);
         self.set.spawn(putter.put_piece(piece, room, line));
     }

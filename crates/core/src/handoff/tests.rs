@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place};
 use super::offer::{self, Far, Held, Offer, Source};
-use super::{Budget, Chunk, Handoff, Receipt};
+use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
 use crate::placement::Rules;
@@ -334,10 +335,7 @@ async fn a_history_that_was_altered_on_the_way_is_refused() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     trial.transport.delete(&key).await.unwrap();
-    let lie = Chunk {
-        starts_file: true,
-        bytes: b"a lie ".to_vec(),
-    };
+    let lie = first_chunk(true, b"a lie ");
     trial.transport.put(&key, lie.encode()).await.unwrap();
     trial.here.send_replace(true);
     let adopted = trial.adopt(&destination, false).await.unwrap();
@@ -434,16 +432,43 @@ async fn rollovers_at_the_source_are_followed() {
     assert_eq!(destination.merged(), expected);
 }
 
+/// One that begins a history.
+fn first_chunk(starts_file: bool, bytes: &[u8]) -> Chunk {
+    Chunk {
+        starts_file,
+        bytes: Bytes::copy_from_slice(bytes),
+        up_to: blake3::hash(bytes),
+    }
+}
+
+/// As one that begins a history.
+fn decode(data: &[u8], len: u32) -> Result<Chunk, Damaged> {
+    Chunk::decode(&Bytes::copy_from_slice(data), len, &mut Sum::default())
+}
+
 #[test]
 fn a_chunk_of_an_older_build_is_still_read() {
-    let plain = Chunk {
-        starts_file: true,
-        bytes: b"hello".to_vec(),
-    };
-    let mut bytes = vec![1, 1, 0, 0];
+    let mut bytes = vec![2, 1, 0, 0];
     bytes.extend_from_slice(blake3::hash(b"hello").as_bytes());
     bytes.extend_from_slice(b"hello");
-    assert_eq!(Chunk::decode(&bytes, 5).unwrap(), plain);
+    assert_eq!(decode(&bytes, 5).unwrap(), first_chunk(true, b"hello"));
+    // What came before is a part of what is checked.
+    let mut sum = Sum::default();
+    sum.add(b"oh, ");
+    let moved = Chunk::decode(&bytes.into(), 5, &mut sum).unwrap_err();
+    assert!(moved.to_string().contains("digest does not fit"), "{moved}");
+}
+
+/// A spool may hold pieces of a build whose digests meant something else.
+#[test]
+fn a_chunk_of_another_release_is_said_to_be() {
+    for (version, flags) in [(1, 1), (3, 1), (2, 9)] {
+        let mut bytes = vec![version, flags, 0, 0];
+        bytes.extend_from_slice(blake3::hash(b"hello").as_bytes());
+        bytes.extend_from_slice(b"hello");
+        let refused = decode(&bytes, 5).unwrap_err().to_string();
+        assert!(refused.contains("another release"), "{refused}");
+    }
 }
 
 proptest! {
@@ -454,16 +479,16 @@ proptest! {
         at: proptest::sample::Index,
         flip in 1u8..,
     ) {
-        let chunk = Chunk { starts_file, bytes };
+        let chunk = first_chunk(starts_file, &bytes);
         let len = u32::try_from(chunk.bytes.len()).unwrap();
         let data = chunk.encode();
-        prop_assert_eq!(&Chunk::decode(&data, len).unwrap(), &chunk);
-        prop_assert!(Chunk::decode(&data, len + 1).is_err());
+        prop_assert_eq!(&decode(&data, len).unwrap(), &chunk);
+        prop_assert!(decode(&data, len + 1).is_err());
         let mut torn = data.to_vec();
         let at = at.index(torn.len());
         torn[at] ^= flip;
         // The reserved bytes and the flag of a new file say nothing about the bytes.
-        match Chunk::decode(&torn, len) {
+        match decode(&torn, len) {
             Err(_) => {}
             Ok(read) => prop_assert_eq!(read.bytes, chunk.bytes),
         }
@@ -474,7 +499,7 @@ proptest! {
         data in proptest::collection::vec(any::<u8>(), 0..200),
         len in 0u32..5000,
     ) {
-        if let Ok(chunk) = Chunk::decode(&data, len) {
+        if let Ok(chunk) = decode(&data, len) {
             prop_assert_eq!(chunk.bytes.len(), len as usize);
         }
     }
@@ -485,8 +510,7 @@ proptest! {
 fn a_chunk_longer_than_any_is_refused_before_it_is_unpacked() {
     let bytes = vec![0; crate::transport::MAX_OBJECT + 1];
     let len = u32::try_from(bytes.len()).unwrap();
-    let starts_file = true;
-    let data = Chunk { starts_file, bytes }.encode();
-    let refused = Chunk::decode(&data, len).unwrap_err().to_string();
+    let data = first_chunk(true, &bytes).encode();
+    let refused = decode(&data, len).unwrap_err().to_string();
     assert!(refused.contains("longer than any that is put"), "{refused}");
 }

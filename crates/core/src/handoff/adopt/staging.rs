@@ -258,25 +258,24 @@ impl Desk {
             let Some(mut staging) = self.staging.take() else {
                 return Ok(());
             };
-            let mut hasher = std::mem::take(&mut self.hasher);
+            let mut sum = std::mem::take(&mut self.sum);
             let work = move || {
                 let _room = room;
                 let chunk = match streamed {
-                    None => Chunk::decode(&data, len),
-                    Some(bytes) => Chunk::decode_streamed(&data, bytes),
+                    None => Chunk::decode(&data, len, &mut sum),
+                    Some(bytes) => Chunk::decode_streamed(&data, bytes.into(), &mut sum),
                 };
                 let damaged = chunk.is_err();
                 let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
-                    hasher.update(&chunk.bytes);
                     staging
                         .append(chunk.starts_file, &chunk.bytes)
                         .map_err(|e| e.to_string())
                 });
-                Ok::<_, String>((staging, hasher, damaged, added))
+                Ok::<_, String>((staging, sum, damaged, added))
             };
-            let (staging, hasher, damaged, added) = self.adopt.budget.work(work).await?;
+            let (staging, sum, damaged, added) = self.adopt.budget.work(work).await?;
             self.staging = Some(staging);
-            self.hasher = hasher;
+            self.sum = sum;
             self.damaged |= damaged;
             added?;
             self.next = self.next.saturating_add(u64::from(len));

@@ -1,0 +1,237 @@
+//! A piece of a history as an object: what it says of itself, the check that it is
+//! what was meant, and compression where it pays.
+//!
+//! Its digest is BLAKE3 of the history *up to its end*: one pass over the bytes at
+//! either half checks each piece, its place, and in the end the whole.
+//!
+//! Must not know: how pieces are cut, put or staged.
+
+use std::cell::RefCell;
+
+use blake3::{Hash, Hasher};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::message::Damaged;
+use crate::transport::MAX_OBJECT;
+
+/// Bytes before the payload: version, flags, two reserved, digest.
+pub(super) const CHUNK_HEADER: usize = 4 + blake3::OUT_LEN;
+/// 1 had a digest of the piece alone, and was never released.
+const VERSION: u8 = 2;
+const STARTS_FILE: u8 = 1;
+const ZSTD: u8 = 2;
+/// The payload is an offset: the bytes lie there in the VM's stream.
+const STREAMED: u8 = 4;
+
+/// Fast, and console text shrinks to a third.
+const ZSTD_LEVEL: i32 = 1;
+
+/// By so many bytes it is seen whether compressing pays.
+const SAMPLE: usize = 32 << 10;
+
+/// BLAKE3 of a history from its first byte to the last one taken in.
+#[derive(Clone, Debug, Default)]
+pub struct Sum(Hasher);
+
+impl Sum {
+    /// Takes in the bytes that follow; gives the digest up to their end.
+    pub fn add(&mut self, bytes: &[u8]) -> Hash {
+        self.0.update(bytes).finalize()
+    }
+
+    /// The digest of all that was taken in.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        self.0.finalize()
+    }
+}
+
+/// Some bytes of the history, and the digest of all up to their end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whether they begin a new file at the source.
+    pub starts_file: bool,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// BLAKE3 of the history up to their end, as [`Sum::add`] gives it.
+    pub up_to: Hash,
+}
+
+impl Chunk {
+    /// As it is put into a transport, compressed where a look at its first part
+    /// says that it pays.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let first = self.bytes.get(..SAMPLE).unwrap_or(&self.bytes);
+        let pays = first.len() == self.bytes.len() || pack(first, |_| ()).is_some();
+        let packed = |packed: &[u8]| self.with_header(ZSTD, packed);
+        let packed = if pays {
+            pack(&self.bytes, packed)
+        } else {
+            None
+        };
+        packed.unwrap_or_else(|| self.encode_plain())
+    }
+
+    /// As it is put where sending takes less than compressing.
+    #[must_use]
+    pub fn encode_plain(&self) -> Bytes {
+        self.with_header(0, &self.bytes)
+    }
+
+    /// As it is put where the bytes lie in the VM's stream already, from `offset` on.
+    #[must_use]
+    pub fn encode_streamed(&self, offset: u64) -> Bytes {
+        self.with_header(STREAMED, &offset.to_le_bytes())
+    }
+
+    fn with_header(&self, kind: u8, payload: &[u8]) -> Bytes {
+        let flags = kind | if self.starts_file { STARTS_FILE } else { 0 };
+        let mut out = BytesMut::with_capacity(CHUNK_HEADER.saturating_add(payload.len()));
+        out.put_slice(&[VERSION, flags, 0, 0]);
+        out.put_slice(self.up_to.as_bytes());
+        out.put_slice(payload);
+        out.freeze()
+    }
+
+    /// Where in the VM's stream the bytes of this object lie, if they lie there.
+    #[must_use]
+    pub fn streamed_at(data: &[u8]) -> Option<u64> {
+        let (header, payload) = data.split_at_checked(CHUNK_HEADER)?;
+        let payload = <[u8; 8]>::try_from(payload).ok()?;
+        let is_streamed = header.get(1).is_some_and(|flags| flags & STREAMED != 0);
+        is_streamed.then(|| u64::from_le_bytes(payload))
+    }
+
+    /// As [`Chunk::decode`], of an object whose bytes were read in the stream.
+    ///
+    /// # Errors
+    /// [`Damaged`] where they are not those that were meant.
+    pub fn decode_streamed(data: &[u8], bytes: Bytes, before: &mut Sum) -> Result<Self, Damaged> {
+        let header = Header::read(data)?;
+        if header.kind != STREAMED {
+            return Err(another_release());
+        }
+        header
+            .check(bytes, before)
+            .ok_or_else(|| damaged("the stream has other bytes where it says"))
+    }
+
+    /// Whether an object that begins with `header` holds this.
+    pub(super) fn is_headed_by(&self, header: &[u8]) -> bool {
+        Header::read(header)
+            .is_ok_and(|h| (h.starts_file, h.up_to) == (self.starts_file, self.up_to))
+    }
+
+    /// Reads what [`Chunk::encode`] gave; `len` is the length its key promises, and
+    /// `before` has taken in all that comes before it. Never takes more memory than
+    /// that.
+    ///
+    /// # Errors
+    /// [`Damaged`] where anything does not fit; `before` is of no use then.
+    pub fn decode(data: &Bytes, len: u32, before: &mut Sum) -> Result<Self, Damaged> {
+        let len = usize::try_from(len).map_err(|e| damaged(&e.to_string()))?;
+        // The key comes from outside too.
+        if len > MAX_OBJECT {
+            return Err(damaged("it is longer than any that is put"));
+        }
+        let header = Header::read(data)?;
+        let payload = data.slice(CHUNK_HEADER..);
+        let bytes = match header.kind {
+            0 => payload,
+            ZSTD => unpack(&payload, len).map_err(|e| damaged(&e.to_string()))?,
+            _ => return Err(another_release()),
+        };
+        if bytes.len() != len {
+            return Err(damaged("its length is not what its name says"));
+        }
+        header
+            .check(bytes, before)
+            .ok_or_else(|| damaged("its digest does not fit"))
+    }
+}
+
+/// What a chunk says of itself.
+struct Header {
+    starts_file: bool,
+    kind: u8,
+    up_to: Hash,
+}
+
+impl Header {
+    fn read(data: &[u8]) -> Result<Self, Damaged> {
+        let Some((&[version, flags, _, _], rest)) = data.split_first_chunk() else {
+            return Err(damaged("it is too short"));
+        };
+        let Some((digest, _)) = rest.split_first_chunk() else {
+            return Err(damaged("it is too short"));
+        };
+        if version != VERSION {
+            return Err(another_release());
+        }
+        Ok(Self {
+            starts_file: flags & STARTS_FILE != 0,
+            kind: flags & !STARTS_FILE,
+            up_to: Hash::from_bytes(*digest),
+        })
+    }
+
+    fn check(self, bytes: Bytes, before: &mut Sum) -> Option<Chunk> {
+        let Self {
+            starts_file, up_to, ..
+        } = self;
+        (before.add(&bytes) == up_to).then_some(Chunk {
+            starts_file,
+            bytes,
+            up_to,
+        })
+    }
+}
+
+fn damaged(what: &str) -> Damaged {
+    Damaged::new("chunk", what)
+}
+
+fn another_release() -> Damaged {
+    damaged("another release of logchain wrote it")
+}
+
+/// What (de)compressing takes: made once a thread, since making it costs as much as
+/// a small piece.
+#[derive(Default)]
+struct Zstd {
+    packer: Option<zstd::bulk::Compressor<'static>>,
+    unpacker: Option<zstd::bulk::Decompressor<'static>>,
+    packed: Vec<u8>,
+}
+
+thread_local! {
+    static HERE: RefCell<Zstd> = RefCell::default();
+}
+
+/// What `with` makes of the compressed bytes, where those are fewer by an eighth
+/// and more.
+fn pack<T>(bytes: &[u8], with: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    HERE.with_borrow_mut(|here| {
+        let packer = match &mut here.packer {
+            Some(packer) => packer,
+            none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?),
+        };
+        // It fails where this room does not suffice.
+        let most = bytes.len() - bytes.len() / 8;
+        here.packed.clear();
+        here.packed.reserve(most);
+        packer.compress_to_buffer(bytes, &mut here.packed).ok()?;
+        (here.packed.len() < most).then(|| with(&here.packed))
+    })
+}
+
+fn unpack(payload: &[u8], len: usize) -> std::io::Result<Bytes> {
+    HERE.with_borrow_mut(|here| {
+        let unpacker = match &mut here.unpacker {
+            Some(unpacker) => unpacker,
+            none => none.insert(zstd::bulk::Decompressor::new()?),
+        };
+        unpacker.decompress(payload, len).map(Bytes::from)
+    })
+}
