@@ -1,11 +1,11 @@
 //! Guests: what they are made of, and how they look from a host.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Result, io_error};
+use crate::error::{LabError, Result, io_error};
 use crate::host::Host;
 use crate::ticks::Ticks;
 

@@ -235,6 +235,9 @@ async fn tell(report: Report, handoff: Handoff, mut news: mpsc::Receiver<Progres
     let console = handoff.console.as_str();
     while let Some(progress) = news.recv().await {
         match progress {
+            Progress::Shared => {
+                report.event("", &json!({ "event": "shared", "console": console }));
+            }
             Progress::Ready => report.event("", &json!({ "event": "ready", "console": console })),
             Progress::Staged(bytes) => {
                 report.event(

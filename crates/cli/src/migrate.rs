@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
-use logchain_core::transport::LogTransport;
+use logchain_core::transport::{HandoffId, LogTransport};
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
 use logchain_libvirt::migrate::{self, MigrateRequest};
@@ -270,8 +270,9 @@ impl Migration<'_> {
         // connections at once.
         let mut begun = Vec::new();
         for (log, expected) in logs {
-            let carry = match log.hold(way.domain).await {
-                Ok(held) => match Begun::new(way, &log.console, Some(&expected)) {
+            let id = HandoffId::random();
+            let carry = match log.hold_for(way.domain, Some(id)).await {
+                Ok(held) => match Begun::of(way, &log.console, id, Some(&expected)) {
                     Ok(begun) => Ok((held, begun)),
                     Err(reason) => Err((reason, true)),
                 },

@@ -16,6 +16,7 @@ mod postcopy;
 mod reap;
 mod refusals;
 mod rotate;
+mod shared;
 mod showing;
 mod status;
 mod stores;
