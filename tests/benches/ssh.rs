@@ -8,7 +8,7 @@
 //! ```
 //!
 //! With `mbit` the line between the hosts is shaped to so many Mbit/s. With
-//! `LOGCHAIN_BASE=/folder/logchain` another build takes part.
+//! `LOGCHAIN_BASE=/folder/logchain:/other/logchain` other builds take part.
 
 #[path = "ssh/delta.rs"]
 mod delta;
@@ -68,8 +68,9 @@ fn main() -> Fallible<()> {
             Program::Peer(&["rsync", "-z", "--zc=zstd"]),
         ),
     ];
-    if let Ok(base) = std::env::var("LOGCHAIN_BASE") {
-        programs.push(("logchain offer, base", Program::Ours(base)));
+    let others = std::env::var("LOGCHAIN_BASE").unwrap_or_default();
+    for base in others.split(':').filter(|base| !base.is_empty()) {
+        programs.push((base, Program::Ours(base.to_owned())));
     }
     let mut times: Vec<(&str, Vec<Duration>)> = Vec::new();
     for run in 0..RUNS {

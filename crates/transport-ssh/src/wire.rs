@@ -27,6 +27,9 @@ const NOISE: usize = 64 * 1024;
 /// An object and its header. A listing of a full page fits as well.
 const MAX_FRAME: usize = MAX_OBJECT + 64 * 1024;
 
+/// Room for a frame before any of its bytes came.
+const GROW: usize = 256 * 1024;
+
 /// Bytes of an object in one answer.
 pub(crate) const PART: usize = 256 * 1024;
 
@@ -210,10 +213,18 @@ pub(crate) async fn read_frame<T: DeserializeOwned>(
     if !(4..=MAX_FRAME).contains(&length) {
         return Err(invalid("a frame is of an impossible length"));
     }
-    // Grows as bytes come: a length alone takes no memory.
-    let mut frame = BytesMut::new();
+    // Grows as bytes come: a length alone takes little memory.
+    let mut frame = BytesMut::with_capacity(length.min(GROW));
     let mut left = input.take(length as u64);
-    while left.read_buf(&mut frame).await? > 0 {}
+    loop {
+        let missing = length.saturating_sub(frame.len());
+        if frame.len() == frame.capacity() {
+            frame.reserve(missing.min(frame.len()));
+        }
+        if left.read_buf(&mut frame).await? == 0 {
+            break;
+        }
+    }
     if frame.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

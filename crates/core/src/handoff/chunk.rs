@@ -7,9 +7,10 @@
 //! Must not know: how pieces are cut, put or staged.
 
 use std::cell::RefCell;
+use std::io::Cursor;
 
 use blake3::{Hash, Hasher};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::message::Damaged;
 use crate::transport::MAX_OBJECT;
@@ -63,10 +64,9 @@ impl Chunk {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let first = self.bytes.get(..SAMPLE).unwrap_or(&self.bytes);
-        let pays = first.len() == self.bytes.len() || pack(first, |_| ()).is_some();
-        let packed = |packed: &[u8]| self.with_header(ZSTD, packed);
+        let pays = first.len() == self.bytes.len() || pack(&[], first).is_some();
         let packed = if pays {
-            pack(&self.bytes, packed)
+            pack(&self.header(ZSTD), &self.bytes)
         } else {
             None
         };
@@ -86,12 +86,16 @@ impl Chunk {
     }
 
     fn with_header(&self, kind: u8, payload: &[u8]) -> Bytes {
+        [&self.header(kind), payload].concat().into()
+    }
+
+    fn header(&self, kind: u8) -> [u8; CHUNK_HEADER] {
         let flags = kind | if self.starts_file { STARTS_FILE } else { 0 };
-        let mut out = BytesMut::with_capacity(CHUNK_HEADER.saturating_add(payload.len()));
-        out.put_slice(&[VERSION, flags, 0, 0]);
-        out.put_slice(self.up_to.as_bytes());
-        out.put_slice(payload);
-        out.freeze()
+        let mut header = [0; CHUNK_HEADER];
+        let (start, digest) = header.split_at_mut(4);
+        start.copy_from_slice(&[VERSION, flags, 0, 0]);
+        digest.copy_from_slice(self.up_to.as_bytes());
+        header
     }
 
     /// Where in the VM's stream the bytes of this object lie, if they lie there.
@@ -202,16 +206,14 @@ fn another_release() -> Damaged {
 struct Zstd {
     packer: Option<zstd::bulk::Compressor<'static>>,
     unpacker: Option<zstd::bulk::Decompressor<'static>>,
-    packed: Vec<u8>,
 }
 
 thread_local! {
     static HERE: RefCell<Zstd> = RefCell::default();
 }
 
-/// What `with` makes of the compressed bytes, where those are fewer by an eighth
-/// and more.
-fn pack<T>(bytes: &[u8], with: impl FnOnce(&[u8]) -> T) -> Option<T> {
+/// The compressed bytes behind `header`, where they are fewer by an eighth and more.
+fn pack(header: &[u8], bytes: &[u8]) -> Option<Bytes> {
     HERE.with_borrow_mut(|here| {
         let packer = match &mut here.packer {
             Some(packer) => packer,
@@ -219,10 +221,14 @@ fn pack<T>(bytes: &[u8], with: impl FnOnce(&[u8]) -> T) -> Option<T> {
         };
         // It fails where this room does not suffice.
         let most = bytes.len() - bytes.len() / 8;
-        here.packed.clear();
-        here.packed.reserve(most);
-        packer.compress_to_buffer(bytes, &mut here.packed).ok()?;
-        (here.packed.len() < most).then(|| with(&here.packed))
+        let mut out = Vec::with_capacity(header.len().saturating_add(most));
+        out.extend_from_slice(header);
+        let mut behind = Cursor::new(out);
+        behind.set_position(header.len() as u64);
+        packer.compress_to_buffer(bytes, &mut behind).ok()?;
+        let mut out = behind.into_inner();
+        out.shrink_to_fit();
+        Some(out.into())
     })
 }
 

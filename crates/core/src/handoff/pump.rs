@@ -18,8 +18,9 @@ use super::pool::{Handle, Next, Turn};
 use super::{Budget, Sum};
 use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
 
-/// Bytes in a piece at most.
-pub(super) const PIECE: usize = 1 << 20;
+/// Bytes in a piece at most: what an object costs beside its bytes is little then,
+/// and some of them are on their way at once all the same.
+pub(super) const PIECE: usize = 4 << 20;
 
 /// What comes out before anybody looks: a wish, a piece, an end.
 const QUEUE: usize = 4;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::handoff::offer::{Left, left};
+use crate::handoff::pump::PIECE;
 use crate::transport::fault::{Fault, FaultTransport, Verb};
 use crate::transport::{DirectoryTransport, Error};
 
@@ -13,8 +14,8 @@ const PIECES: usize = 5;
 
 fn history(host: &Host) -> String {
     let line = |n: usize| format!("line {n} of a log that is longer than a piece\n");
-    let text: String = (0..PIECES * 24_000).map(line).collect();
-    assert!(text.len() > (PIECES - 1) << 20, "{}", text.len());
+    let text: String = (0..PIECES * 96_000).map(line).collect();
+    assert!(text.len() > (PIECES - 1) * PIECE, "{}", text.len());
     host.print(&text);
     text
 }
@@ -129,7 +130,7 @@ async fn a_log_that_changed_since_is_not_gone_on_with() {
     offer.abort();
     let _ = offer.await;
     // As long as before: which of its pieces were put is left to chance.
-    fs::write(&source.log, vec![b'x'; PIECES << 20]).unwrap();
+    fs::write(&source.log, vec![b'x'; PIECES * PIECE]).unwrap();
 
     trial.transport = Arc::clone(&spool);
     trial.source.send_replace(Source::Over);
@@ -146,7 +147,7 @@ async fn a_log_that_changed_since_is_not_gone_on_with() {
     let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
     carried(offer.await.unwrap());
     adopt.await.unwrap();
-    assert!(destination.merged() == "x".repeat(PIECES << 20) + "after");
+    assert!(destination.merged() == "x".repeat(PIECES * PIECE) + "after");
 }
 
 /// Torn or altered or gone, behind the commit: told, cleared, sent once more.

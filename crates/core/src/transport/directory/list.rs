@@ -54,6 +54,11 @@ impl Walk<'_> {
             .filter_map(|n| n.into_string().ok())
             .collect();
         if depth == DEPTH {
+            // A long handoff is looked at again and again: by far the most of it was
+            // seen before.
+            if let Some(after) = self.after.and_then(|after| after.strip_prefix(at)) {
+                names.retain(|name| name.as_str() > after);
+            }
             names.sort();
         } else {
             names.retain(|name| fits(depth, name));

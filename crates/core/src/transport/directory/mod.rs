@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use futures_util::stream::{self, StreamExt};
 use uuid::Uuid;
 
 use super::{ByteStream, Entry, Error, Key, LogTransport, MAX_OBJECT, ObjectName, Prefix, Result};
-use crate::folder::{self, Folder};
+use crate::folder::{self, Folder, fault};
 
 /// Names of objects not finished; no key begins so.
 const TEMPORARY: &str = ".new-";
@@ -42,7 +42,7 @@ const TEMPORARY: &str = ".new-";
 const TRIES: u32 = 20;
 
 /// Bytes read at once: a piece of a handoff.
-const PART: u64 = 1280 * 1024;
+const PART: u64 = 4352 * 1024;
 
 /// Handoffs remembered as lying in folders that are durable.
 const REMEMBERED: usize = 4096;
@@ -413,7 +413,7 @@ fn create(folder: &Folder, object: &OsStr, data: &[u8], sync: bool) -> folder::R
     }
     let temporary = OsString::from(format!("{TEMPORARY}{}", Uuid::new_v4()));
     let mut file = folder.create_new(&temporary, 0o600)?;
-    let written = file.write_all(data);
+    let written = fault::write_in_blocks(&mut file, data);
     let written = written.and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     let linked = written
         .map_err(|source| folder::Error::Io {
