@@ -37,6 +37,7 @@ pub struct Guest {
     file: bool,
     second: bool,
     dirty: u32,
+    fill: u32,
     disk: Option<PathBuf>,
 }
 
@@ -54,6 +55,7 @@ impl Guest {
             file: false,
             second: false,
             dirty: 0,
+            fill: 0,
             disk: None,
         }
     }
@@ -116,6 +118,14 @@ impl Guest {
         self
     }
 
+    /// Lets it write to so many MiB of its memory once, 16 at the most: they have to be
+    /// sent, and nobody asks for them.
+    #[must_use]
+    pub fn fill(mut self, mib: u32) -> Guest {
+        self.fill = mib;
+        self
+    }
+
     /// Gives it a disk, which must be there on the host that starts it.
     #[must_use]
     pub fn disk(mut self, image: impl Into<PathBuf>) -> Guest {
@@ -171,7 +181,8 @@ impl Guest {
                 disk.display()
             );
         }
-        let (ports, dirty) = (if self.second { 2 } else { 1 }, self.dirty);
+        let ports = if self.second { 2 } else { 1 };
+        let (dirty, fill) = (self.dirty, self.fill);
         let pace = match self.pace {
             Pace::Micros(micros) => micros,
             Pace::Flat => 0,
@@ -186,7 +197,7 @@ impl Guest {
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
              no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} \
-             lc_ports={ports} lc_dirty={dirty}</cmdline></os>\
+             lc_ports={ports} lc_dirty={dirty} lc_fill={fill}</cmdline></os>\
              <features><acpi/></features>\
              <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\

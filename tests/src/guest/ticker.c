@@ -7,7 +7,7 @@
  * lc_lines the number of lines after which it falls silent (0: never), lc_ports
  * the number of serial ports it prints each line to (0: one), lc_dirty how many
  * MiB of memory it goes through all the time, writing, so that a migration has no
- * end to come to by itself.
+ * end to come to by itself, lc_fill how many it writes to once and never again.
  *
  * The line's text is repeated in ticks.rs; a test there compares the two.
  */
@@ -123,6 +123,9 @@ __attribute__((used)) static void run(word *stack)
 	ulong pages = (mib > DIRTY_MOST ? DIRTY_MOST : mib) * ((1 << 20) / PAGE);
 	struct timespec next_beat = { 0, 0 };
 	static const char hello[] = "logchain lab guest\n";
+	ulong fill = number(env, "lc_fill");
+	for (ulong p = 0; p < (fill > DIRTY_MOST ? DIRTY_MOST : fill) * 256; p++)
+		memory[p * PAGE] = 1;
 	static char port[] = "/dev/ttyS0";
 	int fds[4];
 

@@ -21,3 +21,4 @@ mod showing;
 mod status;
 mod stores;
 mod streaming;
+mod ways;

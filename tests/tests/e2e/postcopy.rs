@@ -59,8 +59,8 @@ fn the_guest_prints_there_before_its_memory_is_there() -> Outcome {
 
 /// A migration that is in post-copy, and stays there for a while.
 fn in_post_copy(at: &GuestOn, to: &Host, more: &[&str]) -> Result<Running, Box<dyn Error>> {
-    let slow = ["--bandwidth", "5", "--timeout", "1", "--timeout-postcopy"];
-    let slow = [&slow[..], &["--postcopy-bandwidth", "2"], more].concat();
+    let slow = ["--bandwidth", "3", "--timeout", "1", "--timeout-postcopy"];
+    let slow = [&slow[..], &["--postcopy-bandwidth", "1"], more].concat();
     let command = at.host().command(["logchain", "migrate"]).args(WAY);
     let command = command.args(slow).args([at.name(), &to.uri()]);
     let running = command.limit(MIGRATION).spawn()?;
@@ -75,10 +75,13 @@ fn in_post_copy(at: &GuestOn, to: &Host, more: &[&str]) -> Result<Running, Box<d
 fn one_that_broke_off_is_resumed() -> Outcome {
     let lab = Lab::start(2)?;
     let (h1, h2) = (lab.host(0), lab.host(1));
-    let vm = h1.define(&Guest::new("vm").append(true))?;
+    let vm = h1.define(&Guest::new("vm").append(true).fill(16))?;
     vm.start()?;
     vm.wait_for_tick(500)?;
     let running = in_post_copy(&vm, h2, &[])?;
+    // What it needs is there: a guest that waits for a page of its memory can hold up
+    // its QEMU, which then hears nothing of being resumed.
+    h2.guest("vm").wait_for_more_ticks(1000)?;
     let broke = Instant::now();
     h1.run(["virsh", "domjobabort", "vm", "--postcopy"])?
         .checked()?;
@@ -122,7 +125,7 @@ fn one_that_broke_off_is_resumed() -> Outcome {
 fn one_whose_destination_dies_says_where_the_log_is() -> Outcome {
     let lab = Lab::start(2)?;
     let (h1, h2) = (lab.host(0), lab.host(1));
-    let vm = h1.define(&Guest::new("vm"))?;
+    let vm = h1.define(&Guest::new("vm").fill(16))?;
     vm.start()?;
     vm.wait_for_tick(500)?;
     let running = in_post_copy(&vm, h2, &[])?;
