@@ -362,7 +362,7 @@ fn offer_of(
         domain_name: way.domain_name.to_owned(),
         host: host::own_name(),
         transport,
-        writers: way.writers.clone(),
+        writers: Arc::<Leases>::clone(&way.writers),
         source,
         far,
         patience: way.patience,

@@ -245,13 +245,12 @@ pub(crate) async fn passes(connection: &Connection, uuid: Uuid) -> Result<Passes
             ffi::register_iteration(connect, tell)
         })
         .await?;
-    let _subscription = Subscription {
-        connection: connection.clone(),
-        id,
-    };
     Ok(Passes {
         newest,
-        _subscription,
+        _subscription: Subscription {
+            connection: connection.clone(),
+            id,
+        },
     })
 }
 

@@ -17,6 +17,7 @@ use super::{Error, Owed, Placed, Result, Staging, apply, entries};
 use crate::chain::Listing;
 use crate::folder::{self, FileId};
 use crate::record::Adopted;
+use crate::stream::Ledger;
 
 impl Staging {
     /// Holds every file of the chain that is not held yet, unless the names are gone
@@ -93,7 +94,7 @@ impl Staging {
         self.journal.shown = Some(Shown {
             files: self.journal.retired.iter().map(|r| r.id).collect(),
             record: true,
-            ledger: Default::default(),
+            ledger: Ledger::default(),
             arriving: None,
         });
         self.write_journal()?;
@@ -102,7 +103,7 @@ impl Staging {
     }
 
     fn name_held(&mut self) -> Result<()> {
-        let members: Vec<Member> = self.members();
+        let members = self.members();
         apply::place_members(self, &members)
     }
 
@@ -168,5 +169,168 @@ impl Staging {
         self.journal.phase = Phase::Over;
         self.write_journal()?;
         Ok(placed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Numbering;
+    use crate::follow::{Writer, Writers};
+    use crate::placement::Rules;
+    use crate::rotation::Retention;
+    use crate::stream::History;
+    use crate::transport::HandoffId;
+    use std::collections::BTreeMap;
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    struct Nobody;
+
+    impl Writers for Nobody {
+        fn writer(&self, _: &File) -> Writer {
+            Writer::None
+        }
+    }
+
+    const RULES: Rules = Rules {
+        numbering: Numbering::FromZero,
+        retention: Retention::UNLIMITED,
+    };
+
+    fn open(log: &Path) -> Staging {
+        Staging::open(log, HandoffId::random(), RULES, Arc::new(Nobody)).unwrap()
+    }
+
+    /// All files of the chain, and what they hold.
+    fn files(folder: &Path) -> BTreeMap<String, String> {
+        let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+        let files = entries.filter(|e| e.file_name().to_string_lossy().starts_with("console"));
+        let read = |e: fs::DirEntry| {
+            let name = e.file_name().to_string_lossy().into_owned();
+            (name, fs::read_to_string(e.path()).unwrap())
+        };
+        files.map(read).collect()
+    }
+
+    fn chain(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+        files.iter().map(own).collect()
+    }
+
+    /// A log that rolled over once, and whose folder is held.
+    fn held() -> (tempfile::TempDir, Staging) {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("console.log");
+        fs::write(folder.path().join("console.log.0"), "one ").unwrap();
+        fs::write(&log, "two ").unwrap();
+        let mut staging = open(&log);
+        staging.keep().unwrap();
+        (folder, staging)
+    }
+
+    /// As virtlogd does where a guest is awaited: base and rotated files go.
+    fn wipe(folder: &Path) {
+        for name in files(folder).keys() {
+            fs::remove_file(folder.join(name)).unwrap();
+        }
+        fs::write(folder.join("console.log"), "").unwrap();
+    }
+
+    fn owed() -> Owed {
+        Owed {
+            domain: Uuid::from_u128(1),
+            console: "serial0".parse().unwrap(),
+            bytes: 8,
+            history: History::of(8),
+            digest: String::new(),
+            from: "h1".to_owned(),
+            host: "h2".to_owned(),
+            at: 1,
+            contains: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_unlinked_comes_behind_the_new_base() {
+        let (folder, mut staging) = held();
+        assert!(!staging.reappear().unwrap(), "nothing was unlinked yet");
+        wipe(folder.path());
+        assert!(staging.reappear().unwrap());
+        let seen = [("console.log.0", "two "), ("console.log.1", "one ")];
+        let behind = |base| chain(&[&[("console.log", base)], &seen[..]].concat());
+        assert_eq!(files(folder.path()), behind(""));
+        // The source writes on, under a name that is the destination's now.
+        fs::write(folder.path().join("console.log"), "three").unwrap();
+        staging.keep().unwrap();
+        let placed = staging.settle_shared(owed()).unwrap();
+        assert_eq!(placed.files.len(), 2);
+        staging.discard().unwrap();
+        assert_eq!(files(folder.path()), behind("three"));
+        assert!(!folder.path().join(".console.log.logchain.d").exists());
+    }
+
+    #[test]
+    fn a_log_that_goes_on_is_left_alone() {
+        let (folder, mut staging) = held();
+        let log = folder.path().join("console.log");
+        fs::write(&log, "two three").unwrap();
+        staging.settle_shared(owed()).unwrap();
+        staging.discard().unwrap();
+        let whole = chain(&[("console.log", "two three"), ("console.log.0", "one ")]);
+        assert_eq!(files(folder.path()), whole);
+    }
+
+    #[test]
+    fn what_comes_to_nothing_is_put_back_where_it_was() {
+        for killed in [false, true] {
+            for seen in [false, true] {
+                let (folder, mut staging) = held();
+                let before = files(folder.path());
+                wipe(folder.path());
+                if seen {
+                    assert!(staging.reappear().unwrap());
+                }
+                if killed {
+                    drop(staging);
+                    let log = folder.path().join("console.log");
+                    Staging::recover_all(&log, RULES, Arc::new(Nobody)).unwrap();
+                } else {
+                    staging.discard().unwrap();
+                }
+                let whole = chain(&[("console.log", "two "), ("console.log.0", "one ")]);
+                assert_eq!(before, whole);
+                assert_eq!(files(folder.path()), whole, "killed {killed}, seen {seen}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rollover_before_it_is_unlinked_is_held_too() {
+        let (folder, mut staging) = held();
+        let at = |name: &str| folder.path().join(name);
+        for (from, to) in [
+            ("console.log.0", "console.log.1"),
+            ("console.log", "console.log.0"),
+        ] {
+            fs::hard_link(at(from), at(to)).unwrap();
+            fs::remove_file(at(from)).unwrap();
+        }
+        fs::write(at("console.log"), "three ").unwrap();
+        staging.keep().unwrap();
+        let before = files(folder.path());
+        wipe(folder.path());
+        assert!(staging.reappear().unwrap());
+        let behind = chain(&[
+            ("console.log", ""),
+            ("console.log.0", "three "),
+            ("console.log.1", "two "),
+            ("console.log.2", "one "),
+        ]);
+        assert_eq!(files(folder.path()), behind);
+        staging.discard().unwrap();
+        assert_eq!(files(folder.path()), before);
     }
 }
