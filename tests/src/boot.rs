@@ -170,7 +170,9 @@ fn build_initramfs(cache: &Path, initramfs: &Path) -> Result<()> {
     let mut archive = Archive::default();
     archive.entry("dev", 0o040_755, (0, 0), &[]);
     archive.entry("dev/console", 0o020_600, (5, 1), &[]);
-    archive.entry("dev/ttyS0", 0o020_600, (4, 64), &[]);
+    for (port, minor) in [("dev/ttyS0", 64), ("dev/ttyS1", 65)] {
+        archive.entry(port, 0o020_600, (4, minor), &[]);
+    }
     archive.entry("init", 0o100_755, (0, 0), &init);
     let made = cache.join("initramfs.tmp");
     fs::write(&made, archive.finish()).map_err(io_error("write", &made))?;

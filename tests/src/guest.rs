@@ -35,6 +35,11 @@ pub struct Guest {
     pace: Pace,
     lines: Option<u64>,
     floods: Option<(u64, u64)>,
+    file: bool,
+    second: bool,
+    dirty: u32,
+    fill: u32,
+    disk: Option<PathBuf>,
 }
 
 impl Guest {
@@ -49,6 +54,11 @@ impl Guest {
             pace: Pace::Micros(1000),
             lines: None,
             floods: None,
+            file: false,
+            second: false,
+            dirty: 0,
+            fill: 0,
+            disk: None,
         }
     }
 
@@ -94,6 +104,44 @@ impl Guest {
         self
     }
 
+    /// Lets QEMU write its log itself: `<serial type='file'>`, without a `<log>`.
+    #[must_use]
+    pub fn file(mut self) -> Guest {
+        self.file = true;
+        self
+    }
+
+    /// Gives it a second serial port, with a log of its own, `second.log` beside the
+    /// first one's; it prints every line to both.
+    #[must_use]
+    pub fn second_port(mut self) -> Guest {
+        self.second = true;
+        self
+    }
+
+    /// Lets it write to so many MiB of its memory all the time, 16 at the most: a live
+    /// migration that is slower has no end to come to by itself.
+    #[must_use]
+    pub fn dirty(mut self, mib: u32) -> Guest {
+        self.dirty = mib;
+        self
+    }
+
+    /// Lets it write to so many MiB of its memory once, 16 at the most: they have to be
+    /// sent, and nobody asks for them.
+    #[must_use]
+    pub fn fill(mut self, mib: u32) -> Guest {
+        self.fill = mib;
+        self
+    }
+
+    /// Gives it a disk, which must be there on the host that starts it.
+    #[must_use]
+    pub fn disk(mut self, image: impl Into<PathBuf>) -> Guest {
+        self.disk = Some(image.into());
+        self
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -114,17 +162,36 @@ impl Guest {
             Some(uuid) => format!("<uuid>{uuid}</uuid>"),
             None => String::new(),
         };
-        let log = match (self.log, self.append) {
-            (false, _) => String::new(),
-            (true, append) => {
-                let append = match append {
-                    None => "",
-                    Some(true) => " append='on'",
-                    Some(false) => " append='off'",
-                };
-                format!("<log file='{}'{append}/>", log_path(name).display())
-            }
+        let append = match self.append {
+            None => "",
+            Some(true) => " append='on'",
+            Some(false) => " append='off'",
         };
+        let path = log_path(name);
+        let serial = |port: u32, path: &Path| match (self.log, self.file) {
+            (false, _) => format!("<serial type='pty'><target port='{port}'/></serial>"),
+            (true, false) => format!(
+                "<serial type='pty'><log file='{}'{append}/><target port='{port}'/></serial>",
+                path.display()
+            ),
+            (true, true) => format!(
+                "<serial type='file'><source path='{}'{append}/><target port='{port}'/></serial>",
+                path.display()
+            ),
+        };
+        let mut devices = serial(0, &path);
+        if self.second {
+            devices += &serial(1, &path.with_file_name("second.log"));
+        }
+        if let Some(disk) = &self.disk {
+            devices += &format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>\
+                 <source file='{}'/><target dev='vda' bus='virtio'/></disk>",
+                disk.display()
+            );
+        }
+        let ports = if self.second { 2 } else { 1 };
+        let (dirty, fill) = (self.dirty, self.fill);
         let pace = match self.pace {
             Pace::Micros(micros) => micros,
             Pace::Flat => 0,
@@ -139,12 +206,14 @@ impl Guest {
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
-             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} lc_calm={calm} lc_flood={flood}</cmdline></os>\
+             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} \
+             lc_ports={ports} lc_dirty={dirty} lc_fill={fill} \
+             lc_calm={calm} lc_flood={flood}</cmdline></os>\
              <features><acpi/></features>\
              <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\
              <controller type='usb' model='none'/>\
-             <serial type='pty'>{log}<target port='0'/></serial>\
+             {devices}\
              <memballoon model='none'/></devices></domain>"
         )
     }
@@ -284,6 +353,10 @@ impl GuestOn {
         gone.push("_del");
         let gone = Path::new(&gone);
         let from = self.host.path(folder);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what has the name already is of an earlier removal"
+        )]
         fs::rename(&from, self.host.path(gone)).map_err(io_error("rename", &from))?;
         let mut left = TRIES;
         loop {

@@ -165,18 +165,44 @@ impl Host {
     /// # Errors
     /// [`LabError::Failed`] with libvirt's words, [`LabError::Io`].
     pub fn define(&self, guest: &Guest) -> Result<GuestOn> {
-        if let Some(folder) = guest.log_folder() {
-            let folder = folder.strip_prefix("/var/log").unwrap_or(&folder);
-            for state in &self.0.everywhere {
-                let folder = state.join("var/log").join(folder);
-                fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-            }
-        }
+        self.make_log_folders(guest)?;
         self.command(["virsh", "--quiet", "define", "/dev/stdin"])
             .input(guest.xml())
             .run()?
             .checked()?;
         Ok(self.guest(guest.name()))
+    }
+
+    /// Starts a guest that is gone once it stops, its log's folders made as by
+    /// [`Host::define`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(&self, guest: &Guest) -> Result<GuestOn> {
+        self.make_log_folders(guest)?;
+        self.command(["virsh", "--quiet", "create", "/dev/stdin"])
+            .input(guest.xml())
+            .run()?
+            .checked()?;
+        Ok(self.guest(guest.name()))
+    }
+
+    fn make_log_folders(&self, guest: &Guest) -> Result<()> {
+        let Some(folder) = guest.log_folder() else {
+            return Ok(());
+        };
+        let inside = folder.strip_prefix("/var/log/lab").unwrap_or(&folder);
+        for state in &self.0.everywhere {
+            // One that all hosts share hides their own.
+            let shared = state.with_file_name("shared");
+            let logs = match shared.is_dir() {
+                true => shared,
+                false => state.join("var/log/lab"),
+            };
+            let folder = logs.join(inside);
+            fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        }
+        Ok(())
     }
 
     /// Starts a domain that is defined here.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::boot::boot_files;
 use crate::command::PATH;
 use crate::error::{LabError, Result, io_error};
-use crate::host::config::{HostPlan, introduce, write};
+use crate::host::config::{HostPlan, certify, introduce, write};
 use crate::host::{Host, tail};
 use crate::place::logchain_bin;
 use crate::serial::Turn;
@@ -43,6 +43,9 @@ pub struct LabBuilder {
     hosts: usize,
     max_size: u64,
     max_backups: u32,
+    stdio: &'static str,
+    shared: bool,
+    tls: bool,
     binary: Option<PathBuf>,
 }
 
@@ -58,6 +61,25 @@ impl LabBuilder {
     pub fn virtlogd(mut self, max_size: u64, max_backups: u32) -> LabBuilder {
         self.max_size = max_size;
         self.max_backups = max_backups;
+        self
+    }
+
+    /// Who writes guests' logs on every host, as qemu.conf's `stdio_handler` names it:
+    /// `logd` unless set.
+    pub fn stdio_handler(mut self, handler: &'static str) -> LabBuilder {
+        self.stdio = handler;
+        self
+    }
+
+    /// All hosts have one folder of console logs, as on shared storage.
+    pub fn shared_logs(mut self) -> LabBuilder {
+        self.shared = true;
+        self
+    }
+
+    /// QEMU has certificates on every host, for migrations with TLS.
+    pub fn tls(mut self) -> LabBuilder {
+        self.tls = true;
         self
     }
 
@@ -86,18 +108,27 @@ impl LabBuilder {
                 (state.join(&name), name, format!("192.0.2.{n}"))
             })
             .collect();
+        if self.shared {
+            let shared = state.join("shared");
+            fs::create_dir(&shared).map_err(io_error("create", &shared))?;
+        }
         for (state, name, address) in &known {
             let plan = HostPlan {
                 name,
                 address,
                 max_size: self.max_size,
                 max_backups: self.max_backups,
+                stdio: self.stdio,
+                tls: self.tls,
                 boot: &boot,
                 binary: binary.as_deref(),
             };
             write(state, &plan)?;
         }
         introduce(&known)?;
+        if self.tls {
+            certify(&state, &known)?;
+        }
 
         let mut lab = Lab {
             hosts: Vec::new(),
@@ -160,6 +191,9 @@ impl Lab {
             hosts: 2,
             max_size: 2 * 1024 * 1024,
             max_backups: 3,
+            stdio: "logd",
+            shared: false,
+            tls: false,
             binary: None,
         }
     }

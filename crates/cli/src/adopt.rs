@@ -163,7 +163,7 @@ impl Work<'_> {
             handoff: handoff.clone(),
             host: host::own_name(),
             transport: Arc::clone(&self.transport),
-            writers: Arc::new(Leases),
+            writers: Arc::new(Leases::default()),
             destination: Arc::new(Arriving {
                 connection: self.connection.clone(),
                 domain: self.domain,
@@ -247,6 +247,9 @@ async fn tell(
     let console = handoff.console.as_str();
     while let Some(progress) = news.recv().await {
         match progress {
+            Progress::Shared => {
+                report.event("", &json!({ "event": "shared", "console": console }));
+            }
             Progress::Ready => report.event("", &json!({ "event": "ready", "console": console })),
             Progress::Staged(bytes) => {
                 staged.send_replace(bytes);

@@ -1,5 +1,7 @@
 //! The command line: virsh's names where virsh has one.
 
+pub(crate) mod migrate;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use logchain_core::chain::NumberingChoice;
 use logchain_core::transport::{ConsoleName, HandoffId};
 use uuid::Uuid;
+
+pub(crate) use migrate::Migrate;
 
 use crate::exit;
 
@@ -97,87 +101,6 @@ pub(crate) struct Carry {
     /// How long to wait without any progress before the log is left behind, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) patience: Duration,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Migrate {
-    #[command(flatten)]
-    pub(crate) connect: Connect,
-    #[command(flatten)]
-    pub(crate) carry: Carry,
-    #[command(flatten)]
-    pub(crate) state: State,
-
-    /// Domain name or UUID.
-    #[arg(value_parser = name)]
-    pub(crate) domain: String,
-    /// Connection URI of the destination, as the client sees it, or with --p2p as the source does.
-    #[arg(value_name = "DESTURI")]
-    pub(crate) dest_uri: String,
-    /// URI for the migration's own data, usually left out.
-    #[arg(value_name = "MIGRATEURI")]
-    pub(crate) migrate_uri: Option<String>,
-
-    /// Keep the guest running while its memory is copied.
-    #[arg(long)]
-    pub(crate) live: bool,
-    /// The source's libvirt drives the migration.
-    #[arg(long, alias = "peer2peer")]
-    pub(crate) p2p: bool,
-    /// The hypervisor drives the migration.
-    #[arg(long)]
-    pub(crate) direct: bool,
-    /// Send the migration's data through libvirt's own connection (needs --p2p).
-    #[arg(long)]
-    pub(crate) tunnelled: bool,
-    /// Define the domain at the destination.
-    #[arg(long)]
-    pub(crate) persistent: bool,
-    /// Have libvirt undefine the source domain at once, as virsh does.
-    #[arg(long = "undefinesource", conflicts_with = "undefine_when_carried")]
-    pub(crate) undefine_source: bool,
-    /// Undefine the source domain once the destination has the log.
-    #[arg(long)]
-    pub(crate) undefine_when_carried: bool,
-    /// Leave the guest paused at the destination.
-    #[arg(long)]
-    pub(crate) suspend: bool,
-    /// Migrate even where libvirt finds it unsafe.
-    #[arg(long = "unsafe")]
-    pub(crate) allow_unsafe: bool,
-    /// Slow the guest down where its memory changes too fast to copy.
-    #[arg(long)]
-    pub(crate) auto_converge: bool,
-    /// Abort the migration on a soft error.
-    #[arg(long)]
-    pub(crate) abort_on_error: bool,
-    /// Rename the domain at the destination.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) dname: Option<String>,
-    /// Domain XML for the destination.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) xml: Option<PathBuf>,
-    /// Persistent domain XML for the destination.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) persistent_xml: Option<PathBuf>,
-    /// Bandwidth in MiB/s.
-    #[arg(long, value_name = "MIB")]
-    pub(crate) bandwidth: Option<u64>,
-    /// Address that the destination listens on for the migration.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen_address: Option<String>,
-
-    /// How long the history may be sent ahead of the migration, at the most, in seconds: it
-    /// begins as soon as the rest is little. 0: at once.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub(crate) head_start: Duration,
-
-    /// Show progress in a pipe too; on a terminal it is shown in any case.
-    #[arg(long)]
-    pub(crate) verbose: bool,
-    /// How to tell what happens: sentences, or one JSON object a line.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
 }
 
 /// Which log.

@@ -42,9 +42,32 @@ impl Log {
     /// Opens every file of the log: from now on its bytes are ours, whatever
     /// happens to its names.
     pub(crate) async fn hold(&self, domain: Uuid) -> Result<Held, String> {
+        self.hold_for(domain, None).await
+    }
+
+    /// As [`Log::hold`], before a migration. Should the destination have the same
+    /// folder, it finds the handoff's name there.
+    pub(crate) async fn hold_for(
+        &self,
+        domain: Uuid,
+        handoff: Option<HandoffId>,
+    ) -> Result<Held, String> {
         let log = self.clone();
-        let work =
-            move || Held::open(&log.chain()?, domain, &log.console).map_err(|e| e.to_string());
+        let work = move || {
+            let held = Held::open(&log.chain()?, domain, &log.console);
+            let held = held.map_err(|e| e.to_string())?;
+            if let Some(id) = handoff {
+                let console = log.console;
+                let handoff = Handoff {
+                    domain,
+                    console,
+                    id,
+                };
+                // A folder that cannot be written here is shared with nobody who could.
+                let _ = held.announce(&handoff);
+            }
+            Ok(held)
+        };
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|e| e.to_string())?
@@ -68,6 +91,8 @@ pub(crate) struct Way<'a> {
     pub(crate) domain_name: &'a str,
     /// What all its handoffs take together.
     pub(crate) budget: Budget,
+    /// How the writers of its logs are seen.
+    pub(crate) writers: Arc<Leases>,
 }
 
 /// A handoff whose other half has been started, where it can be.
@@ -100,7 +125,8 @@ impl Begun {
         Self::of(way, console, id, None)
     }
 
-    fn of(
+    /// The same under a name that is known already.
+    pub(crate) fn of(
         way: &Way<'_>,
         console: &ConsoleName,
         id: HandoffId,
@@ -239,8 +265,16 @@ impl Carry {
         let put = watch::Sender::new(0);
         let progress = put.subscribe();
         let offer = offer_of(way, &begun, transport, source, put);
-        let bytes = held.bytes();
-        let task = tokio::spawn(async move { (offer.run(held).await, Instant::now()) });
+        // Of what both hosts have nothing is sent, and nothing has a head start.
+        let shared = begun.far.as_ref().is_some_and(FarAdopt::is_shared);
+        let bytes = if shared { 0 } else { held.bytes() };
+        let task = tokio::spawn(async move {
+            let outcome = match shared {
+                true => offer.run_shared(held).await,
+                false => offer.run(held).await,
+            };
+            (outcome, Instant::now())
+        });
         Ok(Self {
             far: begun.far,
             task,
@@ -328,7 +362,7 @@ fn offer_of(
         domain_name: way.domain_name.to_owned(),
         host: host::own_name(),
         transport,
-        writers: Arc::new(Leases),
+        writers: Arc::<Leases>::clone(&way.writers),
         source,
         far,
         patience: way.patience,

@@ -34,6 +34,7 @@ pub(crate) struct FarAdopt {
     hold: Option<watch::Sender<()>>,
     state: watch::Receiver<Far>,
     ready: watch::Receiver<bool>,
+    shared: watch::Receiver<bool>,
     task: JoinHandle<()>,
     host: String,
     /// How long it may take to be ready, and to end by itself.
@@ -71,6 +72,7 @@ impl FarAdopt {
             words,
             state: watch::Sender::new(Far::Working),
             ready: watch::Sender::new(false),
+            shared: watch::Sender::new(false),
         };
         let (hold, held) = watch::channel(());
         let child = attendant.start()?;
@@ -78,6 +80,7 @@ impl FarAdopt {
             hold: Some(hold),
             state: attendant.state.subscribe(),
             ready: attendant.ready.subscribe(),
+            shared: attendant.shared.subscribe(),
             task: tokio::spawn(attendant.attend(child, held)),
             host: target.host().to_owned(),
             limits: (READY.min(patience), END.min(patience)),
@@ -113,6 +116,11 @@ impl FarAdopt {
         }
     }
 
+    /// Whether it has the folder of the log as well; known once it is ready.
+    pub(crate) fn is_shared(&self) -> bool {
+        *self.shared.borrow()
+    }
+
     /// Whether it said itself that it cannot do it.
     pub(crate) fn has_failed(&self) -> bool {
         matches!(&*self.state.borrow(), Far::Failed(_))
@@ -140,6 +148,7 @@ struct Attendant {
     words: Vec<OsString>,
     state: watch::Sender<Far>,
     ready: watch::Sender<bool>,
+    shared: watch::Sender<bool>,
 }
 
 /// What one ssh said.
@@ -241,6 +250,9 @@ impl Attendant {
             return;
         };
         match event.get("event").and_then(Value::as_str) {
+            Some("shared") => {
+                self.shared.send_replace(true);
+            }
             Some("ready") => {
                 self.ready.send_replace(true);
             }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -22,12 +23,24 @@ use uuid::Uuid;
 use crate::exit::Usage;
 
 /// Writers as leases show them.
-pub(crate) struct Leases;
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    /// Whether a writer says nothing: its guest will never print again.
+    left: AtomicBool,
+}
+
+impl Leases {
+    /// The guest is gone for good, though its process is there.
+    pub(crate) fn left(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Writers for Leases {
     fn writer(&self, file: &File) -> Writer {
         match drain::has_writer(file) {
             drain::Writer::None => Writer::None,
+            drain::Writer::Some if self.left.load(Ordering::Relaxed) => Writer::Unknown,
             drain::Writer::Some => Writer::Some,
             drain::Writer::Unknown => Writer::Unknown,
         }

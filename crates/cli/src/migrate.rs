@@ -5,6 +5,8 @@
 
 pub(crate) mod later;
 mod request;
+mod split;
+mod turn;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -15,9 +17,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
-use logchain_core::transport::LogTransport;
+use logchain_core::transport::{HandoffId, LogTransport};
 use logchain_libvirt::consoles::consoles;
-use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed, Suspended};
+use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
 use logchain_libvirt::migrate::{self, MigrateRequest};
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
@@ -82,10 +84,11 @@ async fn prepare<'a>(
     interrupt: &'a Interrupt,
 ) -> anyhow::Result<(Migration<'a>, Vec<(Log, PathBuf)>)> {
     let report = Report::new(args.format);
-    let request = request::of(args).await?;
-    let choice = Choice::of(args.carry.transport.as_deref(), Some(&args.dest_uri))?;
+    let route = request::Route::of(args)?;
+    let request = request::of(args, &route).await?;
+    let choice = Choice::of(args.carry.transport.as_deref(), Some(&route.dest_uri))?;
     let connection = host::connect_local(args.connect.uri.as_deref()).await?;
-    let domain = connection.lookup(&args.domain).await?;
+    let domain = connection.lookup(&route.domain).await?;
     if !domain.state().await?.is_active() {
         anyhow::bail!(
             "domain {} does not run here; only a running one migrates",
@@ -165,6 +168,9 @@ struct Migration<'a> {
     interrupt: &'a Interrupt,
 }
 
+/// When the guest first ran at the destination.
+type Resumes = watch::Receiver<Option<Instant>>;
+
 /// A console: on its way, or why it is not.
 type Started = (Log, Result<Carry, NotStarted>);
 
@@ -188,6 +194,7 @@ impl Migration<'_> {
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
             budget: Budget::default(),
+            writers: Arc::default(),
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
@@ -221,9 +228,10 @@ impl Migration<'_> {
 
         begun.store(true, Ordering::Relaxed);
         let last_bytes = self.watch_source(&source).await;
+        let turn = turn::watch(self.args, &self.domain, self.report).await;
         let call = self.call(source.subscribe());
         let (call, cancelled) = self.meter.during(Phase::Memory, call).await;
-        if let Some(watch) = last_bytes {
+        for watch in [last_bytes, turn].into_iter().flatten() {
             watch.abort();
         }
         let went = match &call {
@@ -255,6 +263,10 @@ impl Migration<'_> {
                     }
                 );
             }
+            Outcome::Split { reason, at_dest } => {
+                let way = (way, &source, &resumed);
+                self.split(started, way, (reason, at_dest)).await
+            }
             Outcome::Unknown { why } => {
                 // Nothing is withdrawn: should it have migrated, the log is offered later.
                 drop(started);
@@ -279,8 +291,9 @@ impl Migration<'_> {
         // connections at once.
         let mut begun = Vec::new();
         for (log, expected) in logs {
-            let carry = match log.hold(way.domain).await {
-                Ok(held) => match Begun::new(way, &log.console, Some(&expected)) {
+            let id = HandoffId::random();
+            let carry = match log.hold_for(way.domain, Some(id)).await {
+                Ok(held) => match Begun::of(way, &log.console, id, Some(&expected)) {
                     Ok(begun) => Ok((held, begun)),
                     Err(reason) => Err((reason, true)),
                 },
@@ -350,7 +363,7 @@ impl Migration<'_> {
     }
 
     /// When the guest first ran at the destination, once it has.
-    async fn watch_destination(&self) -> watch::Receiver<Option<Instant>> {
+    async fn watch_destination(&self) -> Resumes {
         let resumed = watch::Sender::new(None);
         let receiver = resumed.subscribe();
         if let Some(dest) = &self.dest
@@ -433,7 +446,7 @@ impl Migration<'_> {
         &self,
         started: Vec<Started>,
         source: &watch::Sender<Source>,
-        resumed: &watch::Receiver<Option<Instant>>,
+        resumed: &Resumes,
     ) -> anyhow::Result<Exit> {
         let (name, uri) = (self.domain.name(), &self.request.dest_uri);
         let event = json!({ "event": "migrated", "domain": name, "destination": uri });
@@ -458,6 +471,28 @@ impl Migration<'_> {
         self.meter.during(Phase::SourceEnd, source_end).await;
         source.send_replace(Source::Over);
         let mut noted = self.note(&started).await;
+        let reasons = self
+            .arrive(started, (source, resumed), seen, noted.as_mut())
+            .await;
+        if reasons.is_empty() && self.args.undefine_when_carried {
+            self.undefine().await;
+        }
+        if let Some(noted) = noted
+            && let Err(reason) = noted.end(&self.domain).await
+        {
+            self.report.warn(&reason);
+        }
+        Ended::told(Exit::NotCarried, &reasons)
+    }
+
+    /// Waits for every log to arrive; gives why some did not.
+    async fn arrive(
+        &self,
+        started: Vec<Started>,
+        (source, resumed): (&watch::Sender<Source>, &Resumes),
+        seen: u32,
+        mut noted: Option<&mut Noted>,
+    ) -> Vec<String> {
         let mut reasons = Vec::new();
         for (log, carry) in started {
             let (outcome, at, held) = match carry {
@@ -487,15 +522,7 @@ impl Migration<'_> {
                 noted.received(&log.console);
             }
         }
-        if reasons.is_empty() && self.args.undefine_when_carried {
-            self.undefine().await;
-        }
-        if let Some(noted) = noted
-            && let Err(reason) = noted.end(&self.domain).await
-        {
-            self.report.warn(&reason);
-        }
-        Ended::told(Exit::NotCarried, &reasons)
+        reasons
     }
 
     /// Puts down that the domain left, for `reap` and `status`.
@@ -539,7 +566,7 @@ impl Migration<'_> {
 async fn last_bytes(mut events: LifecycleEvents, source: watch::Sender<Source>) {
     while let Some(event) = events.recv().await {
         let (from, to) = match event.event {
-            Lifecycle::Suspended(Suspended::Migrated) => (Source::Running, Source::Stopped),
+            Lifecycle::Suspended(_) => (Source::Running, Source::Stopped),
             Lifecycle::Resumed(_) => (Source::Stopped, Source::Running),
             _ => continue,
         };

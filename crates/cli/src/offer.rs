@@ -52,6 +52,7 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         domain: past.uuid,
         domain_name: &past.name,
         budget: Budget::default(),
+        writers: Arc::default(),
     };
     let mut early = begin_first(&way, past.logs.first());
     let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;

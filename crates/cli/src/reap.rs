@@ -212,7 +212,14 @@ impl Reaper {
         if self.args.files == Files::Remove {
             for log in &note.logs {
                 let (log, domain) = (log.clone(), note.domain);
-                let one = move || Ok(files::remove(&log.path, domain, &log.console, &Leases)?);
+                let one = move || {
+                    Ok(files::remove(
+                        &log.path,
+                        domain,
+                        &log.console,
+                        &Leases::default(),
+                    )?)
+                };
                 let one = blocking(one).await?;
                 removed.files = removed.files.saturating_add(one.files);
                 removed.bytes = removed.bytes.saturating_add(one.bytes);

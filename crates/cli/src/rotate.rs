@@ -156,7 +156,13 @@ fn rotate(path: &Path) -> anyhow::Result<Rolled> {
     // What would be refused then is refused before anything is moved.
     asked.virtlogd.sees(path)?;
     asked.virtlogd.would_come_back()?;
-    Ok(roll(path, rules, Arc::new(Leases), &asked, PATIENCE)?)
+    Ok(roll(
+        path,
+        rules,
+        Arc::new(Leases::default()),
+        &asked,
+        PATIENCE,
+    )?)
 }
 
 /// What virtlogd keeps, also where it never rolls over by itself: at the next start of

@@ -53,7 +53,7 @@ fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
 }
 
 fn mend(repair: Repair, path: &Path, rules: Rules) -> anyhow::Result<String> {
-    let writers = Arc::new(Leases);
+    let writers = Arc::new(Leases::default());
     Ok(match repair {
         Repair::Recover => {
             Staging::recover_all(path, rules, writers)?;

@@ -413,6 +413,15 @@ impl Follower {
         Ok(writer)
     }
 
+    /// Who writes the newest file.
+    #[must_use]
+    pub fn newest_writer(&self, writers: &dyn Writers) -> Writer {
+        match self.held.back().map(|held| &held.source) {
+            Some(Source::Plain(file)) => writers.writer(file),
+            _ => Writer::None,
+        }
+    }
+
     fn is_named(&self, id: FileId) -> Result<bool> {
         let listing = Listing::read(&self.folder, &self.base)?;
         Ok(listing.rotated().iter().any(|r| r.stat.id == id))

@@ -140,6 +140,8 @@ fn is_carried(left: &LeftLog, found: Option<&Log>) -> Result<(), String> {
         Some(Log::There(Known::More)) => Err(format!(
             "{path} holds what was not handed over: offer it again"
         )),
+        // It has the same folder: the files are the log there still, and stay.
+        Some(Log::There(Known::Nothing)) if left.received => Ok(()),
         Some(Log::There(Known::Nothing)) => Err(format!(
             "nothing beside {path} says that it was handed over: offer it"
         )),

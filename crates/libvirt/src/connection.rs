@@ -11,7 +11,7 @@ use virt::error::{Error as VirtError, ErrorNumber};
 
 use crate::call::{self, Failure};
 use crate::domain::Domain;
-use crate::events::{self, LifecycleEvents};
+use crate::events::{self, LifecycleEvents, Passes};
 use crate::{Error, Result, capabilities, ffi};
 
 /// How long [`Connection::open`] waits.
@@ -205,6 +205,14 @@ impl Connection {
     /// [`Error::Unsupported`], [`Error::NoAnswer`], [`Error::Lost`].
     pub async fn lifecycle_events(&self, uuid: Uuid) -> Result<LifecycleEvents> {
         events::subscribe(self, uuid).await
+    }
+
+    /// How far the migration of the domain with this UUID is, pass by pass, from now on.
+    ///
+    /// # Errors
+    /// As [`Connection::lifecycle_events`].
+    pub async fn passes(&self, uuid: Uuid) -> Result<Passes> {
+        events::passes(self, uuid).await
     }
 
     /// Asks the host a question that should be answered soon.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use virt_sys as sys;
 
@@ -217,6 +217,43 @@ impl LifecycleEvents {
     }
 }
 
+/// How often the memory of one domain was gone over by the migration that runs.
+/// Dropping it takes the subscription back.
+#[derive(Debug)]
+pub struct Passes {
+    newest: watch::Receiver<u32>,
+    _subscription: Subscription,
+}
+
+impl Passes {
+    /// Waits until the pass with this number begins, counted from 1; `false` where
+    /// the connection broke before.
+    pub async fn reach(&mut self, pass: u32) -> bool {
+        self.newest.wait_for(|at| *at >= pass).await.is_ok()
+    }
+}
+
+pub(crate) async fn passes(connection: &Connection, uuid: Uuid) -> Result<Passes> {
+    let (put, newest) = watch::channel(0);
+    let tell: ffi::OnIteration = Box::new(move |domain, iteration| {
+        if domain == uuid {
+            put.send_replace(u32::try_from(iteration).unwrap_or(0));
+        }
+    });
+    let id = connection
+        .ask(&uuid.to_string(), "watch its migration", move |connect| {
+            ffi::register_iteration(connect, tell)
+        })
+        .await?;
+    Ok(Passes {
+        newest,
+        _subscription: Subscription {
+            connection: connection.clone(),
+            id,
+        },
+    })
+}
+
 #[derive(Debug)]
 struct Subscription {
     connection: Connection,
@@ -230,7 +267,7 @@ impl Drop for Subscription {
         // The last subscription to go makes libvirt ask the host.
         call::aside(move || {
             if let Some(connect) = connection.raw() {
-                drop(ffi::deregister_lifecycle(connect, id));
+                drop(ffi::deregister(connect, id));
             }
         });
     }

@@ -26,6 +26,9 @@ use virt_sys as sys;
 /// What is told of every lifecycle event of a host: domain, event, detail.
 pub(crate) type OnLifecycle = Box<dyn Fn(Uuid, c_int, c_int) + Send + Sync>;
 
+/// What is told of every pass over a domain's memory: domain, number from 1 on.
+pub(crate) type OnIteration = Box<dyn Fn(Uuid, c_int) + Send + Sync>;
+
 /// What is told when a connection breaks: libvirt's reason.
 pub(crate) type OnClose = Box<dyn Fn(c_int) + Send + Sync>;
 
@@ -39,38 +42,64 @@ pub(crate) fn register_lifecycle(conn: &Connect, tell: OnLifecycle) -> Result<c_
         c_int,
         *mut c_void,
     ) -> c_int;
-    type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
-    // Twice a box: a pointer to a trait object is two words, `opaque` is one.
-    let opaque = Box::into_raw(Box::new(tell)).cast::<c_void>();
     // SAFETY: libvirt casts the pointer back to this very type before it calls
     // it, by the event's number; that cast is how its interface is meant.
     let callback = unsafe { std::mem::transmute::<Callback, Generic>(on_lifecycle) };
-    let event = sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE.cast_signed();
+    // SAFETY: the callback is that of this event, and takes what is boxed.
+    unsafe { register(conn, sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, callback, tell) }
+}
+
+/// Asks for every pass over the memory of any domain that migrates; else as
+/// [`register_lifecycle`].
+pub(crate) fn register_iteration(conn: &Connect, tell: OnIteration) -> Result<c_int, Error> {
+    type Callback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
+
+    let event = sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION;
+    // SAFETY: as in `register_lifecycle`.
+    let callback = unsafe { std::mem::transmute::<Callback, Generic>(on_iteration) };
+    // SAFETY: the callback is that of this event, and takes what is boxed.
+    unsafe { register(conn, event, callback, tell) }
+}
+
+/// What all callbacks of events are cast to.
+type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+
+/// # Safety
+/// `callback` must be what libvirt calls for `event`, cast, and take a `T` as its
+/// last argument.
+unsafe fn register<T>(
+    conn: &Connect,
+    event: sys::virDomainEventID,
+    callback: Generic,
+    tell: T,
+) -> Result<c_int, Error> {
+    // Twice a box: a pointer to a trait object is two words, `opaque` is one.
+    let opaque = Box::into_raw(Box::new(tell)).cast::<c_void>();
     // SAFETY: the connection is open while `conn` is borrowed; a null domain
     // means all of them; `opaque` is what both callbacks expect.
     let id = unsafe {
         sys::virConnectDomainEventRegisterAny(
             conn.as_ptr(),
             ptr::null_mut(),
-            event,
+            event.cast_signed(),
             Some(callback),
             opaque,
-            Some(free_boxed::<OnLifecycle>),
+            Some(free_boxed::<T>),
         )
     };
     // 0 is a valid number.
     if id < 0 {
         let error = Error::last_error();
         // SAFETY: refused, so libvirt keeps no pointer to it and will not free it.
-        unsafe { free_boxed::<OnLifecycle>(opaque) };
+        unsafe { free_boxed::<T>(opaque) };
         return Err(error);
     }
     Ok(id)
 }
 
-/// Takes [`register_lifecycle`] back.
-pub(crate) fn deregister_lifecycle(conn: &Connect, id: c_int) -> Result<(), Error> {
+/// Takes [`register_lifecycle`] or [`register_iteration`] back.
+pub(crate) fn deregister(conn: &Connect, id: c_int) -> Result<(), Error> {
     // SAFETY: the connection is open while `conn` is borrowed; libvirt refuses
     // a number that it does not know.
     let done = unsafe { sys::virConnectDomainEventDeregisterAny(conn.as_ptr(), id) };
@@ -119,23 +148,39 @@ unsafe extern "C" fn on_lifecycle(
     detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
-    let mut uuid = [0_u8; sys::VIR_UUID_BUFLEN as usize];
-    // SAFETY: libvirt lends the domain for the time of this call, and writes
-    // exactly VIR_UUID_BUFLEN bytes.
-    let known = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) };
-    if known == 0 {
-        // SAFETY: `opaque` is the box of `register_lifecycle`; it is freed only
-        // by `free_boxed`, which libvirt calls after the last call of this one.
-        let tell = unsafe { &*opaque.cast::<OnLifecycle>() };
-        drop(catch_unwind(AssertUnwindSafe(|| {
-            tell(Uuid::from_bytes(uuid), event, detail);
-        })));
-    }
+    // SAFETY: libvirt lends the domain for the time of this call; `opaque` is the
+    // box of `register_lifecycle`.
+    unsafe { told::<OnLifecycle>(domain, opaque, |tell, uuid| tell(uuid, event, detail)) };
     0
 }
 
+unsafe extern "C" fn on_iteration(
+    _conn: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    iteration: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`, of `register_iteration`.
+    unsafe { told::<OnIteration>(domain, opaque, |tell, uuid| tell(uuid, iteration)) };
+}
+
+/// # Safety
+/// `domain` must be one that libvirt lends, `opaque` the box of a `T`: it is freed
+/// only by `free_boxed`, which libvirt calls after the last call of a callback.
+unsafe fn told<T>(domain: sys::virDomainPtr, opaque: *mut c_void, tell: impl FnOnce(&T, Uuid)) {
+    let mut uuid = [0_u8; sys::VIR_UUID_BUFLEN as usize];
+    // SAFETY: the caller's promise; libvirt writes exactly VIR_UUID_BUFLEN bytes.
+    if unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) } == 0 {
+        // SAFETY: the caller's promise.
+        let boxed = unsafe { &*opaque.cast::<T>() };
+        drop(catch_unwind(AssertUnwindSafe(|| {
+            tell(boxed, Uuid::from_bytes(uuid));
+        })));
+    }
+}
+
 unsafe extern "C" fn on_close(_conn: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
-    // SAFETY: `opaque` is the box of `register_close`, alive as in `on_lifecycle`.
+    // SAFETY: `opaque` is the box of `register_close`, alive as in `told`.
     let tell = unsafe { &*opaque.cast::<OnClose>() };
     drop(catch_unwind(AssertUnwindSafe(|| tell(reason))));
 }

@@ -50,6 +50,15 @@ pub enum Outcome {
         /// not, it is over on both hosts.
         at_source: bool,
     },
+    /// Post-copy broke off: the guest left the source for good, and a part of its
+    /// memory is still there. It goes on when the migration is resumed, and else nowhere.
+    Split {
+        /// libvirt's reason.
+        reason: String,
+        /// Whether it is at the destination; `None`: that could not be asked. Where it
+        /// is not, nothing can be resumed.
+        at_dest: Option<bool>,
+    },
     /// The hosts do not say enough, or contradict each other.
     Unknown {
         /// What is known, for a person.
@@ -68,6 +77,7 @@ pub enum Outcome {
 /// | runs | not running | failed | failed, at the source |
 /// | paused for migration | runs since it migrated | any | migrated |
 /// | paused by somebody | not active | failed | failed, at the source |
+/// | post-copy failed | anything else | failed | split |
 /// | silent | runs since it migrated | any | migrated |
 /// | silent | silent | went well | migrated |
 /// | anything else, and all while the migration is under way | | | unknown |
@@ -91,6 +101,10 @@ pub fn reconcile(source: &Seen, dest: &Seen, call: &Result<()>) -> Outcome {
             tell(source),
             tell(dest)
         ),
+    };
+    let split = |at_dest| Outcome::Split {
+        reason: reason.clone(),
+        at_dest,
     };
     let arrived = matches!(
         dest,
@@ -117,8 +131,18 @@ pub fn reconcile(source: &Seen, dest: &Seen, call: &Result<()>) -> Outcome {
         }
 
         // Handed over, and the source not yet told, or not reached.
-        (Seen::State(State::Paused(Paused::Migration | Paused::Postcopy)), _) if arrived => {
-            Outcome::Migrated { source_over: false }
+        (
+            Seen::State(State::Paused(
+                Paused::Migration | Paused::Postcopy | Paused::PostcopyFailed,
+            )),
+            _,
+        ) if arrived => Outcome::Migrated { source_over: false },
+        (Seen::State(State::Paused(Paused::PostcopyFailed)), dest) if !went_well => {
+            let at_dest = match dest {
+                Seen::State(dest) | Seen::Migrating(dest) => Some(dest.is_active()),
+                Seen::Unreachable(_) => None,
+            };
+            split(at_dest)
         }
         (Seen::State(State::Paused(Paused::User | Paused::IoError)), Seen::State(dest))
             if !went_well && dest.is_over() =>
@@ -194,6 +218,8 @@ pub async fn settle(
 
 async fn see_source(look: &mut Look) -> Seen {
     match look.state_and_job().await {
+        // libvirt keeps that job for as long as it may be resumed.
+        Ok((state @ State::Paused(Paused::PostcopyFailed), _)) => Seen::State(state),
         Ok((state, true)) if state.is_active() => Seen::Migrating(state),
         Ok((state, _)) => Seen::State(state),
         Err(e) => Seen::Unreachable(e.to_string()),

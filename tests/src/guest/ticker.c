@@ -4,8 +4,12 @@
  *
  * The kernel hands unknown `key=value` words of its command line to init as
  * environment: lc_pace is the time from line to line in microseconds (0: none),
- * lc_lines the number of lines after which it falls silent (0: never). With lc_calm
- * and lc_flood so many lines come at that pace and so many without any, by turns.
+ * lc_lines the number of lines after which it falls silent (0: never), lc_ports
+ * the number of serial ports it prints each line to (0: one), lc_dirty how many
+ * MiB of memory it goes through all the time, writing, so that a migration has no
+ * end to come to by itself, lc_fill how many it writes to once and never again.
+ * With lc_calm and lc_flood so many lines come at that pace and so many without
+ * any, by turns.
  *
  * The line's text is repeated in ticks.rs; a test there compares the two.
  */
@@ -66,6 +70,19 @@ static ulong number(char **env, const char *key)
 	return 0;
 }
 
+enum { PAGE = 4096, DIRTY_MOST = 16, PAGES_A_LINE = 64 };
+static char memory[DIRTY_MOST << 20];
+
+/* Writes to the next pages of so many. */
+static void dirty(ulong pages)
+{
+	static ulong at;
+	for (int i = 0; pages && i < PAGES_A_LINE; i++) {
+		at = at + 1 < pages ? at + 1 : 0;
+		memory[at * PAGE]++;
+	}
+}
+
 static void next(void)
 {
 	for (int i = FIRST_DIGIT + DIGITS - 1; i >= FIRST_DIGIT; i--) {
@@ -104,16 +121,30 @@ __attribute__((used)) static void run(word *stack)
 	ulong pace = number(env, "lc_pace");
 	ulong lines = number(env, "lc_lines");
 	ulong calm = number(env, "lc_calm"), flood = number(env, "lc_flood");
+	ulong ports = number(env, "lc_ports");
+	ulong mib = number(env, "lc_dirty");
+	ulong pages = (mib > DIRTY_MOST ? DIRTY_MOST : mib) * ((1 << 20) / PAGE);
 	struct timespec next_beat = { 0, 0 };
 	static const char hello[] = "logchain lab guest\n";
-	int fd = (int)sys(SYS_open, (word) "/dev/ttyS0", 1 /* O_WRONLY */, 0, 0);
+	ulong fill = number(env, "lc_fill");
+	for (ulong p = 0; p < (fill > DIRTY_MOST ? DIRTY_MOST : fill) * 256; p++)
+		memory[p * PAGE] = 1;
+	static char port[] = "/dev/ttyS0";
+	int fds[4];
+
+	ports = ports < 1 ? 1 : ports > 4 ? 4 : ports;
+	for (ulong p = 0; p < ports; p++, port[9]++)
+		fds[p] = (int)sys(SYS_open, (word)port, 1 /* O_WRONLY */, 0, 0);
 
 	/* From here on the kernel's own words would tear the lines. */
 	sys(SYS_syslog, 8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, 0, 1, 0);
-	put(fd, hello, sizeof hello - 1);
+	for (ulong p = 0; p < ports; p++)
+		put(fds[p], hello, sizeof hello - 1);
 	for (ulong n = 0; lines == 0 || n < lines; n++) {
 		next();
-		put(fd, line, sizeof line - 1);
+		for (ulong p = 0; p < ports; p++)
+			put(fds[p], line, sizeof line - 1);
+		dirty(pages);
 		if (pace && (!flood || n % (calm + flood) < calm))
 			beat(&next_beat, (word)pace * 1000);
 	}

@@ -20,6 +20,8 @@ pub(crate) struct HostPlan<'a> {
     pub(crate) address: &'a str,
     pub(crate) max_size: u64,
     pub(crate) max_backups: u32,
+    pub(crate) stdio: &'a str,
+    pub(crate) tls: bool,
     pub(crate) boot: &'a BootFiles,
     pub(crate) binary: Option<&'a Path>,
 }
@@ -87,8 +89,14 @@ pub(crate) fn write(state: &Path, plan: &HostPlan<'_>) -> Result<()> {
             "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
              security_driver = \"none\"\nseccomp_sandbox = 0\n\
              cgroup_controllers = []\nnamespaces = []\n\
-             stdio_handler = \"logd\"\n\
-             migration_address = \"0.0.0.0\"\nmigration_host = \"{name}\"\n"
+             stdio_handler = \"{}\"\n\
+             migration_address = \"0.0.0.0\"\nmigration_host = \"{name}\"\n{}",
+            plan.stdio,
+            if plan.tls {
+                "migrate_tls_x509_cert_dir = \"/etc/libvirt/pki\"\n"
+            } else {
+                ""
+            }
         ),
     )?;
     text(
@@ -154,6 +162,51 @@ pub(crate) fn introduce(hosts: &[(std::path::PathBuf, String, String)]) -> Resul
             let path = state.join(file);
             fs::write(&path, text).map_err(io_error("write", &path))?;
             mode(&path, if file == "etc/hosts" { 0o644 } else { 0o600 })?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives all hosts one certificate, for both ends of a connection, of an authority
+/// that nobody else knows.
+pub(crate) fn certify(lab: &Path, hosts: &[(std::path::PathBuf, String, String)]) -> Result<()> {
+    let names: Vec<_> = hosts.iter().map(|(_, n, _)| format!("DNS:{n}")).collect();
+    let extensions = format!(
+        "subjectAltName={}\nextendedKeyUsage=serverAuth,clientAuth\n\
+         keyUsage=digitalSignature,keyEncipherment\n",
+        names.join(",")
+    );
+    let folder = lab.join("pki");
+    fs::create_dir(&folder).map_err(io_error("create", &folder))?;
+    let path = folder.join("extensions");
+    fs::write(&path, extensions).map_err(io_error("write", &path))?;
+    for command in [
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab -keyout ca-key.pem \
+         -out ca-cert.pem -addext keyUsage=critical,keyCertSign",
+        "req -newkey rsa:2048 -nodes -subj /CN=host -keyout server-key.pem -out request.pem",
+        "x509 -req -days 2 -in request.pem -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
+         -extfile extensions -out server-cert.pem",
+    ] {
+        let args: Vec<&str> = ["openssl"].into_iter().chain(command.split(' ')).collect();
+        tool(
+            "a certificate to be made",
+            &args,
+            &folder,
+            Duration::from_secs(20),
+        )?;
+    }
+    for (state, ..) in hosts {
+        let there = state.join("etc/libvirt/pki");
+        fs::create_dir(&there).map_err(io_error("create", &there))?;
+        for (from, to) in [
+            ("ca-cert.pem", "ca-cert.pem"),
+            ("server-cert.pem", "server-cert.pem"),
+            ("server-key.pem", "server-key.pem"),
+            ("server-cert.pem", "client-cert.pem"),
+            ("server-key.pem", "client-key.pem"),
+        ] {
+            let to = there.join(to);
+            fs::copy(folder.join(from), &to).map_err(io_error("write", &to))?;
         }
     }
     Ok(())

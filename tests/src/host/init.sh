@@ -21,6 +21,9 @@ done
 for own in etc/hosts etc/shadow etc/libvirt var/lib var/log var/cache tmp root; do
 	mount --bind "$state/$own" "/$own"
 done
+if [ -d "$state/../shared" ]; then
+	mount --bind "$state/../shared" /var/log/lab
+fi
 
 echo "$pid" >"$state/pid.new"
 mv "$state/pid.new" "$state/pid"

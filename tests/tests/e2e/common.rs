@@ -2,7 +2,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use logchain_tests::{GuestOn, Host, Output};
+use logchain_tests::{GuestOn, Host, LabError, Output, Running};
 use serde_json::Value;
 
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
@@ -72,4 +72,14 @@ pub(crate) fn spool_is_empty(host: &Host) -> Result<bool, Box<dyn Error>> {
         .args(["-type", "f"])
         .output()?;
     Ok(output.stdout.is_empty())
+}
+
+/// What happens to the guests of a host, as virsh tells.
+pub(crate) fn watch(host: &Host) -> Result<Running, LabError> {
+    // Line by line, though nobody sits at a terminal.
+    let mut virsh = vec!["stdbuf", "-oL", "virsh"];
+    virsh.extend(["event", "--loop", "--event", "lifecycle"]);
+    let mut running = host.spawn(virsh)?;
+    assert!(running.is_running()?);
+    Ok(running)
 }

@@ -67,6 +67,9 @@ const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
 const MANAGED: &[&str] = &["--live", "--persistent"];
 const TUNNELLED: &[&str] = &["--live", "--p2p", "--tunnelled", "--persistent"];
 
+/// What shows that a tunnelled one works, for the table of options.
+pub(crate) const TUNNELLED_BY: &str = "journey::three_hosts_without_append";
+
 #[test]
 fn there_and_back_without_append() -> Outcome {
     journey(false, 2, &[0, 1, 0], &[P2P, MANAGED])

@@ -16,6 +16,7 @@
 //!
 //! Until it is sealed, every failure leaves this host as it was found.
 
+mod shared;
 mod staging;
 mod state;
 
@@ -64,6 +65,8 @@ pub trait Destination: Send + Sync {
 /// What the driver tells on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// The source has this very folder: nothing is sent, the files stay where they are.
+    Shared,
     /// The migration may begin: nothing here is in its way.
     Ready,
     /// So many bytes are staged.
@@ -128,11 +131,13 @@ impl Adopt {
             show: Show::Later(None),
             reader: OnceCell::new(),
             damaged: false,
+            shared: false,
         };
         let mut state = State::Preparing;
         loop {
             let event = match &state {
                 State::Preparing => desk.prepare().await,
+                State::Staging if desk.shared => desk.share().await,
                 State::Staging => desk.stage().await,
                 State::Sealing(commit) => desk.seal(commit.clone()).await,
                 State::Placing => desk.place().await,
@@ -149,6 +154,8 @@ impl Adopt {
 /// What an earlier run left of a handoff.
 enum Found {
     New,
+    /// The source's record is beside the log here.
+    Shared,
     Sealed,
     /// It is in place, or part of what is; the receipt where it is known.
     Adopted(Option<Receipt>),
@@ -174,6 +181,8 @@ struct Desk {
     reader: OnceCell<Reader>,
     /// What is in the transport is of no use to anybody.
     damaged: bool,
+    /// The source has this very folder.
+    shared: bool,
 }
 
 /// Whether what is staged is seen before it is complete.
@@ -234,6 +243,14 @@ impl Desk {
             if staging.is_sealed() {
                 return Ok((Some(staging), Found::Sealed));
             }
+            // It writes down what it is about to hand over before we are started. Its name
+            // comes by chance, so nobody else wrote it.
+            if record.as_ref().is_some_and(|r| r.begun == Some(id)) {
+                if before {
+                    staging.keep()?;
+                }
+                return Ok((Some(staging), Found::Shared));
+            }
             if before {
                 staging.retire(record.as_ref())?;
             }
@@ -250,6 +267,18 @@ impl Desk {
         self.next = 0;
         Ok(match found {
             Found::New => None,
+            Found::Shared if before => {
+                self.shared = true;
+                self.tell(Progress::Shared);
+                None
+            }
+            Found::Shared => {
+                return Err(
+                    "both hosts have the folder of this log, and it was not known before \
+                            the migration: nothing is put there"
+                        .to_owned(),
+                );
+            }
             Found::Sealed => Some(Event::WasSealed),
             Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
             Found::Adopted(None) => {

@@ -18,6 +18,7 @@
 //! Whatever fails, the migration is not told: the history is whole at the source.
 
 mod left;
+mod shared;
 mod state;
 
 use std::ffi::{OsStr, OsString};
@@ -147,6 +148,18 @@ impl Held {
             folder: folder.try_clone()?,
             base: base.to_owned(),
             record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
+        })
+    }
+
+    /// Puts down beside the chain that this handoff of it begins. A destination that
+    /// finds that beside its own log has the same folder.
+    ///
+    /// # Errors
+    /// The record's.
+    pub fn announce(&self, handoff: &Handoff) -> Result<(), crate::record::Error> {
+        let (folder, base) = (&self.folder, &self.base);
+        Record::update(folder, base, handoff.domain, &handoff.console, |record| {
+            record.begun = Some(handoff.id);
         })
     }
 

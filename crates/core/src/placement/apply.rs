@@ -34,10 +34,10 @@ const STABLE_LOOKS: u32 = 100;
 const OLDER: &str = "older-";
 
 /// A file of the staging that is to have a name in the log.
-struct Member {
-    name: OsString,
-    ending: String,
-    id: FileId,
+pub(super) struct Member {
+    pub(super) name: OsString,
+    pub(super) ending: String,
+    pub(super) id: FileId,
 }
 
 /// A name in the staging and what follows the number in the name to give.
@@ -69,6 +69,13 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
         }
     }
     Ok(Placed { files, dropped })
+}
+
+/// Brings files of the staging behind the base, as many as the rotation keeps.
+pub(super) fn place_members(staging: &mut Staging, members: &[Member]) -> Result<()> {
+    let limit = staging.rules.retention().max_backups;
+    Convergence::new(staging, members, limit).run()?;
+    Ok(staging.log.sync()?)
 }
 
 /// Takes the stale files from their names, wherever a rollover put them.

@@ -68,6 +68,7 @@ mod journal;
 mod lock;
 mod retire;
 pub mod roll;
+mod shared;
 mod show;
 mod stage;
 pub mod under_way;

@@ -216,6 +216,18 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// The VM moved, its log did not: what is printed from the end of `history` on is
+    /// printed on another host. `here` as in [`Ledger::arrived`].
+    pub fn moved(&mut self, history: &History, here: (&str, u64)) {
+        let ends = history.runs.last();
+        let start = ends.map_or(0, |(start, has)| start.saturating_add(*has));
+        self.hops = history.hops.clone();
+        let (host, since) = (here.0.to_owned(), Some(here.1));
+        self.hops.push(Hop { host, since, start });
+    }
+}
+
 /// The offset of the byte with this number, counted from the first one of `runs`.
 fn offset_of(runs: &[(u64, u64)], mut number: u64) -> Option<u64> {
     for (start, length) in runs {

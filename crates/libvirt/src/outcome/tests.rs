@@ -30,6 +30,8 @@ enum Want {
     MigratedSourceThere,
     FailedAtSource,
     FailedNowhere,
+    Split,
+    Lost,
     Unknown,
 }
 
@@ -43,13 +45,20 @@ fn short(outcome: &Outcome) -> Want {
         Outcome::Failed {
             at_source: false, ..
         } => Want::FailedNowhere,
+        Outcome::Split {
+            at_dest: Some(false),
+            ..
+        } => Want::Lost,
+        Outcome::Split { .. } => Want::Split,
         Outcome::Unknown { .. } => Want::Unknown,
     }
 }
 
 #[test]
 fn both_hosts_decide() {
-    use Want::{FailedAtSource, FailedNowhere, Migrated, MigratedSourceThere, Unknown};
+    use Want::{
+        FailedAtSource, FailedNowhere, Lost, Migrated, MigratedSourceThere, Split, Unknown,
+    };
     let s = Seen::State;
     // source, destination, when the call went well, when it failed
     let table = [
@@ -115,13 +124,32 @@ fn both_hosts_decide() {
             s(State::Paused(Paused::PostcopyFailed)),
             s(State::Running(Running::PostcopyFailed)),
             MigratedSourceThere,
-            Unknown,
+            Split,
         ),
         (
             s(State::Paused(Paused::PostcopyFailed)),
             s(State::Paused(Paused::PostcopyFailed)),
             MigratedSourceThere,
+            Split,
+        ),
+        (
+            s(State::Paused(Paused::PostcopyFailed)),
+            s(OFF),
             Unknown,
+            Lost,
+        ),
+        (
+            s(State::Paused(Paused::PostcopyFailed)),
+            silent(),
+            Unknown,
+            Split,
+        ),
+        // All of it came, and the source was not told.
+        (
+            s(State::Paused(Paused::PostcopyFailed)),
+            s(CAME),
+            MigratedSourceThere,
+            MigratedSourceThere,
         ),
     ];
     for (source, dest, well, badly) in table {

@@ -66,7 +66,7 @@ impl Desk {
         }
     }
 
-    fn is_source_alive(&self) -> bool {
+    pub(super) fn is_source_alive(&self) -> bool {
         let alive = &self.adopt.source_alive;
         *alive.borrow() && alive.has_changed().is_ok()
     }

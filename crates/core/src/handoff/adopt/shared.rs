@@ -1,0 +1,74 @@
+//! Where the source has this very folder: what is there is held until its guest has
+//! left, and nothing comes.
+
+use std::time::Instant;
+
+use super::{Commit, Desk, Event, MAX_MESSAGE, Message, Owed, Progress, Receipt, now};
+use crate::handoff::budget::Pace;
+use crate::transport::{Advice, LogTransportExt, ObjectName};
+
+impl Desk {
+    /// Holds the files, and brings them behind the base that libvirt begins here, until
+    /// the source says that its guest has left, or gives up.
+    pub(super) async fn share(&mut self) -> Event {
+        let attached = self.is_source_alive();
+        let began = Instant::now();
+        loop {
+            let gone = attached && !self.is_source_alive();
+            let pace = Pace::begin();
+            match self.look_shared().await {
+                Ok(Some(event)) => return event,
+                Ok(None) => {}
+                Err(reason) => return Event::Failed(reason),
+            }
+            if gone || (!attached && began.elapsed() > self.adopt.patience) {
+                let reason = "the source is gone before its guest had left";
+                return Event::Failed(reason.to_owned());
+            }
+            pace.rest(&self.adopt.budget).await;
+        }
+    }
+
+    async fn look_shared(&mut self) -> Result<Option<Event>, String> {
+        let held = self.with_staging(|staging| {
+            staging.keep()?;
+            staging.reappear()
+        });
+        held.await?;
+        if self.aborted().await? {
+            return Ok(Some(Event::AbortSeen));
+        }
+        let commit = match self.commit_if_there().await? {
+            Some(commit) => commit,
+            None => return Ok(None),
+        };
+        let owed = Owed {
+            domain: self.adopt.handoff.domain,
+            console: self.adopt.handoff.console.clone(),
+            bytes: commit.bytes,
+            history: commit.history(),
+            digest: commit.digest,
+            from: self.begin().await.map_or_else(String::new, |b| b.host),
+            host: self.adopt.host.clone(),
+            at: now(),
+            contains: commit.contains,
+        };
+        let (sums, host) = ((owed.bytes, owed.digest.clone()), owed.host.clone());
+        let settled = self.with_staging(move |staging| staging.settle_shared(owed));
+        let placed = settled.await?;
+        self.tell(Progress::Placed(placed.clone()));
+        let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
+        Ok(Some(Event::WasAdopted(receipt)))
+    }
+
+    /// The commit; `None` where it is not there yet, or cannot be asked for just now.
+    async fn commit_if_there(&self) -> Result<Option<Commit>, String> {
+        let key = self.adopt.handoff.key(ObjectName::Commit);
+        match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
+            Err(e) if e.advice() == Advice::Retry => Ok(None),
+            Err(e) => Err(e.to_string()),
+            Ok(None) => Ok(None),
+            Ok(Some(data)) => Commit::decode(&data).map(Some).map_err(|e| e.to_string()),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Where the destination has this very folder: its half holds the files, so that nothing
+//! has to be sent. What is left to say is that the guest has left, and where its log
+//! ended then.
+
+use std::time::{Duration, Instant};
+
+use super::{Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far};
+use crate::follow::{Followed, Follower, Writer};
+use crate::handoff::message::{Commit, Message};
+use crate::record::Record;
+use crate::transport::ObjectName;
+
+/// Until virtlogd has written what it holds, once its guest is gone. Where the log is
+/// written by the destination too, nothing tells it: then it is this long.
+const REST: Duration = Duration::from_secs(1);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What stands for the digest of what was never sent.
+const NOT_SENT: &str = "shared";
+
+impl Offer {
+    /// As [`Offer::run`], where the destination has the folder of the log.
+    pub async fn run_shared(mut self, held: Held) -> Outcome {
+        let Held {
+            follower,
+            folder,
+            base,
+            record,
+        } = held;
+        let chain = Chain {
+            folder,
+            base,
+            record,
+        };
+        self.bound();
+        let so_far = so_far(&chain.record, &follower, &self.host);
+        if let Err(reason) = self.begin(&chain, so_far).await {
+            return not_carried(reason);
+        }
+        loop {
+            let source = *self.source.borrow_and_update();
+            match source {
+                Source::Over => break,
+                Source::Stays => {
+                    self.withdraw(None).await;
+                    return Outcome::Aborted;
+                }
+                Source::Running | Source::Stopped => {}
+            }
+            if self.source.changed().await.is_err() {
+                let reason = "the migration was left alone";
+                self.withdraw(Some(reason)).await;
+                return not_carried(reason.to_owned());
+            }
+        }
+        let end = Instant::now();
+        while follower.newest_writer(&*self.writers) != Writer::None && end.elapsed() < REST {
+            tokio::time::sleep(LOOK).await;
+        }
+        let ended = ended(&follower);
+        if let Err(reason) = self.commit_shared(&ended, &chain).await {
+            return not_carried(reason);
+        }
+        match self.receipt(ended.bytes, &ended.digest).await {
+            Event::Received(receipt) => {
+                self.settle(&chain.folder, &chain.base).await;
+                Outcome::Carried(receipt)
+            }
+            Event::Failed(reason) => not_carried(reason),
+            _ => not_carried("the receipt did not come".to_owned()),
+        }
+    }
+
+    /// Nothing is written down as handed over: the files are the log still.
+    async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<(), String> {
+        let folder = chain.folder.try_clone().map_err(|e| e.to_string())?;
+        let (base, handoff) = (chain.base.clone(), self.handoff.clone());
+        let (host, drained) = (self.host.clone(), ended.clone());
+        let work = move || {
+            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                record.begun = None;
+                history(record, &drained, &host)
+            })
+        };
+        let told = self.budget.work(work).await;
+        let told = told.map_err(|e: crate::record::Error| e.to_string())?;
+        let commit = Commit::new(ended.bytes, ended.digest.clone(), Vec::new(), told);
+        self.put(ObjectName::Commit, commit.encode()).await
+    }
+}
+
+/// The files as they are now, as if they had been read.
+fn ended(follower: &Follower) -> Drained {
+    let files: Vec<Followed> = follower.files();
+    let files = files.into_iter().map(|f| Followed { given: f.size, ..f });
+    let files: Vec<Followed> = files.collect();
+    Drained {
+        bytes: files.iter().fold(0, |sum, f| sum.saturating_add(f.size)),
+        digest: NOT_SENT.to_owned(),
+        missed: Vec::new(),
+        files,
+    }
+}
