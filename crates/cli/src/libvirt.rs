@@ -11,6 +11,7 @@ mod exit;
 mod far;
 mod host;
 mod interrupt;
+mod kept;
 mod migrate;
 mod noted;
 mod offer;

@@ -1,13 +1,15 @@
 //! `logchain offer`: the source's half, after the migration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use logchain_core::folder::Folder;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
-use logchain_core::transport::LogTransport;
+use logchain_core::transport::{ConsoleName, LogTransport};
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
@@ -18,6 +20,7 @@ use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{Ended, Exit, Usage};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::kept;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 
@@ -25,8 +28,34 @@ use crate::transports::{Choice, ssh_options};
 struct Past {
     uuid: Uuid,
     name: String,
-    logs: Vec<Log>,
+    logs: Vec<Part>,
 }
+
+/// A log, or what was put down of one whose files went.
+struct Part {
+    log: Log,
+    entry: Option<Entry>,
+}
+
+impl From<Log> for Part {
+    fn from(log: Log) -> Self {
+        Self { log, entry: None }
+    }
+}
+
+impl From<Entry> for Part {
+    fn from(entry: Entry) -> Self {
+        let log = Log {
+            console: entry.console.clone(),
+            path: entry.path.clone(),
+        };
+        let entry = Some(entry);
+        Self { log, entry }
+    }
+}
+
+const UNKNOWN: &str = "for a domain that is not defined here any more, give its UUID, and \
+                       --console NAME=PATH for each log that is not in the outbox";
 
 pub(crate) async fn run(args: Offer, interrupt: Interrupt) -> anyhow::Result<Exit> {
     tokio::select! {
@@ -51,29 +80,51 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         domain_name: &past.name,
         budget: Budget::default(),
     };
-    let mut early = begin_first(&way, past.logs.first());
+    let mut early = begin_first(&way, past.logs.first().map(|part| &part.log));
     let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;
     carry::say_adopt(report, &choice, past.uuid);
     let mut reasons = Vec::new();
-    for log in past.logs {
-        if interrupt.came() {
-            let reason = "interrupted before it was begun".to_owned();
+    let mut behind: Vec<ConsoleName> = Vec::new();
+    for part in past.logs {
+        let log = &part.log;
+        // Each is placed behind all that is there: an older one has to wait for a newer.
+        let waits = behind.contains(&log.console);
+        if interrupt.came() || waits {
+            let reason = match waits {
+                true => "what is newer of it has to be there first",
+                false => "interrupted before it was begun",
+            };
+            let reason = reason.to_owned();
             let outcome = Outcome::NotCarried { reason };
-            reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
+            reasons.extend(carry::tell(report, log, &outcome, json!({})).err());
             continue;
         }
-        let early = early.take_if(|b| b.is_of(&log));
-        let mut outcome = carry_one(&way, &transport, &log, early, interrupt).await?;
+        let early = early.take_if(|b| b.is_of(log));
+        let mut outcome = carry_one(&way, &transport, &part, early, interrupt).await?;
         // What was committed before may turn out to be damaged: the destination clears
         // it then, and all of it goes once more.
         let is_again = |o: &Handed| matches!(o, Handed::Ended(Outcome::NotCarried { .. }, true));
         if is_again(&outcome) && !interrupt.came() {
-            outcome = carry_one(&way, &transport, &log, None, interrupt).await?;
+            outcome = carry_one(&way, &transport, &part, None, interrupt).await?;
         }
-        let Handed::Ended(outcome, _) = outcome else {
-            continue;
+        let carried = match outcome {
+            Handed::Before => true,
+            Handed::Ended(outcome, _) => {
+                let told = carry::tell(report, log, &outcome, json!({}));
+                let carried = told.is_ok();
+                reasons.extend(told.err());
+                carried
+            }
         };
-        reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
+        match &part.entry {
+            Some(entry) if carried => {
+                if let Err(reason) = kept::is_received(&args.state.folder, entry).await {
+                    report.warn(&reason);
+                }
+            }
+            _ if !carried => behind.push(log.console.clone()),
+            _ => {}
+        }
     }
     Ended::told(Exit::Failed, &reasons)
 }
@@ -89,10 +140,11 @@ enum Handed {
 async fn carry_one(
     way: &Way<'_>,
     transport: &Arc<dyn LogTransport>,
-    log: &Log,
+    part: &Part,
     early: Option<Begun>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Handed> {
+    let log = &part.log;
     let over = watch::Sender::new(Source::Over);
     let chain = log.chain().map_err(anyhow::Error::msg)?;
     let left = offer::left(&chain, way.domain, &log.console, &**transport).await;
@@ -112,10 +164,17 @@ async fn carry_one(
         }
         Left::Receipt(begun) => Err(Carry::resume(way, Arc::clone(&transport), log, begun)),
         Left::Rest(id) => Ok(Begun::again(way, &log.console, id)),
-        Left::All => Ok(match early {
-            Some(begun) => Ok(begun),
-            None => Begun::new(way, &log.console, None),
-        }),
+        Left::All => {
+            let id = match part.entry {
+                Some(_) => kept::handoff_of(log, way.domain).await,
+                None => Ok(None),
+            };
+            Ok(match (early, id.map_err(anyhow::Error::msg)?) {
+                (_, Some(id)) => Begun::again(way, &log.console, id),
+                (Some(begun), None) => Ok(begun),
+                (None, None) => Begun::new(way, &log.console, None),
+            })
+        }
     };
     let carry = match begun {
         Err(resumed) => resumed,
@@ -156,21 +215,19 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
             path: path.clone(),
         })
         .collect();
+    let state = &args.state.folder;
     let domain = match connection.lookup(&args.domain).await {
         Ok(domain) => domain,
         Err(e @ Error::NoDomain { .. }) => {
-            let uuid: Result<Uuid, _> = args.domain.parse();
-            let (Ok(uuid), false) = (uuid, given.is_empty()) else {
-                return Err(e).context(
-                    "for a domain that is not defined here any more, give its UUID and \
-                     --console NAME=PATH for each log",
-                );
+            let Ok(uuid) = args.domain.parse::<Uuid>() else {
+                return Err(e).context(UNKNOWN);
             };
-            return Ok(Past {
-                uuid,
-                name: args.domain.clone(),
-                logs: given,
-            });
+            let logs = with_outbox(given, state, uuid).await?;
+            if logs.is_empty() {
+                return Err(e).context(UNKNOWN);
+            }
+            let name = args.domain.clone();
+            return Ok(Past { uuid, name, logs });
         }
         Err(e) => return Err(e.into()),
     };
@@ -196,6 +253,21 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
     Ok(Past {
         uuid: domain.uuid(),
         name: domain.name().to_owned(),
-        logs,
+        logs: with_outbox(logs, state, domain.uuid()).await?,
     })
+}
+
+/// The logs themselves first: what was put down of an earlier stay is older. A log
+/// of which nothing is left but what was put down is no failure.
+async fn with_outbox(logs: Vec<Log>, state: &Path, domain: Uuid) -> anyhow::Result<Vec<Part>> {
+    let entries = kept::put_down_here(state, domain).await;
+    let entries = entries.map_err(anyhow::Error::msg)?;
+    let mut parts: Vec<Part> = Vec::new();
+    for log in logs {
+        if log.is_there().await || !entries.iter().any(|e| e.console == log.console) {
+            parts.push(log.into());
+        }
+    }
+    parts.extend(entries.into_iter().map(Part::from));
+    Ok(parts)
 }

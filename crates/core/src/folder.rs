@@ -57,6 +57,15 @@ pub struct Stat {
     pub regular: bool,
 }
 
+/// What a file system has, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What this process may still write.
+    pub free: u64,
+    /// All of it.
+    pub size: u64,
+}
+
 /// A failure in a log's folder, with the path it happened at.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -433,6 +442,18 @@ impl Folder {
                 Err(e) => return Err(fail(e)),
             }
         }
+    }
+
+    /// What the file system that it lies on has.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn room(&self) -> Result<Room> {
+        let stat = fs::fstatvfs(&self.fd).map_err(|e| io_error("look at", self.path.clone(), e))?;
+        Ok(Room {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            size: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
     }
 
     /// Makes the names in this folder durable.

@@ -22,7 +22,7 @@ mod state;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -41,6 +41,7 @@ use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
 use crate::chain::LogChain;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
+use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
 use crate::transport::{
@@ -124,6 +125,8 @@ pub struct Held {
     base: OsString,
     /// As it was then: the folder, and the record in it, may go.
     record: Record,
+    /// What was committed of it, once it is.
+    committed: Arc<OnceLock<Offered>>,
 }
 
 impl Held {
@@ -147,7 +150,19 @@ impl Held {
             folder: folder.try_clone()?,
             base: base.to_owned(),
             record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
+            committed: Arc::default(),
         })
+    }
+
+    /// A second hold, for as long as it is not known to have arrived.
+    ///
+    /// # Errors
+    /// A sentence, where descriptors or threads are wanting.
+    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, String> {
+        let follower = self.follower.try_clone().map_err(|e| e.to_string())?;
+        let (record, committed) = (self.record.clone(), Arc::clone(&self.committed));
+        let keeper = Keeper::start(follower, record, committed, writers);
+        keeper.map_err(|e| format!("cannot start a thread: {e}"))
     }
 
     /// How many bytes there were when it was opened, as they lie on disk.
@@ -167,11 +182,13 @@ impl Offer {
             folder,
             base,
             record,
+            committed,
         } = held;
         let chain = Chain {
             folder,
             base,
             record,
+            committed,
         };
         let so_far = so_far(&chain.record, &follower, &self.host);
         self.bound();
@@ -380,6 +397,7 @@ impl Offer {
             files: drained.files.iter().map(|f| (f.id, f.size)).collect(),
             received: false,
         };
+        let _ = chain.committed.set(offered.clone());
         let told = match self.write_record(chain, drained, offered).await {
             Ok(told) => told,
             // A folder that is gone (Nova removes it) has no record to keep.
@@ -504,6 +522,7 @@ struct Chain {
     folder: Folder,
     base: OsString,
     record: Record,
+    committed: Arc<OnceLock<Offered>>,
 }
 
 /// What the next host is told of a history.

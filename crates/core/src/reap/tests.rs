@@ -51,6 +51,7 @@ fn any_log() -> impl Strategy<Value = Log> {
         any::<bool>().prop_map(|received| Log::There(Known::HandedOver { received })),
         Just(Log::UnderWay),
         Just(Log::Unreadable("why".to_owned())),
+        Just(Log::PutDown("/put/down".into())),
     ]
 }
 
@@ -85,7 +86,7 @@ proptest! {
             && received.iter().zip(&logs).all(|(seen, log)| match log {
                 Log::There(known) => *known == Known::HandedOver { received: true },
                 Log::Gone { received } => *received || *seen,
-                Log::UnderWay | Log::Unreadable(_) => false,
+                Log::PutDown(_) | Log::UnderWay | Log::Unreadable(_) => false,
             });
         let ready = is_shut_off_as_it_was && all_received;
         match decide(&note, &here, &logs, &placement) {
