@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted};
 use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
@@ -44,8 +45,9 @@ impl Keepers {
         Ok(())
     }
 
-    /// A log was not carried: where its files are gone, what is held is put down.
-    pub(crate) async fn put_down(&self, log: &Log) -> Result<Kept, String> {
+    /// A log was not carried: where its files are gone, or `about_to_go`, what is held
+    /// is put down.
+    pub(crate) async fn put_down(&self, log: &Log, about_to_go: bool) -> Result<Kept, String> {
         let keeper = {
             let mut held = self.lock();
             let at = held.iter().position(|(console, _)| *console == log.console);
@@ -56,7 +58,7 @@ impl Keepers {
             return Ok(if there { Kept::There } else { Kept::Empty });
         };
         let (path, outbox) = (log.path.clone(), self.outbox.clone());
-        blocking(move || keeper.put_down(&path, &outbox)).await
+        blocking(move || keeper.put_down(&path, about_to_go, &outbox)).await
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ConsoleName, Keeper)>> {
@@ -141,7 +143,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
     let handoff = Handoff {
         domain: entry.domain,
         console: entry.console.clone(),
-        id: id.unwrap_or_else(HandoffId::random),
+        id,
     };
     let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
     let (over, far) = (
@@ -194,15 +196,18 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
     }
 }
 
-/// What is in the outbox never changes: all of it has the id under which it was
-/// committed once, whatever transport it goes over, so that no destination that has
-/// it, at whatever hop, takes it in again.
-pub(crate) async fn handoff_of(log: &Log, domain: Uuid) -> Result<Option<HandoffId>, String> {
+/// The handoff as which a log in the outbox is offered, over whatever transport.
+pub(crate) async fn handoff_of(log: &Log, domain: Uuid) -> Result<HandoffId, String> {
     let (log, path): (Log, PathBuf) = (log.clone(), log.path.clone());
     let read = move || -> Result<_, anyhow::Error> {
         let (folder, base) = Folder::of_file(&path)?;
         let record = Record::read(&folder, &base, domain, &log.console)?;
-        Ok(record.and_then(|record| record.offered).map(|o| o.handoff))
+        let offered = record.and_then(|record| record.offered);
+        let offered = offered.with_context(|| {
+            let path = path.display();
+            format!("the record beside {path} does not say as which handoff it is offered")
+        })?;
+        Ok(offered.handoff)
     };
     blocking(read).await
 }

@@ -22,7 +22,7 @@ use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed, Suspended};
 use logchain_libvirt::migrate::{self, MigrateRequest};
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
-use logchain_libvirt::{Connection, Domain};
+use logchain_libvirt::{Connection, Domain, State};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -506,9 +506,15 @@ impl Migration<'_> {
         if !held {
             return later::not_at_all(log, "could not be opened at");
         }
-        match self.keepers.put_down(log).await {
+        // Where libvirt has forgotten the domain, whoever had that done removes its
+        // folder next.
+        let gone = match self.domain.state().await {
+            Ok(state) => state == State::Gone,
+            Err(_) => self.args.undefine_source,
+        };
+        match self.keepers.put_down(log, gone).await {
             Ok(Kept::There) => later::by_offer(&way, log, domain),
-            Ok(Kept::PutDown(entry)) => later::from_outbox(&way, log, &entry),
+            Ok(Kept::PutDown(entry)) => later::from_outbox(&way, &entry),
             Ok(Kept::Empty) => later::not_at_all(log, "is gone from"),
             Err(reason) => {
                 self.report.fail(&format!(

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
-use logchain_core::transport::{ConsoleName, LogTransport};
+use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
@@ -164,17 +164,11 @@ async fn carry_one(
         }
         Left::Receipt(begun) => Err(Carry::resume(way, Arc::clone(&transport), log, begun)),
         Left::Rest(id) => Ok(Begun::again(way, &log.console, id)),
-        Left::All => {
-            let id = match part.entry {
-                Some(_) => kept::handoff_of(log, way.domain).await,
-                None => Ok(None),
-            };
-            Ok(match (early, id.map_err(anyhow::Error::msg)?) {
-                (_, Some(id)) => Begun::again(way, &log.console, id),
-                (Some(begun), None) => Ok(begun),
-                (None, None) => Begun::new(way, &log.console, None),
-            })
-        }
+        Left::All => match (&part.entry, early) {
+            (Some(entry), _) => Ok(again(way, entry, &*transport).await?),
+            (None, Some(begun)) => Ok(Ok(begun)),
+            (None, None) => Ok(Begun::new(way, &log.console, None)),
+        },
     };
     let carry = match begun {
         Err(resumed) => resumed,
@@ -190,6 +184,31 @@ async fn carry_one(
         Err(reason) => Outcome::NotCarried { reason },
     };
     Ok(Handed::Ended(outcome, was_committed))
+}
+
+/// What is in the outbox is offered as the same handoff for good. What is there of a
+/// try that was withdrawn goes first.
+async fn again(
+    way: &Way<'_>,
+    entry: &Entry,
+    transport: &dyn LogTransport,
+) -> anyhow::Result<Result<Begun, String>> {
+    let log = Log {
+        console: entry.console.clone(),
+        path: entry.path.clone(),
+    };
+    let id = kept::handoff_of(&log, entry.domain).await;
+    let id = id.map_err(anyhow::Error::msg)?;
+    let handoff = Handoff {
+        domain: entry.domain,
+        console: entry.console.clone(),
+        id,
+    };
+    let entries = transport.list_all(&handoff.prefix()).await?;
+    if entries.iter().any(|e| e.key.object == ObjectName::Abort) {
+        offer::clear(transport, &handoff).await?;
+    }
+    Ok(Begun::again(way, &entry.console, id))
 }
 
 /// Starts the other half of the first log while the transport is connected: of one

@@ -338,10 +338,8 @@ pub(crate) async fn look_at_logs(note: &Departure, state: &Path) -> anyhow::Resu
     let look = move |left: &LeftLog, put_down: &[Entry]| {
         let log = files::look(&left.path, domain, &left.console);
         let of_it = put_down.iter().find(|entry| entry.console == left.console);
-        match (log, of_it) {
-            (Log::Gone { received: false }, Some(entry)) => Log::PutDown(entry.path.clone()),
-            (log, _) => log,
-        }
+        // Files that are there still were handed over to the outbox, and no further.
+        of_it.map_or(log, |entry| Log::PutDown(entry.path.clone()))
     };
     blocking(move || {
         let put_down = outbox.of_domain(domain)?;

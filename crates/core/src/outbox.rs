@@ -11,8 +11,14 @@
 //!                               /.new/          being put down, or what a kill left
 //! ```
 //!
-//! Nothing in it ever changes but the record. The name of an entry is given once all
-//! of it is durable: that is the commit point. It goes when the receipt is there.
+//! Nothing in it ever changes but the record, and it has one handoff's id for good, over
+//! whatever transport it goes: whoever has it once does not take it in again. The name
+//! of an entry is given once all of it is durable: that is the commit point. It goes
+//! when the receipt is there.
+//!
+//! Files that are about to go may be there still. Then their record says that they were
+//! handed over to the outbox, first without and then with the receipt: whoever is killed
+//! in between leaves them as what was offered once, never as another log.
 //!
 //! Must not know: migrations, transports, why anybody offers what.
 //!
@@ -33,7 +39,8 @@
 //!
 //! let record = Record::new(uuid::Uuid::new_v4(), "serial0".parse()?);
 //! let outbox = Outbox::of(state.path());
-//! let entry = outbox.put(&PutDown { held: &held, record: &record, committed: None })?;
+//! let log = PutDown { held: &held, record: &record, committed: None, there: None };
+//! let entry = outbox.put(&log)?;
 //! assert_eq!(std::fs::read_to_string(&entry.path)?, "all that it said");
 //! assert_eq!(outbox.all()?.entries, [entry.clone()]);
 //! outbox.remove(&entry)?;
@@ -60,7 +67,7 @@ use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
 use crate::folder::{self, FileId, Folder, fault, stat_open};
 use crate::follow::{self, Follower, HeldFile};
 use crate::record::{self, Offered, Record};
-use crate::transport::ConsoleName;
+use crate::transport::{ConsoleName, HandoffId};
 
 /// Its folder in the host's state folder.
 const FOLDER: &str = "outbox";
@@ -165,6 +172,8 @@ pub struct PutDown<'a> {
     pub record: &'a Record,
     /// The handoff that was committed with just these bytes, if one was.
     pub committed: Option<&'a Offered>,
+    /// The path of the base file, if its files are there still.
+    pub there: Option<&'a Path>,
 }
 
 /// The outbox of a host.
@@ -246,19 +255,22 @@ impl Outbox {
         remove_folder(&of_console, OsStr::new(NEW))?;
         self.check_room(&of_console, log.held)?;
         let new = of_console.make_folder(OsStr::new(NEW))?;
-        match self.fill(&new, log) {
-            Ok(()) => {}
+        let mut offered = match self.fill(&new, log) {
+            Ok(offered) => offered,
             Err(e) => {
                 // A disk that filled up meanwhile gets its room back.
                 let _ = remove_folder(&of_console, OsStr::new(NEW));
                 return Err(e);
             }
-        }
+        };
+        self.mark(log, &offered)?;
         let taken = numbers(&of_console)?;
         let number = taken.max().map_or(0, |n| n.saturating_add(1));
         let name = OsString::from(number.to_string());
         of_console.rename_noreplace(OsStr::new(NEW), &of_console, &name)?;
         of_console.sync()?;
+        offered.received = true;
+        self.mark(log, &offered)?;
         let entry = entry(&of_console, domain, &console, number)?;
         entry.ok_or_else(|| Error::Io {
             action: "find again",
@@ -330,8 +342,36 @@ impl Outbox {
         Ok(())
     }
 
-    /// Files, oldest first, and the record last.
-    fn fill(&self, new: &Folder, log: &PutDown<'_>) -> Result<()> {
+    /// Says beside the files that are there still where their bytes went.
+    fn mark(&self, log: &PutDown<'_>, offered: &Offered) -> Result<()> {
+        let (Some(path), Some((domain, console))) = (log.there, &log.record.owner) else {
+            return Ok(());
+        };
+        let files = log.held.files().into_iter();
+        let offered = Offered {
+            to: self.path.display().to_string(),
+            files: files.map(|file| (file.id, file.size)).collect(),
+            ..offered.clone()
+        };
+        let marked = Folder::of_file(path).map_err(Error::from);
+        let marked = marked.and_then(|(folder, base)| {
+            Record::update(&folder, &base, *domain, console, |record| {
+                record.offered = Some(offered);
+                record.begun = None;
+            })
+            .map_err(Error::from)
+        });
+        match marked {
+            // They went just now: nothing is left that could be offered too.
+            Err(Error::Folder(folder::Error::NotFound { .. })) => Ok(()),
+            Err(Error::Record(record::Error::Folder(folder::Error::NotFound { .. }))) => Ok(()),
+            marked => marked,
+        }
+    }
+
+    /// Files, oldest first, and the record last: it says under which handoff they are
+    /// offered.
+    fn fill(&self, new: &Folder, log: &PutDown<'_>) -> Result<Offered> {
         let base = log.held.base().to_owned();
         let held: Vec<_> = log.held.held().collect();
         let mut moved: Vec<(FileId, FileId, u64)> = Vec::new();
@@ -347,18 +387,23 @@ impl Outbox {
         }
         let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1);
         record.ledger = record.ledger.moved(now);
-        if let Some(offered) = log.committed
-            && digest(new, &base)? == (offered.bytes, offered.digest.clone())
-        {
-            let files = moved.iter().map(|(_, id, size)| (*id, *size)).collect();
-            record.offered = Some(Offered {
-                files,
-                ..offered.clone()
-            });
-        }
+        let (bytes, digest) = digest(new, &base)?;
+        let same = log
+            .committed
+            .filter(|c| c.bytes == bytes && c.digest == digest);
+        let offered = Offered {
+            handoff: same.map_or_else(HandoffId::random, |committed| committed.handoff),
+            to: same.map_or_else(String::new, |committed| committed.to.clone()),
+            bytes,
+            digest,
+            at: crate::handoff::now(),
+            files: moved.iter().map(|(_, id, size)| (*id, *size)).collect(),
+            received: false,
+        };
+        record.offered = Some(offered.clone());
         record.write(new, &base)?;
         new.sync()?;
-        Ok(())
+        Ok(offered)
     }
 }
 

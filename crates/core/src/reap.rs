@@ -53,8 +53,7 @@ pub enum Log {
         /// Whether it does.
         received: bool,
     },
-    /// No file of it is there, and the destination does not have it: what was held
-    /// of it lies in the outbox, there.
+    /// The destination does not have it: what was held of it lies in the outbox, there.
     PutDown(PathBuf),
     /// Files of it are there.
     There(Known),

@@ -45,8 +45,8 @@ pub(crate) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Left {
     }
 }
 
-/// Its files went, and what was held of them was put down.
-pub(crate) fn from_outbox(way: &Way<'_>, log: &Log, entry: &Entry) -> Left {
+/// Its files went, or will: what was held of them was put down.
+pub(crate) fn from_outbox(way: &Way<'_>, entry: &Entry) -> Left {
     let state = entry.path.ancestors().nth(STATE_ABOVE);
     let state = state.filter(|state| *state != Path::new(STATE));
     let state = state.map(|state| {
@@ -56,12 +56,10 @@ pub(crate) fn from_outbox(way: &Way<'_>, log: &Log, entry: &Entry) -> Left {
     });
     let which: Vec<OsString> = state.into_iter().collect();
     let command = command(way, &which, entry.domain);
-    let (console, path) = (log.console.as_str(), log.path.display());
-    let put_down = entry.path.display();
+    let (console, path) = (entry.console.as_str(), entry.path.display());
     Left {
         sentence: format!(
-            "the log of {console} is gone from {path}; its history is put down at {put_down}; \
-             bring it over with: {command}"
+            "the history of {console} is put down at {path}; bring it over with: {command}"
         ),
         event: json!({
             "event": "left-behind",

@@ -39,9 +39,9 @@ pub struct Keeper {
 pub enum Kept {
     /// Its files are where they were.
     There,
-    /// They are not, and it was put down.
+    /// They are not, or will not be for long, and it was put down.
     PutDown(Entry),
-    /// They are not, and there was nothing in them.
+    /// There is nothing in them.
     Empty,
 }
 
@@ -72,17 +72,18 @@ impl Keeper {
     }
 
     /// The log was not carried, and its guest is gone: where its files are not found
-    /// at `path` any more, puts it down. Blocks, at most half a minute and the time
-    /// that copying takes.
+    /// at `path` any more, or are `about_to_go`, puts it down. Blocks, at most half a
+    /// minute and the time that copying takes.
     ///
     /// # Errors
     /// What looking and putting down give.
-    pub fn put_down(mut self, path: &Path, outbox: &Outbox) -> Result<Kept> {
+    pub fn put_down(mut self, path: &Path, about_to_go: bool, outbox: &Outbox) -> Result<Kept> {
         self.stop.store(true, Ordering::Release);
         let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {
             return Ok(Kept::Empty);
         };
-        if held.is_found(path)? {
+        let is_there = held.is_found(path)?;
+        if is_there && !about_to_go {
             return Ok(Kept::There);
         }
         wait_for_the_end(&mut held, &*self.writers)?;
@@ -93,6 +94,7 @@ impl Keeper {
             held: &held,
             record: &self.record,
             committed: self.committed.get(),
+            there: is_there.then_some(path),
         };
         outbox.put(&log).map(Kept::PutDown)
     }

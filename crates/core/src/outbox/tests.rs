@@ -54,6 +54,7 @@ impl World {
             held,
             record,
             committed,
+            there: None,
         })
     }
 }
@@ -194,11 +195,12 @@ fn a_committed_handoff_is_remembered_only_for_just_these_bytes() {
         let (folder, base) = Folder::of_file(&entry.path).unwrap();
         let record = Record::read_any(&folder, &base).unwrap().unwrap();
         let kept = record.offered.as_ref().map(|o| o.handoff);
-        assert_eq!(kept, same.then_some(offered.handoff));
+        assert_eq!(kept == Some(offered.handoff), same);
         let listing = Listing::read(&folder, &base).unwrap();
         let files = listing.rotated().iter().map(|r| r.stat);
         let files = files.chain(listing.base().copied());
-        assert_eq!(record.offered_all(files.map(|s| (s.id, s.size))), same);
+        // Either way it has an id of its own from now on.
+        assert!(record.offered_all(files.map(|s| (s.id, s.size))));
     }
 }
 
@@ -208,7 +210,7 @@ fn a_keeper_puts_down_only_what_is_not_found_any_more() {
     world.write("console.log", b"before ");
     let keeper = world.keep();
     assert_eq!(
-        keeper.put_down(&world.log, &world.outbox).unwrap(),
+        keeper.put_down(&world.log, false, &world.outbox).unwrap(),
         Kept::There
     );
     assert_eq!(world.outbox.all().unwrap(), All::default());
@@ -221,11 +223,51 @@ fn a_keeper_puts_down_only_what_is_not_found_any_more() {
     let away = world.dir.path().join("vm_del");
     fs::rename(world.dir.path().join("vm"), &away).unwrap();
     fs::remove_dir_all(away).unwrap();
-    let kept = keeper.put_down(&world.log, &world.outbox).unwrap();
+    let kept = keeper.put_down(&world.log, false, &world.outbox).unwrap();
     let Kept::PutDown(entry) = kept else {
         panic!("{kept:?}");
     };
     assert_eq!(merged(&entry.path), "before after");
+}
+
+/// The files are there for a while: nobody takes them for another log.
+#[test]
+fn what_is_about_to_go_was_handed_over_to_the_outbox() {
+    let world = World::new();
+    world.write("console.log", b"here and there");
+    for at in 0.. {
+        let held = world.hold();
+        fault::arm(Some(at), None);
+        let log = PutDown {
+            held: &held,
+            record: &world.record,
+            committed: None,
+            there: Some(&world.log),
+        };
+        let put = world.outbox.put(&log);
+        fault::disarm();
+        let entries = world.outbox.all().unwrap().entries;
+        let offered = |path: &Path| {
+            let (folder, base) = Folder::of_file(path).unwrap();
+            let record = Record::read_any(&folder, &base).unwrap();
+            record.and_then(|record| record.offered)
+        };
+        let beside = offered(&world.log);
+        if let Some(entry) = entries.first() {
+            let (beside, put_down) = (beside.unwrap(), offered(&entry.path).unwrap());
+            assert_eq!(beside.handoff, put_down.handoff);
+            assert!(!put_down.received);
+            world.outbox.remove(entry).unwrap();
+            if put.is_ok() {
+                assert!(beside.received);
+                return;
+            }
+        } else {
+            // Nothing says that the files may go.
+            assert!(beside.is_none_or(|o| !o.received), "killed at {at}");
+        }
+        let _ = fs::remove_file(world.log.with_file_name(".console.log.logchain"));
+    }
 }
 
 #[test]
@@ -235,7 +277,7 @@ fn nothing_is_put_down_of_a_log_that_is_empty() {
     let keeper = world.keep();
     fs::remove_dir_all(world.dir.path().join("vm")).unwrap();
     assert_eq!(
-        keeper.put_down(&world.log, &world.outbox).unwrap(),
+        keeper.put_down(&world.log, false, &world.outbox).unwrap(),
         Kept::Empty
     );
 }
