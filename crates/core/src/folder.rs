@@ -57,15 +57,6 @@ pub struct Stat {
     pub regular: bool,
 }
 
-/// What a file system has, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// What this process may still write.
-    pub free: u64,
-    /// All of it.
-    pub size: u64,
-}
-
 /// A failure in a log's folder, with the path it happened at.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,6 +86,21 @@ pub enum Error {
     NotFolder {
         /// The path.
         path: PathBuf,
+    },
+    /// Too little is free on the file system, or would be then.
+    #[error(
+        "{bytes} bytes more in {} would leave too little room for what else is written there \
+         ({free} bytes are free, {keep} stay free): make room", .path.display()
+    )]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What was to be written.
+        bytes: u64,
+        /// What is free.
+        free: u64,
+        /// What has to stay free.
+        keep: u64,
     },
     /// A name that leads out of the folder, or none at all.
     #[error("{name:?} is not the name of a file in {}", .folder.display())]
@@ -444,15 +450,26 @@ impl Folder {
         }
     }
 
-    /// What the file system that it lies on has.
+    /// Whether so many bytes more may be written here. virtlogd lets go of a log for
+    /// good where its disk is full, and a guest's log comes before any history: so
+    /// some room is left, a twentieth of all, 1 GiB at the most.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn room(&self) -> Result<Room> {
+    /// [`Error::NoRoom`], [`Error::Io`].
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
         let stat = fs::fstatvfs(&self.fd).map_err(|e| io_error("look at", self.path.clone(), e))?;
-        Ok(Room {
-            free: stat.f_bavail.saturating_mul(stat.f_frsize),
-            size: stat.f_blocks.saturating_mul(stat.f_frsize),
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let size = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let keep = KEEP_FREE.min(size / KEEP_FREE_SHARE);
+        // Some file systems do not tell.
+        if size == 0 || free >= bytes.saturating_add(keep) {
+            return Ok(());
+        }
+        Err(Error::NoRoom {
+            path: self.path.clone(),
+            bytes,
+            free,
+            keep,
         })
     }
 
@@ -490,6 +507,10 @@ impl Folder {
 pub fn stat_open(file: &File) -> io::Result<Stat> {
     Ok(statx(file, OsStr::new(""), AtFlags::EMPTY_PATH)?)
 }
+
+/// What stays free of a file system: this share, and at most so much.
+const KEEP_FREE_SHARE: u64 = 20;
+const KEEP_FREE: u64 = 1 << 30;
 
 /// Time between two tries of a lock.
 const LOCK_LOOK: Duration = Duration::from_millis(5);

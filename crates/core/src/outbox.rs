@@ -75,10 +75,6 @@ const FOLDER: &str = "outbox";
 /// An entry that has no name yet.
 const NEW: &str = ".new";
 
-/// Of the disk so much stays free: a twentieth, at most this.
-const KEEP_FREE: u64 = 1 << 30;
-const KEEP_FREE_SHARE: u64 = 20;
-
 /// How long a change waits for another.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
@@ -89,21 +85,6 @@ const BLOCK: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The disk has too little room, or would have too little left.
-    #[error(
-        "{} has {free} bytes free, of which {keep} stay free, and the log has {bytes}: \
-         make room there", .path.display()
-    )]
-    Full {
-        /// The outbox.
-        path: PathBuf,
-        /// What the log takes.
-        bytes: u64,
-        /// What is free there.
-        free: u64,
-        /// What has to stay free.
-        keep: u64,
-    },
     /// Another process puts something down there.
     #[error("another process works in {}", .path.display())]
     Busy {
@@ -234,7 +215,7 @@ impl Outbox {
     /// Puts a log down, durably and whole, or not at all.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Busy`], and what copying gives.
+    /// [`folder::Error::NoRoom`], [`Error::Busy`], and what copying gives.
     pub fn put(&self, log: &PutDown<'_>) -> Result<Entry> {
         let Some((domain, console)) = log.record.owner.clone() else {
             let path = self.path.clone();
@@ -253,7 +234,11 @@ impl Outbox {
         }
         // Of one that was killed: what it held is gone with it.
         remove_folder(&of_console, OsStr::new(NEW))?;
-        self.check_room(&of_console, log.held)?;
+        let bytes = log.held.files().iter().fold(0_u64, |all, file| {
+            // A block more for each: it is an estimate anyway.
+            all.saturating_add(file.size).saturating_add(4096)
+        });
+        of_console.check_room(bytes)?;
         let new = of_console.make_folder(OsStr::new(NEW))?;
         let mut offered = match self.fill(&new, log) {
             Ok(offered) => offered,
@@ -322,24 +307,6 @@ impl Outbox {
         of_domain.sync()?;
         root.sync()?;
         Ok(of_console)
-    }
-
-    fn check_room(&self, folder: &Folder, held: &Follower) -> Result<()> {
-        let bytes = held.files().iter().fold(0_u64, |all, file| {
-            // A block more for each: it is an estimate anyway.
-            all.saturating_add(file.size).saturating_add(4096)
-        });
-        let room = folder.room()?;
-        let keep = KEEP_FREE.min(room.size / KEEP_FREE_SHARE);
-        if room.free < bytes.saturating_add(keep) {
-            return Err(Error::Full {
-                path: self.path.clone(),
-                bytes,
-                free: room.free,
-                keep,
-            });
-        }
-        Ok(())
     }
 
     /// Says beside the files that are there still where their bytes went.

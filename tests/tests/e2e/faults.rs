@@ -97,7 +97,7 @@ impl Scene {
 
     /// One that copies memory for some seconds.
     fn slowly(&self, more: &[&str]) -> Result<Running, LabError> {
-        self.migrate(&[&["--bandwidth", "6"], more].concat())
+        self.migrate(&[&["--bandwidth", "16"], more].concat())
     }
 
     /// Waits until memory is being copied: the guest is awaited at the destination.

@@ -47,7 +47,7 @@ fn the_clocks_jump() -> Outcome {
             };
             let now = year(h1)?;
             let command = h1.command([WRAPPER, "migrate"]).args(P2P);
-            let command = command.args(["--bandwidth", "6", "--remote-logchain", WRAPPER]);
+            let command = command.args(["--bandwidth", "16", "--remote-logchain", WRAPPER]);
             let running = command.args(["vm", &h2.uri()]).spawn()?;
             scene.while_copying()?;
             jump(h1, "+1y")?;

@@ -8,7 +8,7 @@ use logchain_tests::Output;
 /// Nobody takes the log in, and its folder goes as Nova does it, once the guest left.
 fn gone_with_its_folder(scene: &Scene) -> Fallible<Output> {
     scene.h2().stop_sshd()?;
-    let running = scene.migrate(&["--undefinesource", "--bandwidth", "6"])?;
+    let running = scene.migrate(&["--undefinesource", "--bandwidth", "16"])?;
     scene.while_copying()?;
     // QEMU has ended: the guest's last byte was printed.
     scene.once_it_left()?;
