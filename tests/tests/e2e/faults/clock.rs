@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{Fallible, P2P, row};
+use super::{Fallible, P2P, PACE, row};
 use crate::common::{MIGRATION, Outcome};
 use logchain_tests::Host;
 
@@ -47,7 +47,7 @@ fn the_clocks_jump() -> Outcome {
             };
             let now = year(h1)?;
             let command = h1.command([WRAPPER, "migrate"]).args(P2P);
-            let command = command.args(["--bandwidth", "16", "--remote-logchain", WRAPPER]);
+            let command = command.args(["--bandwidth", PACE, "--remote-logchain", WRAPPER]);
             let running = command.args(["vm", &h2.uri()]).spawn()?;
             scene.while_copying()?;
             jump(h1, "+1y")?;

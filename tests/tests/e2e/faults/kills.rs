@@ -9,9 +9,9 @@ use logchain_tests::{GuestOn, Host, Ticks};
 /// Moments in milliseconds after the other half is there: before memory is copied,
 /// while it is, around the switchover, while the log is drained, placed, received.
 const ALL: &[u64] = &[
-    0, 100, 300, 600, 1000, 1500, 2000, 2500, 3000, 3500, 4000, 4300, 4600, 5000, 5500, 6000,
+    0, 100, 200, 300, 450, 600, 800, 1000, 1300, 1600, 2000, 2400, 2800, 3200, 3600, 4000,
 ];
-const SAMPLE: &[u64] = &[200, 2500, 4500];
+const SAMPLE: &[u64] = &[150, 1200, 2600];
 
 fn moments() -> &'static [u64] {
     if all_rows() { ALL } else { SAMPLE }
@@ -25,7 +25,7 @@ fn sweep(scene: &Scene, kill: impl Fn(&Host, &Host) -> Fallible<()>) -> Fallible
         let mut running = here
             .command(["logchain", "migrate"])
             .args(P2P)
-            .args(["--bandwidth", "10", "vm", &there.uri()])
+            .args(["--bandwidth", super::PACE, "vm", &there.uri()])
             .spawn()?;
         there.until("the other half to be there", MIGRATION, || {
             let halves = there.processes(LOGCHAIN)?;

@@ -1,14 +1,14 @@
 //! The log is not carried, and its files go: the orchestrator removes the folder of
 //! a VM that left, whatever became of its log.
 
-use super::{Fallible, P2P, Scene, Side, row, says};
+use super::{Fallible, P2P, PACE, Scene, Side, row, says};
 use crate::common::{MIGRATION, Outcome, migrate_json};
 use logchain_tests::Output;
 
 /// Nobody takes the log in, and its folder goes as Nova does it, once the guest left.
 fn gone_with_its_folder(scene: &Scene) -> Fallible<Output> {
     scene.h2().stop_sshd()?;
-    let running = scene.migrate(&["--undefinesource", "--bandwidth", "16"])?;
+    let running = scene.migrate(&["--undefinesource", "--bandwidth", PACE])?;
     scene.while_copying()?;
     // QEMU has ended: the guest's last byte was printed.
     scene.once_it_left()?;
