@@ -191,7 +191,11 @@ impl Migration<'_> {
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
-        self.interrupt.or(async { Ok(self.rejoin().await) }).await?;
+        let rejoin = async {
+            self.rejoin().await;
+            Ok(())
+        };
+        self.interrupt.or(rejoin).await?;
         let started = {
             let mut start = pin!(self.start(&way, logs, &source));
             tokio::select! {

@@ -160,6 +160,13 @@ async fn carry_one(
                 "to": done.to,
             });
             way.report.event(&sentence, &event);
+            // What a connection that broke left of it there.
+            let handoff = Handoff {
+                domain: way.domain,
+                console: log.console.clone(),
+                id: done.handoff,
+            };
+            let _ = offer::clear(&*transport, &handoff).await;
             return Ok(Handed::Before);
         }
         Left::Receipt(begun) => Err(Carry::resume(way, Arc::clone(&transport), log, begun)),

@@ -78,6 +78,8 @@ fn the_network_is_cut_after_switchover() -> Outcome {
         // The destination needs nobody to run.
         scene.at(Side::Destination).wait_for_more_ticks(100)?;
         scene.h2().mend_network()?;
+        // Received or not, what lies in the spool there goes with the next offer.
+        scene.offered("vm")?;
         scene.moved(&output, &[0, 3])
     })
 }
