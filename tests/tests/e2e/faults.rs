@@ -49,6 +49,15 @@ fn row(name: &str, what: impl FnOnce(&Scene) -> Fallible<String>) -> Outcome {
     row_with(name, &Guest::new("vm"), LINES, what)
 }
 
+/// Runs a row that takes minutes, if those are wanted.
+fn long_row(name: &str, what: impl FnOnce(&Scene) -> Fallible<String>) -> Outcome {
+    if all_rows() {
+        return row(name, what);
+    }
+    println!("row | {name} | not tried: LOGCHAIN_TEST_FAULTS=all does");
+    Ok(())
+}
+
 fn row_with(
     name: &str,
     guest: &Guest,

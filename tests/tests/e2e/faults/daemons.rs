@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{QEMU, Side, all_rows, row, says};
+use super::{QEMU, Side, long_row, row, says};
 use crate::common::{MIGRATION, Outcome, history};
 use logchain_tests::Ticks;
 
@@ -145,10 +145,7 @@ fn virtlogd_starts_itself_anew_on_both_sides() -> Outcome {
 /// What the guest prints without a virtlogd is lost, and nothing else is.
 #[test]
 fn the_sources_virtlogd_dies() -> Outcome {
-    if !all_rows() {
-        return Ok(());
-    }
-    row(
+    long_row(
         "the source's virtlogd dies and comes back | while memory is copied",
         |scene| {
             let running = scene.slowly(&[])?;
@@ -177,10 +174,7 @@ fn the_sources_virtlogd_dies() -> Outcome {
 /// The guest has no log there any more; its history is whole on one side.
 #[test]
 fn the_destinations_virtlogd_dies() -> Outcome {
-    if !all_rows() {
-        return Ok(());
-    }
-    row(
+    long_row(
         "the destination's virtlogd dies and comes back | while memory is copied",
         |scene| {
             let running = scene.slowly(&["--patience", "20"])?;

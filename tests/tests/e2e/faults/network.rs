@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Side, all_rows, row};
+use super::{Side, long_row, row};
 use crate::common::{MIGRATION, Outcome};
 
 /// libvirt takes half a minute to find out; whatever we wait for ends soon after.
@@ -35,10 +35,7 @@ fn the_network_is_cut_for_seconds_while_memory_is_copied() -> Outcome {
 
 #[test]
 fn the_network_is_cut_for_good_while_memory_is_copied() -> Outcome {
-    if !all_rows() {
-        return Ok(());
-    }
-    row(
+    long_row(
         "the network is cut for good | while memory is copied",
         |scene| {
             let running = scene.slowly(&[])?;
@@ -53,10 +50,7 @@ fn the_network_is_cut_for_good_while_memory_is_copied() -> Outcome {
 
 #[test]
 fn the_network_is_cut_at_switchover() -> Outcome {
-    if !all_rows() {
-        return Ok(());
-    }
-    row("the network is cut for good | at switchover", |scene| {
+    long_row("the network is cut for good | at switchover", |scene| {
         let running = scene.slowly(&[])?;
         let held = scene.hold_at_switchover()?;
         scene.h2().cut_network()?;
