@@ -198,7 +198,29 @@ impl Scene {
 
     /// Nothing changed: status 1, one sentence, and a next migration works.
     fn stayed(&self, output: &Output) -> Fallible<String> {
-        self.stayed_but(output)?;
+        says(output, 1)?;
+        self.runs_at(Side::Source)?;
+        self.whole_at(Side::Source)?;
+        self.is_clean()?;
+        self.moves_on(output)
+    }
+
+    /// The same where the hosts could not reach each other: what lies at the
+    /// destination goes with the next migration.
+    fn stayed_alone(&self, output: &Output) -> Fallible<String> {
+        says(output, 1)?;
+        self.at(Side::Source).wait_for_more_ticks(100)?;
+        self.whole_at(Side::Source)?;
+        let there = self.at(Side::Destination);
+        if there.state()?.as_deref() == Some("paused") {
+            // libvirt was told neither to let it go on nor to end it.
+            there.destroy()?;
+        }
+        self.runs_at(Side::Source)?;
+        self.moves_on(output)
+    }
+
+    fn moves_on(&self, output: &Output) -> Fallible<String> {
         let again = self.migrate(&[])?.wait(MIGRATION)?.checked();
         again.map_err(|e| format!("the next migration failed: {e}"))?;
         self.runs_at(Side::Destination)?;
@@ -210,13 +232,6 @@ impl Scene {
             output.took.as_secs_f64(),
             report.count
         ))
-    }
-
-    fn stayed_but(&self, output: &Output) -> Outcome {
-        says(output, 1)?;
-        self.runs_at(Side::Source)?;
-        self.whole_at(Side::Source)?;
-        self.is_clean()
     }
 
     /// It migrated: with its log (0), or the log is whole at the source, and `offer`

@@ -266,6 +266,7 @@ impl Offer {
     /// Says that it begins; gives what an earlier run of it has put.
     async fn begin(&mut self, chain: &Chain, so_far: Option<History>) -> Result<Cuts, String> {
         self.remember(chain).await;
+        self.clear_before(chain);
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
         let data = begin.encode().map_err(|e| e.to_string())?;
         let putter = self.putter(Arc::default());
@@ -286,6 +287,19 @@ impl Offer {
             }
         }
         Ok(cuts)
+    }
+
+    /// What an earlier handoff of this log left, which was begun, never committed and
+    /// could not be withdrawn: nobody comes back for it. Beside everything else.
+    fn clear_before(&self, chain: &Chain) {
+        let Some(id) = chain.record.begun.filter(|id| *id != self.handoff.id) else {
+            return;
+        };
+        let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
+        tokio::spawn(async move {
+            // What stays all the same is swept some day.
+            let _ = clear(&*transport, &Handoff { id, ..before }).await;
+        });
     }
 
     /// What of the history is streamed to the same place. No failure of this is one

@@ -5,8 +5,8 @@ use crate::common::{MIGRATION, Outcome};
 use logchain_tests::{Guest, Pace, Ticks};
 
 /// More than the small disk holds.
-const LINES: u64 = 8_000;
-const KIB: u64 = 320;
+pub(super) const LINES: u64 = 8_000;
+pub(super) const KIB: u64 = 320;
 
 /// What we stage there must not take the room that the guest's own log needs: where
 /// virtlogd cannot write, it lets go of the log for good.

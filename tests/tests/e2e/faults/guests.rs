@@ -30,7 +30,7 @@ fn a_guest_that_floods_its_log() -> Outcome {
     row_with(
         "the guest floods its log | all along",
         &guest,
-        20_000,
+        8_000,
         |scene| {
             let output = scene.slowly(&[])?.wait(MIGRATION)?.checked()?;
             scene.runs_at(Side::Destination)?;

@@ -43,7 +43,7 @@ fn the_network_is_cut_for_good_while_memory_is_copied() -> Outcome {
             scene.h2().cut_network()?;
             let output = running.wait(LONG)?;
             scene.h2().mend_network()?;
-            scene.stayed(&output)
+            scene.stayed_alone(&output)
         },
     )
 }
@@ -57,7 +57,7 @@ fn the_network_is_cut_at_switchover() -> Outcome {
         drop(held);
         let output = running.wait(LONG)?;
         scene.h2().mend_network()?;
-        scene.stayed(&output)
+        scene.stayed_alone(&output)
     })
 }
 

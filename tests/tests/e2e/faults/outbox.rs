@@ -1,13 +1,20 @@
 //! The log is not carried, and its files go: the orchestrator removes the folder of
 //! a VM that left, whatever became of its log.
 
-use super::{Fallible, P2P, PACE, Scene, Side, row, says};
+use super::{Fallible, P2P, PACE, Scene, Side, row, row_with, says};
 use crate::common::{MIGRATION, Outcome, migrate_json};
-use logchain_tests::Output;
+use logchain_tests::{Guest, Output, Pace};
 
-/// Nobody takes the log in, and its folder goes as Nova does it, once the guest left.
+/// Nobody takes the log in, and its folder goes.
 fn gone_with_its_folder(scene: &Scene) -> Fallible<Output> {
     scene.h2().stop_sshd()?;
+    let output = left_without_its_folder(scene)?;
+    scene.h2().start_sshd()?;
+    Ok(output)
+}
+
+/// The folder of the log goes as Nova does it, once the guest left.
+fn left_without_its_folder(scene: &Scene) -> Fallible<Output> {
     let running = scene.migrate(&["--undefinesource", "--bandwidth", PACE])?;
     scene.while_copying()?;
     // QEMU has ended: the guest's last byte was printed.
@@ -15,7 +22,6 @@ fn gone_with_its_folder(scene: &Scene) -> Fallible<Output> {
     let remove = "mv /var/log/lab/vm /var/log/lab/vm_del && rm -r /var/log/lab/vm_del";
     scene.h1().run(["sh", "-c", remove])?.checked()?;
     let output = running.wait(MIGRATION)?;
-    scene.h2().start_sshd()?;
     says(&output, 3)?;
     Ok(output)
 }
@@ -98,6 +104,35 @@ fn what_was_put_down_joins_when_the_vm_comes_back() -> Outcome {
             ))
         },
     )
+}
+
+/// Withdrawn half way, put down, withdrawn again, and all there in the end.
+#[test]
+fn a_log_that_found_no_room_is_put_down_and_offered_later() -> Outcome {
+    let name = "the destination's disk is full, and the log's folder is removed | as soon as the \
+                guest left";
+    let guest = Guest::new("vm").pace(Pace::Micros(500));
+    row_with(name, &guest, super::disks::LINES, |scene| {
+        let folder = "/var/log/lab/vm";
+        scene.h2().small_disk(folder, super::disks::KIB)?;
+        left_without_its_folder(scene)?;
+        let uuid = uuid(scene)?;
+        let offer = ["logchain", "offer", "--transport", "ssh://h2", &uuid];
+        let full = scene.h1().command(offer).limit(MIGRATION).run()?;
+        says(&full, 1)?;
+        if !full.err().contains("make room") {
+            return Err(format!("it says: {}", full.err()).into());
+        }
+        scene.h2().resize_disk(folder, 64 * 1024)?;
+        scene.offered(&uuid)?;
+        let report = scene.whole_at(Side::Destination)?;
+        outbox_is_empty(scene)?;
+        scene.is_clean()?;
+        Ok(format!(
+            "status 3, put down; offer says that the disk is full, and then brings all {} lines",
+            report.count
+        ))
+    })
 }
 
 /// The bytes have nowhere to go: that is said, and the VM runs.
