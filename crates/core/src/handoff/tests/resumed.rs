@@ -332,3 +332,30 @@ async fn who_claimed_first_is_named_and_may_go_on() {
         ("history one", "two")
     );
 }
+
+/// A source that could not even withdraw it: the next one, under whatever id, leaves
+/// nothing of it behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_withdrawn_goes_with_the_next_one() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("all that it said");
+    let spool = memory();
+    let first = Trial::new(Arc::clone(&spool));
+    let offer = first.offer(&source);
+    until("it was not begun", async || first.left().await > 0).await;
+    // Killed, or cut off.
+    offer.abort();
+    let _ = offer.await;
+    assert!(first.left().await > 0);
+
+    let next = Trial::new(spool);
+    next.here.send_replace(true);
+    next.source.send_replace(Source::Over);
+    let (offer, adopt) = (next.offer(&source), next.adopt(&destination, false));
+    carried(offer.await.unwrap());
+    let adopted = adopt.await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(destination.merged(), "all that it said");
+    until("it was not cleared", async || first.left().await == 0).await;
+    assert_eq!(next.left().await, 0);
+}
