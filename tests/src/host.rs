@@ -260,7 +260,7 @@ impl Host {
 
     /// Starts virtlogd, libvirtd and sshd, and waits until libvirtd answers.
     pub(crate) fn start_daemons(&self) -> Result<()> {
-        self.run(["virtlogd", "--daemon"])?.checked()?;
+        self.start_virtlogd()?;
         self.start_sshd()?;
         self.start_libvirtd()
     }
@@ -318,6 +318,79 @@ impl Host {
             let output = self.run(["virsh", "-c", "qemu:///system", "list", "--name"])?;
             Ok(output.status.success().then_some(()))
         })
+    }
+
+    /// Sends a signal ("KILL", "STOP", "USR1", …) to every process of this host whose
+    /// command has this name; gives how many there were.
+    ///
+    /// # Errors
+    /// As [`Host::run`].
+    pub fn signal(&self, name: &str, signal: &str) -> Result<usize> {
+        let pids = self.processes(name)?;
+        if !pids.is_empty() {
+            let kill = ["kill".to_owned(), format!("-{signal}")];
+            // One that ended by itself meanwhile makes kill fail, which is well.
+            self.run(kill.into_iter().chain(pids.iter().map(u32::to_string)))?;
+        }
+        Ok(pids.len())
+    }
+
+    /// Kills virtlogd, as a crash would: what guests print is lost from then on.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`].
+    pub fn kill_virtlogd(&self) -> Result<()> {
+        self.end_daemon("virtlogd", "KILL")
+    }
+
+    /// Starts virtlogd.
+    ///
+    /// # Errors
+    /// [`LabError::Failed`].
+    pub fn start_virtlogd(&self) -> Result<()> {
+        self.run(["virtlogd", "--daemon"])?.checked()?;
+        Ok(())
+    }
+
+    /// Cuts this host off from all others: nothing comes and nothing goes, and nobody
+    /// is told.
+    ///
+    /// # Errors
+    /// [`LabError::Failed`].
+    pub fn cut_network(&self) -> Result<()> {
+        self.run(["ip", "link", "set", "eth0", "down"])?.checked()?;
+        Ok(())
+    }
+
+    /// Undoes [`Host::cut_network`].
+    ///
+    /// # Errors
+    /// [`LabError::Failed`].
+    pub fn mend_network(&self) -> Result<()> {
+        self.run(["ip", "link", "set", "eth0", "up"])?.checked()?;
+        Ok(())
+    }
+
+    /// Puts a disk of its own of so many KiB where `folder` is, empty.
+    ///
+    /// # Errors
+    /// [`LabError::Failed`].
+    pub fn small_disk(&self, folder: &str, kib: u64) -> Result<()> {
+        let size = format!("size={kib}k,mode=755");
+        self.run(["mkdir", "-p", folder])?.checked()?;
+        self.run(["mount", "-t", "tmpfs", "-o", &size, "small", folder])?
+            .checked()?;
+        Ok(())
+    }
+
+    /// Gives such a disk another size.
+    ///
+    /// # Errors
+    /// [`LabError::Failed`].
+    pub fn resize_disk(&self, folder: &str, kib: u64) -> Result<()> {
+        let size = format!("remount,size={kib}k");
+        self.run(["mount", "-o", &size, folder])?.checked()?;
+        Ok(())
     }
 
     /// Makes this host refuse guests that come by migration, or take them again.

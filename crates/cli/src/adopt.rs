@@ -21,6 +21,7 @@ use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
+use crate::kept;
 use crate::meter::Meter;
 use crate::noted;
 use crate::progress::Phase;
@@ -186,6 +187,14 @@ impl Work<'_> {
             && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
         {
             self.report.warn(&reason);
+        }
+        if matches!(outcome, Outcome::Adopted(_)) {
+            // Older than what came just now: behind it.
+            let (state, console) = (&self.args.state.folder, Some(&handoff.console));
+            let joined = kept::rejoin(state, &self.connection, self.domain, console);
+            for reason in joined.await.1 {
+                self.report.warn(&reason);
+            }
         }
         if let Outcome::Failed { reason } = &mut outcome
             && self.interrupt.came()

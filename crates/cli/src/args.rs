@@ -22,7 +22,7 @@ pub(crate) const DEFAULT_BYTES: u64 = 100 * 1024;
 pub(crate) const DEFAULT_REMOTE: &str = "logchain";
 
 /// Where a host's state lies unless told otherwise.
-const STATE: &str = "/var/lib/logchain";
+pub(crate) const STATE: &str = "/var/lib/logchain";
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad usage; \
 3 migrated, but the log was not (fully) carried.";
@@ -204,6 +204,8 @@ pub(crate) struct Offer {
     pub(crate) connect: Connect,
     #[command(flatten)]
     pub(crate) carry: Carry,
+    #[command(flatten)]
+    pub(crate) state: State,
     /// A console and its log's path, for a domain that libvirt here does not know any more.
     #[arg(long = "console", value_name = "NAME=PATH", value_parser = console_path)]
     pub(crate) consoles: Vec<(ConsoleName, PathBuf)>,

@@ -11,6 +11,7 @@ mod exit;
 mod far;
 mod host;
 mod interrupt;
+mod kept;
 mod meter;
 mod migrate;
 mod noted;

@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
+use logchain_core::outbox::Kept;
 use logchain_core::transport::{HandoffId, LogTransport};
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
 use logchain_libvirt::migrate::{self, MigrateRequest};
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
-use logchain_libvirt::{Connection, Domain};
+use logchain_libvirt::{Connection, Domain, State};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,11 +35,13 @@ use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{self, Ended, Exit};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::kept::{self, Keepers};
 use crate::meter::Meter;
 use crate::noted::Noted;
 use crate::progress::{Part, Phase};
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
+use later::Left;
 
 /// A destination that the source reaches may be out of our own reach: with
 /// --p2p it is asked for its events only.
@@ -110,6 +113,7 @@ async fn prepare<'a>(
         domain,
         dest,
         interrupt,
+        keepers: Keepers::new(&args.state.folder),
     };
     Ok((migration, logs))
 }
@@ -166,6 +170,7 @@ struct Migration<'a> {
     domain: Domain,
     dest: Option<Connection>,
     interrupt: &'a Interrupt,
+    keepers: Keepers,
 }
 
 /// When the guest first ran at the destination.
@@ -198,6 +203,11 @@ impl Migration<'_> {
         };
         let watch = async { Ok(self.watch_destination().await) };
         let resumed = self.interrupt.or(watch).await?;
+        let rejoin = async {
+            self.rejoin().await;
+            Ok(())
+        };
+        self.interrupt.or(rejoin).await?;
         let starting = async {
             let mut start = pin!(self.start(&way, logs, &source));
             tokio::select! {
@@ -292,7 +302,16 @@ impl Migration<'_> {
         let mut begun = Vec::new();
         for (log, expected) in logs {
             let id = HandoffId::random();
-            let carry = match log.hold_for(way.domain, Some(id)).await {
+            let held = log.hold_for(way.domain, Some(id)).await;
+            if let Ok(held) = &held
+                && let Err(reason) = self.keepers.keep(&log, held)
+            {
+                self.report.warn(&format!(
+                    "{}: should its files go before it has arrived, it is lost: {reason}",
+                    log.console
+                ));
+            }
+            let carry = match held {
                 Ok(held) => match Begun::of(way, &log.console, id, Some(&expected)) {
                     Ok(begun) => Ok((held, begun)),
                     Err(reason) => Err((reason, true)),
@@ -512,11 +531,7 @@ impl Migration<'_> {
             let more = json!({ "window_ms": window.map(|w| u64::try_from(w.as_millis()).ok()) });
             if let Err(reason) = carry::tell(self.report, &log, &outcome, more) {
                 reasons.push(reason);
-                let left = if held && log.is_there().await {
-                    later::by_offer(&self.way_back(), &log, self.domain.uuid())
-                } else {
-                    later::not_at_all(&log, held)
-                };
+                let left = self.left(&log, held).await;
                 self.report.note(&left.sentence, &left.event);
             } else if let Some(noted) = &mut noted {
                 noted.received(&log.console);
@@ -536,6 +551,45 @@ impl Migration<'_> {
                 self.report.warn(&reason);
                 None
             }
+        }
+    }
+
+    /// What is left here of a log that was not carried.
+    async fn left(&self, log: &Log, held: bool) -> Left {
+        let (way, domain) = (self.way_back(), self.domain.uuid());
+        if !held {
+            return later::not_at_all(log, "could not be opened at");
+        }
+        // Where libvirt has forgotten the domain, whoever had that done removes its
+        // folder next.
+        let gone = match self.domain.state().await {
+            Ok(state) => state == State::Gone,
+            Err(_) => self.args.undefine_source,
+        };
+        match self.keepers.put_down(log, gone).await {
+            Ok(Kept::There) => later::by_offer(&way, log, domain),
+            Ok(Kept::PutDown(entry)) => later::from_outbox(&way, &entry),
+            Ok(Kept::Empty) => later::not_at_all(log, "is gone from"),
+            Err(reason) => {
+                self.report.fail(&format!(
+                    "{}: what is held of it could not be put down: {reason}",
+                    log.console
+                ));
+                match log.is_there().await {
+                    true => later::by_offer(&way, log, domain),
+                    false => later::not_at_all(log, "is gone from"),
+                }
+            }
+        }
+    }
+
+    /// What this VM left in the outbox of this host at an earlier stay is part of its
+    /// log again before it goes on.
+    async fn rejoin(&self) {
+        let (state, uuid) = (&self.args.state.folder, self.domain.uuid());
+        let (_, reasons) = kept::rejoin(state, self.domain.connection(), uuid, None).await;
+        for reason in reasons {
+            self.report.warn(&reason);
         }
     }
 

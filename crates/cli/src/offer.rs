@@ -1,13 +1,15 @@
 //! `logchain offer`: the source's half, after the migration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
-use logchain_core::transport::LogTransport;
+use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
 use logchain_libvirt::Error;
 use serde_json::json;
 use tokio::sync::watch;
@@ -18,6 +20,7 @@ use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{Ended, Exit, Usage};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::kept;
 use crate::meter::Meter;
 use crate::progress::Phase;
 use crate::report::Report;
@@ -27,8 +30,34 @@ use crate::transports::{Choice, ssh_options};
 struct Past {
     uuid: Uuid,
     name: String,
-    logs: Vec<Log>,
+    logs: Vec<Part>,
 }
+
+/// A log, or what was put down of one whose files went.
+struct Part {
+    log: Log,
+    entry: Option<Entry>,
+}
+
+impl From<Log> for Part {
+    fn from(log: Log) -> Self {
+        Self { log, entry: None }
+    }
+}
+
+impl From<Entry> for Part {
+    fn from(entry: Entry) -> Self {
+        let log = Log {
+            console: entry.console.clone(),
+            path: entry.path.clone(),
+        };
+        let entry = Some(entry);
+        Self { log, entry }
+    }
+}
+
+const UNKNOWN: &str = "for a domain that is not defined here any more, give its UUID, and \
+                       --console NAME=PATH for each log that is not in the outbox";
 
 pub(crate) async fn run(args: Offer, interrupt: Interrupt) -> anyhow::Result<Exit> {
     tokio::select! {
@@ -54,29 +83,51 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         budget: Budget::default(),
         writers: Arc::default(),
     };
-    let mut early = begin_first(&way, past.logs.first());
+    let mut early = begin_first(&way, past.logs.first().map(|part| &part.log));
     let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;
     carry::say_adopt(report, &choice, past.uuid);
     let mut reasons = Vec::new();
-    for log in past.logs {
-        if interrupt.came() {
-            let reason = "interrupted before it was begun".to_owned();
+    let mut behind: Vec<ConsoleName> = Vec::new();
+    for part in past.logs {
+        let log = &part.log;
+        // Each is placed behind all that is there: an older one has to wait for a newer.
+        let waits = behind.contains(&log.console);
+        if interrupt.came() || waits {
+            let reason = match waits {
+                true => "what is newer of it has to be there first",
+                false => "interrupted before it was begun",
+            };
+            let reason = reason.to_owned();
             let outcome = Outcome::NotCarried { reason };
-            reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
+            reasons.extend(carry::tell(report, log, &outcome, json!({})).err());
             continue;
         }
-        let early = early.take_if(|b| b.is_of(&log));
-        let mut outcome = carry_one(&way, &transport, &log, early, interrupt).await?;
+        let early = early.take_if(|b| b.is_of(log));
+        let mut outcome = carry_one(&way, &transport, &part, early, interrupt).await?;
         // What was committed before may turn out to be damaged: the destination clears
         // it then, and all of it goes once more.
         let is_again = |o: &Handed| matches!(o, Handed::Ended(Outcome::NotCarried { .. }, true));
         if is_again(&outcome) && !interrupt.came() {
-            outcome = carry_one(&way, &transport, &log, None, interrupt).await?;
+            outcome = carry_one(&way, &transport, &part, None, interrupt).await?;
         }
-        let Handed::Ended(outcome, _) = outcome else {
-            continue;
+        let carried = match outcome {
+            Handed::Before => true,
+            Handed::Ended(outcome, _) => {
+                let told = carry::tell(report, log, &outcome, json!({}));
+                let carried = told.is_ok();
+                reasons.extend(told.err());
+                carried
+            }
         };
-        reasons.extend(carry::tell(report, &log, &outcome, json!({})).err());
+        match &part.entry {
+            Some(entry) if carried => {
+                if let Err(reason) = kept::is_received(&args.state.folder, entry).await {
+                    report.warn(&reason);
+                }
+            }
+            _ if !carried => behind.push(log.console.clone()),
+            _ => {}
+        }
     }
     Ended::told(Exit::Failed, &reasons)
 }
@@ -92,10 +143,11 @@ enum Handed {
 async fn carry_one(
     way: &Way<'_>,
     transport: &Arc<dyn LogTransport>,
-    log: &Log,
+    part: &Part,
     early: Option<Begun>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Handed> {
+    let log = &part.log;
     let over = watch::Sender::new(Source::Over);
     let chain = log.chain().map_err(anyhow::Error::msg)?;
     let left = offer::left(&chain, way.domain, &log.console, &**transport).await;
@@ -111,14 +163,22 @@ async fn carry_one(
                 "to": done.to,
             });
             way.report.event(&sentence, &event);
+            // What a connection that broke left of it there.
+            let handoff = Handoff {
+                domain: way.domain,
+                console: log.console.clone(),
+                id: done.handoff,
+            };
+            let _ = offer::clear(&*transport, &handoff).await;
             return Ok(Handed::Before);
         }
         Left::Receipt(begun) => Err(Carry::resume(way, Arc::clone(&transport), log, begun)),
         Left::Rest(id) => Ok(Begun::again(way, &log.console, id)),
-        Left::All => Ok(match early {
-            Some(begun) => Ok(begun),
-            None => Begun::new(way, &log.console, None),
-        }),
+        Left::All => match (&part.entry, early) {
+            (Some(entry), _) => Ok(again(way, entry, &*transport).await?),
+            (None, Some(begun)) => Ok(Ok(begun)),
+            (None, None) => Ok(Begun::new(way, &log.console, None)),
+        },
     };
     let meter = Meter::new(way.report, false);
     let carry = match begun {
@@ -140,6 +200,31 @@ async fn carry_one(
         Err(reason) => Outcome::NotCarried { reason },
     };
     Ok(Handed::Ended(outcome, was_committed))
+}
+
+/// What is in the outbox is offered as the same handoff for good. What is there of a
+/// try that was withdrawn goes first.
+async fn again(
+    way: &Way<'_>,
+    entry: &Entry,
+    transport: &dyn LogTransport,
+) -> anyhow::Result<Result<Begun, String>> {
+    let log = Log {
+        console: entry.console.clone(),
+        path: entry.path.clone(),
+    };
+    let id = kept::handoff_of(&log, entry.domain).await;
+    let id = id.map_err(anyhow::Error::msg)?;
+    let handoff = Handoff {
+        domain: entry.domain,
+        console: entry.console.clone(),
+        id,
+    };
+    let entries = transport.list_all(&handoff.prefix()).await?;
+    if entries.iter().any(|e| e.key.object == ObjectName::Abort) {
+        offer::clear(transport, &handoff).await?;
+    }
+    Ok(Begun::again(way, &entry.console, id))
 }
 
 /// Starts the other half of the first log while the transport is connected: of one
@@ -165,21 +250,19 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
             path: path.clone(),
         })
         .collect();
+    let state = &args.state.folder;
     let domain = match connection.lookup(&args.domain).await {
         Ok(domain) => domain,
         Err(e @ Error::NoDomain { .. }) => {
-            let uuid: Result<Uuid, _> = args.domain.parse();
-            let (Ok(uuid), false) = (uuid, given.is_empty()) else {
-                return Err(e).context(
-                    "for a domain that is not defined here any more, give its UUID and \
-                     --console NAME=PATH for each log",
-                );
+            let Ok(uuid) = args.domain.parse::<Uuid>() else {
+                return Err(e).context(UNKNOWN);
             };
-            return Ok(Past {
-                uuid,
-                name: args.domain.clone(),
-                logs: given,
-            });
+            let logs = with_outbox(given, state, uuid).await?;
+            if logs.is_empty() {
+                return Err(e).context(UNKNOWN);
+            }
+            let name = args.domain.clone();
+            return Ok(Past { uuid, name, logs });
         }
         Err(e) => return Err(e.into()),
     };
@@ -205,6 +288,21 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
     Ok(Past {
         uuid: domain.uuid(),
         name: domain.name().to_owned(),
-        logs,
+        logs: with_outbox(logs, state, domain.uuid()).await?,
     })
+}
+
+/// The logs themselves first: what was put down of an earlier stay is older. A log
+/// of which nothing is left but what was put down is no failure.
+async fn with_outbox(logs: Vec<Log>, state: &Path, domain: Uuid) -> anyhow::Result<Vec<Part>> {
+    let entries = kept::put_down_here(state, domain).await;
+    let entries = entries.map_err(anyhow::Error::msg)?;
+    let mut parts: Vec<Part> = Vec::new();
+    for log in logs {
+        if log.is_there().await || !entries.iter().any(|e| e.console == log.console) {
+            parts.push(log.into());
+        }
+    }
+    parts.extend(entries.into_iter().map(Part::from));
+    Ok(parts)
 }

@@ -6,8 +6,10 @@ mod placement;
 mod url;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use logchain_core::departure::{Departure, LeftLog, Notes};
+use logchain_core::outbox::{Entry, Outbox};
 use logchain_core::reap::files::{self, Removed};
 use logchain_core::reap::{Decision, Here, Log, Placement, decide};
 use logchain_libvirt::{Connection, Domain, Error, State};
@@ -135,7 +137,7 @@ impl Reaper {
         let uri = self.args.connect.uri.as_deref().unwrap_or(&note.connect);
         let connection = hosts.at(uri).await?;
         let (here, domain) = look(&connection, note.domain).await?;
-        let logs = look_at_logs(&note).await?;
+        let logs = look_at_logs(&note, &self.args.state.folder).await?;
         let mut placement = Placement::NotAsked;
         let mut decision = decide(&note, &here, &logs, &placement);
         if decision == Decision::Ask {
@@ -337,10 +339,20 @@ pub(crate) async fn look(
     Ok((here, defined.then_some(domain)))
 }
 
-pub(crate) async fn look_at_logs(note: &Departure) -> anyhow::Result<Vec<Log>> {
-    let (logs, domain) = (note.logs.clone(), note.domain);
-    let look = move |log: &LeftLog| files::look(&log.path, domain, &log.console);
-    blocking(move || Ok(logs.iter().map(look).collect())).await
+/// In the order of the note's logs.
+pub(crate) async fn look_at_logs(note: &Departure, state: &Path) -> anyhow::Result<Vec<Log>> {
+    let (logs, domain, outbox) = (note.logs.clone(), note.domain, Outbox::of(state));
+    let look = move |left: &LeftLog, put_down: &[Entry]| {
+        let log = files::look(&left.path, domain, &left.console);
+        let of_it = put_down.iter().find(|entry| entry.console == left.console);
+        // Files that are there still were handed over to the outbox, and no further.
+        of_it.map_or(log, |entry| Log::PutDown(entry.path.clone()))
+    };
+    blocking(move || {
+        let put_down = outbox.of_domain(domain)?;
+        Ok(logs.iter().map(|log| look(log, &put_down)).collect())
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -9,10 +9,13 @@ use std::time::UNIX_EPOCH;
 use logchain_core::departure::{All, Departure, Notes};
 use logchain_core::folder::{self, Folder};
 use logchain_core::handoff::Begin;
+use logchain_core::outbox::Outbox;
 use logchain_core::placement::under_way::{Begun, under_way};
-use logchain_core::reap::{Placement, decide};
+use logchain_core::reap::{Here, Log, Placement, decide};
 use logchain_core::record::{Offered, Record};
-use logchain_core::standing::{Beside, Spooled, Standing, State, of_departure, of_log, of_spooled};
+use logchain_core::standing::{
+    Beside, Spooled, Standing, State, of_departure, of_log, of_put_down, of_spooled,
+};
 use logchain_core::transport::{
     ConsoleName, DirectoryTransport, HandoffId, LogTransportExt, Lot, ObjectName, Prefix,
 };
@@ -23,7 +26,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::args::{Format, Status};
-use crate::carry::Log;
+use crate::carry;
 use crate::exit::{self, Exit};
 use crate::host;
 use crate::migrate::later;
@@ -36,7 +39,8 @@ const MAX_BEGIN: u64 = 64 * 1024;
 pub(crate) async fn run(args: Status) -> anyhow::Result<Exit> {
     let mut found = Found::default();
     let state = args.state.folder.clone();
-    let notes = tokio::task::spawn_blocking(move || read_notes(&state)).await?;
+    let folder = state.clone();
+    let notes = tokio::task::spawn_blocking(move || read_notes(&folder)).await?;
     let notes = found.or_warn("the notes on domains that left", notes);
     let notes = notes.unwrap_or_default();
     for (domain, why) in &notes.damaged {
@@ -44,8 +48,10 @@ pub(crate) async fn run(args: Status) -> anyhow::Result<Exit> {
     }
     let connection = host::connect_local(args.connect.uri.as_deref()).await;
     if let Some(connection) = found.or_warn("libvirt's domains", connection) {
-        found.departures(&connection, &notes.notes).await;
+        found.departures(&connection, &notes.notes, &state).await;
         found.logs(&connection, &notes.notes).await;
+        let put_down = found.outbox(&connection, &notes.notes, &state).await;
+        found.or_warn("the outbox", put_down);
     }
     let spool = args.state.folder.join("spool");
     let spooled = found.spool(&spool).await;
@@ -76,9 +82,9 @@ impl Found {
         }
     }
 
-    async fn departures(&mut self, connection: &Connection, notes: &[Departure]) {
+    async fn departures(&mut self, connection: &Connection, notes: &[Departure], state: &Path) {
         for note in notes {
-            let standing = departure(connection, note).await;
+            let standing = departure(connection, note, state).await;
             let standing = self.or_warn(&note.name, standing);
             self.all.extend(standing.into_iter().flatten());
         }
@@ -96,6 +102,46 @@ impl Found {
             let standing = self.or_warn(&what, standing);
             self.all.extend(standing.into_iter().flatten());
         }
+    }
+
+    /// What no note tells of: its VM came back, or its note could not be written.
+    async fn outbox(
+        &mut self,
+        connection: &Connection,
+        notes: &[Departure],
+        state: &Path,
+    ) -> anyhow::Result<()> {
+        let outbox = Outbox::of(state);
+        let all = tokio::task::spawn_blocking(move || outbox.all()).await??;
+        for path in all.unfinished {
+            self.warn(format!(
+                "a log was being put down in {} and is not whole: is logchain at work, or was \
+                 it killed?",
+                path.display()
+            ));
+        }
+        for entry in all.entries {
+            let told = |s: &Standing| {
+                let of_it = s.domain == entry.domain && s.console.as_ref() == Some(&entry.console);
+                of_it && s.stands.contains(&entry.path.display().to_string())
+            };
+            if self.all.iter().any(told) {
+                continue;
+            }
+            let (here, _) = look(connection, entry.domain).await?;
+            let note = notes.iter().find(|note| note.domain == entry.domain);
+            let way = later::Way {
+                transport: note.map_or("URL", |note| &note.transport).to_owned(),
+                connect: None,
+                remote: note.and_then(|note| note.remote.as_deref()),
+            };
+            let offer = later::command(&way, &[], entry.domain);
+            let active = matches!(here, Here::Running | Here::Active(_));
+            let mut standing = of_put_down(&entry, active, &offer);
+            standing.name = note.map(|note| note.name.clone());
+            self.all.push(standing);
+        }
+        Ok(())
     }
 
     async fn spool(&mut self, path: &Path) -> anyhow::Result<()> {
@@ -163,9 +209,20 @@ fn read_notes(state: &Path) -> anyhow::Result<All> {
     }
 }
 
-async fn departure(connection: &Connection, note: &Departure) -> anyhow::Result<Vec<Standing>> {
+async fn departure(
+    connection: &Connection,
+    note: &Departure,
+    state: &Path,
+) -> anyhow::Result<Vec<Standing>> {
     let (here, _) = look(connection, note.domain).await?;
-    let logs = look_at_logs(note).await?;
+    let logs = look_at_logs(note, state).await?;
+    let put_down: Vec<ConsoleName> = note
+        .logs
+        .iter()
+        .zip(&logs)
+        .filter(|(_, log)| matches!(log, Log::PutDown(_)))
+        .map(|(left, _)| left.console.clone())
+        .collect();
     let decision = decide(note, &here, &logs, &Placement::NotAsked);
     let paths: Vec<_> = note.logs.iter().map(|l| l.path.clone()).collect();
     let offered = tokio::task::spawn_blocking(move || {
@@ -180,7 +237,10 @@ async fn departure(connection: &Connection, note: &Departure) -> anyhow::Result<
             connect: None,
             remote: note.remote.as_deref(),
         };
-        let log = Log {
+        if put_down.contains(&left.console) {
+            return later::command(&way, &[], domain);
+        }
+        let log = carry::Log {
             console: left.console.clone(),
             path: left.path.clone(),
         };
@@ -215,7 +275,7 @@ async fn logs_of(domain: &Domain, noted: bool) -> anyhow::Result<Vec<Standing>> 
             connect: None,
             remote: None,
         };
-        let log = Log {
+        let log = carry::Log {
             console: name.clone(),
             path: console.path.clone(),
         };

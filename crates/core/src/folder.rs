@@ -87,6 +87,21 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// Too little is free on the file system, or would be then.
+    #[error(
+        "{bytes} bytes more in {} would leave too little room for what else is written there \
+         ({free} bytes are free, {keep} stay free): make room", .path.display()
+    )]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What was to be written.
+        bytes: u64,
+        /// What is free.
+        free: u64,
+        /// What has to stay free.
+        keep: u64,
+    },
     /// A name that leads out of the folder, or none at all.
     #[error("{name:?} is not the name of a file in {}", .folder.display())]
     BadName {
@@ -435,6 +450,29 @@ impl Folder {
         }
     }
 
+    /// Whether so many bytes more may be written here. virtlogd lets go of a log for
+    /// good where its disk is full, and a guest's log comes before any history: so
+    /// some room is left, a twentieth of all, 1 GiB at the most.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], [`Error::Io`].
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        let stat = fs::fstatvfs(&self.fd).map_err(|e| io_error("look at", self.path.clone(), e))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let size = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let keep = KEEP_FREE.min(size / KEEP_FREE_SHARE);
+        // Some file systems do not tell.
+        if size == 0 || free >= bytes.saturating_add(keep) {
+            return Ok(());
+        }
+        Err(Error::NoRoom {
+            path: self.path.clone(),
+            bytes,
+            free,
+            keep,
+        })
+    }
+
     /// Makes the names in this folder durable.
     ///
     /// # Errors
@@ -469,6 +507,10 @@ impl Folder {
 pub fn stat_open(file: &File) -> io::Result<Stat> {
     Ok(statx(file, OsStr::new(""), AtFlags::EMPTY_PATH)?)
 }
+
+/// What stays free of a file system: this share, and at most so much.
+const KEEP_FREE_SHARE: u64 = 20;
+const KEEP_FREE: u64 = 1 << 30;
 
 /// Time between two tries of a lock.
 const LOCK_LOOK: Duration = Duration::from_millis(5);

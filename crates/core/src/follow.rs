@@ -41,12 +41,13 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use crate::chain::{self, ChainFile, Listing, LogChain, decompressed};
+use crate::chain::{self, ChainFile, Compression, Listing, LogChain, decompressed};
 use crate::folder::{self, FileId, Folder, stat_open};
 use crate::stream::Seen;
 
@@ -151,6 +152,17 @@ struct Held {
     ended: bool,
 }
 
+/// A file that is held, of which nothing was read.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldFile<'a> {
+    /// Which file.
+    pub id: FileId,
+    /// The descriptor; where it stands means nothing.
+    pub file: &'a File,
+    /// How it is compressed, if it is.
+    pub compression: Option<Compression>,
+}
+
 enum Source {
     Plain(File),
     /// Its decoder takes memory: made when it is read first.
@@ -178,6 +190,12 @@ impl Follower {
             offset: 0,
             missed: Vec::new(),
         })
+    }
+
+    /// The name of the base file.
+    #[must_use]
+    pub fn base(&self) -> &OsStr {
+        &self.base
     }
 
     /// The offset after the last byte given.
@@ -388,9 +406,31 @@ impl Follower {
             let done = self.held.pop_front();
             self.seen.extend(done.map(|done| done.followed()));
         }
+        let writer = self.written(writers)?;
+        let Some(Held {
+            given,
+            source: Source::Plain(file),
+            ..
+        }) = self.held.back()
+        else {
+            return Ok(writer);
+        };
+        let read = |source| Error::Read {
+            name: self.base.clone(),
+            source,
+        };
+        let grown = self.held.len() > 1 || stat_open(file).map_err(read)?.size > *given;
+        Ok(if grown { Writer::Some } else { writer })
+    }
+
+    /// Whether the log is written still, as far as [`Follower::refresh`] has seen
+    /// it, whatever was read of it.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn written(&self, writers: &dyn Writers) -> Result<Writer> {
         let Some(Held {
             id,
-            given,
             source: Source::Plain(file),
             ..
         }) = self.held.back()
@@ -401,16 +441,66 @@ impl Follower {
         if writer == Writer::Some {
             return Ok(Writer::Some);
         }
-        let read = |source| Error::Read {
-            name: self.base.clone(),
-            source,
-        };
-        let grown = self.held.len() > 1 || stat_open(file).map_err(read)?.size > *given;
         let base = self.folder.stat(&self.base)?;
-        if grown || base.is_some_and(|b| b.id != *id && self.is_named(*id).unwrap_or(true)) {
-            return Ok(Writer::Some);
-        }
-        Ok(writer)
+        let rolls = base.is_some_and(|b| b.id != *id && self.is_named(*id).unwrap_or(true));
+        Ok(if rolls { Writer::Some } else { writer })
+    }
+
+    /// A second hold on the same files, for one of which nothing was read yet.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where there are no descriptors left.
+    pub fn try_clone(&self) -> Result<Self> {
+        let held = self.held.iter().map(Held::try_clone);
+        Ok(Self {
+            folder: self.folder.try_clone()?,
+            base: self.base.clone(),
+            held: held.collect::<Result<_>>()?,
+            seen: self.seen.clone(),
+            offset: self.offset,
+            missed: self.missed.clone(),
+        })
+    }
+
+    /// The files that are held, oldest first: of those that were read to their
+    /// ends none.
+    pub fn held(&self) -> impl DoubleEndedIterator<Item = HeldFile<'_>> {
+        self.held.iter().filter_map(|held| {
+            let (file, compression) = match &held.source {
+                Source::Plain(file) => (file, None),
+                Source::Packed(file) => {
+                    let file = file.as_ref()?;
+                    (file.file(), file.compression())
+                }
+                Source::Compressed(_) => return None,
+            };
+            let id = held.id;
+            Some(HeldFile {
+                id,
+                file,
+                compression,
+            })
+        })
+    }
+
+    /// Whether the newest file that holds anything is found beneath `path`, the
+    /// path of the base file, by whoever opens it now.
+    ///
+    /// # Errors
+    /// The folder's; one that is gone is none.
+    pub fn is_found(&self, path: &Path) -> Result<bool> {
+        let (folder, base) = match Folder::of_file(path) {
+            Err(folder::Error::NotFound { .. }) => return Ok(false),
+            opened => opened?,
+        };
+        let listing = Listing::read(&folder, &base)?;
+        let found = |id| {
+            let rotated = listing.rotated().iter().map(|r| &r.stat);
+            rotated.chain(listing.base()).any(|stat| stat.id == id)
+        };
+        let mut newest = self.held.iter().rev();
+        let newest = newest.find(|held| held.size() > 0).or(self.held.back());
+        Ok(newest.is_none_or(|held| found(held.id)))
     }
 
     /// Who writes the newest file.
@@ -445,6 +535,30 @@ impl Held {
             given: 0,
             before: 0,
             ended: false,
+        })
+    }
+
+    fn try_clone(&self) -> Result<Self> {
+        let fail = |source| Error::Read {
+            name: self.name.clone(),
+            source,
+        };
+        let source = match &self.source {
+            Source::Plain(file) => Source::Plain(file.try_clone().map_err(fail)?),
+            Source::Packed(file) => {
+                Source::Packed(file.as_ref().map(ChainFile::try_clone).transpose()?)
+            }
+            // Begun, or empty: it gives nothing here.
+            Source::Compressed(_) => Source::Packed(None),
+        };
+        Ok(Self {
+            name: self.name.clone(),
+            id: self.id,
+            source,
+            size: self.size,
+            given: self.given,
+            before: self.before,
+            ended: self.ended,
         })
     }
 

@@ -15,6 +15,7 @@
 //!   base file: decided purely, applied in one place.
 //! - [`record`]: what is remembered beside a chain.
 //! - [`archive`]: a stream in a transport, put as it grows.
+//! - [`outbox`]: logs that were not carried and whose files went.
 //! - [`departure`], [`reap`]: a domain that left, and when what it left may go.
 
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ pub mod fuzzing;
 pub mod handoff;
 pub mod live;
 pub mod offsets;
+pub mod outbox;
 mod pause;
 pub mod placement;
 pub mod reap;

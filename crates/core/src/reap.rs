@@ -23,6 +23,8 @@
 
 pub mod files;
 
+use std::path::PathBuf;
+
 use crate::departure::{Departure, LeftLog};
 use crate::record::Record;
 
@@ -51,6 +53,8 @@ pub enum Log {
         /// Whether it does.
         received: bool,
     },
+    /// The destination does not have it: what was held of it lies in the outbox, there.
+    PutDown(PathBuf),
     /// Files of it are there.
     There(Known),
     /// History is being put in place beside it, or was when somebody was killed.
@@ -133,6 +137,10 @@ fn is_carried(left: &LeftLog, found: Option<&Log>) -> Result<(), String> {
         Some(Log::Gone { received }) if *received || left.received => Ok(()),
         Some(Log::Gone { .. }) => Err(format!(
             "the destination gave no receipt, and the log is gone from {path}"
+        )),
+        Some(Log::PutDown(path)) => Err(format!(
+            "the destination does not have it; it is put down at {}: offer it",
+            path.display()
         )),
         Some(Log::There(Known::HandedOver { received: false })) => {
             Err("the destination gave no receipt yet".to_owned())

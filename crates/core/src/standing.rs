@@ -28,6 +28,7 @@
 use uuid::Uuid;
 
 use crate::departure::{Departure, LeftLog};
+use crate::outbox::Entry;
 use crate::placement::under_way::{Begun, Stage};
 use crate::reap::{Decision, Here, Known, Log};
 use crate::record::{Offered, Record};
@@ -347,6 +348,16 @@ fn of_left(
             State::Lost,
             format!("the log is gone from {path}, and no receipt was seen"),
         ),
+        Log::PutDown(at) => Standing {
+            help: by_offer(),
+            ..of(
+                State::LeftBehind,
+                format!(
+                    "the log is gone from {path} and put down at {}",
+                    at.display()
+                ),
+            )
+        },
         Log::There(Known::Nothing) => Standing {
             help: by_offer(),
             ..of(
@@ -368,6 +379,30 @@ fn of_left(
         Log::Unreadable(why) => of(State::Unreadable, why.clone()),
     };
     standing.since = Some(note.at);
+    standing
+}
+
+/// What a log in the outbox tells, of whose departure no note tells. `offer` is the
+/// command that brings it over; `active`: its VM runs here again.
+#[must_use]
+pub fn of_put_down(entry: &Entry, active: bool, offer: &str) -> Standing {
+    let stands = format!(
+        "{} bytes of its log are put down at {}",
+        entry.bytes,
+        entry.path.display()
+    );
+    let mut standing = Standing::new(
+        State::LeftBehind,
+        entry.domain,
+        Some(&entry.console),
+        stands,
+    );
+    standing.bytes = Some(entry.bytes);
+    if active {
+        standing.waits_for = Some("its VM to migrate: they join its log before that".to_owned());
+    } else {
+        standing.help = Some(format!("run: {offer}"));
+    }
     standing
 }
 

@@ -109,6 +109,11 @@ impl ChainFile {
         })
     }
 
+    /// The descriptor; where it stands means nothing.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The descriptor.
     #[must_use]
     pub fn into_file(self) -> File {

@@ -282,7 +282,14 @@ impl Desk {
             Found::Sealed => Some(Event::WasSealed),
             Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
             Found::Adopted(None) => {
-                let commit = self.commit().await?.ok_or("its commit is gone")?;
+                let Some(commit) = self.commit().await? else {
+                    // It is offered again, and not all of it is said yet: the next look.
+                    if let Some(staging) = self.staging.take() {
+                        let left = self.adopt.budget.work(move || staging.discard());
+                        left.await.map_err(|e| e.to_string())?;
+                    }
+                    return Ok(None);
+                };
                 let (sums, host) = ((commit.bytes, commit.digest), self.adopt.host.clone());
                 Some(Event::WasAdopted(Receipt::new(sums, host, 0, Vec::new())))
             }

@@ -158,7 +158,7 @@ impl Handoff {
 }
 
 /// Seconds since 1970, for people who read records.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |d| d.as_secs())
 }

@@ -23,7 +23,7 @@ mod state;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -42,6 +42,7 @@ use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
 use crate::chain::LogChain;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
+use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
 use crate::stream::{History, Seen};
 use crate::transport::{
@@ -125,6 +126,8 @@ pub struct Held {
     base: OsString,
     /// As it was then: the folder, and the record in it, may go.
     record: Record,
+    /// What was committed of it, once it is.
+    committed: Arc<OnceLock<Offered>>,
 }
 
 impl Held {
@@ -148,6 +151,7 @@ impl Held {
             folder: folder.try_clone()?,
             base: base.to_owned(),
             record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
+            committed: Arc::default(),
         })
     }
 
@@ -161,6 +165,17 @@ impl Held {
         Record::update(folder, base, handoff.domain, &handoff.console, |record| {
             record.begun = Some(handoff.id);
         })
+    }
+
+    /// A second hold, for as long as it is not known to have arrived.
+    ///
+    /// # Errors
+    /// A sentence, where descriptors or threads are wanting.
+    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, String> {
+        let follower = self.follower.try_clone().map_err(|e| e.to_string())?;
+        let (record, committed) = (self.record.clone(), Arc::clone(&self.committed));
+        let keeper = Keeper::start(follower, record, committed, writers);
+        keeper.map_err(|e| format!("cannot start a thread: {e}"))
     }
 
     /// How many bytes there were when it was opened, as they lie on disk.
@@ -180,11 +195,13 @@ impl Offer {
             folder,
             base,
             record,
+            committed,
         } = held;
         let chain = Chain {
             folder,
             base,
             record,
+            committed,
         };
         let so_far = so_far(&chain.record, &follower, &self.host);
         self.bound();
@@ -262,6 +279,7 @@ impl Offer {
     /// Says that it begins; gives what an earlier run of it has put.
     async fn begin(&mut self, chain: &Chain, so_far: Option<History>) -> Result<Cuts, String> {
         self.remember(chain).await;
+        self.clear_before(chain);
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
         let data = begin.encode().map_err(|e| e.to_string())?;
         let putter = self.putter(Arc::default());
@@ -282,6 +300,19 @@ impl Offer {
             }
         }
         Ok(cuts)
+    }
+
+    /// What an earlier handoff of this log left, which was begun, never committed and
+    /// could not be withdrawn: nobody comes back for it. Beside everything else.
+    fn clear_before(&self, chain: &Chain) {
+        let Some(id) = chain.record.begun.filter(|id| *id != self.handoff.id) else {
+            return;
+        };
+        let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
+        tokio::spawn(async move {
+            // What stays all the same is swept some day.
+            let _ = clear(&*transport, &Handoff { id, ..before }).await;
+        });
     }
 
     /// What of the history is streamed to the same place. No failure of this is one
@@ -393,6 +424,7 @@ impl Offer {
             files: drained.files.iter().map(|f| (f.id, f.size)).collect(),
             received: false,
         };
+        let _ = chain.committed.set(offered.clone());
         let told = match self.write_record(chain, drained, offered).await {
             Ok(told) => told,
             // A folder that is gone (Nova removes it) has no record to keep.
@@ -517,6 +549,7 @@ struct Chain {
     folder: Folder,
     base: OsString,
     record: Record,
+    committed: Arc<OnceLock<Offered>>,
 }
 
 /// What the next host is told of a history.

@@ -75,6 +75,7 @@ impl Parts {
         if bytes.is_empty() {
             return Ok(());
         }
+        own.check_room(bytes.len() as u64)?;
         let newest = self.held.back().map(|h| h.part.size);
         let cut = |size| starts_file && !self.keeps_newest && self.retention.cut_at_file(size);
         if newest.is_none_or(cut) {

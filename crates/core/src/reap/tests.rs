@@ -51,6 +51,7 @@ fn any_log() -> impl Strategy<Value = Log> {
         any::<bool>().prop_map(|received| Log::There(Known::HandedOver { received })),
         Just(Log::UnderWay),
         Just(Log::Unreadable("why".to_owned())),
+        Just(Log::PutDown("/put/down".into())),
     ]
 }
 
@@ -87,7 +88,7 @@ proptest! {
                 Log::There(Known::Nothing) => *seen,
                 Log::There(known) => *known == Known::HandedOver { received: true },
                 Log::Gone { received } => *received || *seen,
-                Log::UnderWay | Log::Unreadable(_) => false,
+                Log::PutDown(_) | Log::UnderWay | Log::Unreadable(_) => false,
             });
         let ready = is_shut_off_as_it_was && all_received;
         match decide(&note, &here, &logs, &placement) {

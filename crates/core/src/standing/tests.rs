@@ -237,3 +237,28 @@ fn times_are_told_in_their_greatest_unit() {
         ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]
     );
 }
+
+#[test]
+fn what_is_put_down_is_told_with_what_brings_it_over() {
+    let mut entry = Entry {
+        domain: Uuid::from_u128(1),
+        console: console(),
+        number: 0,
+        path: "/state/outbox/console.log".into(),
+        bytes: 12,
+    };
+    let told = of_put_down(&entry, false, "OFFER");
+    assert_eq!((told.state, told.bytes), (State::LeftBehind, Some(12)));
+    assert_eq!(
+        told.sentence(NOW),
+        "serial0 of 00000000-0000-0000-0000-000000000001: 12 bytes of its log are put down at \
+         /state/outbox/console.log; run: OFFER"
+    );
+    // Its VM is here again: nobody has to do anything.
+    entry.bytes = 7;
+    let told = of_put_down(&entry, true, "OFFER").sentence(NOW);
+    assert!(
+        told.contains("waits for its VM to migrate") && !told.contains("OFFER"),
+        "{told}"
+    );
+}

@@ -194,6 +194,20 @@ impl Ledger {
         Some(spans)
     }
 
+    /// The same bytes in other files: `now` gives the one that holds those of another.
+    #[must_use]
+    pub fn copied(&self, now: impl Fn(FileId) -> Option<FileId>) -> Self {
+        let known = self.known.iter().filter_map(|known| {
+            let id = now(known.id)?;
+            Some(Known { id, ..*known })
+        });
+        Self {
+            known: known.collect(),
+            foreign: self.foreign.iter().filter_map(|id| now(*id)).collect(),
+            ..self.clone()
+        }
+    }
+
     /// Whether it knows nothing yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {

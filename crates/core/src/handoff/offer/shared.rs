@@ -28,11 +28,13 @@ impl Offer {
             folder,
             base,
             record,
+            committed,
         } = held;
         let chain = Chain {
             folder,
             base,
             record,
+            committed,
         };
         self.bound();
         let so_far = so_far(&chain.record, &follower, &self.host);

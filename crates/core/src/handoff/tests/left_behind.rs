@@ -230,3 +230,34 @@ async fn what_was_committed_is_finished_though_the_connection_broke() {
     adopt.await.unwrap();
     assert_eq!(destination.merged(), "old new ");
 }
+
+/// What is in an outbox is offered as the same handoff for good: who has its bytes
+/// from another host knows it by its id, however early its half begins to look.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_placed_at_one_host_is_not_placed_again_at_the_next() {
+    let (a, b, c) = (Host::new(), Host::new(), Host::new());
+    let spool = memory();
+    a.print("1 ");
+    let late = moves_alone(&spool, (&a, &b), false, "2 ", true).await;
+    let adopted = late.adopt(&b, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    moves(&spool, &b, &c, false, "3 ").await;
+    assert_eq!(c.merged(), "1 2 3 ");
+
+    let mut again = Trial::new(memory());
+    again.handoff = late.handoff.clone();
+    again.here.send_replace(true);
+    let adopt = again.adopt(&c, false);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    again.source.send_replace(Source::Over);
+    carried(again.offer(&a).await.unwrap());
+    let adopted = adopt.await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(c.merged(), "1 2 3 ");
+    assert_eq!(again.left().await, 0);
+    assert!(
+        !c.names().iter().any(|n| n.ends_with(".d")),
+        "{:?}",
+        c.names()
+    );
+}

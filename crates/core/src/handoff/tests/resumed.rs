@@ -167,8 +167,8 @@ async fn what_is_damaged_in_the_transport_is_sent_once_more() {
         ));
 
         let key = trial.handoff.key(ObjectName::Chunk {
-            offset: 1 << 20,
-            len: 1 << 20,
+            offset: PIECE as u64,
+            len: u32::try_from(PIECE).unwrap(),
         });
         let mut data = spool.get_bytes(&key, 8 << 20).await.unwrap().to_vec();
         spool.delete(&key).await.unwrap();
@@ -332,4 +332,31 @@ async fn who_claimed_first_is_named_and_may_go_on() {
         (one.merged().as_str(), two.merged().as_str()),
         ("history one", "two")
     );
+}
+
+/// A source that could not even withdraw it: the next one, under whatever id, leaves
+/// nothing of it behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_withdrawn_goes_with_the_next_one() {
+    let (source, destination) = (Host::new(), Host::new());
+    source.print("all that it said");
+    let spool = memory();
+    let first = Trial::new(Arc::clone(&spool));
+    let offer = first.offer(&source);
+    until("it was not begun", async || first.left().await > 0).await;
+    // Killed, or cut off.
+    offer.abort();
+    let _ = offer.await;
+    assert!(first.left().await > 0);
+
+    let next = Trial::new(spool);
+    next.here.send_replace(true);
+    next.source.send_replace(Source::Over);
+    let (offer, adopt) = (next.offer(&source), next.adopt(&destination, false));
+    carried(offer.await.unwrap());
+    let adopted = adopt.await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(destination.merged(), "all that it said");
+    until("it was not cleared", async || first.left().await == 0).await;
+    assert_eq!(next.left().await, 0);
 }

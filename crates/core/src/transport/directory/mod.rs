@@ -286,8 +286,10 @@ fn parts(key: &Key) -> (Vec<OsString>, OsString) {
 impl Spool {
     fn put(&self, key: &Key, data: &[u8], sync: bool) -> Result<()> {
         let (parts, object) = parts(key);
+        // What is said about pieces is small, and makes room in the end.
+        let is_piece = matches!(key.object, ObjectName::Chunk { .. });
         for _ in 0..TRIES {
-            match self.try_put(&parts, &object, data, sync) {
+            match self.try_put(&parts, &object, data, (sync, is_piece)) {
                 Ok(()) => return Ok(()),
                 // A deletion elsewhere took the empty folder away.
                 Err(folder::Error::NotFound { .. }) => {}
@@ -312,9 +314,12 @@ impl Spool {
         parts: &[OsString],
         object: &OsStr,
         data: &[u8],
-        sync: bool,
+        (sync, is_piece): (bool, bool),
     ) -> folder::Result<()> {
         let place = descend(&self.root, parts, true)?;
+        if is_piece {
+            place.folder.check_room(data.len() as u64)?;
+        }
         let created = create(&place.folder, object, data, sync);
         if !sync {
             return created;
@@ -430,8 +435,10 @@ fn create(folder: &Folder, object: &OsStr, data: &[u8], sync: bool) -> folder::R
 fn failed(transport: &str, error: &folder::Error) -> Error {
     let transport = transport.to_owned();
     let reason = error.to_string();
-    let folder::Error::Io { source, .. } = error else {
-        return Error::Other { transport, reason };
+    let source = match error {
+        folder::Error::Io { source, .. } => source,
+        folder::Error::NoRoom { .. } => return Error::Full { transport, reason },
+        _ => return Error::Other { transport, reason },
     };
     match source.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {

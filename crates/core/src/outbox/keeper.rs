@@ -1,0 +1,140 @@
+//! Holds a log from before its VM leaves until it is known to have arrived: should
+//! its files go meanwhile, its bytes are here still.
+//!
+//! It reads nothing until it has to: the descriptors keep the bytes. A thread looks
+//! for rollovers, so that their files are held too.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{Entry, Outbox, PutDown, Result};
+use crate::follow::{Follower, Writer, Writers};
+use crate::pause::pause;
+use crate::record::{Offered, Record};
+
+/// Between two looks for a rollover: far below the time in which a guest fills a file.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A log that nobody has written for this long is over, where the file system does
+/// not tell of writers.
+const AT_REST: Duration = Duration::from_secs(1);
+
+/// One that still has a writer after this is put down as it is then.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Holds a log. Dropped, it lets go.
+pub struct Keeper {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Follower>>,
+    writers: Arc<dyn Writers>,
+    record: Record,
+    committed: Arc<OnceLock<Offered>>,
+}
+
+/// What became of a log that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Its files are where they were.
+    There,
+    /// They are not, or will not be for long, and it was put down.
+    PutDown(Entry),
+    /// There is nothing in them.
+    Empty,
+}
+
+impl Keeper {
+    /// Starts to hold what `held` holds. `committed` is filled in once the handoff of
+    /// it is.
+    ///
+    /// # Errors
+    /// The system's, where no thread can be started.
+    pub fn start(
+        held: Follower,
+        record: Record,
+        committed: Arc<OnceLock<Offered>>,
+        writers: Arc<dyn Writers>,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, sees) = (Arc::clone(&stop), Arc::clone(&writers));
+        let thread = thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || watch(held, &stopped, &*sees))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+            writers,
+            record,
+            committed,
+        })
+    }
+
+    /// The log was not carried, and its guest is gone: where its files are not found
+    /// at `path` any more, or are `about_to_go`, puts it down. Blocks, at most half a
+    /// minute and the time that copying takes.
+    ///
+    /// # Errors
+    /// What looking and putting down give.
+    pub fn put_down(mut self, path: &Path, about_to_go: bool, outbox: &Outbox) -> Result<Kept> {
+        self.stop.store(true, Ordering::Release);
+        let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {
+            return Ok(Kept::Empty);
+        };
+        let is_there = held.is_found(path)?;
+        if is_there && !about_to_go {
+            return Ok(Kept::There);
+        }
+        wait_for_the_end(&mut held, &*self.writers)?;
+        if held.files().iter().all(|file| file.size == 0) {
+            return Ok(Kept::Empty);
+        }
+        let log = PutDown {
+            held: &held,
+            record: &self.record,
+            committed: self.committed.get(),
+            there: is_there.then_some(path),
+        };
+        outbox.put(&log).map(Kept::PutDown)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+fn watch(mut held: Follower, stop: &AtomicBool, writers: &dyn Writers) -> Follower {
+    while !stop.load(Ordering::Acquire) {
+        // It may pass; what is held is held.
+        let _ = held.refresh(writers);
+        pause(LOOK);
+    }
+    held
+}
+
+/// Waits until nobody writes it.
+fn wait_for_the_end(held: &mut Follower, writers: &dyn Writers) -> Result<()> {
+    let size = |held: &Follower| {
+        let sizes = held.files().into_iter().map(|file| file.size);
+        sizes.fold(0, u64::saturating_add)
+    };
+    let start = Instant::now();
+    let (mut before, mut moved) = (size(held), Instant::now());
+    while start.elapsed() < DRAIN {
+        held.refresh(writers)?;
+        let written = held.written(writers)?;
+        let now = size(held);
+        if now != before {
+            (before, moved) = (now, Instant::now());
+        }
+        match written {
+            Writer::None => return Ok(()),
+            Writer::Unknown if moved.elapsed() > AT_REST => return Ok(()),
+            Writer::Unknown | Writer::Some => pause(LOOK),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use super::*;
+use crate::chain::Numbering;
+use crate::follow::{Writer, Writers};
+use crate::transport::HandoffId;
+
+struct Nobody;
+impl Writers for Nobody {
+    fn writer(&self, _: &fs::File) -> Writer {
+        Writer::None
+    }
+}
+
+/// A log, and a state folder.
+struct World {
+    dir: tempfile::TempDir,
+    log: PathBuf,
+    outbox: Outbox,
+    record: Record,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("vm")).unwrap();
+        Self {
+            log: dir.path().join("vm/console.log"),
+            outbox: Outbox::of(&dir.path().join("state")),
+            record: Record::new(Uuid::from_u128(7), "serial0".parse().unwrap()),
+            dir,
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.log.with_file_name(name), bytes).unwrap();
+    }
+
+    fn hold(&self) -> Follower {
+        Follower::begin(&LogChain::open(&self.log, NumberingChoice::FromZero).unwrap()).unwrap()
+    }
+
+    fn keep(&self) -> Keeper {
+        let (record, committed) = (self.record.clone(), Arc::<OnceLock<Offered>>::default());
+        Keeper::start(self.hold(), record, committed, Arc::new(Nobody)).unwrap()
+    }
+
+    fn put(&self, held: &Follower, committed: Option<&Offered>) -> Result<Entry> {
+        let record = &self.record;
+        self.outbox.put(&PutDown {
+            held,
+            record,
+            committed,
+            there: None,
+        })
+    }
+}
+
+fn merged(path: &Path) -> String {
+    let chain = LogChain::open(path, NumberingChoice::FromZero).unwrap();
+    let mut all = String::new();
+    let snapshot = chain.snapshot().unwrap();
+    snapshot
+        .read_all()
+        .unwrap()
+        .read_to_string(&mut all)
+        .unwrap();
+    all
+}
+
+#[test]
+fn what_is_held_is_put_down_as_it_was_with_its_places_in_the_stream() {
+    let mut world = World::new();
+    let mut packed = Vec::new();
+    let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::fast());
+    encoder.write_all(b"one ").unwrap();
+    encoder.finish().unwrap();
+    world.write("console.log.1.gz", &packed);
+    world.write("console.log.0", b"two ");
+    world.write("console.log", b"three");
+    let held = world.hold();
+    // Carried here once: 100 bytes of the stream were before the second file.
+    let lengths = [held.lengths()[1], held.lengths()[2]];
+    world.record.ledger.go_on_at(100);
+    let layout = world.record.ledger.lay(&lengths, 0).unwrap();
+    world.record.ledger.remember(&layout);
+    fs::remove_dir_all(world.dir.path().join("vm")).unwrap();
+
+    let entry = world.put(&held, None).unwrap();
+    assert_eq!(merged(&entry.path), "one two three");
+    let names = |path: &Path| {
+        let names = fs::read_dir(path.parent().unwrap()).unwrap();
+        let mut names: Vec<_> = names
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names(&entry.path),
+        [
+            ".console.log.logchain",
+            "console.log",
+            "console.log.0",
+            "console.log.1.gz"
+        ]
+    );
+    let (folder, base) = Folder::of_file(&entry.path).unwrap();
+    let record = Record::read_any(&folder, &base).unwrap().unwrap();
+    assert!(record.is_of(entry.domain, &entry.console));
+    let chain = LogChain::open(&entry.path, NumberingChoice::FromZero).unwrap();
+    assert_eq!(chain.numbering(), Numbering::FromZero);
+    let seen = Follower::begin(&chain).unwrap().lengths();
+    let layout = record.ledger.lay(&seen[1..], 0).unwrap();
+    assert_eq!((layout.first(), layout.end()), (Some(100), 109));
+}
+
+#[test]
+fn two_of_one_console_are_told_apart_and_the_newer_one_comes_first() {
+    let world = World::new();
+    world.write("console.log", b"one");
+    let one = world.put(&world.hold(), None).unwrap();
+    world.write("console.log", b"two");
+    let two = world.put(&world.hold(), None).unwrap();
+    assert!(two.number > one.number);
+    assert_eq!(
+        world.outbox.all().unwrap().entries,
+        [two.clone(), one.clone()]
+    );
+    assert_eq!(
+        (merged(&one.path), merged(&two.path)),
+        ("one".into(), "two".into())
+    );
+    world.outbox.remove(&two).unwrap();
+    assert_eq!(
+        world.outbox.of_domain(two.domain).unwrap(),
+        std::slice::from_ref(&one)
+    );
+    // Gone twice is gone, and nothing is left of it.
+    world.outbox.remove(&two).unwrap();
+    world.outbox.remove(&one).unwrap();
+    let root = world.dir.path().join("state/outbox");
+    assert_eq!(fs::read_dir(root).unwrap().count(), 0);
+    // Once the newest is gone, its number is no secret: it only orders what is there.
+    assert_eq!(world.outbox.all().unwrap(), All::default());
+}
+
+#[test]
+fn what_a_kill_left_is_no_log_and_goes_with_the_next_one() {
+    let world = World::new();
+    world.write("console.log", b"whole");
+    let held = world.hold();
+    let mut died = 0;
+    // A death at every change that is made.
+    for at in 0.. {
+        fault::arm(Some(at), None);
+        let put = world.put(&held, None);
+        fault::disarm();
+        let all = world.outbox.all().unwrap();
+        for entry in &all.entries {
+            assert_eq!(merged(&entry.path), "whole", "killed at {at}");
+        }
+        assert!(all.unfinished.len() <= 1);
+        died += u32::from(put.is_err());
+        if put.is_ok() {
+            break;
+        }
+        // Killed after its name was given it is there, though nobody was told.
+        for entry in all.entries {
+            world.outbox.remove(&entry).unwrap();
+        }
+    }
+    assert!(died > 5, "{died}");
+    let all = world.outbox.all().unwrap();
+    assert_eq!((all.entries.len(), all.unfinished.len()), (1, 0));
+}
+
+#[test]
+fn a_committed_handoff_is_remembered_only_for_just_these_bytes() {
+    let world = World::new();
+    world.write("console.log.0", b"one ");
+    world.write("console.log", b"two");
+    let offered = |text: &[u8]| Offered {
+        handoff: HandoffId::random(),
+        to: "ssh://h2".to_owned(),
+        bytes: text.len() as u64,
+        digest: blake3::hash(text).to_hex().to_string(),
+        at: 1,
+        files: Vec::new(),
+        received: false,
+    };
+    for (text, same) in [(&b"one two"[..], true), (b"one tw0", false)] {
+        let offered = offered(text);
+        let entry = world.put(&world.hold(), Some(&offered)).unwrap();
+        let (folder, base) = Folder::of_file(&entry.path).unwrap();
+        let record = Record::read_any(&folder, &base).unwrap().unwrap();
+        let kept = record.offered.as_ref().map(|o| o.handoff);
+        assert_eq!(kept == Some(offered.handoff), same);
+        let listing = Listing::read(&folder, &base).unwrap();
+        let files = listing.rotated().iter().map(|r| r.stat);
+        let files = files.chain(listing.base().copied());
+        // Either way it has an id of its own from now on.
+        assert!(record.offered_all(files.map(|s| (s.id, s.size))));
+    }
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "virtlogd and Nova rename as they do"
+)]
+fn a_keeper_puts_down_only_what_is_not_found_any_more() {
+    let world = World::new();
+    world.write("console.log", b"before ");
+    let keeper = world.keep();
+    assert_eq!(
+        keeper.put_down(&world.log, false, &world.outbox).unwrap(),
+        Kept::There
+    );
+    assert_eq!(world.outbox.all().unwrap(), All::default());
+
+    // A rollover while it is held; then the folder is renamed, as Nova does it.
+    let keeper = world.keep();
+    fs::rename(&world.log, world.log.with_file_name("console.log.0")).unwrap();
+    world.write("console.log", b"after");
+    pause(Duration::from_millis(200));
+    let away = world.dir.path().join("vm_del");
+    fs::rename(world.dir.path().join("vm"), &away).unwrap();
+    fs::remove_dir_all(away).unwrap();
+    let kept = keeper.put_down(&world.log, false, &world.outbox).unwrap();
+    let Kept::PutDown(entry) = kept else {
+        panic!("{kept:?}");
+    };
+    assert_eq!(merged(&entry.path), "before after");
+}
+
+/// The files are there for a while: nobody takes them for another log.
+#[test]
+fn what_is_about_to_go_was_handed_over_to_the_outbox() {
+    let world = World::new();
+    world.write("console.log", b"here and there");
+    for at in 0.. {
+        let held = world.hold();
+        fault::arm(Some(at), None);
+        let log = PutDown {
+            held: &held,
+            record: &world.record,
+            committed: None,
+            there: Some(&world.log),
+        };
+        let put = world.outbox.put(&log);
+        fault::disarm();
+        let entries = world.outbox.all().unwrap().entries;
+        let offered = |path: &Path| {
+            let (folder, base) = Folder::of_file(path).unwrap();
+            let record = Record::read_any(&folder, &base).unwrap();
+            record.and_then(|record| record.offered)
+        };
+        let beside = offered(&world.log);
+        if let Some(entry) = entries.first() {
+            let (beside, put_down) = (beside.unwrap(), offered(&entry.path).unwrap());
+            assert_eq!(beside.handoff, put_down.handoff);
+            assert!(!put_down.received);
+            world.outbox.remove(entry).unwrap();
+            if put.is_ok() {
+                assert!(beside.received);
+                return;
+            }
+        } else {
+            // Nothing says that the files may go.
+            assert!(beside.is_none_or(|o| !o.received), "killed at {at}");
+        }
+        let _ = fs::remove_file(world.log.with_file_name(".console.log.logchain"));
+    }
+}
+
+#[test]
+fn nothing_is_put_down_of_a_log_that_is_empty() {
+    let world = World::new();
+    world.write("console.log", b"");
+    let keeper = world.keep();
+    fs::remove_dir_all(world.dir.path().join("vm")).unwrap();
+    assert_eq!(
+        keeper.put_down(&world.log, false, &world.outbox).unwrap(),
+        Kept::Empty
+    );
+}
+
+use crate::pause::pause;
