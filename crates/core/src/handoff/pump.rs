@@ -21,7 +21,7 @@ use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
 
 /// Bytes in a piece at most: what an object costs beside its bytes is little then,
 /// and some of them are on their way at once all the same.
-pub(super) const PIECE: usize = 4 << 20;
+pub(super) const PIECE: usize = 2 << 20;
 
 /// What comes out before anybody looks: a wish, a piece, an end.
 const QUEUE: usize = 4;

@@ -14,7 +14,7 @@ const PIECES: usize = 5;
 
 fn history(host: &Host) -> String {
     let line = |n: usize| format!("line {n} of a log that is longer than a piece\n");
-    let text: String = (0..PIECES * 96_000).map(line).collect();
+    let text: String = (0..PIECES * 48_000).map(line).collect();
     assert!(text.len() > (PIECES - 1) * PIECE, "{}", text.len());
     host.print(&text);
     text

@@ -42,7 +42,7 @@ const TEMPORARY: &str = ".new-";
 const TRIES: u32 = 20;
 
 /// Bytes read at once: a piece of a handoff.
-const PART: u64 = 4352 * 1024;
+const PART: u64 = 2304 * 1024;
 
 /// Handoffs remembered as lying in folders that are durable.
 const REMEMBERED: usize = 4096;
