@@ -40,7 +40,7 @@ impl Keepers {
 
     /// Holds a log a second time. Where that cannot be, it is carried all the same.
     pub(crate) fn keep(&self, log: &Log, held: &Held) -> Result<(), String> {
-        let keeper = held.keep(Arc::new(Leases))?;
+        let keeper = held.keep(Arc::new(Leases::default()))?;
         self.lock().push((log.console.clone(), keeper));
         Ok(())
     }
@@ -157,7 +157,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
         domain_name: String::new(),
         host: host::own_name(),
         transport: Arc::clone(&transport),
-        writers: Arc::new(Leases),
+        writers: Arc::new(Leases::default()),
         source: over.subscribe(),
         far: far.subscribe(),
         patience: REJOIN,
@@ -168,7 +168,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
         handoff,
         host: host::own_name(),
         transport,
-        writers: Arc::new(Leases),
+        writers: Arc::new(Leases::default()),
         destination: Arc::new(Arriving {
             connection: connection.clone(),
             domain: entry.domain,

@@ -564,7 +564,7 @@ impl Migration<'_> {
         // folder next.
         let gone = match self.domain.state().await {
             Ok(state) => state == State::Gone,
-            Err(_) => self.args.undefine_source,
+            Err(_) => self.args.way.undefine_source,
         };
         match self.keepers.put_down(log, gone).await {
             Ok(Kept::There) => later::by_offer(&way, log, domain),
