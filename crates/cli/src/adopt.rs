@@ -12,13 +12,15 @@ use logchain_core::transport::{
 };
 use logchain_libvirt::Connection;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::args::Adopt;
 use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
+use crate::far::SIGN;
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
 use crate::kept;
@@ -30,6 +32,9 @@ use crate::transports::{Choice, ssh_options};
 
 /// News that may wait to be told.
 const NEWS: usize = 64;
+
+/// How long the other half may give no sign of life, six of them.
+const SILENT: Duration = SIGN.saturating_mul(6);
 
 /// Between two looks for what is offered.
 const LOOK: Duration = Duration::from_millis(250);
@@ -76,7 +81,7 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
         budget: Budget::default(),
     };
     if args.attached {
-        tokio::spawn(watch_input(alive));
+        tokio::spawn(watch_input(tokio::io::stdin(), alive));
     }
     let mut reasons = Vec::new();
     if let Some(id) = args.handoff {
@@ -237,11 +242,18 @@ async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Resul
         .collect())
 }
 
-/// Our input is the other half's life line.
-async fn watch_input(alive: watch::Sender<bool>) {
-    let mut input = tokio::io::stdin();
+/// Our input is the other half's life line: it ends with it. A host that vanished
+/// without a word ends nothing, so whoever gave a sign of life once gives more of them.
+async fn watch_input(mut input: impl AsyncRead + Unpin, alive: watch::Sender<bool>) {
+    let mut signs = false;
     let mut ignored = [0; 64];
-    while let Ok(1..) = input.read(&mut ignored).await {}
+    loop {
+        let most = if signs { SILENT } else { Duration::MAX };
+        match timeout(most, input.read(&mut ignored)).await {
+            Ok(Ok(1..)) => signs = true,
+            Ok(Ok(0) | Err(_)) | Err(_) => break,
+        }
+    }
     alive.send_replace(false);
 }
 
@@ -324,5 +336,38 @@ fn end(report: Report, handoff: &Handoff, outcome: &Outcome) -> Option<String> {
             report.fail(&sentence);
             Some(sentence)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_signs_of_life_and_stops_is_gone() {
+        let (mut other, ours) = tokio::io::duplex(64);
+        let alive = watch::Sender::new(true);
+        let task = tokio::spawn(watch_input(ours, alive.clone()));
+        // A hook that only holds our input open gives none.
+        tokio::time::sleep(100 * SILENT).await;
+        assert!(*alive.borrow());
+        for _ in 0..20 {
+            other.write_all(b"\n").await.unwrap();
+            tokio::time::sleep(SIGN).await;
+            assert!(*alive.borrow());
+        }
+        task.await.unwrap();
+        assert!(!*alive.borrow(), "though its end of the pipe is open");
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_our_input_is_the_end_of_the_other_half() {
+        let (other, ours) = tokio::io::duplex(64);
+        let alive = watch::Sender::new(true);
+        drop(other);
+        watch_input(ours, alive.clone()).await;
+        assert!(!*alive.borrow());
     }
 }

@@ -233,7 +233,7 @@ pub(crate) struct Adopt {
     /// A console of the handoff; with =PATH, where its log will lie when the domain is here.
     #[arg(long = "console", value_name = "NAME[=PATH]", value_parser = console_maybe_path)]
     pub(crate) console: Vec<(ConsoleName, Option<PathBuf>)>,
-    /// End when standard input ends: whoever started this is gone then.
+    /// End when standard input ends, or when nothing comes there any more although something did: whoever started this is gone then.
     #[arg(long)]
     pub(crate) attached: bool,
     /// How long to wait without any news, in seconds.

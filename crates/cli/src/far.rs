@@ -9,11 +9,11 @@ use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::Far;
 use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Before the migration may begin, the far side puts its own house in order.
 const READY: Duration = Duration::from_secs(15);
@@ -23,6 +23,13 @@ const END: Duration = Duration::from_secs(10);
 
 /// What is kept of the far side's words.
 const MAX_STDERR: u64 = 16 * 1024;
+
+/// Between two signs of life that it is given: a host that vanished without a word is
+/// no end of its input, and it would wait for ever.
+pub(crate) const SIGN: Duration = Duration::from_secs(5);
+
+/// How long a sign may take to be written. Where nothing moves, one more is no matter.
+const WRITE: Duration = Duration::from_millis(100);
 
 /// A line of its output is short.
 const MAX_LINE: u64 = 64 * 1024;
@@ -212,6 +219,8 @@ impl Attendant {
             })
         });
         let mut input = child.stdin.take();
+        let mut signs = interval(SIGN);
+        signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = Told::default();
         if let Some(output) = child.stdout.take() {
             let mut output = BufReader::new(output);
@@ -229,6 +238,12 @@ impl Attendant {
                     // A line that is half here goes on where it is.
                     _ = held.changed(), if input.is_some() => {
                         input = None;
+                        continue;
+                    }
+                    _ = signs.tick() => {
+                        if let Some(input) = &mut input {
+                            let _ = timeout(WRITE, input.write_all(b"\n")).await;
+                        }
                         continue;
                     }
                 }

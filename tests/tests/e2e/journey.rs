@@ -177,7 +177,10 @@ fn history_goes_behind_what_the_destination_rolled_over() -> Outcome {
         "vm",
     ];
     let output = h1.command(offer).limit(MIGRATION).run()?.checked()?;
-    let event: serde_json::Value = serde_json::from_str(output.out().trim())?;
+    let events = output.out();
+    let events = events.lines().map(serde_json::from_str);
+    let events: Vec<serde_json::Value> = events.collect::<Result<_, _>>()?;
+    let event = carried(&events)?;
     println!("{event}");
     let first = event["files"][0][0].as_str().ok_or("nothing was placed")?;
     assert!(
