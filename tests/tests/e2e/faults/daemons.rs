@@ -51,7 +51,11 @@ fn the_destinations_qemu_dies_after_switchover() -> Outcome {
                 says(&output, 3)?;
             }
             let before = scene.whole_at(side)?;
-            scene.is_clean()?;
+            // One that was committed and not received stays in the spool: where the source
+            // dies too it is all there is.
+            if code == 0 {
+                scene.is_clean()?;
+            }
             // As an operator starts it again, the destination's libvirt begins its log anew.
             Ok(format!(
                 "status {code}, {} lines are whole at the {side:?}",
