@@ -332,17 +332,7 @@ impl Desk {
             self.adopt.handoff.domain,
             self.adopt.handoff.console.clone(),
         );
-        let owed = Owed {
-            domain,
-            console: console.clone(),
-            bytes: commit.bytes,
-            history: commit.history(),
-            digest: commit.digest,
-            from: self.begin().await.map_or_else(String::new, |b| b.host),
-            host: self.adopt.host.clone(),
-            at: now(),
-            contains: commit.contains,
-        };
+        let owed = self.owed(commit).await;
         let sealed = self.with_staging(move |staging| {
             let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
             // The same bytes in another handoff, whose receipt got lost.
@@ -414,6 +404,21 @@ impl Desk {
             }
             Ok((_, None)) => Event::Failed("it was placed by another program".to_owned()),
             Err(reason) => Event::Failed(reason),
+        }
+    }
+
+    /// What a commit has this host take in.
+    async fn owed(&self, commit: Commit) -> Owed {
+        Owed {
+            domain: self.adopt.handoff.domain,
+            console: self.adopt.handoff.console.clone(),
+            bytes: commit.bytes,
+            history: commit.history(),
+            digest: commit.digest,
+            from: self.begin().await.map_or_else(String::new, |b| b.host),
+            host: self.adopt.host.clone(),
+            at: now(),
+            contains: commit.contains,
         }
     }
 

@@ -178,6 +178,23 @@ impl Held {
         keeper.map_err(|e| format!("cannot start a thread: {e}"))
     }
 
+    fn apart(self) -> (Follower, Chain) {
+        let Self {
+            follower,
+            folder,
+            base,
+            record,
+            committed,
+        } = self;
+        let chain = Chain {
+            folder,
+            base,
+            record,
+            committed,
+        };
+        (follower, chain)
+    }
+
     /// How many bytes there were when it was opened, as they lie on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -190,19 +207,7 @@ impl Offer {
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
     pub async fn run(mut self, held: Held) -> Outcome {
-        let Held {
-            follower,
-            folder,
-            base,
-            record,
-            committed,
-        } = held;
-        let chain = Chain {
-            folder,
-            base,
-            record,
-            committed,
-        };
+        let (follower, chain) = held.apart();
         let so_far = so_far(&chain.record, &follower, &self.host);
         self.bound();
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers), &self.budget) {

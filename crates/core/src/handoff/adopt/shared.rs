@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Commit, Desk, Event, MAX_MESSAGE, Message, Owed, Progress, Receipt, now};
+use super::{Commit, Desk, Event, MAX_MESSAGE, Message, Progress, Receipt};
 use crate::handoff::budget::Pace;
 use crate::transport::{Advice, LogTransportExt, ObjectName};
 
@@ -42,17 +42,7 @@ impl Desk {
             Some(commit) => commit,
             None => return Ok(None),
         };
-        let owed = Owed {
-            domain: self.adopt.handoff.domain,
-            console: self.adopt.handoff.console.clone(),
-            bytes: commit.bytes,
-            history: commit.history(),
-            digest: commit.digest,
-            from: self.begin().await.map_or_else(String::new, |b| b.host),
-            host: self.adopt.host.clone(),
-            at: now(),
-            contains: commit.contains,
-        };
+        let owed = self.owed(commit).await;
         let (sums, host) = ((owed.bytes, owed.digest.clone()), owed.host.clone());
         let settled = self.with_staging(move |staging| staging.settle_shared(owed));
         let placed = settled.await?;

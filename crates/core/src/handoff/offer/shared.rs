@@ -23,19 +23,7 @@ const NOT_SENT: &str = "shared";
 impl Offer {
     /// As [`Offer::run`], where the destination has the folder of the log.
     pub async fn run_shared(mut self, held: Held) -> Outcome {
-        let Held {
-            follower,
-            folder,
-            base,
-            record,
-            committed,
-        } = held;
-        let chain = Chain {
-            folder,
-            base,
-            record,
-            committed,
-        };
+        let (follower, chain) = held.apart();
         self.bound();
         let so_far = so_far(&chain.record, &follower, &self.host);
         if let Err(reason) = self.begin(&chain, so_far).await {
