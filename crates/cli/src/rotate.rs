@@ -171,6 +171,7 @@ fn rules(limits: LogLimits) -> Option<Rules> {
     let retention = Retention {
         max_size: limits.max_size,
         max_backups: Some(NonZeroU32::new(limits.max_backups)?),
+        only_when_full: true,
     };
     Some(Rules {
         numbering: Numbering::FromZero,

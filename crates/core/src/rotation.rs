@@ -45,26 +45,45 @@ pub struct Retention {
     pub max_size: Option<u64>,
     /// How many rotated files are kept; `None`: any number.
     pub max_backups: Option<NonZeroU32>,
+    /// Whether whoever rolls the log over does so only when the base file is full, as
+    /// virtlogd does. `false`: it may come at any moment, as an operator's own
+    /// rotation does.
+    pub only_when_full: bool,
 }
 
 impl Retention {
-    /// Nothing is ever rolled over or dropped.
+    /// Nothing is ever dropped, no file is ever full; an operator's own rotation may
+    /// rename files at any moment.
     pub const UNLIMITED: Self = Self {
         max_size: None,
         max_backups: None,
+        only_when_full: false,
     };
 
     /// From virtlogd's settings, where a size of 0 means never. With 0 backups
     /// virtlogd keeps none, but carried history has to lie somewhere: one is used.
     #[must_use]
     pub fn virtlogd(max_size: u64, max_backups: u32) -> Self {
+        let only_when_full = true;
         if max_size == 0 {
-            return Self::UNLIMITED;
+            return Self {
+                only_when_full,
+                ..Self::UNLIMITED
+            };
         }
         Self {
             max_size: Some(max_size),
             max_backups: Some(NonZeroU32::new(max_backups).unwrap_or(NonZeroU32::MIN)),
+            only_when_full,
         }
+    }
+
+    /// Whether a rollover may be under way while the base file has `size` bytes.
+    /// `false` is certain as long as nobody truncates the file: virtlogd goes by the
+    /// position that it remembers.
+    #[must_use]
+    pub fn may_roll_over(self, size: u64) -> bool {
+        !self.only_when_full || self.full().is_some_and(|full| size >= full)
     }
 
     /// The least size of a file that counts as a full one.

@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_millis(2);
 /// How long a rollover may take that we see nothing of: virtlogd renames from
 /// the oldest on, and stopped before it comes to a file that is there it has
 /// changed nothing yet, but will overwrite what we put before that file. Waited
-/// out only where the base has a writer that does not write.
+/// out only where the base is full and has a writer that does not write.
 const CALM: Duration = Duration::from_millis(250);
 
 /// The first look after that; each one waits as long as all before it.
@@ -333,6 +333,10 @@ impl<'a> Convergence<'a> {
         let Some(base) = listing.base() else {
             return Ok(true); // looked at for long enough: nobody writes
         };
+        // As it was when the goal was seen reached: what begins later sees our files.
+        if !self.staging.rules.retention().may_roll_over(base.size) {
+            return Ok(true);
+        }
         if let Some((file, stat)) = self.staging.open_base()?
             && stat.id == base.id
             && self.staging.writers.writer(&file) == Writer::None

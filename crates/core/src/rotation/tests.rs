@@ -232,6 +232,18 @@ fn a_rollover_under_way_is_waited_for_unless_it_does_not_end() {
 }
 
 #[test]
+fn only_a_full_base_is_rolled_over_by_virtlogd() {
+    let virtlogd = Retention::virtlogd(2000, 3);
+    // It cuts at a newline in the last 80 bytes, the first of which is number 1920.
+    assert!(!virtlogd.may_roll_over(1919));
+    assert!(virtlogd.may_roll_over(1921));
+    assert!(!Retention::virtlogd(2, 3).may_roll_over(0));
+    assert!(Retention::virtlogd(2, 3).may_roll_over(1));
+    assert!(!Retention::virtlogd(0, 3).may_roll_over(u64::MAX));
+    assert!(Retention::UNLIMITED.may_roll_over(0));
+}
+
+#[test]
 fn from_one_begins_at_one() {
     let staged = [id(10)];
     let goal = Goal {

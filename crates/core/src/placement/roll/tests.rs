@@ -80,6 +80,10 @@ impl Logd {
         if self.file.is_none() || !self.events.is_empty() || self.asked.is_some() {
             return;
         }
+        // It rolls over a full file only; one of these is, once it has a byte.
+        if self.files.last().is_some_and(String::is_empty) {
+            self.write();
+        }
         for number in (0..self.max).rev() {
             let from = match number {
                 0 => self.log.clone(),
@@ -222,6 +226,7 @@ impl World {
             retention: Retention {
                 max_size: Some(2),
                 max_backups: NonZeroU32::new(self.max),
+                only_when_full: true,
             },
         }
     }

@@ -240,6 +240,21 @@ fn what_is_shown_never_shrinks() {
     }
 }
 
+/// virtlogd begins no rollover before its base is full.
+#[test]
+fn only_a_full_base_is_waited_for() {
+    for (case, waits) in [(PLAIN, true), (SHOWN, false)] {
+        let waited = Rc::new(RefCell::new(false));
+        let seen = Rc::clone(&waited);
+        let other: Other = Box::new(move |_, time_passes| *seen.borrow_mut() |= time_passes);
+        let world = World::new(&case);
+        let mut progress = Progress::default();
+        let (done, _) = armed(None, Some(other), || world.drive(&mut progress));
+        done.unwrap();
+        assert_eq!(*waited.borrow(), waits, "{}", case.name);
+    }
+}
+
 #[test]
 fn killed_at_every_point() {
     let (began, mut points) = (Instant::now(), 0);

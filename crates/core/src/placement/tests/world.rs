@@ -74,16 +74,23 @@ pub(super) struct Logd {
     here: Arc<AtomicBool>,
     log: PathBuf,
     max: u32,
+    /// It begins a rollover with no base that is smaller.
+    full: usize,
     events: VecDeque<Event>,
     /// What it wrote, oldest first; the last is the base.
     pub(super) wrote: Vec<String>,
 }
 
 enum Event {
+    /// The guest's last bytes into the base.
+    Fill(String),
     Rename(PathBuf, PathBuf),
     Unlink(PathBuf),
     Create(PathBuf),
 }
+
+/// The guest's first bytes in each file, but for their number.
+const LINE: &str = "new0 ";
 
 fn numbered(log: &Path, number: u32) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
@@ -94,7 +101,8 @@ fn numbered(log: &Path, number: u32) -> PathBuf {
 impl Logd {
     /// How many events a rollover has.
     pub(super) fn rollover_len(&self) -> usize {
-        self.max as usize + 1
+        let fills = self.full > LINE.len();
+        self.max as usize + 1 + usize::from(fills)
     }
 
     /// Nothing where no guest writes.
@@ -102,6 +110,11 @@ impl Logd {
         self.finish();
         if !self.here.load(Ordering::Relaxed) || self.wrote.is_empty() {
             return;
+        }
+        let size = self.wrote.last().map_or(0, String::len);
+        if size < self.full {
+            let fill = ".".repeat(self.full - size);
+            self.events.push_back(Event::Fill(fill));
         }
         for i in (0..self.max).rev() {
             let from = match i {
@@ -128,6 +141,11 @@ impl Logd {
         for _ in 0..count {
             match self.events.pop_front() {
                 None => return,
+                Some(Event::Fill(bytes)) => {
+                    let base = fs::OpenOptions::new().append(true).open(&self.log);
+                    base.unwrap().write_all(bytes.as_bytes()).unwrap();
+                    self.wrote.last_mut().unwrap().push_str(&bytes);
+                }
                 #[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
                 Some(Event::Rename(from, to)) => _ = fs::rename(from, to),
                 Some(Event::Unlink(path)) => _ = fs::remove_file(path),
@@ -182,6 +200,7 @@ impl World {
             here: Arc::clone(&here),
             log: log.clone(),
             max: case.max_backups,
+            full: usize::try_from(case.max_size.saturating_sub(80)).unwrap(),
             events: VecDeque::new(),
             wrote: Vec::new(),
         };
@@ -224,7 +243,7 @@ impl World {
                 let _ = fs::remove_file(numbered(&self.log, n));
             }
         }
-        let line = "new0 ";
+        let line = LINE;
         let old = fs::read_to_string(&self.log).unwrap_or_default();
         fs::write(&self.log, format!("{old}{line}")).unwrap();
         let mut logd = self.logd.borrow_mut();
