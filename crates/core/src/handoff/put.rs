@@ -25,7 +25,7 @@ use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName}
 
 /// Pieces of one handoff on their way at once: enough to fill a line
 /// of some hundred Mbit/s and some ten milliseconds.
-const IN_FLIGHT: usize = 6;
+const IN_FLIGHT: usize = 12;
 
 /// So many pieces that wait for the line say that it is slower than we are.
 const BEHIND: usize = 1;
