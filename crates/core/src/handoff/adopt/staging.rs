@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(25);
 const SHOW: Duration = Duration::from_millis(50);
 
 /// Chunks fetched side by side: as many as are put.
-const AHEAD: usize = 6;
+const AHEAD: usize = 12;
 
 /// Chunks fetched between two looks for an end.
 const MOST: usize = 64;
