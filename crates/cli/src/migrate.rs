@@ -251,7 +251,11 @@ impl Migration<'_> {
         let settled = outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE);
         match self.meter.during(went, settled).await {
             Outcome::Migrated { .. } => self.finish(started, &source, &resumed).await,
-            Outcome::Failed { reason, at_source } => {
+            Outcome::Failed {
+                reason,
+                at_source,
+                dest_answered,
+            } => {
                 source.send_replace(Source::Stays);
                 self.meter.during(Phase::Undo, end_all(started)).await;
                 // What libvirt answers then depends on how far it was.
@@ -266,10 +270,13 @@ impl Migration<'_> {
                 self.report.event("", &event);
                 anyhow::bail!(
                     "domain {name} was not migrated to {uri}: {reason}; {}",
-                    if at_source {
-                        "it is here as before, and its log too"
-                    } else {
-                        "it is over on both hosts, and its log is here"
+                    match (at_source, dest_answered) {
+                        (true, true) => "it is here as before, and its log too",
+                        (true, false) => {
+                            "it is here as before, and its log too; the destination did not \
+                             answer: see that it does not run there as well"
+                        }
+                        (false, _) => "it is over on both hosts, and its log is here",
                     }
                 );
             }

@@ -49,6 +49,10 @@ pub enum Outcome {
         /// Whether it is still at the source (running, or paused as it was); if
         /// not, it is over on both hosts.
         at_source: bool,
+        /// Whether the destination said that it is not there. Where the network goes
+        /// at the very switchover, its libvirtd lets the guest go on, the source's
+        /// hears nothing of it and does the same: it runs on both then.
+        dest_answered: bool,
     },
     /// Post-copy broke off: the guest left the source for good, and a part of its
     /// memory is still there. It goes on when the migration is resumed, and else nowhere.
@@ -94,6 +98,7 @@ pub fn reconcile(source: &Seen, dest: &Seen, call: &Result<()>) -> Outcome {
     let failed = |at_source| Outcome::Failed {
         reason: reason.clone(),
         at_source,
+        dest_answered: matches!(dest, Seen::State(_)),
     };
     let unknown = || Outcome::Unknown {
         why: format!(

@@ -192,6 +192,34 @@ async fn handoffs_that_nobody_takes_up_are_swept() {
 }
 
 #[tokio::test]
+async fn pieces_that_came_after_all_was_cleared_are_swept_soon() {
+    let hour = std::time::Duration::from_secs(3600);
+    let minute = hour / 60;
+    for (age, begun, goes) in [
+        (hour + minute, false, true),
+        (hour - minute, false, false),
+        // One that is begun waits for its source.
+        (hour + minute, true, false),
+    ] {
+        let begin = key(ObjectName::Begin);
+        let (_dir, transport, handoff) = spool_with(&begin);
+        let mut objects = vec![ObjectName::Chunk { offset: 3, len: 3 }];
+        objects.extend(begun.then_some(ObjectName::Begin));
+        for object in &objects {
+            let key = Key {
+                object: *object,
+                ..begin.clone()
+            };
+            transport.put(&key, Bytes::new()).await.unwrap();
+            let at = std::time::SystemTime::now() - age;
+            set_modified(&handoff.join(object.to_string()), at);
+        }
+        transport.sweep().await.unwrap();
+        assert_eq!(handoff.exists(), !goes, "{age:?} {begun}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_ours_is_not_entered() {
     let begin = key(ObjectName::Begin);
     let (dir, transport, _) = spool_with(&begin);

@@ -168,9 +168,19 @@ fn a_failure_gives_libvirts_reason() {
         outcome,
         Outcome::Failed {
             reason,
-            at_source: true
+            at_source: true,
+            dest_answered: true,
         }
     );
+    let outcome = reconcile(&Seen::State(STAYED), &silent(), &lost());
+    assert!(matches!(
+        outcome,
+        Outcome::Failed {
+            at_source: true,
+            dest_answered: false,
+            ..
+        }
+    ));
     let Outcome::Unknown { why } = reconcile(&silent(), &silent(), &lost()) else {
         panic!("it cannot be known");
     };

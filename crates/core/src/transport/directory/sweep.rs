@@ -28,9 +28,13 @@ const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 const MOST: usize = 20_000;
 
 /// What is done with a handoff of these objects once nothing happened to it for
-/// [`ABANDONED`].
+/// [`ABANDONED`], or less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
+    /// Pieces alone: a handoff is begun before its first piece, so it is over. They
+    /// were on their way over a line that broke, and came after all was cleared.
+    /// Taken once they are older than any line takes ([`STALE`]).
+    Late,
     /// Nobody reads it any more: the source began it and never came to the end, or
     /// withdrew it; or it was received and only clearing was left. The source has
     /// all of it either way, or the destination does.
@@ -44,6 +48,11 @@ fn policy(objects: &[ObjectName]) -> Policy {
     let has = |object| objects.contains(&object);
     if has(ObjectName::Commit) && !has(ObjectName::Receipt) {
         Policy::Keep
+    } else if objects
+        .iter()
+        .all(|o| matches!(o, ObjectName::Chunk { .. }))
+    {
+        Policy::Late
     } else {
         Policy::Take
     }
@@ -119,11 +128,13 @@ impl Sweep {
 
     /// Deletes all of a handoff that nobody comes back for.
     fn handoff(&mut self, folder: &Folder, mut objects: Vec<ObjectName>) -> folder::Result<()> {
-        if policy(&objects) == Policy::Keep {
-            return Ok(());
-        }
+        let age = match policy(&objects) {
+            Policy::Keep => return Ok(()),
+            Policy::Late => STALE,
+            Policy::Take => ABANDONED,
+        };
         // A young one shows at its first object; an old one is looked at whole.
-        let is_old = |o: &ObjectName| self.is_older(folder, &o.to_string(), ABANDONED);
+        let is_old = |o: &ObjectName| self.is_older(folder, &o.to_string(), age);
         if objects.is_empty() || !objects.iter().all(is_old) {
             return Ok(());
         }
@@ -161,7 +172,7 @@ mod tests {
         for (objects, expected) in [
             (&[Begin, chunk][..], Policy::Take),
             (&[Begin][..], Policy::Take),
-            (&[chunk][..], Policy::Take),
+            (&[chunk][..], Policy::Late),
             (&[Abort, Begin, chunk][..], Policy::Take),
             (&[Begin, chunk, Commit][..], Policy::Keep),
             (&[chunk, Commit][..], Policy::Keep),
