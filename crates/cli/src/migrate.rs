@@ -53,6 +53,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Between two tries to cancel it.
 const CANCEL: Duration = Duration::from_millis(200);
 
+/// How long cancelling waits for the first bytes of memory or disks. libvirt 9.0 that is asked
+/// to cancel while it tells QEMU to begin can miss QEMU's word that it did, and waits for
+/// it without end. Where the destination is silent none are sent ever.
+const EARLY: Duration = Duration::from_secs(3);
+
 /// How long the two hosts may take to agree on what became of a migration: one
 /// that goes on although our connection broke takes its time.
 const SETTLE: Duration = Duration::from_secs(600);
@@ -414,6 +419,7 @@ impl Migration<'_> {
         let mut again = interval(CANCEL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut cancelled = false;
+        let mut asked = None;
         let answer = loop {
             tokio::select! {
                 answer = &mut call => break answer,
@@ -428,7 +434,10 @@ impl Migration<'_> {
                 // Until it is over: at first there is no job yet that could be cancelled.
                 _ = again.tick(), if self.interrupt.came() => {
                     self.meter.enter(Phase::Undo);
-                    cancelled |= migrate::abort(&self.domain).await.is_ok();
+                    let since = *asked.get_or_insert_with(Instant::now);
+                    if since.elapsed() > EARLY || self.is_copying().await {
+                        cancelled |= migrate::abort(&self.domain).await.is_ok();
+                    }
                 }
                 // Polled anew, and then the branch above is open.
                 () = self.interrupt.first(), if !self.interrupt.came() => {}
@@ -442,6 +451,12 @@ impl Migration<'_> {
             })
         });
         (answer, cancelled)
+    }
+
+    /// Whether anything of the guest has been sent.
+    async fn is_copying(&self) -> bool {
+        let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
+        matches!(progress, Ok(Ok(Some(job))) if job.processed > 0)
     }
 
     /// Looks at how far libvirt is, without end.

@@ -61,7 +61,10 @@ fn the_network_is_cut_at_switchover() -> Outcome {
         if there.state()?.as_deref() == Some("running") {
             // The destination's libvirtd let it go on, and its answer did not come
             // through: the source's let it go on too. Nothing but libvirt is in that.
-            if !output.err().contains("see that it does not run there as well") {
+            if !output
+                .err()
+                .contains("see that it does not run there as well")
+            {
                 return Err(format!("it is not told of: {}", output.err()).into());
             }
             there.destroy()?;
