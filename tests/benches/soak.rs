@@ -159,6 +159,15 @@ impl Soak {
             match states[..] {
                 ["running", other] if is_over(other) && self.is_idle(from)? => is_at = Some(from),
                 [other, "running"] if is_over(other) => is_at = Some(to),
+                // The destination's libvirtd let it go on, and could not say so any more. It
+                // is said to be at the source: the operator ends the other one.
+                ["running", "running"]
+                    if began.elapsed() > Duration::from_secs(20) && self.is_idle(from)? =>
+                {
+                    let host = self.lab.host(to);
+                    println!("  it runs on both: ended on {}", host.name());
+                    host.run(["virsh", "destroy", NAME])?;
+                }
                 // libvirt leaves it paused where it could not learn how it ended; the operator
                 // looks on both hosts, and lets it go on where it is alone.
                 [one, other] if !woken && began.elapsed() > Duration::from_secs(20) => {
