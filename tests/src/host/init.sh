@@ -11,6 +11,8 @@ mount -t proc proc /proc
 # Its own network devices only, or libvirtd complains of those it cannot reach.
 mount -t sysfs sysfs /sys || :
 mount -t tmpfs -o mode=755 lab /run
+# What is named by process numbers there is another host's otherwise.
+mount -t tmpfs -o mode=1777,size=64m shm /dev/shm
 mkdir -p /run/lab/bin /run/lab/boot /run/sshd /run/lock
 # First what lies anywhere on this machine, then what hides parts of it.
 for file in bin/logchain bin/logchain-libvirt boot/vmlinuz boot/initramfs; do

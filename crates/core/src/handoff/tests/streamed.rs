@@ -45,9 +45,10 @@ async fn what_is_streamed_is_not_put_again() {
     stream(&trial, &source).await;
     source.print(&lines(300_000, 300_100));
     let offer = trial.offer(&source);
-    // Two of the rotated file, and the base.
+    // Two of the rotated file, and the base, of which a part is in no stream. All of
+    // them would be half a MiB, compressed.
     let put = pieces(&trial, 3).await;
-    assert!(put < 64 * 1024, "{put} bytes were put");
+    assert!(put < 192 * 1024, "{put} bytes were put");
     let adopt = trial.adopt(&destination, true);
     trial.here.send_replace(true);
     trial.source.send_replace(Source::Over);
