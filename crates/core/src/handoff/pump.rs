@@ -25,6 +25,8 @@ pub(super) const PIECE: usize = 2 << 20;
 
 /// What comes out before anybody looks: a wish, a piece, an end.
 const QUEUE: usize = 4;
+// A piece, the wish for the next one, the end: one that found no room would be lost.
+const _: () = assert!(QUEUE >= 3);
 
 /// Time between two looks: far below the time in which a guest fills a file.
 const LOOK: Duration = Duration::from_millis(10);
