@@ -21,7 +21,7 @@ use logchain_core::outbox::Kept;
 use logchain_core::transport::{HandoffId, LogTransport};
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
-use logchain_libvirt::migrate::{self, MigrateRequest};
+use logchain_libvirt::migrate::{self, JobProgress, MigrateRequest};
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
 use logchain_libvirt::{Connection, Domain, State};
@@ -455,8 +455,13 @@ impl Migration<'_> {
 
     /// Whether anything of the guest has been sent.
     async fn is_copying(&self) -> bool {
+        self.job().await.is_some_and(|job| job.processed > 0)
+    }
+
+    /// How far libvirt is, where a job is under way and it says so in time.
+    async fn job(&self) -> Option<JobProgress> {
         let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
-        matches!(progress, Ok(Ok(Some(job))) if job.processed > 0)
+        progress.ok()?.ok()?
     }
 
     /// Looks at how far libvirt is, without end.
@@ -465,8 +470,7 @@ impl Migration<'_> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
-            let Ok(Ok(Some(job))) = progress else {
+            let Some(job) = self.job().await else {
                 continue;
             };
             let part = |total: u64, left| Part {

@@ -66,12 +66,17 @@ pub(crate) fn sorted_names(host: &Host, guest: &str) -> Result<Vec<String>, Box<
 
 /// Whether nothing of any handoff lies in a host's spool.
 pub(crate) fn spool_is_empty(host: &Host) -> Result<bool, Box<dyn Error>> {
+    Ok(spool_files(host)?.is_empty())
+}
+
+/// The files in a host's spool, a line each.
+pub(crate) fn spool_files(host: &Host) -> Result<String, Box<dyn Error>> {
     let spool = host.path("/var/lib/logchain/spool");
     let output = std::process::Command::new("find")
         .arg(spool)
         .args(["-type", "f"])
         .output()?;
-    Ok(output.stdout.is_empty())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What happens to the guests of a host, as virsh tells.

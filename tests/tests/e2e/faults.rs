@@ -18,7 +18,7 @@ mod outbox;
 use std::error::Error;
 use std::time::Instant;
 
-use crate::common::{MIGRATION, Outcome, history, sorted_names};
+use crate::common::{MIGRATION, Outcome, history, sorted_names, spool_files};
 use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Output, Running, TickReport, Ticks};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -188,10 +188,9 @@ impl Scene {
                 let busy = busy.into_iter().collect::<Result<Vec<_>, _>>()?;
                 Ok(busy.iter().all(Vec::is_empty).then_some(()))
             })?;
-            let find = ["find", "/var/lib/logchain/spool", "-type", "f"];
-            let left = host.run(find)?.out();
-            let name_of = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-            if !left.lines().all(|path| may_lie(&name_of(path))) {
+            let left = spool_files(host)?;
+            let mut names = left.lines().filter_map(|path| path.rsplit('/').next());
+            if !names.all(&may_lie) {
                 return Err(format!("something is left in the spool of {name}: {left}").into());
             }
             let names = sorted_names(host, "vm").unwrap_or_default();
