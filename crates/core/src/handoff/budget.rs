@@ -35,7 +35,9 @@ const SHARE: u32 = 8;
 const UNPACK: usize = 4;
 
 /// How much all handoffs with one [`Budget`] take together. Files are not counted:
-/// every file of every chain is held open.
+/// every file of every chain is held open. Nor is what the allocator keeps of memory
+/// that was given back: glibc has eight arenas a processor by default, and each keeps
+/// some MiB. A process that hands over many logs at once sets `MALLOC_ARENA_MAX=4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of pieces in memory; no less than is needed for one piece is taken.
@@ -47,10 +49,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// One handoff alone is not held up by it; a thousand stay below 256 MiB.
+    /// One handoff alone is not held up by it; a thousand stay below 256 MiB, and with
+    /// four arenas (see [`Limits`]) near 150.
     fn default() -> Self {
         Self {
-            bytes: 64 << 20,
+            bytes: 48 << 20,
             calls: 32,
             threads: 16,
         }

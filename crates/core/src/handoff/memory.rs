@@ -13,8 +13,12 @@ const KEPT: usize = 4;
 pub(super) struct Memory(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Memory {
-    /// One that holds something, or nothing yet.
-    pub(super) fn take(&self) -> Vec<u8> {
+    /// One for so many bytes, or a new one that holds nothing yet: a few bytes in
+    /// a large buffer would hold memory that nobody counts.
+    pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
+        if bytes < PIECE / 2 {
+            return Vec::new();
+        }
         self.lock().pop().unwrap_or_default()
     }
 
@@ -40,11 +44,12 @@ mod tests {
         let memory = Memory::default();
         memory.give(Vec::new());
         memory.give(vec![0; PIECE + 1]);
-        assert_eq!(memory.take().capacity(), 0);
+        assert_eq!(memory.take(PIECE).capacity(), 0);
         for _ in 0..2 * KEPT {
             memory.give(vec![0; PIECE]);
         }
-        let kept = std::iter::repeat_with(|| memory.take()).take_while(|b| !b.is_empty());
+        assert_eq!(memory.take(PIECE / 4).capacity(), 0, "too large for that");
+        let kept = std::iter::repeat_with(|| memory.take(PIECE)).take_while(|b| !b.is_empty());
         assert_eq!(kept.count(), KEPT);
     }
 }

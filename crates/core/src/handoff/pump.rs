@@ -108,7 +108,7 @@ impl Pump {
             writers,
             out: sender,
             asked: Arc::clone(&asked),
-            wants: false,
+            wants: None,
             unpack: None,
             sum: Sum::default(),
             memory: budget.memory(),
@@ -189,8 +189,8 @@ struct Reader {
     writers: Arc<dyn Writers>,
     out: mpsc::Sender<Out>,
     asked: Arc<Asked>,
-    /// Whether it waits for room.
-    wants: bool,
+    /// For so many bytes it waits for room.
+    wants: Option<usize>,
     /// Held while a compressed file is read.
     unpack: Option<OwnedSemaphorePermit>,
     sum: Sum,
@@ -231,12 +231,12 @@ impl Reader {
         self.follower.refresh(&*self.writers).map_err(text)?;
         let given = lock(&self.asked.given).take();
         if let Some((mut room, unpack)) = given {
-            self.wants = false;
+            // What has come since has no room.
+            let most = self.wants.take().unwrap_or(PIECE);
             self.unpack = unpack.or(self.unpack.take());
-            let most = cut(self.asked.cuts.get(), self.follower.offset());
             if let Some(piece) = self
                 .follower
-                .next_in(self.memory.take(), most, flush)
+                .next_in(self.memory.take(most), most, flush)
                 .map_err(text)?
             {
                 let up_to = self.sum.add(&piece.bytes);
@@ -248,13 +248,13 @@ impl Reader {
                 self.unpack = None;
             }
         }
-        if self.wants {
+        if self.wants.is_some() {
             return Ok(None);
         }
         let most = cut(self.asked.cuts.get(), self.follower.offset());
         let bytes = self.follower.waiting(most, flush).map_err(text)?;
         if bytes > 0 {
-            self.wants = true;
+            self.wants = Some(bytes);
             let unpack = self.follower.unpacks() && self.unpack.is_none();
             self.tell(Out::Wants { bytes, unpack });
             return Ok(None);

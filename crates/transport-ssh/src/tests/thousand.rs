@@ -31,6 +31,8 @@ fn a_thousand_handoffs_arrive_over_one_connection() {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture", "tests::thousand::child"])
         .env(CHILD, "1")
+        // As in core's test of a thousand.
+        .env("MALLOC_ARENA_MAX", "4")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

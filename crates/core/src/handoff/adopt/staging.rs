@@ -262,7 +262,7 @@ impl Desk {
             let memory = self.adopt.budget.memory();
             let work = move || {
                 let _room = room;
-                let mut buffer = memory.take();
+                let mut buffer = memory.take(usize::try_from(len).unwrap_or(0));
                 let chunk = match &streamed {
                     None => Chunk::read(&data, len, &mut sum, &mut buffer),
                     Some(bytes) => Chunk::decode_streamed(&data, bytes.as_slice(), &mut sum),
