@@ -203,6 +203,7 @@ impl Migration<'_> {
             patience: carry.patience,
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
+            guest: source.subscribe(),
             budget: Budget::default(),
             writers: Arc::default(),
         };
