@@ -69,7 +69,7 @@ fn main() -> Fallible<()> {
         }
     }
     if !todo.is_empty() {
-        let mut shuttle = Shuttle::start()?;
+        let mut shuttle = Shuttle::start(false)?;
         println!("{HEADER}");
         for (way, mib) in todo {
             if Instant::now() >= ends {

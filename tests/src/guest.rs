@@ -39,6 +39,7 @@ pub struct Guest {
     second: bool,
     dirty: u32,
     fill: u32,
+    allocated: bool,
     disk: Option<PathBuf>,
 }
 
@@ -58,6 +59,7 @@ impl Guest {
             second: false,
             dirty: 0,
             fill: 0,
+            allocated: false,
             disk: None,
         }
     }
@@ -135,6 +137,13 @@ impl Guest {
         self
     }
 
+    /// Has all its memory allocated before it starts, on every host that it comes to.
+    #[must_use]
+    pub fn allocated(mut self) -> Guest {
+        self.allocated = true;
+        self
+    }
+
     /// Gives it a disk, which must be there on the host that starts it.
     #[must_use]
     pub fn disk(mut self, image: impl Into<PathBuf>) -> Guest {
@@ -192,6 +201,10 @@ impl Guest {
         }
         let ports = if self.second { 2 } else { 1 };
         let (dirty, fill) = (self.dirty, self.fill);
+        let backing = match self.allocated {
+            true => "<memoryBacking><allocation mode='immediate'/></memoryBacking>",
+            false => "",
+        };
         let pace = match self.pace {
             Pace::Micros(micros) => micros,
             Pace::Flat => 0,
@@ -202,7 +215,7 @@ impl Guest {
         format!(
             "<domain type='qemu'>\
              <name>{name}</name>{uuid}\
-             <memory unit='MiB'>96</memory><vcpu>1</vcpu>\
+             <memory unit='MiB'>96</memory>{backing}<vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \

@@ -29,10 +29,14 @@ pub(crate) struct Shuttle {
 
 impl Shuttle {
     /// Two hosts, and the guest on the first. Nothing is rolled over while it is
-    /// measured.
-    pub(crate) fn start() -> Fallible<Self> {
+    /// measured. `allocated`: the guest's memory is, before it starts at either host.
+    pub(crate) fn start(allocated: bool) -> Fallible<Self> {
+        let guest = match allocated {
+            true => Guest::new(NAME).allocated(),
+            false => Guest::new(NAME),
+        };
         let lab = Lab::builder().hosts(2).virtlogd(0, 3).start()?;
-        let guest = lab.host(0).define(&Guest::new(NAME))?;
+        let guest = lab.host(0).define(&guest)?;
         guest.start()?;
         guest.wait_for_tick(LINES)?;
         Ok(Self { lab, at: 0 })
