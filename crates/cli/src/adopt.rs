@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logchain_core::handoff::adopt::{Adopt as Half, Near, Outcome, Progress};
+use logchain_core::handoff::adopt::{Adopt as Half, Outcome, Progress};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{
     self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::args::Adopt;
 use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
-use crate::far::{RUNS, SIGN};
+use crate::far::SIGN;
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
 use crate::kept;
@@ -69,22 +69,19 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let (connection, domain, transport) = interrupt.or(open).await?;
     let ending = Ending::new(Arc::clone(&transport), interrupt.clone());
     // Subscribed to before anything changes it: so a source that goes early is missed.
-    let source = watch::Sender::new(match args.attached {
-        true => Near::Stopped,
-        false => Near::Gone,
-    });
+    let alive = watch::Sender::new(args.attached);
     let work = Work {
         args,
         report,
         connection,
         domain,
         transport: Arc::new(ending),
-        source: source.subscribe(),
+        alive: alive.subscribe(),
         interrupt,
         budget: Budget::default(),
     };
     if args.attached {
-        tokio::spawn(watch_input(tokio::io::stdin(), source));
+        tokio::spawn(watch_input(tokio::io::stdin(), alive));
     }
     let mut reasons = Vec::new();
     if let Some(id) = args.handoff {
@@ -121,7 +118,7 @@ struct Work<'a> {
     connection: Connection,
     domain: Uuid,
     transport: Arc<dyn LogTransport>,
-    source: watch::Receiver<Near>,
+    alive: watch::Receiver<bool>,
     interrupt: &'a Interrupt,
     budget: Budget,
 }
@@ -180,7 +177,7 @@ impl Work<'_> {
                 limits,
             }),
             expected: path.map(|path| limits.place(path)),
-            source: self.source.clone(),
+            source_alive: self.alive.clone(),
             patience: self.args.patience,
             progress,
             budget: self.budget.clone(),
@@ -247,23 +244,17 @@ async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Resul
 
 /// Our input is the other half's life line: it ends with it. A host that vanished
 /// without a word ends nothing, so whoever gave a sign of life once gives more of them.
-async fn watch_input(mut input: impl AsyncRead + Unpin, source: watch::Sender<Near>) {
+async fn watch_input(mut input: impl AsyncRead + Unpin, alive: watch::Sender<bool>) {
     let mut signs = false;
-    let mut given = [0; 64];
+    let mut ignored = [0; 64];
     loop {
         let most = if signs { SILENT } else { Duration::MAX };
-        let last = match timeout(most, input.read(&mut given)).await {
-            Ok(Ok(len @ 1..)) => given.get(len.saturating_sub(1)).copied(),
+        match timeout(most, input.read(&mut ignored)).await {
+            Ok(Ok(1..)) => signs = true,
             Ok(Ok(0) | Err(_)) | Err(_) => break,
-        };
-        signs = true;
-        let near = match last {
-            Some(RUNS) => Near::Running,
-            _ => Near::Stopped,
-        };
-        source.send_if_modified(|was| std::mem::replace(was, near) != near);
+        }
     }
-    source.send_replace(Near::Gone);
+    alive.send_replace(false);
 }
 
 /// Whether the history was put in place.
@@ -356,36 +347,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_gives_signs_of_life_and_stops_is_gone() {
         let (mut other, ours) = tokio::io::duplex(64);
-        let source = watch::Sender::new(Near::Stopped);
-        let task = tokio::spawn(watch_input(ours, source.clone()));
+        let alive = watch::Sender::new(true);
+        let task = tokio::spawn(watch_input(ours, alive.clone()));
         // A hook that only holds our input open gives none.
         tokio::time::sleep(100 * SILENT).await;
-        assert_eq!(*source.borrow(), Near::Stopped);
-        for n in 0..20 {
-            let (sign, near) = match n % 3 {
-                0 => (&[RUNS][..], Near::Running),
-                1 => (&[RUNS, b'\n'][..], Near::Stopped),
-                _ => (&[b'\n', RUNS][..], Near::Running),
-            };
-            other.write_all(sign).await.unwrap();
+        assert!(*alive.borrow());
+        for _ in 0..20 {
+            other.write_all(b"\n").await.unwrap();
             tokio::time::sleep(SIGN).await;
-            assert_eq!(*source.borrow(), near);
+            assert!(*alive.borrow());
         }
         task.await.unwrap();
-        assert_eq!(
-            *source.borrow(),
-            Near::Gone,
-            "though its end of the pipe is open"
-        );
+        assert!(!*alive.borrow(), "though its end of the pipe is open");
         drop(other);
     }
 
     #[tokio::test]
     async fn the_end_of_our_input_is_the_end_of_the_other_half() {
         let (other, ours) = tokio::io::duplex(64);
-        let source = watch::Sender::new(Near::Running);
+        let alive = watch::Sender::new(true);
         drop(other);
-        watch_input(ours, source.clone()).await;
-        assert_eq!(*source.borrow(), Near::Gone);
+        watch_input(ours, alive.clone()).await;
+        assert!(!*alive.borrow());
     }
 }

@@ -89,8 +89,6 @@ pub(crate) struct Way<'a> {
     pub(crate) patience: Duration,
     pub(crate) domain: Uuid,
     pub(crate) domain_name: &'a str,
-    /// What the guest does here, as the other halves are told.
-    pub(crate) guest: watch::Receiver<Source>,
     /// What all its handoffs take together.
     pub(crate) budget: Budget,
     /// How the writers of its logs are seen.
@@ -156,10 +154,7 @@ impl Begun {
             .as_ref()
             .map(|(host, from)| (host.to_string(), from.clone()));
         let expected = self.expected.as_deref();
-        let start = |there| {
-            let told = (way.patience, way.guest.clone());
-            FarAdopt::start(there, way.ssh, &self.handoff, expected, told)
-        };
+        let start = |there| FarAdopt::start(there, way.ssh, &self.handoff, expected, way.patience);
         self.far = there.map(start).transpose()?;
         Ok(self)
     }

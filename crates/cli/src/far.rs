@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use logchain_core::handoff::Handoff;
-use logchain_core::handoff::offer::{Far, Source};
+use logchain_core::handoff::offer::Far;
 use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -27,9 +27,6 @@ const MAX_STDERR: u64 = 16 * 1024;
 /// Between two signs of life that it is given: a host that vanished without a word is
 /// no end of its input, and it would wait for ever.
 pub(crate) const SIGN: Duration = Duration::from_secs(5);
-
-/// What a sign says: that the guest runs still. Any other says nothing of it.
-pub(crate) const RUNS: u8 = b'r';
 
 /// How long a sign may take to be written. Where nothing moves, one more is no matter.
 const WRITE: Duration = Duration::from_millis(100);
@@ -53,13 +50,13 @@ pub(crate) struct FarAdopt {
 
 impl FarAdopt {
     /// Starts it. `transport`: the URL where it finds the pieces. `path`: where the
-    /// log will lie, if the domain is not there yet. `guest`: what it is told of it.
+    /// log will lie, if the domain is not there yet.
     pub(crate) fn start(
         (target, transport): (&SshTarget, OsString),
         options: &SshOptions,
         handoff: &Handoff,
         path: Option<&Path>,
-        (patience, guest): (Duration, watch::Receiver<Source>),
+        patience: Duration,
     ) -> Result<Self, String> {
         let mut words: Vec<OsString> = vec![options.remote_logchain.clone()];
         words
@@ -80,7 +77,6 @@ impl FarAdopt {
             target: target.clone(),
             options: options.clone(),
             words,
-            guest,
             state: watch::Sender::new(Far::Working),
             ready: watch::Sender::new(false),
             shared: watch::Sender::new(false),
@@ -157,7 +153,6 @@ struct Attendant {
     target: SshTarget,
     options: SshOptions,
     words: Vec<OsString>,
-    guest: watch::Receiver<Source>,
     state: watch::Sender<Far>,
     ready: watch::Sender<bool>,
     shared: watch::Sender<bool>,
@@ -226,11 +221,6 @@ impl Attendant {
         let mut input = child.stdin.take();
         let mut signs = interval(SIGN);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut guest = self.guest.clone();
-        let sign = |guest: &Source| match guest {
-            Source::Running => RUNS,
-            Source::Stopped | Source::Over | Source::Stays => b'\n',
-        };
         let mut told = Told::default();
         if let Some(output) = child.stdout.take() {
             let mut output = BufReader::new(output);
@@ -252,14 +242,8 @@ impl Attendant {
                     }
                     _ = signs.tick() => {
                         if let Some(input) = &mut input {
-                            let sign = [sign(&guest.borrow_and_update())];
-                            let _ = timeout(WRITE, input.write_all(&sign)).await;
+                            let _ = timeout(WRITE, input.write_all(b"\n")).await;
                         }
-                        continue;
-                    }
-                    // What it does now is told at once.
-                    Ok(()) = guest.changed() => {
-                        signs.reset_immediately();
                         continue;
                     }
                 }

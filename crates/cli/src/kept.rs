@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use logchain_core::handoff::adopt::{Adopt as Half, Near, Outcome as Adopted};
+use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted};
 use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
@@ -150,7 +150,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
         watch::Sender::new(Source::Over),
         watch::Sender::new(Far::Working),
     );
-    let near = watch::Sender::new(Near::Stopped);
+    let alive = watch::Sender::new(true);
     let budget = Budget::default();
     let offer = Offer {
         handoff: handoff.clone(),
@@ -176,7 +176,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
             limits: host::limits(),
         }),
         expected: None,
-        source: near.subscribe(),
+        source_alive: alive.subscribe(),
         patience: REJOIN,
         progress: mpsc::channel(1).0,
         budget,

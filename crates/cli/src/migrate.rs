@@ -203,7 +203,6 @@ impl Migration<'_> {
             patience: carry.patience,
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
-            guest: source.subscribe(),
             budget: Budget::default(),
             writers: Arc::default(),
         };

@@ -80,7 +80,6 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         patience: args.carry.patience,
         domain: past.uuid,
         domain_name: &past.name,
-        guest: watch::Sender::new(Source::Over).subscribe(),
         budget: Budget::default(),
         writers: Arc::default(),
     };

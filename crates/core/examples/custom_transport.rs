@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Near, Place};
+use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::placement::Rules;
@@ -182,8 +182,7 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
     };
     // What the migration does, as a program that drives one would tell it.
     let source = watch::Sender::new(Source::Running);
-    let far = watch::Sender::new(Far::Working);
-    let near = watch::Sender::new(Near::Stopped);
+    let (far, alive) = (watch::Sender::new(Far::Working), watch::Sender::new(true));
     let patience = Duration::from_secs(10);
 
     // Before the migration: from now on no byte of the log can be lost.
@@ -214,7 +213,7 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
             },
         })),
         expected: None,
-        source: near.subscribe(),
+        source_alive: alive.subscribe(),
         patience,
         progress: mpsc::channel(16).0,
         budget: Budget::default(),

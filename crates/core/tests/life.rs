@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Near, Place, Progress};
+use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress};
 use logchain_core::handoff::offer::{self, Far, Held, Left, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::live::{Live, News};
@@ -222,7 +222,7 @@ impl Vm {
         &self,
         to: usize,
         handoff: Handoff,
-        near: watch::Receiver<Near>,
+        alive: watch::Receiver<bool>,
         expected: bool,
     ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Progress>) {
         let (progress, news) = mpsc::channel(1000);
@@ -234,7 +234,7 @@ impl Vm {
             writers: Arc::new(Here(Arc::clone(here))),
             destination: Arc::new(Arrived(self.place(to), Arc::clone(here))),
             expected: expected.then(|| self.place(to)),
-            source: near,
+            source_alive: alive,
             patience: Duration::from_secs(20),
             progress,
             budget: Budget::default(),
@@ -250,9 +250,9 @@ impl Vm {
             id: HandoffId::random(),
         };
         let source = watch::Sender::new(Source::Running);
-        let near = watch::Sender::new(Near::Stopped);
+        let alive = watch::Sender::new(true);
         let mut offering = self.offer(from, handoff.clone(), source.subscribe());
-        let (mut adopting, mut news) = self.adopt(to, handoff, near.subscribe(), true);
+        let (mut adopting, mut news) = self.adopt(to, handoff, alive.subscribe(), true);
         while news.recv().await.unwrap() != Progress::Ready {}
         self.print(20, 3);
         if fails {
@@ -273,7 +273,7 @@ impl Vm {
             tokio::time::sleep(Duration::from_millis(after)).await;
             offering.abort();
             let _ = (&mut offering).await;
-            near.send_replace(Near::Gone);
+            alive.send_replace(false);
             let _ = tokio::time::timeout(Duration::from_secs(30), &mut adopting)
                 .await
                 .unwrap();
@@ -303,14 +303,14 @@ impl Vm {
                 console: console(),
                 id,
             };
-            let near = watch::Sender::new(Near::Stopped);
-            let (adopting, _news) = self.adopt(to, handoff.clone(), near.subscribe(), false);
+            let alive = watch::Sender::new(true);
+            let (adopting, _news) = self.adopt(to, handoff.clone(), alive.subscribe(), false);
             if let Left::All | Left::Rest(_) = left {
                 let over = watch::Sender::new(Source::Over);
                 let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
                 if !matches!(offered, offer::Outcome::Carried(_)) {
                     assert!(matches!(left, Left::Rest(_)) && !again, "{offered:?}");
-                    near.send_replace(Near::Gone);
+                    alive.send_replace(false);
                     let adopted = adopting.await.unwrap();
                     assert!(
                         !matches!(adopted, adopt::Outcome::Adopted(_)),

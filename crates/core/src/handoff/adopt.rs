@@ -77,19 +77,6 @@ pub enum Progress {
     Placed(Placed),
 }
 
-/// What the caller knows of the source's half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Near {
-    /// It is not there.
-    Gone,
-    /// It is there, and so is its guest, which runs: nobody waits for what comes, and
-    /// looking for it takes little of a machine that is busy with a migration.
-    Running,
-    /// It is there, and its guest stands still, or has left, or nobody knows: what was
-    /// printed last is wanted at once.
-    Stopped,
-}
-
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -118,9 +105,9 @@ pub struct Adopt {
     pub destination: Arc<dyn Destination>,
     /// Where the log will lie, if that is known before the migration.
     pub expected: Option<Place>,
-    /// What is known of the source's half. [`Near::Gone`] from the start: it never was
-    /// there, and `patience` is had; one that goes even before this half begins is missed.
-    pub source: watch::Receiver<Near>,
+    /// Whether the source's half is still there. False from the start: it never was,
+    /// and `patience` is had; one that goes even before this half begins is missed.
+    pub source_alive: watch::Receiver<bool>,
     /// How long to go on without news once the source's half is gone, and how
     /// long the domain may take to appear once the history is complete.
     pub patience: Duration,

@@ -184,21 +184,19 @@ impl Pace {
         Self(Instant::now())
     }
 
-    /// It is over: waits until the next one. `is_urgent`: somebody waits for what is
-    /// looked for.
-    pub(super) async fn rest(self, budget: &Budget, is_urgent: bool) {
+    /// It is over: waits until the next one.
+    pub(super) async fn rest(self, budget: &Budget) {
         // A look that took long because the machine is busy is no sign of many.
         let half = budget.limits.calls / 2;
         let alone = budget.calls.available_permits() > half;
-        tokio::time::sleep(rest(self.0.elapsed(), alone, is_urgent)).await;
+        tokio::time::sleep(rest(self.0.elapsed(), alone)).await;
     }
 }
 
-fn rest(took: Duration, alone: bool, is_urgent: bool) -> Duration {
-    match (alone, is_urgent) {
-        (true, true) => took.clamp(QUICK, LOOK),
-        (true, false) => LOOK,
-        (false, _) => took.saturating_mul(SHARE).clamp(LOOK, SELDOM),
+fn rest(took: Duration, alone: bool) -> Duration {
+    match alone {
+        true => took.clamp(QUICK, LOOK),
+        false => took.saturating_mul(SHARE).clamp(LOOK, SELDOM),
     }
 }
 
@@ -209,15 +207,12 @@ mod tests {
     #[test]
     fn looks_that_take_long_are_seldom() {
         let ms = Duration::from_millis;
-        for is_urgent in [false, true] {
-            assert_eq!(rest(ms(1), false, is_urgent), LOOK);
-            assert_eq!(rest(ms(10), false, is_urgent), ms(80));
-            assert_eq!(rest(ms(5000), false, is_urgent), SELDOM);
-        }
-        assert_eq!(rest(ms(1), true, true), QUICK);
-        assert_eq!(rest(ms(10), true, true), ms(10));
-        assert_eq!(rest(ms(5000), true, true), LOOK);
-        assert_eq!(rest(ms(1), true, false), LOOK);
+        assert_eq!(rest(ms(1), false), LOOK);
+        assert_eq!(rest(ms(10), false), ms(80));
+        assert_eq!(rest(ms(5000), false), SELDOM);
+        assert_eq!(rest(ms(1), true), QUICK);
+        assert_eq!(rest(ms(10), true), ms(10));
+        assert_eq!(rest(ms(5000), true), LOOK);
     }
 
     #[tokio::test]

@@ -491,7 +491,7 @@ impl Offer {
                 let waited = self.patience.as_secs();
                 return Event::Failed(format!("the destination gave no receipt within {waited} s"));
             }
-            pace.rest(&self.budget, true).await;
+            pace.rest(&self.budget).await;
         }
     }
 

@@ -28,12 +28,8 @@ const QUEUE: usize = 4;
 // A piece, the wish for the next one, the end: one that found no room would be lost.
 const _: () = assert!(QUEUE >= 3);
 
-/// Time between two looks: far below the time in which a guest fills a file, and
-/// seldom enough to take next to nothing of a machine that is busy with a migration.
-const LOOK: Duration = Duration::from_millis(25);
-
-/// The same once the guest stands still, or has left.
-const SOON: Duration = Duration::from_millis(5);
+/// Time between two looks: far below the time in which a guest fills a file.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// While the guest runs, a piece that is not full is given after this time.
 const EAGER: Duration = Duration::from_millis(200);
@@ -209,7 +205,7 @@ impl Turn for Reader {
             return Next::Never;
         }
         let end = match self.step() {
-            Ok(None) => return Next::After(self.pause()),
+            Ok(None) => return Next::After(LOOK),
             Ok(Some(drained)) => Pumped::Drained(drained),
             Err(reason) => Pumped::Failed(reason),
         };
@@ -219,14 +215,6 @@ impl Turn for Reader {
 }
 
 impl Reader {
-    fn pause(&self) -> Duration {
-        let asked = [&self.asked.over, &self.asked.hurry];
-        match asked.iter().any(|asked| asked.load(Ordering::Acquire)) {
-            true => SOON,
-            false => LOOK,
-        }
-    }
-
     /// There is room: no more comes than was asked for.
     fn tell(&self, out: Out) {
         // Fails only where nobody listens any more.

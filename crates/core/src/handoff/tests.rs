@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Near, Place};
+use super::adopt::{self, Adopt, Destination, Place};
 use super::offer::{self, Far, Held, Offer, Source};
 use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
@@ -109,7 +109,7 @@ struct Trial {
     source: watch::Sender<Source>,
     far: watch::Sender<Far>,
     here: watch::Sender<bool>,
-    near: watch::Sender<Near>,
+    alive: watch::Sender<bool>,
     patience: Duration,
 }
 
@@ -125,7 +125,7 @@ impl Trial {
             source: watch::Sender::new(Source::Running),
             far: watch::Sender::new(Far::Working),
             here: watch::Sender::new(false),
-            near: watch::Sender::new(Near::Stopped),
+            alive: watch::Sender::new(true),
             patience: Duration::from_secs(5),
         }
     }
@@ -165,7 +165,7 @@ impl Trial {
             writers: Arc::new(Nobody),
             destination: Arc::new(Here(self.here.subscribe(), host.place())),
             expected: expected.then(|| host.place()),
-            source: self.near.subscribe(),
+            source_alive: self.alive.subscribe(),
             patience: self.patience,
             progress,
             budget: Budget::default(),
@@ -390,7 +390,7 @@ async fn a_source_that_falls_silent_is_given_up() {
     let adopt = trial.adopt(&destination, true);
     tokio::time::sleep(Duration::from_millis(100)).await;
     offer.abort();
-    trial.near.send_replace(Near::Gone);
+    trial.alive.send_replace(false);
     let outcome = adopt.await.unwrap();
     assert!(
         matches!(outcome, adopt::Outcome::Failed { .. }),
@@ -522,7 +522,7 @@ async fn a_source_that_is_gone_before_anything_began_is_not_waited_for() {
     let mut trial = Trial::new(memory());
     trial.patience = Duration::from_secs(600);
     let adopt = trial.adopt(&destination, true);
-    trial.near.send_replace(Near::Gone);
+    trial.alive.send_replace(false);
     let ended = tokio::time::timeout(Duration::from_secs(20), adopt).await;
     match ended.unwrap().unwrap() {
         adopt::Outcome::Failed { reason } => assert!(reason.contains("the source is gone")),

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
 
 use super::state::Event;
-use super::{Desk, Near, Progress, Show, now};
+use super::{Desk, Progress, Show, now};
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
@@ -24,9 +24,6 @@ const RETRY: Duration = Duration::from_millis(25);
 /// Time between two tries to show what is staged.
 const SHOW: Duration = Duration::from_millis(50);
 
-/// Time between two questions whether it was withdrawn.
-const ABORT: Duration = Duration::from_millis(100);
-
 /// Chunks fetched side by side: as many as are put.
 const AHEAD: usize = 12;
 
@@ -39,20 +36,13 @@ impl Desk {
         let mut last: Option<Key> = None;
         let mut news = Instant::now();
         let mut commit: Option<Commit> = None;
-        let mut abort = None;
         // Only who was there can go; it may have gone while this half was starting.
-        let changed = self.adopt.source.has_changed();
+        let changed = self.adopt.source_alive.has_changed();
         let attached = self.is_source_alive() || changed.unwrap_or(true);
         loop {
             let gone = attached && !self.is_source_alive();
-            // What it did last, it did before it went.
-            let due = abort.is_none_or(|at: Instant| at.elapsed() > ABORT);
-            let ask = (gone || due) && last.is_some();
-            if ask {
-                abort = Some(Instant::now());
-            }
             let pace = Pace::begin();
-            match self.look(&mut last, &mut commit, &mut news, ask).await {
+            match self.look(&mut last, &mut commit, &mut news).await {
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
                 Err(reason) => return Event::Failed(reason),
@@ -71,35 +61,22 @@ impl Desk {
                 return Event::Failed(reason.to_owned());
             }
             if !self.more {
-                self.rest(pace).await;
+                pace.rest(&self.adopt.budget).await;
             }
         }
     }
 
     pub(super) fn is_source_alive(&self) -> bool {
-        let source = &self.adopt.source;
-        *source.borrow() != Near::Gone && source.has_changed().is_ok()
+        let alive = &self.adopt.source_alive;
+        *alive.borrow() && alive.has_changed().is_ok()
     }
 
-    /// Until the next look, or until one is wanted at once.
-    pub(super) async fn rest(&self, pace: Pace) {
-        let mut source = self.adopt.source.clone();
-        let runs = |near: &Near| *near == Near::Running;
-        let is_urgent = !runs(&source.borrow());
-        tokio::select! {
-            () = pace.rest(&self.adopt.budget, is_urgent) => {}
-            Ok(_) = source.wait_for(|near| !runs(near)), if !is_urgent => {}
-        }
-    }
-
-    /// One look at the transport; at `abort` as well where a listing misses it. `Some`:
-    /// staging is over.
+    /// One look at the transport. `Some`: staging is over.
     async fn look(
         &mut self,
         last: &mut Option<Key>,
         commit: &mut Option<Commit>,
         news: &mut Instant,
-        abort: bool,
     ) -> Result<Option<Event>, String> {
         if self.staging.is_none() {
             let place = match self.adopt.expected.clone() {
@@ -146,7 +123,7 @@ impl Desk {
             }
         }
         // `abort` sorts before every chunk, so a listing after a chunk misses it.
-        if commit.is_none() && abort && self.aborted().await? {
+        if commit.is_none() && last.is_some() && self.aborted().await? {
             return Ok(Some(Event::AbortSeen));
         }
         // All pieces were put before the commit was: what did not come is gone.
