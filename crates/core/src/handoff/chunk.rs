@@ -7,12 +7,12 @@
 //! Must not know: how pieces are cut, put or staged.
 
 use std::io::Cursor;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blake3::{Hash, Hasher};
 use bytes::Bytes;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
+use super::memory::Kept;
 use super::message::Damaged;
 use crate::transport::MAX_OBJECT;
 
@@ -226,38 +226,9 @@ fn another_release() -> Damaged {
     damaged("another release of logchain wrote it")
 }
 
-/// What (de)compressing takes, some hundred KiB each. Kept, since making one costs as
-/// much as a small piece; for all threads together, since a runtime has far more of
-/// them than are ever at work.
-struct Kept<T>(Mutex<Vec<T>>);
-
-/// At work at once, they are no more than threads that work on pieces; these stay.
-const KEPT: usize = 4;
-
-static PACKERS: Kept<zstd::bulk::Compressor<'static>> = Kept(Mutex::new(Vec::new()));
-static UNPACKERS: Kept<zstd::bulk::Decompressor<'static>> = Kept(Mutex::new(Vec::new()));
-
-impl<T> Kept<T> {
-    fn with<R>(
-        &self,
-        make: impl FnOnce() -> std::io::Result<T>,
-        work: impl FnOnce(&mut T) -> std::io::Result<R>,
-    ) -> std::io::Result<R> {
-        let kept = self.lock().pop();
-        let mut it = kept.map_or_else(make, Ok)?;
-        let done = work(&mut it);
-        let mut kept = self.lock();
-        if kept.len() < KEPT {
-            kept.push(it);
-        }
-        done
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        // Every change is one call.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// What (de)compressing takes, some hundred KiB each.
+static PACKERS: Kept<zstd::bulk::Compressor<'static>> = Kept::new();
+static UNPACKERS: Kept<zstd::bulk::Decompressor<'static>> = Kept::new();
 
 /// Levels below zero look for matches in fewer places, and leave the rest as it is.
 /// With the rest coded too, console text shrinks as at level 1, in four fifths of the
@@ -271,26 +242,27 @@ fn packer() -> std::io::Result<zstd::bulk::Compressor<'static>> {
 
 /// The compressed bytes behind `header`, where they are fewer by an eighth and more.
 fn pack(header: &[u8], bytes: &[u8]) -> Option<Bytes> {
-    let pack = |packer: &mut zstd::bulk::Compressor<'_>| {
-        // It fails where this room does not suffice.
-        let most = bytes.len() - bytes.len() / 8;
-        let mut out = Vec::with_capacity(header.len().saturating_add(most));
-        out.extend_from_slice(header);
-        let mut behind = Cursor::new(out);
-        behind.set_position(header.len() as u64);
-        packer.compress_to_buffer(bytes, &mut behind)?;
-        let mut out = behind.into_inner();
-        out.shrink_to_fit();
-        Ok(out.into())
-    };
-    PACKERS.with(packer, pack).ok()
+    let mut packer = PACKERS.take().map_or_else(packer, Ok).ok()?;
+    // It fails where this room does not suffice.
+    let most = bytes.len() - bytes.len() / 8;
+    let mut out = Vec::with_capacity(header.len().saturating_add(most));
+    out.extend_from_slice(header);
+    let mut behind = Cursor::new(out);
+    behind.set_position(header.len() as u64);
+    let packed = packer.compress_to_buffer(bytes, &mut behind);
+    PACKERS.give(packer);
+    packed.ok()?;
+    let mut out = behind.into_inner();
+    out.shrink_to_fit();
+    Some(out.into())
 }
 
 fn unpack(payload: &[u8], len: usize, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    let make = zstd::bulk::Decompressor::new;
+    let mut unpacker = UNPACKERS.take().map_or_else(make, Ok)?;
     buffer.clear();
     buffer.reserve_exact(len);
-    let unpack = |unpacker: &mut zstd::bulk::Decompressor<'_>| {
-        unpacker.decompress_to_buffer(payload, buffer).map(|_| ())
-    };
-    UNPACKERS.with(zstd::bulk::Decompressor::new, unpack)
+    let unpacked = unpacker.decompress_to_buffer(payload, buffer);
+    UNPACKERS.give(unpacker);
+    unpacked.map(|_| ())
 }

@@ -1,16 +1,43 @@
-//! Memory of pieces, used again: a fresh buffer of some MiB costs more in page
-//! faults than reading into it does.
+//! What work on pieces takes, used again: a fresh buffer of some MiB costs more in
+//! page faults than reading into it does, and zstd's state as much as a small piece.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pump::PIECE;
 
-/// Buffers that wait to be used again.
+/// Of each kind so many wait to be used again.
 const KEPT: usize = 4;
+
+/// What is lent and given back, by any thread: a runtime has far more of them than are
+/// ever at work.
+#[derive(Debug, Default)]
+pub(super) struct Kept<T>(Mutex<Vec<T>>);
+
+impl<T> Kept<T> {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    pub(super) fn take(&self) -> Option<T> {
+        self.lock().pop()
+    }
+
+    pub(super) fn give(&self, it: T) {
+        let mut kept = self.lock();
+        if kept.len() < KEPT {
+            kept.push(it);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        // Every change is one call.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Buffers that are lent and given back.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct Memory(Arc<Kept<Vec<u8>>>);
 
 impl Memory {
     /// One for so many bytes, or a new one that holds nothing yet: a few bytes in
@@ -19,19 +46,13 @@ impl Memory {
         if bytes < PIECE / 2 {
             return Vec::new();
         }
-        self.lock().pop().unwrap_or_default()
+        self.0.take().unwrap_or_default()
     }
 
     pub(super) fn give(&self, buffer: Vec<u8>) {
-        let mut kept = self.lock();
-        if kept.len() < KEPT && (1..=PIECE).contains(&buffer.capacity()) {
-            kept.push(buffer);
+        if (1..=PIECE).contains(&buffer.capacity()) {
+            self.0.give(buffer);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        // Every change is one call.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
