@@ -231,21 +231,33 @@ pub(crate) struct Carry {
     far: Option<FarAdopt>,
     task: JoinHandle<(Outcome, Instant)>,
     pub(crate) put: watch::Receiver<u64>,
+    /// What the other half has staged, where it says so.
+    staged: Option<watch::Receiver<Option<u64>>>,
     /// What there was when it began.
     pub(crate) bytes: u64,
 }
 
 /// Less than this of a history is sent while memory is copied, however little
 /// there is.
-const LITTLE: u64 = 1 << 20;
+const LITTLE: u64 = 64 << 10;
 
 impl Carry {
-    /// Waits until all but a little of what there was is sent, or nothing more comes.
+    /// Waits until all but a little of what there was is at the destination, or
+    /// nothing more comes. Where nobody tells what is staged there, what is put counts.
     pub(crate) async fn ahead(&self) {
+        let enough = |bytes: u64| bytes.saturating_add(LITTLE) > self.bytes;
         let mut put = self.put.clone();
-        let _ = put
-            .wait_for(|put| put.saturating_add(LITTLE) > self.bytes)
-            .await;
+        if put.wait_for(|put| enough(*put)).await.is_err() {
+            return;
+        }
+        let Some(mut staged) = self.staged.clone() else {
+            return;
+        };
+        let this_half_ends = async { while put.changed().await.is_ok() {} };
+        tokio::select! {
+            _ = staged.wait_for(|staged| staged.is_some_and(enough)) => {}
+            () = this_half_ends => {}
+        }
     }
 
     /// Starts this half; `is_ahead`: of a migration, which waits until the other
@@ -268,6 +280,9 @@ impl Carry {
         // Of what both hosts have nothing is sent, and nothing has a head start.
         let shared = begun.far.as_ref().is_some_and(FarAdopt::is_shared);
         let bytes = if shared { 0 } else { held.bytes() };
+        // At first there is nothing: one that has a place for it says so before it is ready.
+        let staged = begun.far.as_ref().map(FarAdopt::staged);
+        let staged = staged.filter(|staged| is_ahead && staged.borrow().is_some());
         let task = tokio::spawn(async move {
             let outcome = match shared {
                 true => offer.run_shared(held).await,
@@ -279,6 +294,7 @@ impl Carry {
             far: begun.far,
             task,
             put: progress,
+            staged,
             bytes,
         })
     }
@@ -306,6 +322,7 @@ impl Carry {
             far: begun.far,
             task,
             put: progress,
+            staged: None,
             bytes: 0,
         })
     }

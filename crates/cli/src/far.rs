@@ -42,6 +42,7 @@ pub(crate) struct FarAdopt {
     state: watch::Receiver<Far>,
     ready: watch::Receiver<bool>,
     shared: watch::Receiver<bool>,
+    staged: watch::Receiver<Option<u64>>,
     task: JoinHandle<()>,
     host: String,
     /// How long it may take to be ready, and to end by itself.
@@ -80,6 +81,7 @@ impl FarAdopt {
             state: watch::Sender::new(Far::Working),
             ready: watch::Sender::new(false),
             shared: watch::Sender::new(false),
+            staged: watch::Sender::new(None),
         };
         let (hold, held) = watch::channel(());
         let child = attendant.start()?;
@@ -88,6 +90,7 @@ impl FarAdopt {
             state: attendant.state.subscribe(),
             ready: attendant.ready.subscribe(),
             shared: attendant.shared.subscribe(),
+            staged: attendant.staged.subscribe(),
             task: tokio::spawn(attendant.attend(child, held)),
             host: target.host().to_owned(),
             limits: (READY.min(patience), END.min(patience)),
@@ -128,6 +131,11 @@ impl FarAdopt {
         *self.shared.borrow()
     }
 
+    /// How many bytes it has staged; `None` as long as it has no place for any.
+    pub(crate) fn staged(&self) -> watch::Receiver<Option<u64>> {
+        self.staged.clone()
+    }
+
     /// Whether it said itself that it cannot do it.
     pub(crate) fn has_failed(&self) -> bool {
         matches!(&*self.state.borrow(), Far::Failed(_))
@@ -156,6 +164,7 @@ struct Attendant {
     state: watch::Sender<Far>,
     ready: watch::Sender<bool>,
     shared: watch::Sender<bool>,
+    staged: watch::Sender<Option<u64>>,
 }
 
 /// What one ssh said.
@@ -267,6 +276,10 @@ impl Attendant {
         match event.get("event").and_then(Value::as_str) {
             Some("shared") => {
                 self.shared.send_replace(true);
+            }
+            Some("staged") => {
+                let bytes = event.get("bytes").and_then(Value::as_u64);
+                self.staged.send_modify(|staged| *staged = bytes.or(*staged));
             }
             Some("ready") => {
                 self.ready.send_replace(true);

@@ -67,10 +67,10 @@ pub trait Destination: Send + Sync {
 pub enum Progress {
     /// The source has this very folder: nothing is sent, the files stay where they are.
     Shared,
+    /// So many bytes are staged. None before [`Progress::Ready`]: there is a place for them.
+    Staged(u64),
     /// The migration may begin: nothing here is in its way.
     Ready,
-    /// So many bytes are staged.
-    Staged(u64),
     /// What is staged is seen already, as rotated files, and so is what comes.
     Shown(u64),
     /// The history is in place.
@@ -206,6 +206,9 @@ impl Desk {
                 Ok(None) => {}
                 Err(reason) => return Event::Failed(reason),
             }
+        }
+        if self.staging.is_some() && !self.shared {
+            self.tell(Progress::Staged(0));
         }
         self.tell(Progress::Ready);
         Event::Prepared

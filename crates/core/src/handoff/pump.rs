@@ -103,7 +103,9 @@ impl Pump {
     ) -> std::io::Result<Self> {
         let (sender, out) = mpsc::channel(QUEUE);
         let asked = Arc::new(Asked::default());
+        let sizes = follower.files().into_iter().map(|f| f.size);
         let reader = Reader {
+            first: sizes.fold(0, u64::saturating_add),
             follower,
             writers,
             out: sender,
@@ -185,6 +187,8 @@ fn cut(cuts: Option<&Cuts>, offset: u64) -> usize {
 }
 
 struct Reader {
+    /// What there was when it began, as it lies on disk: it need not wait for more.
+    first: u64,
     follower: Follower,
     writers: Arc<dyn Writers>,
     out: mpsc::Sender<Out>,
@@ -227,12 +231,14 @@ impl Reader {
         let over = self.asked.over.load(Ordering::Acquire);
         let hurry = self.asked.hurry.load(Ordering::Acquire);
         // What is there now is not there at the end, when it would be waited for.
-        let flush = over || hurry || self.moved.elapsed() > EAGER;
+        let first = self.follower.offset() < self.first;
+        let flush = first || over || hurry || self.moved.elapsed() > EAGER;
         self.follower.refresh(&*self.writers).map_err(text)?;
         let given = lock(&self.asked.given).take();
         if let Some((mut room, unpack)) = given {
             // What has come since has no room.
-            let most = self.wants.take().unwrap_or(PIECE);
+            let cut = cut(self.asked.cuts.get(), self.follower.offset());
+            let most = self.wants.take().unwrap_or(PIECE).min(cut);
             self.unpack = unpack.or(self.unpack.take());
             if let Some(piece) = self
                 .follower
