@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! cargo build --release -p logchain && cargo bench -p logchain-tests --bench cost -- \
-//!     [--pairs 30] [--mib 1] [--minutes 1000] [--csv target/cost.csv] [--allocated]
+//!     [--pairs 30] [--mib 1] [--minutes 1000] [--csv target/cost.csv] [--huge-pages]
 //! ```
 //!
-//! `--allocated`: the guest's memory is allocated before it starts, at either host. Without
-//! it the destination's QEMU gets fresh pages while memory is copied: that takes 50 or
-//! 200 ms, as the machine has them at hand, and the rest of it falls into the downtime.
+//! `--huge-pages`: the guest's memory lies in huge pages of a pool. Without it the destination's
+//! QEMU gets fresh pages while memory is copied, which takes 50 or 200 ms as the machine has
+//! them at hand; the rest of it falls into the downtime, and the draw decides.
 //!
 //! - *migration*: from the begin of libvirt's job to its end, as libvirt says. What logchain
 //!   does before it (a head start for a long history) and after it (the last of the log is
@@ -72,8 +72,8 @@ fn main() -> Fallible<()> {
         todo.extend(ways.into_iter().filter(is_missing));
     }
     if !todo.is_empty() {
-        let allocated = std::env::args().any(|word| word == "--allocated");
-        let mut shuttle = Shuttle::start(allocated)?;
+        let huge = std::env::args().any(|word| word == "--huge-pages");
+        let mut shuttle = Shuttle::start(huge)?;
         // The first one after a boot finds memory that no other finds.
         one(&mut shuttle, Way::Virsh, mib)?;
         println!("{HEADER}");

@@ -39,11 +39,14 @@ pub struct Guest {
     second: bool,
     dirty: u32,
     fill: u32,
-    allocated: bool,
+    huge: bool,
     disk: Option<PathBuf>,
 }
 
 impl Guest {
+    /// How much memory it has.
+    pub const MIB: u64 = 96;
+
     /// A guest that prints every millisecond, its log without `append`.
     #[must_use]
     pub fn new(name: &str) -> Guest {
@@ -59,7 +62,7 @@ impl Guest {
             second: false,
             dirty: 0,
             fill: 0,
-            allocated: false,
+            huge: false,
             disk: None,
         }
     }
@@ -137,10 +140,11 @@ impl Guest {
         self
     }
 
-    /// Has all its memory allocated before it starts, on every host that it comes to.
+    /// Has its memory in huge pages, of which this machine must have enough for every
+    /// host that it is on.
     #[must_use]
-    pub fn allocated(mut self) -> Guest {
-        self.allocated = true;
+    pub fn huge_pages(mut self) -> Guest {
+        self.huge = true;
         self
     }
 
@@ -201,8 +205,8 @@ impl Guest {
         }
         let ports = if self.second { 2 } else { 1 };
         let (dirty, fill) = (self.dirty, self.fill);
-        let backing = match self.allocated {
-            true => "<memoryBacking><allocation mode='immediate'/></memoryBacking>",
+        let backing = match self.huge {
+            true => "<memoryBacking><hugepages/></memoryBacking>",
             false => "",
         };
         let pace = match self.pace {
@@ -215,7 +219,7 @@ impl Guest {
         format!(
             "<domain type='qemu'>\
              <name>{name}</name>{uuid}\
-             <memory unit='MiB'>96</memory>{backing}<vcpu>1</vcpu>\
+             <memory unit='MiB'>{}</memory>{backing}<vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
              <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
@@ -227,7 +231,8 @@ impl Guest {
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\
              <controller type='usb' model='none'/>\
              {devices}\
-             <memballoon model='none'/></devices></domain>"
+             <memballoon model='none'/></devices></domain>",
+            Self::MIB
         )
     }
 }

@@ -250,7 +250,11 @@ async fn watch_input(mut input: impl AsyncRead + Unpin, alive: watch::Sender<boo
     loop {
         let most = if signs { SILENT } else { Duration::MAX };
         match timeout(most, input.read(&mut ignored)).await {
-            Ok(Ok(1..)) => signs = true,
+            Ok(Ok(1..)) => {
+                signs = true;
+                // Something was put, maybe.
+                alive.send_replace(true);
+            }
             Ok(Ok(0) | Err(_)) | Err(_) => break,
         }
     }

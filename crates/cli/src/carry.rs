@@ -102,6 +102,8 @@ pub(crate) struct Begun {
     /// The host it was started on, and where it finds the pieces.
     at: Option<(String, OsString)>,
     expected: Option<PathBuf>,
+    /// How much is put: the other half is told.
+    put: watch::Sender<u64>,
 }
 
 impl Begun {
@@ -143,6 +145,7 @@ impl Begun {
             far: None,
             at: None,
             expected,
+            put: watch::Sender::new(0),
         };
         begun.where_it_runs(way)
     }
@@ -154,7 +157,10 @@ impl Begun {
             .as_ref()
             .map(|(host, from)| (host.to_string(), from.clone()));
         let expected = self.expected.as_deref();
-        let start = |there| FarAdopt::start(there, way.ssh, &self.handoff, expected, way.patience);
+        let start = |there| {
+            let put = self.put.subscribe();
+            FarAdopt::start(there, way.ssh, &self.handoff, expected, put, way.patience)
+        };
         self.far = there.map(start).transpose()?;
         Ok(self)
     }
@@ -171,6 +177,7 @@ impl Begun {
             handoff,
             far,
             expected,
+            put,
             ..
         } = self;
         if let Some(far) = far {
@@ -181,6 +188,7 @@ impl Begun {
             far: None,
             at: None,
             expected,
+            put,
         };
         again.where_it_runs(way)
     }
@@ -274,9 +282,8 @@ impl Carry {
         if is_ahead {
             begun.wait_ready(way, &mut source).await?;
         }
-        let put = watch::Sender::new(0);
-        let progress = put.subscribe();
-        let offer = offer_of(way, &begun, transport, source, put);
+        let progress = begun.put.subscribe();
+        let offer = offer_of(way, &begun, transport, source);
         // Of what both hosts have nothing is sent, and nothing has a head start.
         let shared = begun.far.as_ref().is_some_and(FarAdopt::is_shared);
         let bytes = if shared { 0 } else { held.bytes() };
@@ -308,9 +315,9 @@ impl Carry {
     ) -> Result<Self, String> {
         let begun = Begun::of(way, &log.console, offered.handoff, None)?;
         let source = watch::Sender::new(Source::Over).subscribe();
-        let put = watch::Sender::new(offered.bytes);
-        let progress = put.subscribe();
-        let offer = offer_of(way, &begun, transport, source, put);
+        begun.put.send_replace(offered.bytes);
+        let progress = begun.put.subscribe();
+        let offer = offer_of(way, &begun, transport, source);
         let (folder, base) = Folder::of_file(&log.path).map_err(|e| e.to_string())?;
         let task = tokio::spawn(async move {
             (
@@ -369,7 +376,6 @@ fn offer_of(
     begun: &Begun,
     transport: Arc<dyn LogTransport>,
     source: watch::Receiver<Source>,
-    put: watch::Sender<u64>,
 ) -> Offer {
     // Where there is none, whoever adopts is started by somebody else.
     let nobody = || watch::Sender::new(Far::Working).subscribe();
@@ -383,7 +389,7 @@ fn offer_of(
         source,
         far,
         patience: way.patience,
-        put,
+        put: begun.put.clone(),
         budget: way.budget.clone(),
     }
 }

@@ -10,7 +10,7 @@ use logchain_core::handoff::offer::Far;
 use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, ChildStdin};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -51,12 +51,13 @@ pub(crate) struct FarAdopt {
 
 impl FarAdopt {
     /// Starts it. `transport`: the URL where it finds the pieces. `path`: where the
-    /// log will lie, if the domain is not there yet.
+    /// log will lie, if the domain is not there yet. It looks whenever more was `put`.
     pub(crate) fn start(
         (target, transport): (&SshTarget, OsString),
         options: &SshOptions,
         handoff: &Handoff,
         path: Option<&Path>,
+        put: watch::Receiver<u64>,
         patience: Duration,
     ) -> Result<Self, String> {
         let mut words: Vec<OsString> = vec![options.remote_logchain.clone()];
@@ -91,7 +92,7 @@ impl FarAdopt {
             ready: attendant.ready.subscribe(),
             shared: attendant.shared.subscribe(),
             staged: attendant.staged.subscribe(),
-            task: tokio::spawn(attendant.attend(child, held)),
+            task: tokio::spawn(attendant.attend(child, held, put)),
             host: target.host().to_owned(),
             limits: (READY.min(patience), END.min(patience)),
         };
@@ -187,10 +188,15 @@ impl Attendant {
 
     /// Attends to it until it ends, and then says how it ended. Where ssh is turned
     /// away it is started again.
-    async fn attend(self, mut child: Child, mut held: watch::Receiver<()>) {
+    async fn attend(
+        self,
+        mut child: Child,
+        mut held: watch::Receiver<()>,
+        mut put: watch::Receiver<u64>,
+    ) {
         let mut tries = Tries::within(self.options.connect_timeout);
         let told = loop {
-            let told = self.listen(child, &mut held).await;
+            let told = self.listen(child, &mut held, &mut put).await;
             let turned_away = !told.any && is_turned_away(told.status, &told.stderr);
             if !turned_away || held.has_changed().is_err() || !tries.again().await {
                 break told;
@@ -218,7 +224,12 @@ impl Attendant {
     }
 
     /// Reads what the far side tells until it ends.
-    async fn listen(&self, mut child: Child, held: &mut watch::Receiver<()>) -> Told {
+    async fn listen(
+        &self,
+        mut child: Child,
+        held: &mut watch::Receiver<()>,
+        put: &mut watch::Receiver<u64>,
+    ) -> Told {
         let said = child.stderr.take().map(|mut stderr| {
             tokio::spawn(async move {
                 let mut text = Vec::new();
@@ -231,6 +242,7 @@ impl Attendant {
         let mut signs = interval(SIGN);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = Told::default();
+        let mut puts = true;
         if let Some(output) = child.stdout.take() {
             let mut output = BufReader::new(output);
             let mut line = Vec::new();
@@ -250,9 +262,12 @@ impl Attendant {
                         continue;
                     }
                     _ = signs.tick() => {
-                        if let Some(input) = &mut input {
-                            let _ = timeout(WRITE, input.write_all(b"\n")).await;
-                        }
+                        sign(input.as_mut()).await;
+                        continue;
+                    }
+                    more = put.changed(), if puts => {
+                        puts = more.is_ok();
+                        sign(input.as_mut()).await;
                         continue;
                     }
                 }
@@ -291,6 +306,13 @@ impl Attendant {
             }
             _ => {}
         }
+    }
+}
+
+/// A sign of life, at which it looks for what is new.
+async fn sign(input: Option<&mut ChildStdin>) {
+    if let Some(input) = input {
+        let _ = timeout(WRITE, input.write_all(b"\n")).await;
     }
 }
 

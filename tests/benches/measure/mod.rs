@@ -2,6 +2,7 @@
 //! files while it does, and rows that a later run goes on with.
 
 pub(crate) mod looks;
+pub(crate) mod pool;
 pub(crate) mod rows;
 pub(crate) mod shuttle;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use logchain_tests::{Guest, GuestOn, Host, Lab, Output, Ticks};
 
 use super::Fallible;
+use super::pool::Pool;
 
 /// Far more than any of it takes.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -25,21 +26,29 @@ const MARK: &str = "the end of what the guest printed long ago\n";
 pub(crate) struct Shuttle {
     lab: Lab,
     at: usize,
+    /// What its memory lies in; goes back after the lab.
+    _pool: Option<Pool>,
 }
 
 impl Shuttle {
     /// Two hosts, and the guest on the first. Nothing is rolled over while it is
-    /// measured. `allocated`: the guest's memory is, before it starts at either host.
-    pub(crate) fn start(allocated: bool) -> Fallible<Self> {
-        let guest = match allocated {
-            true => Guest::new(NAME).allocated(),
+    /// measured. `huge`: the guest's memory lies in huge pages.
+    pub(crate) fn start(huge: bool) -> Fallible<Self> {
+        let guest = match huge {
+            true => Guest::new(NAME).huge_pages(),
             false => Guest::new(NAME),
         };
+        // It is on two hosts at once for a while.
+        let pool = huge.then(|| Pool::add(2 * Guest::MIB / 2 + 8)).transpose()?;
         let lab = Lab::builder().hosts(2).virtlogd(0, 3).start()?;
         let guest = lab.host(0).define(&guest)?;
         guest.start()?;
         guest.wait_for_tick(LINES)?;
-        Ok(Self { lab, at: 0 })
+        Ok(Self {
+            lab,
+            at: 0,
+            _pool: pool,
+        })
     }
 
     /// Where it is.

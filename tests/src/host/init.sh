@@ -13,7 +13,9 @@ mount -t sysfs sysfs /sys || :
 mount -t tmpfs -o mode=755 lab /run
 # What is named by process numbers there is another host's otherwise.
 mount -t tmpfs -o mode=1777,size=64m shm /dev/shm
-mkdir -p /run/lab/bin /run/lab/boot /run/sshd /run/lock
+mkdir -p /run/lab/bin /run/lab/boot /run/lab/huge /run/sshd /run/lock
+# For guests in huge pages; libvirtd looks for it when it starts.
+mount -t hugetlbfs huge /run/lab/huge 2>/dev/null || :
 # First what lies anywhere on this machine, then what hides parts of it.
 for file in bin/logchain bin/logchain-libvirt boot/vmlinuz boot/initramfs; do
 	[ -e "$state/lab/$file" ] || continue

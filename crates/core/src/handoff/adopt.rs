@@ -107,6 +107,8 @@ pub struct Adopt {
     pub expected: Option<Place>,
     /// Whether the source's half is still there. False from the start: it never was,
     /// and `patience` is had; one that goes even before this half begins is missed.
+    /// True once more: it has put something. This half looks at once, and as long as it
+    /// is told so, it looks less often by itself.
     pub source_alive: watch::Receiver<bool>,
     /// How long to go on without news once the source's half is gone, and how
     /// long the domain may take to appear once the history is complete.

@@ -18,11 +18,11 @@ use crate::transport::LogTransport;
 /// Bytes are counted in these.
 const UNIT: usize = 1 << 10;
 
-/// Time between two looks at the transport, where they cost next to nothing.
+/// Time between two looks at the transport.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// The same for one that is nearly alone, where looking costs little: the last
-/// bytes of a log are on their way while its guest stands still.
+/// The same for one that is nearly alone and not told of what is new: the last bytes
+/// of a log are on their way while its guest stands still.
 const QUICK: Duration = Duration::from_millis(5);
 
 /// The longest time between two looks.
@@ -184,12 +184,14 @@ impl Pace {
         Self(Instant::now())
     }
 
-    /// It is over: waits until the next one.
-    pub(super) async fn rest(self, budget: &Budget) {
+    /// It is over: waits until the next one. `told`: of what is new one is told, and
+    /// looks all the same.
+    pub(super) async fn rest(self, budget: &Budget, told: bool) {
         // A look that took long because the machine is busy is no sign of many.
         let half = budget.limits.calls / 2;
         let alone = budget.calls.available_permits() > half;
-        tokio::time::sleep(rest(self.0.elapsed(), alone)).await;
+        let rest = rest(self.0.elapsed(), alone);
+        tokio::time::sleep(if told { rest.max(LOOK) } else { rest }).await;
     }
 }
 

@@ -113,7 +113,8 @@ pub struct Offer {
     pub far: watch::Receiver<Far>,
     /// How long without any progress until it is given up.
     pub patience: Duration,
-    /// How many bytes were put, for a progress bar.
+    /// How many bytes were put, for a progress bar, and to tell the other half of: what
+    /// ends the handoff is put with the same number told again.
     pub put: watch::Sender<u64>,
     /// What it may take, with all others that share it.
     pub budget: Budget,
@@ -491,7 +492,7 @@ impl Offer {
                 let waited = self.patience.as_secs();
                 return Event::Failed(format!("the destination gave no receipt within {waited} s"));
             }
-            pace.rest(&self.budget).await;
+            pace.rest(&self.budget, false).await;
         }
     }
 
@@ -515,7 +516,9 @@ impl Offer {
         data: Result<bytes::Bytes, E>,
     ) -> Result<(), String> {
         let data = data.map_err(|e| e.to_string())?;
-        self.putter(Arc::default()).put(object, data).await
+        self.putter(Arc::default()).put(object, data).await?;
+        self.put.send_modify(|_| ());
+        Ok(())
     }
 
     fn putter(&self, lies: Arc<Lies>) -> Putter {

@@ -32,7 +32,7 @@ const _: () = assert!(QUEUE >= 3);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// While the guest runs, a piece that is not full is given after this time.
-const EAGER: Duration = Duration::from_millis(200);
+const EAGER: Duration = Duration::from_millis(500);
 
 /// Where the file system does not tell of writers: no growth for this long is an end.
 const AT_REST: Duration = Duration::from_secs(1);

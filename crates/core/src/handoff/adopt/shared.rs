@@ -25,7 +25,7 @@ impl Desk {
                 let reason = "the source is gone before its guest had left";
                 return Event::Failed(reason.to_owned());
             }
-            pace.rest(&self.adopt.budget).await;
+            pace.rest(&self.adopt.budget, false).await;
         }
     }
 

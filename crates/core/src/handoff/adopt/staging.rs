@@ -39,7 +39,9 @@ impl Desk {
         // Only who was there can go; it may have gone while this half was starting.
         let changed = self.adopt.source_alive.has_changed();
         let attached = self.is_source_alive() || changed.unwrap_or(true);
+        let mut told = false;
         loop {
+            self.adopt.source_alive.mark_unchanged();
             let gone = attached && !self.is_source_alive();
             let pace = Pace::begin();
             match self.look(&mut last, &mut commit, &mut news).await {
@@ -60,8 +62,15 @@ impl Desk {
                 let reason = "all was sent, but the domain is not here";
                 return Event::Failed(reason.to_owned());
             }
-            if !self.more {
-                pace.rest(&self.adopt.budget).await;
+            if self.more {
+                continue;
+            }
+            let alive = self.is_source_alive();
+            tokio::select! {
+                () = pace.rest(&self.adopt.budget, told) => {}
+                Ok(()) = self.adopt.source_alive.changed(), if alive => {
+                    told = self.is_source_alive();
+                }
             }
         }
     }
