@@ -3,12 +3,17 @@
 //!
 //! ```text
 //! cargo build --release -p logchain && cargo bench -p logchain-tests --bench cost -- \
-//!     [--pairs 30] [--mib 1] [--minutes 1000] [--csv target/cost.csv] [--huge-pages]
+//!     [--pairs 30] [--mib 1] [--minutes 1000] [--csv target/cost.csv] [--huge-pages] \
+//!     [--dirty 12] [--mbit 1000]
 //! ```
 //!
 //! `--huge-pages`: the guest's memory lies in huge pages of a pool. Without it the destination's
 //! QEMU gets fresh pages while memory is copied, which takes 50 or 200 ms as the machine has
 //! them at hand; the rest of it falls into the downtime, and the draw decides.
+//!
+//! `--dirty 12 --mbit 1000`: a guest that writes to 12 MiB of its memory all the time, on a line of
+//! 1 Gbit/s between the hosts. An idle guest beside a destination in the same machine stands still
+//! for 10 ms, which libvirt counts whole: one of them is a tenth. This one does for more than 100.
 //!
 //! - *migration*: from the begin of libvirt's job to its end, as libvirt says. What logchain
 //!   does before it (a head start for a long history) and after it (the last of the log is
@@ -26,11 +31,11 @@ use std::time::{Duration, Instant};
 use logchain_tests::Host;
 use measure::looks::{Look, Looking};
 use measure::rows::Rows;
-use measure::shuttle::Shuttle;
+use measure::shuttle::{Scene, Shuttle};
 use measure::{Fallible, at, number, option};
 
 const HEADER: &str =
-    "way,mib,migration_ms,downtime_ms,silence_ms,command_ms,blur_ms,looking_percent";
+    "way,mib,scene,migration_ms,downtime_ms,silence_ms,command_ms,blur_ms,looking_percent";
 
 /// What a figure may be of plain virsh's.
 const FIGURES: [(&str, usize, Option<f64>); 4] = [
@@ -55,11 +60,41 @@ impl Way {
     }
 }
 
+/// What is measured.
+struct What {
+    mib: u64,
+    scene: Scene,
+}
+
+impl What {
+    /// The first columns of its rows.
+    fn of(&self, way: &Way) -> [String; 3] {
+        [
+            way.name().to_owned(),
+            self.mib.to_string(),
+            self.scene_name(),
+        ]
+    }
+
+    fn scene_name(&self) -> String {
+        let Scene { huge, dirty, mbit } = self.scene;
+        let pages = if huge { "huge" } else { "ordinary" };
+        let line = mbit.map_or_else(String::new, |mbit| format!(" {mbit} Mbit/s"));
+        format!("{pages} pages {dirty} MiB dirty{line}")
+    }
+}
+
 fn main() -> Fallible<()> {
     let pairs = usize::try_from(number("--pairs", 30)?)?;
     let mib = number("--mib", 1)?;
     let minutes = number("--minutes", 1000)?;
     let csv = option("--csv").unwrap_or_else(|| "target/cost.csv".to_owned());
+    let scene = Scene {
+        huge: std::env::args().any(|word| word == "--huge-pages"),
+        dirty: u32::try_from(number("--dirty", 0)?)?,
+        mbit: option("--mbit").map(|text| text.parse()).transpose()?,
+    };
+    let what = What { mib, scene };
     let mut rows = Rows::open(&csv, HEADER)?;
     let ends = Instant::now() + Duration::from_secs(minutes * 60);
     let mut todo = Vec::new();
@@ -68,33 +103,37 @@ fn main() -> Fallible<()> {
             0 => [Way::Virsh, Way::Logchain],
             _ => [Way::Logchain, Way::Virsh],
         };
-        let is_missing = |way: &Way| rows.count(&[way.name(), &mib.to_string()]) <= pair;
+        let is_missing =
+            |way: &Way| rows.count(&what.of(way).each_ref().map(String::as_str)) <= pair;
         todo.extend(ways.into_iter().filter(is_missing));
     }
     if !todo.is_empty() {
-        let huge = std::env::args().any(|word| word == "--huge-pages");
-        let mut shuttle = Shuttle::start(huge)?;
+        let mut shuttle = Shuttle::start(&scene)?;
         // The first one after a boot finds memory that no other finds.
-        one(&mut shuttle, Way::Virsh, mib)?;
+        one(&mut shuttle, Way::Virsh, &what)?;
         println!("{HEADER}");
         for way in todo {
             if Instant::now() >= ends {
                 println!("the time is over: the next run goes on here");
                 break;
             }
-            rows.add(one(&mut shuttle, way, mib)?)?;
+            rows.add(one(&mut shuttle, way, &what)?)?;
         }
     }
-    println!("in {}, {mib} MiB of history:", rows.path().display());
+    println!(
+        "in {}, {mib} MiB of history, {}:",
+        rows.path().display(),
+        what.scene_name()
+    );
     for (name, column, most) in FIGURES {
-        sum_up(&rows, mib, name, column, most)?;
+        sum_up(&rows, &what, name, column, most)?;
     }
     Ok(())
 }
 
 /// One migration, as a row.
-fn one(shuttle: &mut Shuttle, way: Way, mib: u64) -> Fallible<Vec<String>> {
-    shuttle.lay(mib)?;
+fn one(shuttle: &mut Shuttle, way: Way, what: &What) -> Fallible<Vec<String>> {
+    shuttle.lay(what.mib)?;
     let base = |host| Shuttle::files(host).into_iter().next();
     let bases = [base(shuttle.from()), base(shuttle.to())];
     let looking = Looking::start(bases.into_iter().flatten().collect());
@@ -114,16 +153,16 @@ fn one(shuttle: &mut Shuttle, way: Way, mib: u64) -> Fallible<Vec<String>> {
         shuttle.check()?;
     }
     let (silence, blur) = silence(&looks.seen)?;
-    Ok(vec![
-        way.name().to_owned(),
-        mib.to_string(),
+    let mut row = what.of(&way).to_vec();
+    row.extend([
         job.elapsed.to_string(),
         job.downtime.to_string(),
         silence.as_millis().to_string(),
         output.took.as_millis().to_string(),
         blur.as_millis().to_string(),
         format!("{:.1}", looks.cost),
-    ])
+    ]);
+    Ok(row)
 }
 
 /// What libvirt says of a migration that is over; in milliseconds.
@@ -161,10 +200,9 @@ fn silence(looks: &[Look]) -> Fallible<(Duration, Duration)> {
     Ok((silence, first.blur().max(last.blur())))
 }
 
-fn sum_up(rows: &Rows, mib: u64, name: &str, column: usize, most: Option<f64>) -> Fallible<()> {
-    let mib = mib.to_string();
+fn sum_up(rows: &Rows, what: &What, name: &str, column: usize, most: Option<f64>) -> Fallible<()> {
     let figures = |way: Way| -> Fallible<Vec<f64>> {
-        let cells = rows.of(&[way.name(), &mib]);
+        let cells = rows.of(&what.of(&way).each_ref().map(String::as_str));
         let cells = cells.iter().filter_map(|row| row.get(column));
         Ok(cells.map(|cell| cell.parse()).collect::<Result<_, _>>()?)
     };

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use measure::looks::{Look, Looking};
 use measure::rows::Rows;
-use measure::shuttle::Shuttle;
+use measure::shuttle::{Scene, Shuttle};
 use measure::{Fallible, at, number, option};
 
 const HEADER: &str = "way,mib,window_ms,blur_ms,migration_ms,looking_percent";
@@ -69,7 +69,7 @@ fn main() -> Fallible<()> {
         }
     }
     if !todo.is_empty() {
-        let mut shuttle = Shuttle::start(false)?;
+        let mut shuttle = Shuttle::start(&Scene::default())?;
         println!("{HEADER}");
         for (way, mib) in todo {
             if Instant::now() >= ends {

@@ -352,6 +352,7 @@ mod tests {
     async fn who_gives_signs_of_life_and_stops_is_gone() {
         let (mut other, ours) = tokio::io::duplex(64);
         let alive = watch::Sender::new(true);
+        let mut told = alive.subscribe();
         let task = tokio::spawn(watch_input(ours, alive.clone()));
         // A hook that only holds our input open gives none.
         tokio::time::sleep(100 * SILENT).await;
@@ -359,7 +360,8 @@ mod tests {
         for _ in 0..20 {
             other.write_all(b"\n").await.unwrap();
             tokio::time::sleep(SIGN).await;
-            assert!(*alive.borrow());
+            assert!(told.has_changed().unwrap(), "it looks for what was put");
+            assert!(*told.borrow_and_update());
         }
         task.await.unwrap();
         assert!(!*alive.borrow(), "though its end of the pipe is open");

@@ -253,19 +253,7 @@ impl Carry {
     /// Waits until all but a little of what there was is at the destination, or
     /// nothing more comes. Where nobody tells what is staged there, what is put counts.
     pub(crate) async fn ahead(&self) {
-        let enough = |bytes: u64| bytes.saturating_add(LITTLE) > self.bytes;
-        let mut put = self.put.clone();
-        if put.wait_for(|put| enough(*put)).await.is_err() {
-            return;
-        }
-        let Some(mut staged) = self.staged.clone() else {
-            return;
-        };
-        let this_half_ends = async { while put.changed().await.is_ok() {} };
-        tokio::select! {
-            _ = staged.wait_for(|staged| staged.is_some_and(enough)) => {}
-            () = this_half_ends => {}
-        }
+        ahead(self.put.clone(), self.staged.clone(), self.bytes).await;
     }
 
     /// Starts this half; `is_ahead`: of a migration, which waits until the other
@@ -371,6 +359,26 @@ impl Carry {
     }
 }
 
+/// Of `bytes` of history: as [`Carry::ahead`].
+async fn ahead(
+    mut put: watch::Receiver<u64>,
+    staged: Option<watch::Receiver<Option<u64>>>,
+    bytes: u64,
+) {
+    let enough = |so_far: u64| so_far.saturating_add(LITTLE) > bytes;
+    if put.wait_for(|put| enough(*put)).await.is_err() {
+        return;
+    }
+    let Some(mut staged) = staged else {
+        return;
+    };
+    let this_half_ends = async { while put.changed().await.is_ok() {} };
+    tokio::select! {
+        _ = staged.wait_for(|staged| staged.is_some_and(enough)) => {}
+        () = this_half_ends => {}
+    }
+}
+
 fn offer_of(
     way: &Way<'_>,
     begun: &Begun,
@@ -472,4 +480,64 @@ fn tell_adopt(report: Report, choice: &Choice, domain: Uuid) {
     let event = json!({ "event": "adopt-there", "command": command });
     let sentence = format!("the destination takes the log in with: {command}");
     report.event(&sentence, &event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 10 << 20;
+
+    async fn is_over(task: &JoinHandle<()>) -> bool {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        task.is_finished()
+    }
+
+    #[tokio::test]
+    async fn a_head_start_lasts_until_all_but_a_little_is_staged() {
+        let (put, staged) = (watch::Sender::new(0), watch::Sender::new(Some(0)));
+        let task = tokio::spawn(ahead(put.subscribe(), Some(staged.subscribe()), BYTES));
+        put.send_replace(BYTES);
+        staged.send_replace(Some(BYTES - LITTLE));
+        assert!(!is_over(&task).await, "put, but not there");
+        staged.send_replace(Some(BYTES - LITTLE + 1));
+        assert!(is_over(&task).await);
+    }
+
+    #[tokio::test]
+    async fn a_head_start_ends_with_either_half() {
+        let (put, staged) = (watch::Sender::new(0), watch::Sender::new(Some(0)));
+        let start = || tokio::spawn(ahead(put.subscribe(), Some(staged.subscribe()), BYTES));
+        let one = start();
+        put.send_replace(BYTES);
+        let other = start();
+        assert!(!is_over(&one).await && !is_over(&other).await);
+        drop(staged);
+        assert!(
+            is_over(&one).await && is_over(&other).await,
+            "the other half"
+        );
+
+        let (put, staged) = (watch::Sender::new(0), watch::Sender::new(Some(0)));
+        let start = || tokio::spawn(ahead(put.subscribe(), Some(staged.subscribe()), BYTES));
+        let early = start();
+        put.send_replace(BYTES);
+        let late = start();
+        assert!(!is_over(&late).await);
+        drop(put);
+        assert!(is_over(&early).await && is_over(&late).await, "this half");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_tells_what_is_staged_what_is_put_counts() {
+        let put = watch::Sender::new(BYTES - LITTLE);
+        let task = tokio::spawn(ahead(put.subscribe(), None, BYTES));
+        assert!(!is_over(&task).await);
+        put.send_replace(BYTES);
+        assert!(is_over(&task).await);
+        // A little has none.
+        ahead(watch::Sender::new(0).subscribe(), None, LITTLE - 1).await;
+    }
 }

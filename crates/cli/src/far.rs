@@ -294,7 +294,8 @@ impl Attendant {
             }
             Some("staged") => {
                 let bytes = event.get("bytes").and_then(Value::as_u64);
-                self.staged.send_modify(|staged| *staged = bytes.or(*staged));
+                self.staged
+                    .send_modify(|staged| *staged = bytes.or(*staged));
             }
             Some("ready") => {
                 self.ready.send_replace(true);

@@ -23,6 +23,17 @@ const NAME: &str = "vm";
 /// The last words of every history that is laid.
 const MARK: &str = "the end of what the guest printed long ago\n";
 
+/// What kind of guest, and on what line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scene {
+    /// Its memory lies in huge pages.
+    pub(crate) huge: bool,
+    /// It writes to so many MiB of it all the time.
+    pub(crate) dirty: u32,
+    /// What a host can send, in Mbit/s; `None`: as much as the machine can.
+    pub(crate) mbit: Option<u64>,
+}
+
 pub(crate) struct Shuttle {
     lab: Lab,
     at: usize,
@@ -32,17 +43,27 @@ pub(crate) struct Shuttle {
 
 impl Shuttle {
     /// Two hosts, and the guest on the first. Nothing is rolled over while it is
-    /// measured. `huge`: the guest's memory lies in huge pages.
-    pub(crate) fn start(huge: bool) -> Fallible<Self> {
-        let guest = match huge {
-            true => Guest::new(NAME).huge_pages(),
-            false => Guest::new(NAME),
+    /// measured.
+    pub(crate) fn start(scene: &Scene) -> Fallible<Self> {
+        let guest = Guest::new(NAME).dirty(scene.dirty);
+        let guest = match scene.huge {
+            true => guest.huge_pages(),
+            false => guest,
         };
         // It is on two hosts at once for a while.
-        let pool = huge.then(|| Pool::add(2 * Guest::MIB / 2 + 8)).transpose()?;
+        let pool = scene.huge.then(|| Pool::add(2 * Guest::MIB / 2 + 8));
+        let pool = pool.transpose()?;
         let lab = Lab::builder().hosts(2).virtlogd(0, 3).start()?;
         let guest = lab.host(0).define(&guest)?;
         guest.start()?;
+        if let Some(mbit) = scene.mbit {
+            for host in lab.hosts() {
+                let rate = format!("{mbit}mbit");
+                let shape = "tc qdisc add dev eth0 root tbf burst 256k latency 50ms rate";
+                host.run(shape.split(' ').chain([rate.as_str()]))?
+                    .checked()?;
+            }
+        }
         guest.wait_for_tick(LINES)?;
         Ok(Self {
             lab,

@@ -190,13 +190,13 @@ impl Pace {
         // A look that took long because the machine is busy is no sign of many.
         let half = budget.limits.calls / 2;
         let alone = budget.calls.available_permits() > half;
-        let rest = rest(self.0.elapsed(), alone);
-        tokio::time::sleep(if told { rest.max(LOOK) } else { rest }).await;
+        tokio::time::sleep(rest(self.0.elapsed(), alone, told)).await;
     }
 }
 
-fn rest(took: Duration, alone: bool) -> Duration {
+fn rest(took: Duration, alone: bool, told: bool) -> Duration {
     match alone {
+        true if told => LOOK,
         true => took.clamp(QUICK, LOOK),
         false => took.saturating_mul(SHARE).clamp(LOOK, SELDOM),
     }
@@ -209,12 +209,13 @@ mod tests {
     #[test]
     fn looks_that_take_long_are_seldom() {
         let ms = Duration::from_millis;
-        assert_eq!(rest(ms(1), false), LOOK);
-        assert_eq!(rest(ms(10), false), ms(80));
-        assert_eq!(rest(ms(5000), false), SELDOM);
-        assert_eq!(rest(ms(1), true), QUICK);
-        assert_eq!(rest(ms(10), true), ms(10));
-        assert_eq!(rest(ms(5000), true), LOOK);
+        assert_eq!(rest(ms(1), false, false), LOOK);
+        assert_eq!(rest(ms(10), false, false), ms(80));
+        assert_eq!(rest(ms(5000), false, true), SELDOM);
+        assert_eq!(rest(ms(1), true, false), QUICK);
+        assert_eq!(rest(ms(10), true, false), ms(10));
+        assert_eq!(rest(ms(5000), true, false), LOOK);
+        assert_eq!(rest(ms(1), true, true), LOOK);
     }
 
     #[tokio::test]

@@ -107,6 +107,7 @@ pub async fn all_arrive(
         let held = Held::open(&chain, offer.handoff.domain, &offer.handoff.console).unwrap();
         let offering = tokio::spawn(offer.run(held));
         let adopting = tokio::spawn(adopt.run());
+        assert_eq!(news.recv().await, Some(Progress::Staged(0)));
         assert_eq!(news.recv().await, Some(Progress::Ready));
         drop(news);
         // The guest prints there.
