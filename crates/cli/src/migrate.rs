@@ -3,6 +3,8 @@
 //! The log never harms the VM: whatever fails around it, the migration goes on,
 //! and the exit status says what became of the log.
 
+mod call;
+mod guest;
 pub(crate) mod later;
 mod request;
 mod split;
@@ -20,15 +22,13 @@ use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::outbox::Kept;
 use logchain_core::transport::{HandoffId, LogTransport};
 use logchain_libvirt::consoles::consoles;
-use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
-use logchain_libvirt::migrate::{self, JobProgress, MigrateRequest};
+use logchain_libvirt::migrate::MigrateRequest;
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
 use logchain_libvirt::{Connection, Domain, State};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use crate::args::{DEFAULT_REMOTE, Migrate};
 use crate::carry::{self, Begun, Carry, Log, Way};
@@ -38,25 +38,15 @@ use crate::interrupt::Interrupt;
 use crate::kept::{self, Keepers};
 use crate::meter::Meter;
 use crate::noted::Noted;
-use crate::progress::{Part, Phase};
+use crate::progress::Phase;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
+use guest::Resumes;
 use later::Left;
 
 /// A destination that the source reaches may be out of our own reach: with
 /// --p2p it is asked for its events only.
 const REACH: Duration = Duration::from_secs(5);
-
-/// Between two looks at how far the migration is.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// Between two tries to cancel it.
-const CANCEL: Duration = Duration::from_millis(200);
-
-/// How long cancelling waits for the first bytes of memory or disks. libvirt 9.0 that is asked
-/// to cancel while it tells QEMU to begin can miss QEMU's word that it did, and waits for
-/// it without end. Where the destination is silent none are sent ever.
-const EARLY: Duration = Duration::from_secs(3);
 
 /// How long the two hosts may take to agree on what became of a migration: one
 /// that goes on although our connection broke takes its time.
@@ -177,9 +167,6 @@ struct Migration<'a> {
     interrupt: &'a Interrupt,
     keepers: Keepers,
 }
-
-/// When the guest first ran at the destination.
-type Resumes = watch::Receiver<Option<Instant>>;
 
 /// A console: on its way, or why it is not.
 type Started = (Log, Result<Carry, NotStarted>);
@@ -385,107 +372,6 @@ impl Migration<'_> {
         }
     }
 
-    /// Tells the halves when the guest stands still here. Without the events its
-    /// last bytes come a little later.
-    async fn watch_source(&self, source: &watch::Sender<Source>) -> Option<JoinHandle<()>> {
-        let connection = self.domain.connection();
-        let events = connection.lifecycle_events(self.domain.uuid()).await.ok()?;
-        Some(tokio::spawn(last_bytes(events, source.clone())))
-    }
-
-    /// When the guest first ran at the destination, once it has.
-    async fn watch_destination(&self) -> Resumes {
-        let resumed = watch::Sender::new(None);
-        let receiver = resumed.subscribe();
-        if let Some(dest) = &self.dest
-            && let Ok(events) = dest.lifecycle_events(self.domain.uuid()).await
-        {
-            tokio::spawn(first_resumed(events, resumed));
-        }
-        receiver
-    }
-
-    /// The migration itself, with its progress; a signal cancels it at the source.
-    /// Gives libvirt's answer, and whether it took the cancelling.
-    async fn call(
-        &self,
-        mut source: watch::Receiver<Source>,
-    ) -> (Result<(), logchain_libvirt::Error>, bool) {
-        let (domain, dest, request) =
-            (self.domain.clone(), self.dest.clone(), self.request.clone());
-        let mut call =
-            tokio::spawn(async move { migrate::migrate(&domain, dest.as_ref(), &request).await });
-        let mut looks = pin!(self.look());
-        let mut again = interval(CANCEL);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut cancelled = false;
-        let mut asked = None;
-        let answer = loop {
-            tokio::select! {
-                answer = &mut call => break answer,
-                Ok(()) = source.changed() => {
-                    let stands = *source.borrow_and_update() == Source::Stopped;
-                    if !self.interrupt.came() {
-                        self.meter.enter(if stands { Phase::Switchover } else { Phase::Memory });
-                    }
-                }
-                // Beside all else: a slow answer must not hold up the end.
-                () = &mut looks, if self.meter.is_wanted() => {}
-                // Until it is over: at first there is no job yet that could be cancelled.
-                _ = again.tick(), if self.interrupt.came() => {
-                    self.meter.enter(Phase::Undo);
-                    let since = *asked.get_or_insert_with(Instant::now);
-                    if since.elapsed() > EARLY || self.is_copying().await {
-                        cancelled |= migrate::abort(&self.domain).await.is_ok();
-                    }
-                }
-                // Polled anew, and then the branch above is open.
-                () = self.interrupt.first(), if !self.interrupt.came() => {}
-            }
-        };
-        let answer = answer.unwrap_or_else(|e| {
-            let action = "migrate".to_owned();
-            Err(logchain_libvirt::Error::Machine {
-                action,
-                message: e.to_string(),
-            })
-        });
-        (answer, cancelled)
-    }
-
-    /// Whether anything of the guest has been sent.
-    async fn is_copying(&self) -> bool {
-        self.job().await.is_some_and(|job| job.processed > 0)
-    }
-
-    /// How far libvirt is, where a job is under way and it says so in time.
-    async fn job(&self) -> Option<JobProgress> {
-        let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
-        progress.ok()?.ok()?
-    }
-
-    /// Looks at how far libvirt is, without end.
-    async fn look(&self) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            look.tick().await;
-            let Some(job) = self.job().await else {
-                continue;
-            };
-            let part = |total: u64, left| Part {
-                done: total.saturating_sub(left),
-                total,
-            };
-            // All is 0 while the destination is prepared.
-            if job.memory_total > 0 {
-                let disks = (job.disk_total > 0).then(|| part(job.disk_total, job.disk_remaining));
-                let memory = part(job.memory_total, job.memory_remaining);
-                self.meter.copied(memory, disks);
-            }
-        }
-    }
-
     /// The guest runs at the destination: brings the last bytes after it.
     async fn finish(
         &self,
@@ -637,37 +523,6 @@ impl Migration<'_> {
                     .event(&format!("domain {name} is undefined here"), &event);
             }
             Err(e) => self.report.warn(&e.to_string()),
-        }
-    }
-}
-
-/// Tells the halves when the guest stands still here, to go on there: its last
-/// bytes are wanted before its first ones there.
-async fn last_bytes(mut events: LifecycleEvents, source: watch::Sender<Source>) {
-    while let Some(event) = events.recv().await {
-        let (from, to) = match event.event {
-            Lifecycle::Suspended(_) => (Source::Running, Source::Stopped),
-            Lifecycle::Resumed(_) => (Source::Stopped, Source::Running),
-            _ => continue,
-        };
-        source.send_if_modified(|now| {
-            let fits = *now == from;
-            if fits {
-                *now = to;
-            }
-            fits
-        });
-    }
-}
-
-async fn first_resumed(mut events: LifecycleEvents, resumed: watch::Sender<Option<Instant>>) {
-    while let Some(event) = events.recv().await {
-        if matches!(
-            event.event,
-            Lifecycle::Resumed(Resumed::Migrated | Resumed::Postcopy)
-        ) {
-            resumed.send_replace(Some(event.at));
-            return;
         }
     }
 }

@@ -109,6 +109,7 @@ fn programs_hear_where_it_stands_and_a_pipe_on_request() -> Outcome {
     let at = h1.define(&Guest::new("vm"))?;
     at.start()?;
     at.wait_for_tick(300)?;
+    older(&at, 1)?;
     let events = migrate_json(&at, h2, &[P2P, &["--bandwidth", "20"]].concat())?;
     let phases: Vec<_> = events
         .iter()
@@ -117,8 +118,14 @@ fn programs_hear_where_it_stands_and_a_pipe_on_request() -> Outcome {
         .collect();
     assert_eq!(
         phases,
-        // So short a log needs no head start.
-        ["prepare", "memory", "switchover", "source-end", "arrival"]
+        [
+            "prepare",
+            "head-start",
+            "memory",
+            "switchover",
+            "source-end",
+            "arrival"
+        ]
     );
     let progress: Vec<_> = events.iter().filter(|e| e["event"] == "progress").collect();
     // One a second at the most, and one for each phase.

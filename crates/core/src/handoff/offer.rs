@@ -17,19 +17,21 @@
 //!
 //! Whatever fails, the migration is not told: the history is whole at the source.
 
+mod held;
 mod left;
 mod shared;
 mod state;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
-use uuid::Uuid;
 
+pub use held::Held;
+use held::{Chain, Told, history, so_far};
 pub use left::{Left, left};
 use state::{Event, State};
 
@@ -39,15 +41,11 @@ use super::pump::{Cuts, Drained, Pump, Pumped};
 use super::put::{Lies, Puts, Putter};
 use super::streamed::Streamed;
 use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
-use crate::chain::LogChain;
 use crate::folder::Folder;
-use crate::follow::{Follower, Writers};
-use crate::outbox::Keeper;
+use crate::follow::Writers;
 use crate::record::{Offered, Record};
-use crate::stream::{History, Seen};
-use crate::transport::{
-    self, ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName,
-};
+use crate::stream::History;
+use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
 
 /// Deletions under way at once.
 const DELETIONS: usize = 16;
@@ -118,90 +116,6 @@ pub struct Offer {
     pub put: watch::Sender<u64>,
     /// What it may take, with all others that share it.
     pub budget: Budget,
-}
-
-/// A chain held open from before the migration.
-pub struct Held {
-    follower: Follower,
-    folder: Folder,
-    base: OsString,
-    /// As it was then: the folder, and the record in it, may go.
-    record: Record,
-    /// What was committed of it, once it is.
-    committed: Arc<OnceLock<Offered>>,
-}
-
-impl Held {
-    /// Opens every file of the chain, and puts down beside it whose log it is:
-    /// should it stay here, it is recognised when the VM comes back.
-    ///
-    /// # Errors
-    /// The chain's.
-    pub fn open(
-        chain: &LogChain,
-        domain: Uuid,
-        console: &ConsoleName,
-    ) -> Result<Self, crate::follow::Error> {
-        let follower = Follower::begin(chain)?;
-        let (folder, base) = (chain.folder(), chain.base_name());
-        // Where nothing can be written, or what is there is damaged, the log
-        // goes all the same.
-        let record = Record::update(folder, base, domain, console, |record| record.clone());
-        Ok(Self {
-            follower,
-            folder: folder.try_clone()?,
-            base: base.to_owned(),
-            record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
-            committed: Arc::default(),
-        })
-    }
-
-    /// Puts down beside the chain that this handoff of it begins. A destination that
-    /// finds that beside its own log has the same folder.
-    ///
-    /// # Errors
-    /// The record's.
-    pub fn announce(&self, handoff: &Handoff) -> Result<(), crate::record::Error> {
-        let (folder, base) = (&self.folder, &self.base);
-        Record::update(folder, base, handoff.domain, &handoff.console, |record| {
-            record.begun = Some(handoff.id);
-        })
-    }
-
-    /// A second hold, for as long as it is not known to have arrived.
-    ///
-    /// # Errors
-    /// A sentence, where descriptors or threads are wanting.
-    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, String> {
-        let follower = self.follower.try_clone().map_err(|e| e.to_string())?;
-        let (record, committed) = (self.record.clone(), Arc::clone(&self.committed));
-        let keeper = Keeper::start(follower, record, committed, writers);
-        keeper.map_err(|e| format!("cannot start a thread: {e}"))
-    }
-
-    fn apart(self) -> (Follower, Chain) {
-        let Self {
-            follower,
-            folder,
-            base,
-            record,
-            committed,
-        } = self;
-        let chain = Chain {
-            folder,
-            base,
-            record,
-            committed,
-        };
-        (follower, chain)
-    }
-
-    /// How many bytes there were when it was opened, as they lie on disk.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let sizes = self.follower.files().into_iter().map(|f| f.size);
-        sizes.fold(0, u64::saturating_add)
-    }
 }
 
 impl Offer {
@@ -550,51 +464,6 @@ impl Offer {
         }
         let _ = clear(&*self.transport, &self.handoff).await;
     }
-}
-
-/// Where a chain is, and what was remembered of it when it was opened.
-struct Chain {
-    folder: Folder,
-    base: OsString,
-    record: Record,
-    committed: Arc<OnceLock<Offered>>,
-}
-
-/// What the next host is told of a history.
-type Told = (History, Vec<HandoffId>);
-
-/// Where what is there before the migration lies in the stream.
-fn so_far(record: &Record, follower: &Follower, host: &str) -> Option<History> {
-    let layout = record.ledger.lay(&follower.lengths(), 0).ok()?;
-    Some(record.ledger.history(&layout, host, &[]))
-}
-
-/// What the next host is told; this one remembers where its files lay.
-fn history(record: &mut Record, drained: &Drained, host: &str) -> Told {
-    // An earlier handoff of the same files, which nobody confirmed: whoever
-    // adopts both must not have it twice.
-    let earlier = record.offered.as_ref().filter(|o| {
-        let files = o.files.iter().filter(|(_, size)| *size > 0);
-        let here = |id| drained.files.iter().any(|f| f.id == id);
-        o.bytes > 0 && files.clone().all(|(id, _)| here(*id))
-    });
-    let earlier = earlier.map(|o| o.handoff);
-    record.contain(earlier.as_slice());
-    let contains = record.contains.clone();
-
-    let seen = drained.files.iter().map(|f| Seen {
-        id: f.id,
-        length: Some(f.given),
-        after_gap: false,
-    });
-    let Ok(layout) = record.ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
-        // Only a length could be wanting, and all are known.
-        return (History::of(drained.bytes), contains);
-    };
-    let missed: Vec<u64> = drained.missed.iter().map(|m| m.offset).collect();
-    let history = record.ledger.history(&layout, host, &missed);
-    record.ledger.remember(&layout);
-    (history, contains)
 }
 
 /// Takes up a handoff that was committed before: only its receipt is missing.

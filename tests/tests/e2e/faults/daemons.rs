@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{QEMU, Side, long_row, row, says};
+use super::{QEMU, Side, row, says};
 use crate::common::{MIGRATION, Outcome, history};
 use logchain_tests::Ticks;
 
@@ -148,8 +148,9 @@ fn virtlogd_starts_itself_anew_on_both_sides() -> Outcome {
 
 /// What the guest prints without a virtlogd is lost, and nothing else is.
 #[test]
+#[ignore = "takes minutes"]
 fn the_sources_virtlogd_dies() -> Outcome {
-    long_row(
+    row(
         "the source's virtlogd dies and comes back | while memory is copied",
         |scene| {
             let running = scene.slowly(&[])?;
@@ -177,8 +178,9 @@ fn the_sources_virtlogd_dies() -> Outcome {
 
 /// The guest has no log there any more; its history is whole on one side.
 #[test]
+#[ignore = "takes minutes"]
 fn the_destinations_virtlogd_dies() -> Outcome {
-    long_row(
+    row(
         "the destination's virtlogd dies and comes back | while memory is copied",
         |scene| {
             let running = scene.slowly(&["--patience", "20"])?;

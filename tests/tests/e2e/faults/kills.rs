@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fallible, LOGCHAIN, P2P, Scene, all_rows, row};
+use super::{Fallible, LOGCHAIN, P2P, Scene, all_moments, row};
 use crate::common::{MIGRATION, Outcome, history, spool_is_empty};
 use logchain_tests::{GuestOn, Host, Ticks};
 
@@ -15,7 +15,7 @@ const ALL: &[u64] = &[
 const SAMPLE: &[u64] = &[150, 1200, 2600];
 
 fn moments() -> &'static [u64] {
-    if all_rows() { ALL } else { SAMPLE }
+    if all_moments() { ALL } else { SAMPLE }
 }
 
 /// Kills at each moment, going to and fro; whatever it met, all is there in the end.

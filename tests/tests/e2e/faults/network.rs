@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Side, long_row, row};
+use super::{Side, row};
 use crate::common::{MIGRATION, Outcome};
 
 /// libvirt takes half a minute to find out; whatever we wait for ends soon after.
@@ -34,8 +34,9 @@ fn the_network_is_cut_for_seconds_while_memory_is_copied() -> Outcome {
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn the_network_is_cut_for_good_while_memory_is_copied() -> Outcome {
-    long_row(
+    row(
         "the network is cut for good | while memory is copied",
         |scene| {
             let running = scene.slowly(&[])?;
@@ -49,8 +50,9 @@ fn the_network_is_cut_for_good_while_memory_is_copied() -> Outcome {
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn the_network_is_cut_at_switchover() -> Outcome {
-    long_row("the network is cut for good | at switchover", |scene| {
+    row("the network is cut for good | at switchover", |scene| {
         let running = scene.slowly(&[])?;
         let held = scene.hold_at_switchover()?;
         scene.h2().cut_network()?;
