@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::common::{MIGRATION, Outcome, history, migrate, migrate_json};
+use crate::common::{
+    MIGRATION, Outcome, history, migrate, migrate_json, sorted_names, spool_is_empty,
+};
 use logchain_tests::{Guest, GuestOn, Host, Lab, Ticks};
 
 const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
@@ -99,6 +101,45 @@ fn a_terminal_shows_where_it_stands_and_keeps_only_what_happened() -> Outcome {
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left[0].starts_with("domain vm migrated to"), "{left:?}");
     assert!(left[1].contains("bytes of history are in place at h2"));
+    Ok(())
+}
+
+/// On a slow line a history takes long, and the migration has not begun.
+#[test]
+fn a_head_start_that_takes_long_is_cancelled() -> Outcome {
+    let lab = Lab::builder().hosts(2).virtlogd(0, 3).start()?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    let path = h1.path(at.log_path()).with_file_name("console.log.0");
+    let mut noise = 1_u64;
+    let bytes = (0..16 << 20).map(|_| {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005) + 1;
+        // The low bits have a pattern.
+        noise.to_be_bytes()[0]
+    });
+    fs::write(&path, bytes.collect::<Vec<u8>>())?;
+    let shape = "tc qdisc add dev eth0 root tbf burst 256k latency 50ms rate 8mbit";
+    h1.run(shape.split(' '))?.checked()?;
+
+    let cue = Some("sending the log ahead [");
+    let (status, screen) = on_a_terminal(&at, h2, "--head-start 300", cue)?;
+    println!("{screen:?}");
+    assert_eq!(status, 1);
+    let left = stays(&screen);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(
+        left[0].ends_with("domain vm is here as before, and its log too"),
+        "{left:?}"
+    );
+    assert!(!screen.contains("\rmigrating"), "{screen:?}");
+    assert_eq!(at.state()?.as_deref(), Some("running"));
+    assert_eq!(h2.guest("vm").state()?, None);
+    assert_eq!(fs::metadata(&path)?.len(), 16 << 20);
+    assert!(spool_is_empty(h2)?);
+    let there = sorted_names(h2, "vm")?;
+    assert!(!there.iter().any(|n| n.contains(".logchain")), "{there:?}");
     Ok(())
 }
 
