@@ -435,7 +435,7 @@ fn a_reader_never_sees_history_shrink() -> Outcome {
     let log = at.log_path();
     let log = log.to_str().ok_or("an odd path")?;
     let show = "logchain show -n all vm 2>/dev/null".to_owned();
-    // Oldest first; the base last, as it may become a rotated file meanwhile.
+    // Oldest first. So little is printed that nothing is rolled over between two of them.
     let plain = format!("for f in {log}.2 {log}.1 {log}.0 {log}; do cat $f 2>/dev/null; done");
     let mut readers = Vec::new();
     for host in [h1, h2] {

@@ -86,13 +86,13 @@ impl Pool {
             pool: self.clone(),
             id,
         };
-        if state.threads == 0 {
-            let begun = self.0.begin_thread(&mut state);
-            drop(state);
+        let begun = self.0.begin_where_all_are_busy(&mut state);
+        let only = state.threads == 0;
+        drop(state);
+        self.0.news.notify_all();
+        // With none at all it would never have a turn.
+        if only {
             begun?;
-        } else {
-            drop(state);
-            self.0.news.notify_all();
         }
         Ok(handle)
     }
@@ -112,6 +112,8 @@ impl Handle {
         if let Some(turn) = state.waiting.remove(&(due, self.id)) {
             state.wait(self.id, Instant::now(), turn);
         }
+        // One that could not be begun earlier, maybe.
+        let _ = self.pool.0.begin_where_all_are_busy(&mut state);
         drop(state);
         self.pool.0.news.notify_all();
     }
@@ -144,6 +146,14 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Turns run outside the lock, and a panic in one is caught.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread whose turn does not end is one that is busy.
+    fn begin_where_all_are_busy(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+        match state.idle == 0 && state.threads < THREADS {
+            true => self.begin_thread(state),
+            false => Ok(()),
+        }
     }
 
     fn begin_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
@@ -200,10 +210,8 @@ impl Shared {
                 state.leader = me;
                 state.leader_idle = false;
             }
-            if state.idle == 0 && state.threads < THREADS {
-                // Without another thread this one does it alone.
-                let _ = self.begin_thread(&mut state);
-            }
+            // Without another thread this one does it alone.
+            let _ = self.begin_where_all_are_busy(&mut state);
             drop(state);
             let next = catch_unwind(AssertUnwindSafe(|| turn.turn())).unwrap_or(Next::Never);
             let due = match next {
@@ -305,6 +313,25 @@ mod tests {
         });
         assert!(pool.0.lock().threads <= THREADS);
         drop((many, ends, hanging));
+        until("the threads end", || pool.0.lock().threads == 0);
+    }
+
+    #[test]
+    fn one_that_hangs_after_all_were_dropped_holds_up_nobody() {
+        let pool = Pool::default();
+        let (end, ended) = mpsc::channel();
+        let hangs = pool.start(Hang(ended)).unwrap();
+        until("it hangs, and one stands by", || {
+            let state = pool.0.lock();
+            state.threads == 2 && state.idle == 1 && state.waiting.is_empty()
+        });
+        drop(hangs);
+        until("nobody stands by", || pool.0.lock().threads == 1);
+        let count = Arc::new(AtomicUsize::new(0));
+        let look = Duration::from_millis(1);
+        let job = pool.start(Count(Arc::clone(&count), look)).unwrap();
+        until("turns", || count.load(Ordering::Relaxed) > 20);
+        drop((job, end));
         until("the threads end", || pool.0.lock().threads == 0);
     }
 

@@ -259,6 +259,10 @@ impl Reader {
         }
         let most = cut(self.asked.cuts.get(), self.follower.offset());
         let bytes = self.follower.waiting(most, flush).map_err(text)?;
+        if flush && bytes == 0 {
+            // Some of it went before it was read, maybe: no more of it comes.
+            self.first = 0;
+        }
         if bytes > 0 {
             self.wants = Some(bytes);
             let unpack = self.follower.unpacks() && self.unpack.is_none();

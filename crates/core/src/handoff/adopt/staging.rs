@@ -67,7 +67,7 @@ impl Desk {
             }
             let alive = self.is_source_alive();
             tokio::select! {
-                () = pace.rest(&self.adopt.budget, told) => {}
+                () = pace.rest(&self.adopt.budget, told && alive) => {}
                 Ok(()) = self.adopt.source_alive.changed(), if alive => {
                     told = self.is_source_alive();
                 }
