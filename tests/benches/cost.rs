@@ -103,8 +103,7 @@ fn main() -> Fallible<()> {
             0 => [Way::Virsh, Way::Logchain],
             _ => [Way::Logchain, Way::Virsh],
         };
-        let is_missing =
-            |way: &Way| rows.count(&what.of(way).each_ref().map(String::as_str)) <= pair;
+        let is_missing = |way: &Way| rows.count(&what.of(way)) <= pair;
         todo.extend(ways.into_iter().filter(is_missing));
     }
     if !todo.is_empty() {
@@ -202,7 +201,7 @@ fn silence(looks: &[Look]) -> Fallible<(Duration, Duration)> {
 
 fn sum_up(rows: &Rows, what: &What, name: &str, column: usize, most: Option<f64>) -> Fallible<()> {
     let figures = |way: Way| -> Fallible<Vec<f64>> {
-        let cells = rows.of(&what.of(&way).each_ref().map(String::as_str));
+        let cells = rows.of(&what.of(&way));
         let cells = cells.iter().filter_map(|row| row.get(column));
         Ok(cells.map(|cell| cell.parse()).collect::<Result<_, _>>()?)
     };

@@ -44,7 +44,7 @@ fn main() -> Fallible<()> {
     }
     let mut numbers = args.iter().filter_map(|a| a.parse::<usize>().ok());
     let mib = numbers.next().unwrap_or(1024);
-    let mbit = numbers.next();
+    let mbit = numbers.next().map(u64::try_from).transpose()?;
     let lab = Lab::builder().hosts(2).virtlogd(0, 3).start()?;
     let (h1, h2) = (lab.host(0), lab.host(1));
     let guest = h2.define(&Guest::new("vm").uuid(UUID).lines(1))?;
@@ -54,9 +54,7 @@ fn main() -> Fallible<()> {
     fs::write(h1.path("/tmp/log/console.log"), text::text(mib))?;
     delta::show(h1)?;
     if let Some(mbit) = mbit {
-        let rate = format!("{mbit}mbit");
-        let shape = "tc qdisc add dev eth0 root tbf burst 256k latency 50ms rate";
-        h1.run(shape.split(' ').chain([rate.as_str()]))?.checked()?;
+        h1.slow_network(mbit)?;
     }
 
     let mut programs = vec![

@@ -362,6 +362,18 @@ impl Host {
         Ok(())
     }
 
+    /// Lets this host send no more than so many Mbit/s to the others.
+    ///
+    /// # Errors
+    /// [`LabError::Failed`].
+    pub fn slow_network(&self, mbit: u64) -> Result<()> {
+        let rate = format!("{mbit}mbit");
+        let shape = "tc qdisc add dev eth0 root tbf burst 256k latency 50ms rate";
+        self.run(shape.split(' ').chain([rate.as_str()]))?
+            .checked()?;
+        Ok(())
+    }
+
     /// Undoes [`Host::cut_network`].
     ///
     /// # Errors

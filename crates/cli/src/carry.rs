@@ -167,30 +167,16 @@ impl Begun {
 
     /// How a spool is served is known once it is open; if by SFTP, the other half
     /// runs on another host than was thought when it was started beside.
-    async fn follow(self, way: &Way<'_>) -> Result<Self, String> {
+    async fn follow(mut self, way: &Way<'_>) -> Result<Self, String> {
         let there = way.choice.far();
         let there = there.map(|(host, from)| (host.to_string(), from));
         if there == self.at {
             return Ok(self);
         }
-        let Self {
-            handoff,
-            far,
-            expected,
-            put,
-            ..
-        } = self;
-        if let Some(far) = far {
+        if let Some(far) = self.far.take() {
             far.end().await;
         }
-        let again = Self {
-            handoff,
-            far: None,
-            at: None,
-            expected,
-            put,
-        };
-        again.where_it_runs(way)
+        self.where_it_runs(way)
     }
 
     pub(crate) fn is_of(&self, log: &Log) -> bool {
@@ -239,8 +225,6 @@ pub(crate) struct Carry {
     far: Option<FarAdopt>,
     task: JoinHandle<(Outcome, Instant)>,
     pub(crate) put: watch::Receiver<u64>,
-    /// What the other half has staged, where it says so.
-    staged: Option<watch::Receiver<Option<u64>>>,
     /// What there was when it began.
     pub(crate) bytes: u64,
 }
@@ -253,7 +237,10 @@ impl Carry {
     /// Waits until all but a little of what there was is at the destination, or
     /// nothing more comes. Where nobody tells what is staged there, what is put counts.
     pub(crate) async fn ahead(&self) {
-        ahead(self.put.clone(), self.staged.clone(), self.bytes).await;
+        // One that has a place for it says so before it is ready.
+        let staged = self.far.as_ref().map(FarAdopt::staged);
+        let staged = staged.filter(|staged| staged.borrow().is_some());
+        ahead(self.put.clone(), staged, self.bytes).await;
     }
 
     /// Starts this half; `is_ahead`: of a migration, which waits until the other
@@ -275,9 +262,6 @@ impl Carry {
         // Of what both hosts have nothing is sent, and nothing has a head start.
         let shared = begun.far.as_ref().is_some_and(FarAdopt::is_shared);
         let bytes = if shared { 0 } else { held.bytes() };
-        // At first there is nothing: one that has a place for it says so before it is ready.
-        let staged = begun.far.as_ref().map(FarAdopt::staged);
-        let staged = staged.filter(|staged| is_ahead && staged.borrow().is_some());
         let task = tokio::spawn(async move {
             let outcome = match shared {
                 true => offer.run_shared(held).await,
@@ -289,7 +273,6 @@ impl Carry {
             far: begun.far,
             task,
             put: progress,
-            staged,
             bytes,
         })
     }
@@ -317,7 +300,6 @@ impl Carry {
             far: begun.far,
             task,
             put: progress,
-            staged: None,
             bytes: 0,
         })
     }

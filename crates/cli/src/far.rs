@@ -242,7 +242,6 @@ impl Attendant {
         let mut signs = interval(SIGN);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = Told::default();
-        let mut puts = true;
         if let Some(output) = child.stdout.take() {
             let mut output = BufReader::new(output);
             let mut line = Vec::new();
@@ -265,8 +264,7 @@ impl Attendant {
                         sign(input.as_mut()).await;
                         continue;
                     }
-                    more = put.changed(), if puts => {
-                        puts = more.is_ok();
+                    Ok(()) = put.changed() => {
                         sign(input.as_mut()).await;
                         continue;
                     }

@@ -199,6 +199,13 @@ impl Follower {
         self.seen.iter().copied().chain(held).collect()
     }
 
+    /// How many bytes those files have, as they lie on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.files().into_iter().map(|file| file.size);
+        sizes.fold(0, u64::saturating_add)
+    }
+
     /// The files held, oldest first, with the length of each in the stream where
     /// that is known without reading it.
     #[must_use]

@@ -5,7 +5,6 @@
 //! whose free pages go back to its host, five times as slow.
 
 use std::fs;
-use std::path::Path;
 
 use super::Fallible;
 
@@ -44,6 +43,6 @@ fn read() -> Fallible<u64> {
 }
 
 fn write(pages: u64) -> Fallible<()> {
-    let written = fs::write(Path::new(POOL), pages.to_string());
+    let written = fs::write(POOL, pages.to_string());
     Ok(written.map_err(|e| format!("{POOL}: {e}"))?)
 }

@@ -36,15 +36,18 @@ impl Rows {
     }
 
     /// How many begin with these.
-    pub(crate) fn count(&self, begin: &[&str]) -> usize {
+    pub(crate) fn count(&self, begin: &[impl AsRef<str>]) -> usize {
         self.of(begin).len()
     }
 
     /// What follows the first columns in all rows that begin with these.
-    pub(crate) fn of(&self, begin: &[&str]) -> Vec<&[String]> {
+    pub(crate) fn of(&self, begin: &[impl AsRef<str>]) -> Vec<&[String]> {
         let rest = |row: &'_ Vec<String>| {
             let (first, _) = row.split_at_checked(begin.len())?;
-            first.iter().eq(begin).then_some(begin.len())
+            first
+                .iter()
+                .eq(begin.iter().map(AsRef::as_ref))
+                .then_some(begin.len())
         };
         let rows = self.rows.iter();
         rows.filter_map(|row| row.get(rest(row)?..)).collect()

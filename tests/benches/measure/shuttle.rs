@@ -58,10 +58,7 @@ impl Shuttle {
         guest.start()?;
         if let Some(mbit) = scene.mbit {
             for host in lab.hosts() {
-                let rate = format!("{mbit}mbit");
-                let shape = "tc qdisc add dev eth0 root tbf burst 256k latency 50ms rate";
-                host.run(shape.split(' ').chain([rate.as_str()]))?
-                    .checked()?;
+                host.slow_network(mbit)?;
             }
         }
         guest.wait_for_tick(LINES)?;

@@ -1,6 +1,8 @@
 //! Where a migration stands: on a terminal, in a pipe, for programs; and Ctrl-C there.
 
 use std::fs;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
 
 use crate::common::{
     MIGRATION, Outcome, history, migrate, migrate_json, sorted_names, spool_is_empty,
@@ -11,11 +13,15 @@ const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
 
 /// Puts some MiB of an older history behind a guest's log.
 fn older(guest: &GuestOn, mib: usize) -> Outcome {
-    let path = guest.host().path(guest.log_path());
     let line = b"an older line of the guest, of the days before it was migrated\n";
     let bytes = line.repeat((mib << 20) / line.len());
-    fs::write(path.with_file_name("console.log.0"), bytes)?;
+    fs::write(rotated(guest), bytes)?;
     Ok(())
+}
+
+fn rotated(guest: &GuestOn) -> PathBuf {
+    let base = guest.host().path(guest.log_path());
+    base.with_file_name("console.log.0")
 }
 
 /// `logchain migrate` on a terminal. What it shows; the script types Ctrl-C once
@@ -112,16 +118,11 @@ fn a_head_start_that_takes_long_is_cancelled() -> Outcome {
     let at = h1.define(&Guest::new("vm"))?;
     at.start()?;
     at.wait_for_tick(300)?;
-    let path = h1.path(at.log_path()).with_file_name("console.log.0");
-    let mut noise = 1_u64;
-    let bytes = (0..16 << 20).map(|_| {
-        noise = noise.wrapping_mul(6_364_136_223_846_793_005) + 1;
-        // The low bits have a pattern.
-        noise.to_be_bytes()[0]
-    });
-    fs::write(&path, bytes.collect::<Vec<u8>>())?;
-    let shape = "tc qdisc add dev eth0 root tbf burst 256k latency 50ms rate 8mbit";
-    h1.run(shape.split(' '))?.checked()?;
+    let path = rotated(&at);
+    // Nothing that shrinks.
+    let noise = fs::File::open("/dev/urandom")?;
+    io::copy(&mut noise.take(16 << 20), &mut fs::File::create(&path)?)?;
+    h1.slow_network(8)?;
 
     let cue = Some("sending the log ahead [");
     let (status, screen) = on_a_terminal(&at, h2, "--head-start 300", cue)?;

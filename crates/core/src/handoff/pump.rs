@@ -103,9 +103,8 @@ impl Pump {
     ) -> std::io::Result<Self> {
         let (sender, out) = mpsc::channel(QUEUE);
         let asked = Arc::new(Asked::default());
-        let sizes = follower.files().into_iter().map(|f| f.size);
         let reader = Reader {
-            first: sizes.fold(0, u64::saturating_add),
+            first: follower.bytes(),
             follower,
             writers,
             out: sender,

@@ -117,16 +117,12 @@ fn watch(mut held: Follower, stop: &AtomicBool, writers: &dyn Writers) -> Follow
 
 /// Waits until nobody writes it.
 fn wait_for_the_end(held: &mut Follower, writers: &dyn Writers) -> Result<()> {
-    let size = |held: &Follower| {
-        let sizes = held.files().into_iter().map(|file| file.size);
-        sizes.fold(0, u64::saturating_add)
-    };
     let start = Instant::now();
-    let (mut before, mut moved) = (size(held), Instant::now());
+    let (mut before, mut moved) = (held.bytes(), Instant::now());
     while start.elapsed() < DRAIN {
         held.refresh(writers)?;
         let written = held.written(writers)?;
-        let now = size(held);
+        let now = held.bytes();
         if now != before {
             (before, moved) = (now, Instant::now());
         }

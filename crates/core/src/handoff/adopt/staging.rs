@@ -69,7 +69,7 @@ impl Desk {
             tokio::select! {
                 () = pace.rest(&self.adopt.budget, told && alive) => {}
                 Ok(()) = self.adopt.source_alive.changed(), if alive => {
-                    told = self.is_source_alive();
+                    told = true;
                 }
             }
         }

@@ -97,8 +97,7 @@ impl Held {
     /// How many bytes there were when it was opened, as they lie on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let sizes = self.follower.files().into_iter().map(|f| f.size);
-        sizes.fold(0, u64::saturating_add)
+        self.follower.bytes()
     }
 }
 
