@@ -103,16 +103,22 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
             continue;
         }
         let early = early.take_if(|b| b.is_of(log));
-        let mut outcome = carry_one(&way, &transport, &part, early, interrupt).await?;
-        // What was committed before may turn out to be damaged: the destination clears
-        // it then, and all of it goes once more.
-        let is_again = |o: &Handed| matches!(o, Handed::Ended(Outcome::NotCarried { .. }, true));
-        if is_again(&outcome) && !interrupt.came() {
-            outcome = carry_one(&way, &transport, &part, None, interrupt).await?;
+        let left = left_of(&way, &transport, log).await;
+        let left = left.map_err(anyhow::Error::msg)?;
+        let mut outcome = carry_one(&way, &transport, &part, (&left, early), interrupt).await?;
+        // What an earlier run left may turn out to be damaged, and the destination clears
+        // it then; or its last bytes come only now, over a line that broke. Then there is
+        // something else to do than there was.
+        let failed = matches!(outcome, Handed::Ended(Outcome::NotCarried { .. }));
+        if failed && matches!(left, Left::Receipt(_) | Left::Rest(_)) && !interrupt.came() {
+            let now = left_of(&way, &transport, log).await;
+            if let Some(now) = now.ok().filter(|now| *now != left) {
+                outcome = carry_one(&way, &transport, &part, (&now, None), interrupt).await?;
+            }
         }
         let carried = match outcome {
             Handed::Before => true,
-            Handed::Ended(outcome, _) => {
+            Handed::Ended(outcome) => {
                 let told = carry::tell(report, log, &outcome, json!({}));
                 let carried = told.is_ok();
                 reasons.extend(told.err());
@@ -136,23 +142,27 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
 enum Handed {
     /// Nothing was to do.
     Before,
-    /// How it ended, and whether it was one that an earlier run had committed.
-    Ended(Outcome, bool),
+    /// How it ended.
+    Ended(Outcome),
+}
+
+async fn left_of(
+    way: &Way<'_>,
+    transport: &Arc<dyn LogTransport>,
+    log: &Log,
+) -> Result<Left, String> {
+    offer::left(&log.chain()?, way.domain, &log.console, &**transport).await
 }
 
 async fn carry_one(
     way: &Way<'_>,
     transport: &Arc<dyn LogTransport>,
     part: &Part,
-    early: Option<Begun>,
+    (left, early): (&Left, Option<Begun>),
     interrupt: &Interrupt,
 ) -> anyhow::Result<Handed> {
     let log = &part.log;
     let over = watch::Sender::new(Source::Over);
-    let chain = log.chain().map_err(anyhow::Error::msg)?;
-    let left = offer::left(&chain, way.domain, &log.console, &**transport).await;
-    let left = left.map_err(anyhow::Error::msg)?;
-    let was_committed = matches!(left, Left::Receipt(_));
     let transport = Arc::clone(transport);
     let begun = match left {
         Left::Nothing(done) => {
@@ -172,8 +182,11 @@ async fn carry_one(
             let _ = offer::clear(&*transport, &handoff).await;
             return Ok(Handed::Before);
         }
-        Left::Receipt(begun) => Err(Carry::resume(way, Arc::clone(&transport), log, begun)),
-        Left::Rest(id) => Ok(Begun::again(way, &log.console, id)),
+        Left::Receipt(begun) => {
+            let (transport, begun) = (Arc::clone(&transport), begun.clone());
+            Err(Carry::resume(way, transport, log, begun))
+        }
+        Left::Rest(id) => Ok(Begun::again(way, &log.console, *id)),
         Left::All => match (&part.entry, early) {
             (Some(entry), _) => Ok(again(way, entry, &*transport).await?),
             (None, Some(begun)) => Ok(Ok(begun)),
@@ -199,7 +212,7 @@ async fn carry_one(
         }
         Err(reason) => Outcome::NotCarried { reason },
     };
-    Ok(Handed::Ended(outcome, was_committed))
+    Ok(Handed::Ended(outcome))
 }
 
 /// What is in the outbox is offered as the same handoff for good. What is there of a

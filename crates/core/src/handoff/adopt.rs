@@ -233,18 +233,24 @@ impl Desk {
                 Err(folder::Error::NotFound { .. }) => return Ok((None, Found::New)),
                 Err(e) => return Err(e.into()),
             };
-            // Only a record that says so makes what lies here this VM's: the same
-            // path may have been another's.
-            let record = Record::read_any(&log, &base)?.filter(|r| r.is_of(domain, &console));
+            let mut staging = Staging::open(&place.path, id, place.rules, writers)?;
+            // Behind the lock: another run of it may just have ended. Only a record that
+            // says so makes what lies here this VM's: the same path may have been another's.
+            let record = match Record::read_any(&log, &base) {
+                Ok(record) => record.filter(|r| r.is_of(domain, &console)),
+                Err(e) => {
+                    if !staging.is_sealed() {
+                        staging.discard()?;
+                    }
+                    return Err(e.into());
+                }
+            };
             let adopted = record.as_ref().and_then(|r| r.find_adopted(id));
             let contained = record.as_ref().is_some_and(|r| r.contains.contains(&id));
             if adopted.is_some() || contained {
                 let receipt = adopted.map(|a| receipt_again(a, host));
-                // Whatever staging is left of it goes now.
-                let staging = Staging::open(&place.path, id, place.rules, writers)?;
                 return Ok((Some(staging), Found::Adopted(receipt)));
             }
-            let mut staging = Staging::open(&place.path, id, place.rules, writers)?;
             if staging.is_sealed() {
                 return Ok((Some(staging), Found::Sealed));
             }
@@ -444,10 +450,15 @@ impl Desk {
             Err(e) => return Event::Failed(e.to_string()),
         };
         let key = self.adopt.handoff.key(ObjectName::Receipt);
-        match self.put(&key, data).await {
-            Ok(()) => Event::Receipted,
-            Err(e) => Event::Failed(e.to_string()),
+        if let Err(e) = self.put(&key, data).await {
+            return Event::Failed(e.to_string());
         }
+        // A source that has cleared all of it had one already, and looks for no other.
+        let begin = self.adopt.handoff.key(ObjectName::Begin);
+        if let Ok(None) = self.adopt.transport.get_opt(&begin, MAX_MESSAGE).await {
+            let _ = super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await;
+        }
+        Event::Receipted
     }
 
     /// Puts an object, trying again while that may help.

@@ -172,6 +172,9 @@ impl Offer {
                 State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,
                 State::Done(Outcome::Carried(receipt)) => {
                     self.settle(&chain.folder, &chain.base).await;
+                    if let Some(drained) = &drained {
+                        self.clear_earlier(drained, &chain.record).await;
+                    }
                     return Outcome::Carried(receipt.clone());
                 }
                 State::Done(outcome) => return outcome.clone(),
@@ -233,6 +236,21 @@ impl Offer {
             // What stays all the same is swept some day.
             let _ = clear(&*transport, &Handoff { id, ..before }).await;
         });
+    }
+
+    /// What an earlier handoff left here whose receipt never came: all that it held has
+    /// arrived in this one.
+    async fn clear_earlier(&self, drained: &Drained, record: &Record) {
+        let earlier = held::earlier(record, drained, self.handoff.id);
+        let Some(earlier) = earlier.filter(|o| !o.received) else {
+            return;
+        };
+        let handoff = Handoff {
+            id: earlier.handoff,
+            ..self.handoff.clone()
+        };
+        // What stays all the same is swept some day.
+        let _ = clear(&*self.transport, &handoff).await;
     }
 
     /// What of the history is streamed to the same place. No failure of this is one
@@ -348,7 +366,12 @@ impl Offer {
         let told = match self.write_record(chain, drained, offered).await {
             Ok(told) => told,
             // A folder that is gone (Nova removes it) has no record to keep.
-            Err(e) if folder_is_gone(&e) => history(&mut chain.record.clone(), drained, &self.host),
+            Err(e) if folder_is_gone(&e) => history(
+                &mut chain.record.clone(),
+                drained,
+                &self.host,
+                self.handoff.id,
+            ),
             Err(e) => return Event::Failed(e.to_string()),
         };
         let missed = drained.missed.iter().map(|m| m.why.to_owned()).collect();
@@ -367,7 +390,7 @@ impl Offer {
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
-                let told = history(record, &drained, &host);
+                let told = history(record, &drained, &host, handoff.id);
                 record.offered = Some(offered);
                 record.begun = None;
                 told

@@ -118,16 +118,23 @@ pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option
     Some(record.ledger.history(&layout, host, &[]))
 }
 
-/// What the next host is told; this one remembers where its files lay.
-pub(super) fn history(record: &mut Record, drained: &Drained, host: &str) -> Told {
-    // An earlier handoff of the same files, which nobody confirmed: whoever
-    // adopts both must not have it twice.
-    let earlier = record.offered.as_ref().filter(|o| {
-        let files = o.files.iter().filter(|(_, size)| *size > 0);
-        let here = |id| drained.files.iter().any(|f| f.id == id);
-        o.bytes > 0 && files.clone().all(|(id, _)| here(*id))
-    });
-    let earlier = earlier.map(|o| o.handoff);
+/// An earlier handoff of the same files: all that it held is in `own`.
+pub(super) fn earlier<'a>(
+    record: &'a Record,
+    drained: &Drained,
+    own: HandoffId,
+) -> Option<&'a Offered> {
+    let offered = record.offered.as_ref().filter(|o| o.handoff != own)?;
+    let mut files = offered.files.iter().filter(|(_, size)| *size > 0);
+    let here = |id| drained.files.iter().any(|f| f.id == id);
+    (offered.bytes > 0 && files.all(|(id, _)| here(*id))).then_some(offered)
+}
+
+/// What the next host is told in the handoff `own`; this one remembers where its files
+/// lay. Said again in the same handoff, it is the same.
+pub(super) fn history(record: &mut Record, drained: &Drained, host: &str, own: HandoffId) -> Told {
+    // Whoever adopts both must not have it twice.
+    let earlier = earlier(record, drained, own).map(|o| o.handoff);
     record.contain(earlier.as_slice());
     let contains = record.contains.clone();
 

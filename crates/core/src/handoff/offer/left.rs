@@ -3,10 +3,9 @@
 use uuid::Uuid;
 
 use crate::chain::LogChain;
-use crate::handoff::message::MAX_MESSAGE;
 use crate::handoff::{Handoff, blocking};
 use crate::record::{Offered, Record};
-use crate::transport::{ConsoleName, HandoffId, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName};
 
 /// What is left to do for a chain whose VM has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +14,7 @@ pub enum Left {
     Nothing(Offered),
     /// It was committed to this transport: only the receipt is missing.
     Receipt(Offered),
-    /// It was begun and not committed: some pieces may be there already.
+    /// It was begun, and no commit came there: some pieces may be there already.
     Rest(HandoffId),
     /// All of it: it was never handed over, or not as it is now, or to a
     /// transport that does not have it (any more). Should a destination have it
@@ -57,32 +56,33 @@ pub async fn left(
         console: console.clone(),
         id,
     };
-    let is_there = async |id: HandoffId, object| {
-        let key = handoff(id).key(object);
-        let there = transport.get_opt(&key, MAX_MESSAGE).await;
-        there.map(|t| t.is_some()).map_err(|e| e.to_string())
+    let lying = async |id: HandoffId| {
+        let entries = transport.list_all(&handoff(id).prefix()).await;
+        let names = |entries: Vec<Entry>| entries.iter().map(|e| e.key.object).collect();
+        entries.map(names).map_err(|e| e.to_string())
     };
-    let Some(offered) = offered else {
-        let Some(begun) = begun else {
-            return Ok(Left::All);
-        };
-        for over in [ObjectName::Abort, ObjectName::Commit, ObjectName::Receipt] {
-            if is_there(begun, over).await? {
-                return Ok(Left::All);
+    match (offered, begun) {
+        (Some(offered), _) if offered.received => Ok(Left::Nothing(offered)),
+        (Some(offered), _) => {
+            let lies: Vec<ObjectName> = lying(offered.handoff).await?;
+            let is_here = |o: &ObjectName| matches!(o, ObjectName::Commit | ObjectName::Receipt);
+            // What was committed over a line that broke may be on its way still, and is
+            // the same as what is committed again under its name.
+            match lies.iter().any(is_here) {
+                true => Ok(Left::Receipt(offered)),
+                false => Ok(rest(offered.handoff, &lies)),
             }
         }
-        return Ok(match is_there(begun, ObjectName::Begin).await? {
-            true => Left::Rest(begun),
-            false => Left::All,
-        });
-    };
-    if offered.received {
-        return Ok(Left::Nothing(offered));
+        (None, Some(begun)) => Ok(rest(begun, &lying(begun).await?)),
+        (None, None) => Ok(Left::All),
     }
-    for object in [ObjectName::Receipt, ObjectName::Commit] {
-        if is_there(offered.handoff, object).await? {
-            return Ok(Left::Receipt(offered));
-        }
+}
+
+/// What to do about a handoff of which this lies in the transport.
+fn rest(id: HandoffId, lies: &[ObjectName]) -> Left {
+    let goes_on = |o: &ObjectName| matches!(o, ObjectName::Begin | ObjectName::Chunk { .. });
+    match lies.contains(&ObjectName::Begin) && lies.iter().all(goes_on) {
+        true => Left::Rest(id),
+        false => Left::All,
     }
-    Ok(Left::All)
 }

@@ -71,7 +71,7 @@ impl Offer {
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
                 record.begun = None;
-                history(record, &drained, &host)
+                history(record, &drained, &host, handoff.id)
             })
         };
         let told = self.budget.work(work).await;

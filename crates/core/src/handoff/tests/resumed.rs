@@ -360,3 +360,100 @@ async fn what_could_not_be_withdrawn_goes_with_the_next_one() {
     until("it was not cleared", async || first.left().await == 0).await;
     assert_eq!(next.left().await, 0);
 }
+
+/// A commit on its way when the line breaks: nobody knows of it, and it may come at any
+/// time. It is committed again under the same name, the same to the byte, and whoever
+/// waited for it, or hears of it when all is over, leaves nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_late_is_the_one_that_was_put_again() {
+    let (source, destination) = (Host::new(), Host::new());
+    let text = history(&source);
+    let spool = memory();
+    let mut trial = Trial::new(Arc::clone(&spool));
+    let key = trial.handoff.key(ObjectName::Commit);
+    let first = Arc::new(AtomicU64::new(0));
+    trial.transport = Arc::new(FaultTransport::new(Arc::clone(&spool), move |call| {
+        let is_commit = call.key?.object == ObjectName::Commit;
+        let put = is_commit && call.verb == Verb::Put;
+        put.then(|| match first.fetch_add(1, Ordering::Relaxed) {
+            0 => Fault::LoseAnswer,
+            _ => Fault::unreachable(),
+        })
+    }));
+    trial.patience = Duration::from_millis(50);
+    trial.source.send_replace(Source::Over);
+    let offered = trial.offer(&source).await.unwrap();
+    assert!(
+        matches!(offered, offer::Outcome::NotCarried { .. }),
+        "{offered:?}"
+    );
+    let late = spool.get_bytes(&key, 8 << 20).await.unwrap();
+    spool.delete(&key).await.unwrap();
+
+    let left = what_is_left(&source, &spool).await;
+    assert_eq!(left, Left::Rest(trial.handoff.id));
+    trial.transport = Arc::clone(&spool);
+    trial.patience = Duration::from_secs(30);
+    destination.print("after");
+    let waited = trial.adopt(&destination, true);
+    let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, true));
+    until("a commit", async || {
+        spool.get_opt(&key, 8 << 20).await.unwrap().is_some()
+    })
+    .await;
+    assert_eq!(spool.get_bytes(&key, 8 << 20).await.unwrap(), late);
+    trial.here.send_replace(true);
+    carried(offer.await.unwrap());
+    for adopted in [waited.await.unwrap(), adopt.await.unwrap()] {
+        assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    }
+    assert_eq!(destination.merged(), text.clone() + "after");
+    assert_eq!(trial.left().await, 0, "a receipt that nobody waits for");
+
+    spool.put(&key, late).await.unwrap();
+    let adopted = trial.adopt(&destination, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(destination.merged(), text + "after");
+    assert_eq!(trial.left().await, 0, "what came late");
+}
+
+/// What nobody took in goes once a later handoff that holds all of it arrived, and not
+/// before: it may be the only copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_handoff_holds_too_is_cleared_with_it() {
+    for rotated_away in [false, true] {
+        let (source, destination) = (Host::new(), Host::new());
+        source.print("first ");
+        let spool = memory();
+        let mut first = Trial::new(Arc::clone(&spool));
+        first.patience = Duration::from_millis(50);
+        first.source.send_replace(Source::Over);
+        first.offer(&source).await.unwrap();
+        // What was begun, a piece, and the commit.
+        assert_eq!(first.left().await, 3);
+        if rotated_away {
+            // Held open, so that its number is not given to the next one.
+            let _old = File::open(&source.log).unwrap();
+            fs::remove_file(&source.log).unwrap();
+            source.print("second");
+        } else {
+            source.print("second");
+        }
+        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+
+        let next = Trial::new(spool);
+        next.here.send_replace(true);
+        next.source.send_replace(Source::Over);
+        let (offer, adopt) = (next.offer(&source), next.adopt(&destination, false));
+        carried(offer.await.unwrap());
+        let adopted = adopt.await.unwrap();
+        assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+        assert_eq!(next.left().await, 0);
+        let (left, text) = match rotated_away {
+            true => (3, "second"),
+            false => (0, "first second"),
+        };
+        assert_eq!(destination.merged(), text);
+        assert_eq!(first.left().await, left, "rotated away: {rotated_away}");
+    }
+}

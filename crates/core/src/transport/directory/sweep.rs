@@ -31,9 +31,9 @@ const MOST: usize = 20_000;
 /// [`ABANDONED`], or less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
-    /// Pieces alone: a handoff is begun before its first piece, so it is over. They
-    /// were on their way over a line that broke, and came after all was cleared.
-    /// Taken once they are older than any line takes ([`STALE`]).
+    /// Not begun: a handoff is begun before all else, and cleared of its pieces first,
+    /// so it is over. This was on its way over a line that broke, and came after all was
+    /// cleared. Taken once it is older than any line takes ([`STALE`]).
     Late,
     /// Nobody reads it any more: the source began it and never came to the end, or
     /// withdrew it; or it was received and only clearing was left. The source has
@@ -46,13 +46,10 @@ enum Policy {
 
 fn policy(objects: &[ObjectName]) -> Policy {
     let has = |object| objects.contains(&object);
-    if has(ObjectName::Commit) && !has(ObjectName::Receipt) {
-        Policy::Keep
-    } else if objects
-        .iter()
-        .all(|o| matches!(o, ObjectName::Chunk { .. }))
-    {
+    if !has(ObjectName::Begin) {
         Policy::Late
+    } else if has(ObjectName::Commit) && !has(ObjectName::Receipt) {
+        Policy::Keep
     } else {
         Policy::Take
     }
@@ -175,10 +172,10 @@ mod tests {
             (&[chunk][..], Policy::Late),
             (&[Abort, Begin, chunk][..], Policy::Take),
             (&[Begin, chunk, Commit][..], Policy::Keep),
-            (&[chunk, Commit][..], Policy::Keep),
-            (&[Commit][..], Policy::Keep),
+            (&[chunk, Commit][..], Policy::Late),
+            (&[Commit][..], Policy::Late),
             (&[Begin, chunk, Commit, Receipt][..], Policy::Take),
-            (&[Receipt][..], Policy::Take),
+            (&[Receipt][..], Policy::Late),
         ] {
             assert_eq!(policy(objects), expected, "{objects:?}");
         }
