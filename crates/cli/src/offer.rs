@@ -103,19 +103,7 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
             continue;
         }
         let early = early.take_if(|b| b.is_of(log));
-        let left = left_of(&way, &transport, log).await;
-        let left = left.map_err(anyhow::Error::msg)?;
-        let mut outcome = carry_one(&way, &transport, &part, (&left, early), interrupt).await?;
-        // What an earlier run left may turn out to be damaged, and the destination clears
-        // it then; or its last bytes come only now, over a line that broke. Then there is
-        // something else to do than there was.
-        let failed = matches!(outcome, Handed::Ended(Outcome::NotCarried { .. }));
-        if failed && matches!(left, Left::Receipt(_) | Left::Rest(_)) && !interrupt.came() {
-            let now = left_of(&way, &transport, log).await;
-            if let Some(now) = now.ok().filter(|now| *now != left) {
-                outcome = carry_one(&way, &transport, &part, (&now, None), interrupt).await?;
-            }
-        }
+        let outcome = carry_part(&way, &transport, &part, early, interrupt).await?;
         let carried = match outcome {
             Handed::Before => true,
             Handed::Ended(outcome) => {
@@ -154,6 +142,57 @@ async fn left_of(
     offer::left(&log.chain()?, way.domain, &log.console, &**transport).await
 }
 
+/// How often a log is tried while each try leaves something else to do.
+const TRIES: usize = 3;
+
+/// What an earlier run left may turn out to be damaged, and the destination clears it
+/// then; or its last bytes come only now, over a line that broke.
+async fn carry_part(
+    way: &Way<'_>,
+    transport: &Arc<dyn LogTransport>,
+    part: &Part,
+    mut early: Option<Begun>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Handed> {
+    let left = left_of(way, transport, &part.log).await;
+    let mut left = left.map_err(anyhow::Error::msg)?;
+    let mut tries = 1;
+    loop {
+        let outcome = carry_one(way, transport, part, (&left, early.take()), interrupt).await?;
+        let before = match &left {
+            Left::Nothing(offered) | Left::Receipt(offered) => Some(offered.handoff),
+            Left::Rest(id) => Some(*id),
+            Left::All => None,
+        };
+        if let Some(id) = before
+            && !matches!(outcome, Handed::Ended(Outcome::NotCarried { .. }))
+        {
+            // What a connection that broke left of it there; and the receipt once more, of
+            // a half that saw it was in place already.
+            let handoff = Handoff {
+                domain: way.domain,
+                console: part.log.console.clone(),
+                id,
+            };
+            let _ = offer::clear(&**transport, &handoff).await;
+            return Ok(outcome);
+        }
+        if before.is_none() || tries >= TRIES || interrupt.came() {
+            return Ok(outcome);
+        }
+        let Ok(now) = left_of(way, transport, &part.log).await else {
+            return Ok(outcome);
+        };
+        // A receipt may have come by now, whatever became of the other half.
+        let may_be_there = tries == 1 && matches!(now, Left::Receipt(_));
+        if now == left && !may_be_there {
+            return Ok(outcome);
+        }
+        left = now;
+        tries += 1;
+    }
+}
+
 async fn carry_one(
     way: &Way<'_>,
     transport: &Arc<dyn LogTransport>,
@@ -173,13 +212,6 @@ async fn carry_one(
                 "to": done.to,
             });
             way.report.event(&sentence, &event);
-            // What a connection that broke left of it there.
-            let handoff = Handoff {
-                domain: way.domain,
-                console: log.console.clone(),
-                id: done.handoff,
-            };
-            let _ = offer::clear(&*transport, &handoff).await;
             return Ok(Handed::Before);
         }
         Left::Receipt(begun) => {

@@ -450,15 +450,10 @@ impl Desk {
             Err(e) => return Event::Failed(e.to_string()),
         };
         let key = self.adopt.handoff.key(ObjectName::Receipt);
-        if let Err(e) = self.put(&key, data).await {
-            return Event::Failed(e.to_string());
+        match self.put(&key, data).await {
+            Ok(()) => Event::Receipted,
+            Err(e) => Event::Failed(e.to_string()),
         }
-        // A source that has cleared all of it had one already, and looks for no other.
-        let begin = self.adopt.handoff.key(ObjectName::Begin);
-        if let Ok(None) = self.adopt.transport.get_opt(&begin, MAX_MESSAGE).await {
-            let _ = super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await;
-        }
-        Event::Receipted
     }
 
     /// Puts an object, trying again while that may help.

@@ -45,7 +45,7 @@ use crate::folder::Folder;
 use crate::follow::Writers;
 use crate::record::{Offered, Record};
 use crate::stream::History;
-use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{self, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName};
 
 /// Deletions under way at once.
 const DELETIONS: usize = 16;
@@ -169,12 +169,14 @@ impl Offer {
                     Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
                 },
+                // What an earlier run committed as this may be on its way still, and may
+                // be all that there is of it some day: it stays as it is.
+                State::Withdrawing { .. } if chain.was_offered_as(self.handoff.id) => {
+                    Event::Withdrawn
+                }
                 State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,
                 State::Done(Outcome::Carried(receipt)) => {
                     self.settle(&chain.folder, &chain.base).await;
-                    if let Some(drained) = &drained {
-                        self.clear_earlier(drained, &chain.record).await;
-                    }
                     return Outcome::Carried(receipt.clone());
                 }
                 State::Done(outcome) => return outcome.clone(),
@@ -228,7 +230,8 @@ impl Offer {
     /// What an earlier handoff of this log left, which was begun, never committed and
     /// could not be withdrawn: nobody comes back for it. Beside everything else.
     fn clear_before(&self, chain: &Chain) {
-        let Some(id) = chain.record.begun.filter(|id| *id != self.handoff.id) else {
+        let never_committed = |id: &HandoffId| *id != self.handoff.id && !chain.was_offered_as(*id);
+        let Some(id) = chain.record.begun.filter(never_committed) else {
             return;
         };
         let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
@@ -236,21 +239,6 @@ impl Offer {
             // What stays all the same is swept some day.
             let _ = clear(&*transport, &Handoff { id, ..before }).await;
         });
-    }
-
-    /// What an earlier handoff left here whose receipt never came: all that it held has
-    /// arrived in this one.
-    async fn clear_earlier(&self, drained: &Drained, record: &Record) {
-        let earlier = held::earlier(record, drained, self.handoff.id);
-        let Some(earlier) = earlier.filter(|o| !o.received) else {
-            return;
-        };
-        let handoff = Handoff {
-            id: earlier.handoff,
-            ..self.handoff.clone()
-        };
-        // What stays all the same is swept some day.
-        let _ = clear(&*self.transport, &handoff).await;
     }
 
     /// What of the history is streamed to the same place. No failure of this is one

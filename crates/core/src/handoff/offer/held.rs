@@ -109,6 +109,14 @@ pub(super) struct Chain {
     pub(super) committed: Arc<OnceLock<Offered>>,
 }
 
+impl Chain {
+    /// Whether an earlier run committed it as this, or tried to.
+    pub(super) fn was_offered_as(&self, id: HandoffId) -> bool {
+        let offered = self.record.offered.as_ref();
+        offered.is_some_and(|o| o.handoff == id)
+    }
+}
+
 /// What the next host is told of a history.
 pub(super) type Told = (History, Vec<HandoffId>);
 
@@ -118,23 +126,18 @@ pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option
     Some(record.ledger.history(&layout, host, &[]))
 }
 
-/// An earlier handoff of the same files: all that it held is in `own`.
-pub(super) fn earlier<'a>(
-    record: &'a Record,
-    drained: &Drained,
-    own: HandoffId,
-) -> Option<&'a Offered> {
-    let offered = record.offered.as_ref().filter(|o| o.handoff != own)?;
-    let mut files = offered.files.iter().filter(|(_, size)| *size > 0);
-    let here = |id| drained.files.iter().any(|f| f.id == id);
-    (offered.bytes > 0 && files.all(|(id, _)| here(*id))).then_some(offered)
-}
-
 /// What the next host is told in the handoff `own`; this one remembers where its files
 /// lay. Said again in the same handoff, it is the same.
 pub(super) fn history(record: &mut Record, drained: &Drained, host: &str, own: HandoffId) -> Told {
-    // Whoever adopts both must not have it twice.
-    let earlier = earlier(record, drained, own).map(|o| o.handoff);
+    // An earlier handoff of the same files, which nobody confirmed: whoever
+    // adopts both must not have it twice.
+    let earlier = record.offered.as_ref().filter(|o| o.handoff != own);
+    let earlier = earlier.filter(|o| {
+        let files = o.files.iter().filter(|(_, size)| *size > 0);
+        let here = |id| drained.files.iter().any(|f| f.id == id);
+        o.bytes > 0 && files.clone().all(|(id, _)| here(*id))
+    });
+    let earlier = earlier.map(|o| o.handoff);
     record.contain(earlier.as_slice());
     let contains = record.contains.clone();
 

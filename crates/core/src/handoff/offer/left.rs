@@ -1,8 +1,11 @@
 //! What is left to do for a chain whose VM has left.
 
+use std::ffi::OsStr;
+
 use uuid::Uuid;
 
-use crate::chain::LogChain;
+use crate::chain::{Listing, LogChain};
+use crate::folder::{FileId, Folder};
 use crate::handoff::{Handoff, blocking};
 use crate::record::{Offered, Record};
 use crate::transport::{ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName};
@@ -35,22 +38,8 @@ pub async fn left(
 ) -> Result<Left, String> {
     let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
-    let work = move || -> Result<(Option<Offered>, Option<HandoffId>), String> {
-        let record = match Record::read(&folder, &base, domain, &of_console) {
-            // It is begun anew.
-            Err(crate::record::Error::Damaged { .. }) => None,
-            record => record.map_err(|e| e.to_string())?,
-        };
-        let Some(record) = record else {
-            return Ok((None, None));
-        };
-        let listing = crate::chain::Listing::read(&folder, &base).map_err(|e| e.to_string())?;
-        let rotated = listing.rotated().iter().map(|r| r.stat);
-        let files = rotated.chain(listing.base().copied());
-        let all = record.offered_all(files.map(|s| (s.id, s.size)));
-        Ok((record.offered.filter(|_| all), record.begun))
-    };
-    let (offered, begun) = blocking(work).await?;
+    let work = move || Known::of(&folder, &base, domain, &of_console);
+    let Known { offered, begun } = blocking(work).await?;
     let handoff = |id| Handoff {
         domain,
         console: console.clone(),
@@ -62,19 +51,61 @@ pub async fn left(
         entries.map(names).map_err(|e| e.to_string())
     };
     match (offered, begun) {
-        (Some(offered), _) if offered.received => Ok(Left::Nothing(offered)),
-        (Some(offered), _) => {
+        (Some((offered, _)), _) if offered.received => Ok(Left::Nothing(offered)),
+        (Some((offered, may_go_on)), _) => {
             let lies: Vec<ObjectName> = lying(offered.handoff).await?;
             let is_here = |o: &ObjectName| matches!(o, ObjectName::Commit | ObjectName::Receipt);
-            // What was committed over a line that broke may be on its way still, and is
-            // the same as what is committed again under its name.
-            match lies.iter().any(is_here) {
-                true => Ok(Left::Receipt(offered)),
-                false => Ok(rest(offered.handoff, &lies)),
-            }
+            Ok(match may_go_on {
+                _ if lies.iter().any(is_here) => Left::Receipt(offered),
+                true => rest(offered.handoff, &lies),
+                false => Left::All,
+            })
         }
         (None, Some(begun)) => Ok(rest(begun, &lying(begun).await?)),
         (None, None) => Ok(Left::All),
+    }
+}
+
+/// What the record beside a chain tells of it as it is now.
+#[derive(Default)]
+struct Known {
+    /// All of it was committed; and whether that handoff may be gone on with where its
+    /// commit did not come. It may be on its way still, over a line that broke, and is the
+    /// same as what is committed again under its name: if the files are the very same.
+    /// Tried once.
+    offered: Option<(Offered, bool)>,
+    /// It was begun, and that never committed.
+    begun: Option<HandoffId>,
+}
+
+impl Known {
+    fn of(
+        folder: &Folder,
+        base: &OsStr,
+        domain: Uuid,
+        console: &ConsoleName,
+    ) -> Result<Self, String> {
+        let record = match Record::read(folder, base, domain, console) {
+            // It is begun anew.
+            Err(crate::record::Error::Damaged { .. }) => None,
+            record => record.map_err(|e| e.to_string())?,
+        };
+        let Some(record) = record else {
+            return Ok(Self::default());
+        };
+        let listing = Listing::read(folder, base).map_err(|e| e.to_string())?;
+        let rotated = listing.rotated().iter().map(|r| r.stat);
+        let files = rotated.chain(listing.base().copied());
+        let files: Vec<(FileId, u64)> = files.map(|s| (s.id, s.size)).collect();
+        let all = record.offered_all(files.iter().copied());
+        let committed = record.offered.as_ref().map(|o| o.handoff);
+        let begun = record.begun.filter(|id| Some(*id) != committed);
+        let offered = record.offered.filter(|_| all).map(|offered| {
+            let is_here = |file: &(FileId, u64)| file.1 == 0 || files.contains(file);
+            let may_go_on = offered.files.iter().all(is_here) && record.begun != committed;
+            (offered, may_go_on)
+        });
+        Ok(Self { offered, begun })
     }
 }
 

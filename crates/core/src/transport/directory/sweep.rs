@@ -46,10 +46,13 @@ enum Policy {
 
 fn policy(objects: &[ObjectName]) -> Policy {
     let has = |object| objects.contains(&object);
-    if !has(ObjectName::Begin) {
-        Policy::Late
-    } else if has(ObjectName::Commit) && !has(ObjectName::Receipt) {
+    let is_piece = |o: &ObjectName| matches!(o, ObjectName::Chunk { .. });
+    let is_committed = has(ObjectName::Commit) && !has(ObjectName::Receipt);
+    let may_be_whole = has(ObjectName::Begin) || objects.iter().any(is_piece);
+    if is_committed && may_be_whole {
         Policy::Keep
+    } else if !has(ObjectName::Begin) {
+        Policy::Late
     } else {
         Policy::Take
     }
@@ -172,7 +175,9 @@ mod tests {
             (&[chunk][..], Policy::Late),
             (&[Abort, Begin, chunk][..], Policy::Take),
             (&[Begin, chunk, Commit][..], Policy::Keep),
-            (&[chunk, Commit][..], Policy::Late),
+            (&[chunk, Commit][..], Policy::Keep),
+            (&[chunk, Commit, Receipt][..], Policy::Late),
+            (&[Begin, Commit][..], Policy::Keep),
             (&[Commit][..], Policy::Late),
             (&[Begin, chunk, Commit, Receipt][..], Policy::Take),
             (&[Receipt][..], Policy::Late),
