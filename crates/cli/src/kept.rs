@@ -188,7 +188,13 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
             far.send_replace(Far::Failed(reason.clone()));
         }
     };
-    let (outcome, ()) = tokio::join!(offer.run(held), take_in);
+    let give = async {
+        let outcome = offer.run(held).await;
+        // It says nothing more, if it said anything.
+        alive.send_replace(false);
+        outcome
+    };
+    let (outcome, ()) = tokio::join!(give, take_in);
     match outcome {
         Outcome::Carried(_) => Ok(()),
         Outcome::NotCarried { reason } => Err(reason),

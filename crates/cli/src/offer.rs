@@ -160,6 +160,9 @@ async fn carry_part(
     loop {
         let outcome = carry_one(way, transport, part, (&left, early.take()), interrupt).await?;
         let before = match &left {
+            // What it was handed over to may be the outbox: what was committed elsewhere
+            // before is still wanted there.
+            Left::Nothing(offered) if offered.to != transport.to_string() => return Ok(outcome),
             Left::Nothing(offered) | Left::Receipt(offered) => Some(offered.handoff),
             Left::Rest(id) => Some(*id),
             Left::All => None,
@@ -248,7 +251,7 @@ async fn carry_one(
 }
 
 /// What is in the outbox is offered as the same handoff for good. What is there of a
-/// try that was withdrawn goes first.
+/// try that was withdrawn, or could not be gone on with, goes first.
 async fn again(
     way: &Way<'_>,
     entry: &Entry,
@@ -266,7 +269,9 @@ async fn again(
         id,
     };
     let entries = transport.list_all(&handoff.prefix()).await?;
-    if entries.iter().any(|e| e.key.object == ObjectName::Abort) {
+    let mut objects = entries.iter().map(|e| e.key.object);
+    let is_end = |o| matches!(o, ObjectName::Commit | ObjectName::Receipt);
+    if !entries.is_empty() && !objects.any(is_end) {
         offer::clear(transport, &handoff).await?;
     }
     Ok(Begun::again(way, &entry.console, id))

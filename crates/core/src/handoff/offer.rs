@@ -132,10 +132,15 @@ impl Offer {
         let mut state = State::Opening;
         let mut drained: Option<Drained> = None;
         let mut lies = Arc::<Lies>::default();
+        // What an earlier run committed as this may be on its way still, and may be all
+        // that there is of it some day: it is not withdrawn.
+        let mut may_be_committed = chain.was_offered_as(self.handoff.id);
         loop {
             let event = match &state {
                 State::Opening => match self.begin(&chain, so_far.clone()).await {
-                    Ok(cuts) => {
+                    Ok(there) => {
+                        may_be_committed &= there.is_some();
+                        let cuts = there.unwrap_or_default();
                         if let Some(pump) = &pump {
                             pump.cut_as(cuts.clone());
                         }
@@ -169,11 +174,7 @@ impl Offer {
                     Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
                 },
-                // What an earlier run committed as this may be on its way still, and may
-                // be all that there is of it some day: it stays as it is.
-                State::Withdrawing { .. } if chain.was_offered_as(self.handoff.id) => {
-                    Event::Withdrawn
-                }
+                State::Withdrawing { .. } if may_be_committed => Event::Withdrawn,
                 State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,
                 State::Done(Outcome::Carried(receipt)) => {
                     self.settle(&chain.folder, &chain.base).await;
@@ -201,15 +202,19 @@ impl Offer {
         self.transport = self.budget.bound(&self.transport);
     }
 
-    /// Says that it begins; gives what an earlier run of it has put.
-    async fn begin(&mut self, chain: &Chain, so_far: Option<History>) -> Result<Cuts, String> {
+    /// Says that it begins; gives what an earlier run of it has put, if there was one.
+    async fn begin(
+        &mut self,
+        chain: &Chain,
+        so_far: Option<History>,
+    ) -> Result<Option<Cuts>, String> {
         self.remember(chain).await;
         self.clear_before(chain);
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
         let data = begin.encode().map_err(|e| e.to_string())?;
         let putter = self.putter(Arc::default());
         if putter.put_new(ObjectName::Begin, data).await?.is_none() {
-            return Ok(Cuts::new());
+            return Ok(None);
         }
         let entries = self.transport.list_all(&self.handoff.prefix()).await;
         let mut cuts = Cuts::new();
@@ -224,7 +229,7 @@ impl Offer {
                 _ => return Err("this handoff is over already; offer it again".to_owned()),
             }
         }
-        Ok(cuts)
+        Ok(Some(cuts))
     }
 
     /// What an earlier handoff of this log left, which was begun, never committed and

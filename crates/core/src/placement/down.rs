@@ -32,7 +32,11 @@ impl Staging {
             });
             let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
             // The VM may have left again since.
-            let left = record.offered.take().filter(|o| o.at > owed.at);
+            let before = record.offered.take();
+            if before.as_ref().map(|o| o.handoff) == record.begun {
+                record.begun = None;
+            }
+            let left = before.filter(|o| o.at > owed.at);
             record.adopt(Adopted {
                 handoff: id,
                 bytes: owed.bytes,

@@ -106,6 +106,53 @@ fn what_was_put_down_joins_when_the_vm_comes_back() -> Outcome {
     )
 }
 
+/// It is offered as one handoff for good, whatever is left there of an earlier try.
+#[test]
+fn what_is_torn_of_it_in_a_spool_is_put_anew() -> Outcome {
+    row(
+        "no ssh, and the log's folder is removed | and a piece of it is torn in a spool",
+        |scene| {
+            gone_with_its_folder(scene)?;
+            let (h1, uuid, spool) = (scene.h1(), uuid(scene)?, "/var/lib/logchain/pieces");
+            let url = format!("file://{spool}");
+            let mut offer = vec!["logchain", "offer", "--patience", "1"];
+            offer.extend(["--transport", &url, &uuid]);
+            let find = ["find", spool, "-type", "f", "-printf", "%f %s\n"];
+            let put = || -> Fallible<Vec<String>> {
+                // Nobody takes it in there.
+                says(&h1.command(&offer).limit(MIGRATION).run()?, 1)?;
+                let lies = h1.run(find)?.checked()?.out();
+                let mut lies: Vec<String> = lies.lines().map(str::to_owned).collect();
+                lies.retain(|l| l.starts_with("chunk-") || l.starts_with("commit"));
+                lies.sort();
+                Ok(lies)
+            };
+            let whole = put()?;
+            if whole.len() < 2 {
+                return Err(format!("it is not there: {whole:?}").into());
+            }
+            let tear = format!(
+                "find {spool} -name commit -delete; \
+                 find {spool} -name 'chunk-*' -exec truncate -s 10 {{}} +"
+            );
+            h1.run(["sh", "-c", &tear])?.checked()?;
+            let again = put()?;
+            if again != whole {
+                return Err(format!("not {whole:?}, but {again:?}").into());
+            }
+            scene.offered(&uuid)?;
+            let report = scene.whole_at(Side::Destination)?;
+            outbox_is_empty(scene)?;
+            h1.run(["rm", "-r", spool])?.checked()?;
+            scene.is_clean()?;
+            Ok(format!(
+                "status 3, put down; torn pieces are put anew, and offer brings all {} lines",
+                report.count
+            ))
+        },
+    )
+}
+
 /// Withdrawn half way, put down, withdrawn again, and all there in the end.
 #[test]
 fn a_log_that_found_no_room_is_put_down_and_offered_later() -> Outcome {

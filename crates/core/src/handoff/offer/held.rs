@@ -45,6 +45,10 @@ impl Held {
         // Where nothing can be written, or what is there is damaged, the log
         // goes all the same.
         let record = Record::update(folder, base, domain, console, |record| record.clone());
+        let record = record.or_else(|e| {
+            let there = Record::read(folder, base, domain, console)?;
+            there.ok_or(e)
+        });
         Ok(Self {
             follower,
             folder: folder.try_clone()?,

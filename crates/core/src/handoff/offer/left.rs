@@ -39,7 +39,7 @@ pub async fn left(
     let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
     let work = move || Known::of(&folder, &base, domain, &of_console);
-    let Known { offered, begun } = blocking(work).await?;
+    let Known { offered, goes_on } = blocking(work).await?;
     let handoff = |id| Handoff {
         domain,
         console: console.clone(),
@@ -50,32 +50,32 @@ pub async fn left(
         let names = |entries: Vec<Entry>| entries.iter().map(|e| e.key.object).collect();
         entries.map(names).map_err(|e| e.to_string())
     };
-    match (offered, begun) {
-        (Some((offered, _)), _) if offered.received => Ok(Left::Nothing(offered)),
-        (Some((offered, may_go_on)), _) => {
-            let lies: Vec<ObjectName> = lying(offered.handoff).await?;
-            let is_here = |o: &ObjectName| matches!(o, ObjectName::Commit | ObjectName::Receipt);
-            Ok(match may_go_on {
-                _ if lies.iter().any(is_here) => Left::Receipt(offered),
-                true => rest(offered.handoff, &lies),
-                false => Left::All,
-            })
+    if let Some(offered) = offered {
+        if offered.received {
+            return Ok(Left::Nothing(offered));
         }
-        (None, Some(begun)) => Ok(rest(begun, &lying(begun).await?)),
-        (None, None) => Ok(Left::All),
+        let lies: Vec<ObjectName> = lying(offered.handoff).await?;
+        let is_here = |o: &ObjectName| matches!(o, ObjectName::Commit | ObjectName::Receipt);
+        if lies.iter().any(is_here) {
+            return Ok(Left::Receipt(offered));
+        }
+    }
+    match goes_on {
+        Some(id) => Ok(rest(id, &lying(id).await?)),
+        None => Ok(Left::All),
     }
 }
 
 /// What the record beside a chain tells of it as it is now.
 #[derive(Default)]
 struct Known {
-    /// All of it was committed; and whether that handoff may be gone on with where its
-    /// commit did not come. It may be on its way still, over a line that broke, and is the
-    /// same as what is committed again under its name: if the files are the very same.
-    /// Tried once.
-    offered: Option<(Offered, bool)>,
-    /// It was begun, and that never committed.
-    begun: Option<HandoffId>,
+    /// All of it was committed.
+    offered: Option<Offered>,
+    /// What can be gone on with where no commit lies in the transport: what was begun
+    /// and never committed; or else what was, once, if the files are the very same. Its
+    /// commit may be on its way still, over a line that broke, and is then the same as
+    /// what is committed again under its name.
+    goes_on: Option<HandoffId>,
 }
 
 impl Known {
@@ -98,14 +98,16 @@ impl Known {
         let files = rotated.chain(listing.base().copied());
         let files: Vec<(FileId, u64)> = files.map(|s| (s.id, s.size)).collect();
         let all = record.offered_all(files.iter().copied());
-        let committed = record.offered.as_ref().map(|o| o.handoff);
-        let begun = record.begun.filter(|id| Some(*id) != committed);
-        let offered = record.offered.filter(|_| all).map(|offered| {
-            let is_here = |file: &(FileId, u64)| file.1 == 0 || files.contains(file);
-            let may_go_on = offered.files.iter().all(is_here) && record.begun != committed;
-            (offered, may_go_on)
-        });
-        Ok(Self { offered, begun })
+        let offered = record.offered;
+        let committed = offered.as_ref().map(|o| o.handoff);
+        let offered = offered.filter(|_| all);
+        let is_here = |file: &(FileId, u64)| file.1 == 0 || files.contains(file);
+        let same = offered.iter().any(|o| o.files.iter().all(is_here));
+        let goes_on = match record.begun {
+            None if same => committed,
+            begun => begun.filter(|id| Some(*id) != committed),
+        };
+        Ok(Self { offered, goes_on })
     }
 }
 
