@@ -251,7 +251,7 @@ async fn carry_one(
 }
 
 /// What is in the outbox is offered as the same handoff for good. What is there of a
-/// try that was withdrawn, or could not be gone on with, goes first.
+/// try that was withdrawn goes first.
 async fn again(
     way: &Way<'_>,
     entry: &Entry,
@@ -269,9 +269,7 @@ async fn again(
         id,
     };
     let entries = transport.list_all(&handoff.prefix()).await?;
-    let mut objects = entries.iter().map(|e| e.key.object);
-    let is_end = |o| matches!(o, ObjectName::Commit | ObjectName::Receipt);
-    if !entries.is_empty() && !objects.any(is_end) {
+    if entries.iter().any(|e| e.key.object == ObjectName::Abort) {
         offer::clear(transport, &handoff).await?;
     }
     Ok(Begun::again(way, &entry.console, id))

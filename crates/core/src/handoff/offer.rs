@@ -25,6 +25,7 @@ mod state;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -133,7 +134,7 @@ impl Offer {
         let mut drained: Option<Drained> = None;
         let mut lies = Arc::<Lies>::default();
         // What an earlier run committed as this may be on its way still, and may be all
-        // that there is of it some day: it is not withdrawn.
+        // that there is of it some day: it is not withdrawn, unless it can never be whole.
         let mut may_be_committed = chain.was_offered_as(self.handoff.id);
         loop {
             let event = match &state {
@@ -152,7 +153,12 @@ impl Offer {
                             _ => Streamed::default(),
                         };
                         let there = cuts;
-                        lies = Arc::new(Lies { there, streamed });
+                        let damaged = AtomicBool::new(false);
+                        lies = Arc::new(Lies {
+                            there,
+                            streamed,
+                            damaged,
+                        });
                         Event::Begun
                     }
                     Err(reason) => Event::Failed(reason),
@@ -174,7 +180,11 @@ impl Offer {
                     Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
                 },
-                State::Withdrawing { .. } if may_be_committed => Event::Withdrawn,
+                State::Withdrawing { .. }
+                    if may_be_committed && !lies.damaged.load(Ordering::Relaxed) =>
+                {
+                    Event::Withdrawn
+                }
                 State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,
                 State::Done(Outcome::Carried(receipt)) => {
                     self.settle(&chain.folder, &chain.base).await;

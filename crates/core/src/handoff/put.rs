@@ -5,7 +5,7 @@
 //! Must not know: where pieces come from, what the state machine makes of an end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use blake3::Hash;
@@ -54,6 +54,8 @@ pub(super) struct Lies {
     /// Pieces that an earlier run put, by where they begin.
     pub(super) there: Cuts,
     pub(super) streamed: Streamed,
+    /// Whether one of them turned out to be of no use: with it nothing will ever be whole.
+    pub(super) damaged: AtomicBool,
 }
 
 impl Putter {
@@ -113,19 +115,24 @@ impl Putter {
         let mut header = Vec::new();
         if there == len {
             let range = Some(0..CHUNK_HEADER as u64);
-            let mut parts = self
-                .transport
-                .get(&key, range)
-                .await
-                .map_err(|e| e.to_string())?;
+            let torn = |e: Error| {
+                self.found_damaged(e.advice() != Advice::Retry);
+                e.to_string()
+            };
+            let mut parts = self.transport.get(&key, range).await.map_err(torn)?;
             while let Some(part) = parts.next().await {
-                header.extend_from_slice(&part.map_err(|e| e.to_string())?);
+                header.extend_from_slice(&part.map_err(torn)?);
             }
         }
         if chunk.is_headed_by(&header) {
             return Ok(());
         }
+        self.found_damaged(true);
         Err("what was put before is not what is here now; offer it again".to_owned())
+    }
+
+    fn found_damaged(&self, is: bool) {
+        self.lies.damaged.fetch_or(is, Ordering::Relaxed);
     }
 
     /// Gives the piece's length.

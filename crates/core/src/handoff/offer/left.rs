@@ -55,8 +55,9 @@ pub async fn left(
             return Ok(Left::Nothing(offered));
         }
         let lies: Vec<ObjectName> = lying(offered.handoff).await?;
-        let is_here = |o: &ObjectName| matches!(o, ObjectName::Commit | ObjectName::Receipt);
-        if lies.iter().any(is_here) {
+        let has = |object| lies.contains(&object);
+        let is_committed = has(ObjectName::Commit) && !has(ObjectName::Abort);
+        if has(ObjectName::Receipt) || is_committed {
             return Ok(Left::Receipt(offered));
         }
     }
@@ -72,9 +73,9 @@ struct Known {
     /// All of it was committed.
     offered: Option<Offered>,
     /// What can be gone on with where no commit lies in the transport: what was begun
-    /// and never committed; or else what was, once, if the files are the very same. Its
-    /// commit may be on its way still, over a line that broke, and is then the same as
-    /// what is committed again under its name.
+    /// and never committed; or else what was, if the files are the very same. Its commit
+    /// may be on its way still, over a line that broke, and is then the same as what is
+    /// committed again under its name.
     goes_on: Option<HandoffId>,
 }
 
@@ -103,10 +104,8 @@ impl Known {
         let offered = offered.filter(|_| all);
         let is_here = |file: &(FileId, u64)| file.1 == 0 || files.contains(file);
         let same = offered.iter().any(|o| o.files.iter().all(is_here));
-        let goes_on = match record.begun {
-            None if same => committed,
-            begun => begun.filter(|id| Some(*id) != committed),
-        };
+        let begun = record.begun.filter(|id| Some(*id) != committed);
+        let goes_on = begun.or(committed.filter(|_| same));
         Ok(Self { offered, goes_on })
     }
 }
