@@ -251,7 +251,7 @@ async fn carry_one(
 }
 
 /// What is in the outbox is offered as the same handoff for good. What is there of a
-/// try that was withdrawn goes first.
+/// try that was withdrawn, or that somebody had claimed and cleared in part, goes first.
 async fn again(
     way: &Way<'_>,
     entry: &Entry,
@@ -269,7 +269,9 @@ async fn again(
         id,
     };
     let entries = transport.list_all(&handoff.prefix()).await?;
-    if entries.iter().any(|e| e.key.object == ObjectName::Abort) {
+    let has = |object| entries.iter().any(|e| e.key.object == object);
+    let is_claimed = has(ObjectName::Claim) && !has(ObjectName::Commit);
+    if has(ObjectName::Abort) || is_claimed {
         offer::clear(transport, &handoff).await?;
     }
     Ok(Begun::again(way, &entry.console, id))

@@ -138,10 +138,11 @@ impl Offer {
         let mut may_be_committed = chain.was_offered_as(self.handoff.id);
         loop {
             let event = match &state {
-                State::Opening => match self.begin(&chain, so_far.clone()).await {
-                    Ok(there) => {
-                        may_be_committed &= there.is_some();
-                        let cuts = there.unwrap_or_default();
+                State::Opening => match self
+                    .begin(&chain, so_far.clone(), &mut may_be_committed)
+                    .await
+                {
+                    Ok(cuts) => {
                         if let Some(pump) = &pump {
                             pump.cut_as(cuts.clone());
                         }
@@ -212,19 +213,22 @@ impl Offer {
         self.transport = self.budget.bound(&self.transport);
     }
 
-    /// Says that it begins; gives what an earlier run of it has put, if there was one.
+    /// Says that it begins; gives what an earlier run of it has put. What was not begun
+    /// before, or can never be whole, is not what `may_be_committed`.
     async fn begin(
         &mut self,
         chain: &Chain,
         so_far: Option<History>,
-    ) -> Result<Option<Cuts>, String> {
+        may_be_committed: &mut bool,
+    ) -> Result<Cuts, String> {
         self.remember(chain).await;
         self.clear_before(chain);
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
         let data = begin.encode().map_err(|e| e.to_string())?;
         let putter = self.putter(Arc::default());
         if putter.put_new(ObjectName::Begin, data).await?.is_none() {
-            return Ok(None);
+            *may_be_committed = false;
+            return Ok(Cuts::new());
         }
         let entries = self.transport.list_all(&self.handoff.prefix()).await;
         let mut cuts = Cuts::new();
@@ -232,6 +236,7 @@ impl Offer {
             match entry.key.object {
                 ObjectName::Chunk { offset, len } => {
                     if cuts.insert(offset, len).is_some() {
+                        *may_be_committed = false;
                         return Err(format!("two pieces begin at byte {offset}; offer it again"));
                     }
                 }
@@ -239,7 +244,7 @@ impl Offer {
                 _ => return Err("this handoff is over already; offer it again".to_owned()),
             }
         }
-        Ok(Some(cuts))
+        Ok(cuts)
     }
 
     /// What an earlier handoff of this log left, which was begun, never committed and

@@ -474,36 +474,45 @@ async fn what_may_yet_be_committed_is_never_withdrawn() {
     }
 }
 
-/// With a piece that is torn it will never be whole: it is withdrawn, and a commit that
-/// comes late changes nothing.
+/// With a piece that is torn, or with two for one place, it will never be whole: it is
+/// withdrawn, and a commit that comes late changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_be_whole_is_withdrawn() {
-    let source = Host::new();
-    source.print("all that it said");
-    let spool = memory();
-    let mut trial = Trial::new(Arc::clone(&spool));
-    trial.patience = Duration::from_millis(50);
-    trial.source.send_replace(Source::Over);
-    trial.offer(&source).await.unwrap();
-    let commit = trial.handoff.key(ObjectName::Commit);
-    let late = spool.get_bytes(&commit, 8 << 20).await.unwrap();
-    spool.delete(&commit).await.unwrap();
-    let entries = spool.list_all(&trial.handoff.prefix()).await.unwrap();
-    let is_piece = |e: &&Entry| matches!(e.key.object, ObjectName::Chunk { .. });
-    let piece = &entries.iter().find(is_piece).unwrap().key;
-    spool.delete(piece).await.unwrap();
-    spool.put(piece, "torn".into()).await.unwrap();
+    for twice in [false, true] {
+        let source = Host::new();
+        source.print("all that it said");
+        let spool = memory();
+        let mut trial = Trial::new(Arc::clone(&spool));
+        trial.patience = Duration::from_millis(50);
+        trial.source.send_replace(Source::Over);
+        trial.offer(&source).await.unwrap();
+        let commit = trial.handoff.key(ObjectName::Commit);
+        let late = spool.get_bytes(&commit, 8 << 20).await.unwrap();
+        spool.delete(&commit).await.unwrap();
+        let entries = spool.list_all(&trial.handoff.prefix()).await.unwrap();
+        let is_piece = |e: &&Entry| matches!(e.key.object, ObjectName::Chunk { .. });
+        let piece = &entries.iter().find(is_piece).unwrap().key;
+        if twice {
+            // Of an earlier run, for less of it: it came late.
+            let object = ObjectName::Chunk { offset: 0, len: 3 };
+            let before = trial.handoff.key(object);
+            spool.put(&before, "all".into()).await.unwrap();
+        } else {
+            spool.delete(piece).await.unwrap();
+            spool.put(piece, "torn".into()).await.unwrap();
+        }
 
-    let left = what_is_left(&source, &spool).await;
-    assert_eq!(left, Left::Rest(trial.handoff.id));
-    let offered = trial.offer(&source).await.unwrap();
-    assert!(
-        matches!(offered, offer::Outcome::NotCarried { .. }),
-        "{offered:?}"
-    );
-    assert_eq!(what_is_left(&source, &spool).await, Left::All);
-    spool.put(&commit, late).await.unwrap();
-    assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        let left = what_is_left(&source, &spool).await;
+        assert_eq!(left, Left::Rest(trial.handoff.id));
+        let offered = trial.offer(&source).await.unwrap();
+        assert!(
+            matches!(offered, offer::Outcome::NotCarried { .. }),
+            "{offered:?}"
+        );
+        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        spool.put(&commit, late).await.unwrap();
+        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+    }
 }
 
 /// Fewer bytes than were committed are no end of the same handoff.

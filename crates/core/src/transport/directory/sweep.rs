@@ -47,7 +47,8 @@ enum Policy {
 fn policy(objects: &[ObjectName]) -> Policy {
     let has = |object| objects.contains(&object);
     let is_piece = |o: &ObjectName| matches!(o, ObjectName::Chunk { .. });
-    let is_committed = has(ObjectName::Commit) && !has(ObjectName::Receipt);
+    let is_over = has(ObjectName::Receipt) || has(ObjectName::Abort);
+    let is_committed = has(ObjectName::Commit) && !is_over;
     let may_be_whole = has(ObjectName::Begin) || objects.iter().any(is_piece);
     if is_committed && may_be_whole {
         Policy::Keep
@@ -177,6 +178,8 @@ mod tests {
             (&[Begin, chunk, Commit][..], Policy::Keep),
             (&[chunk, Commit][..], Policy::Keep),
             (&[chunk, Commit, Receipt][..], Policy::Late),
+            // Nobody takes it in, and the source knows.
+            (&[Abort, Begin, chunk, Commit][..], Policy::Take),
             (&[Begin, Commit][..], Policy::Keep),
             (&[Commit][..], Policy::Late),
             (&[Begin, chunk, Commit, Receipt][..], Policy::Take),
