@@ -19,6 +19,7 @@
 
 mod held;
 mod left;
+mod opening;
 mod shared;
 mod state;
 
@@ -38,15 +39,14 @@ use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
-use super::pump::{Cuts, Drained, Pump, Pumped};
+use super::pump::{Drained, Pump, Pumped};
 use super::put::{Lies, Puts, Putter};
 use super::streamed::Streamed;
-use super::{Abort, Begin, Budget, Commit, Handoff, Receipt, now};
+use super::{Abort, Budget, Commit, Handoff, Receipt, now};
 use crate::folder::Folder;
 use crate::follow::Writers;
 use crate::record::{Offered, Record};
-use crate::stream::History;
-use crate::transport::{self, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
 
 /// Deletions under way at once.
 const DELETIONS: usize = 16;
@@ -211,76 +211,6 @@ impl Offer {
     /// From now on calls of the transport are made as the budget has it.
     fn bound(&mut self) {
         self.transport = self.budget.bound(&self.transport);
-    }
-
-    /// Says that it begins; gives what an earlier run of it has put. What was not begun
-    /// before, or can never be whole, is not what `may_be_committed`.
-    async fn begin(
-        &mut self,
-        chain: &Chain,
-        so_far: Option<History>,
-        may_be_committed: &mut bool,
-    ) -> Result<Cuts, String> {
-        self.remember(chain).await;
-        self.clear_before(chain);
-        let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
-        let data = begin.encode().map_err(|e| e.to_string())?;
-        let putter = self.putter(Arc::default());
-        if putter.put_new(ObjectName::Begin, data).await?.is_none() {
-            *may_be_committed = false;
-            return Ok(Cuts::new());
-        }
-        let entries = self.transport.list_all(&self.handoff.prefix()).await;
-        let mut cuts = Cuts::new();
-        for entry in entries.map_err(|e| e.to_string())? {
-            match entry.key.object {
-                ObjectName::Chunk { offset, len } => {
-                    if cuts.insert(offset, len).is_some() {
-                        *may_be_committed = false;
-                        return Err(format!("two pieces begin at byte {offset}; offer it again"));
-                    }
-                }
-                ObjectName::Begin => {}
-                _ => return Err("this handoff is over already; offer it again".to_owned()),
-            }
-        }
-        Ok(cuts)
-    }
-
-    /// What an earlier handoff of this log left, which was begun, never committed and
-    /// could not be withdrawn: nobody comes back for it. Beside everything else.
-    fn clear_before(&self, chain: &Chain) {
-        let never_committed = |id: &HandoffId| *id != self.handoff.id && !chain.was_offered_as(*id);
-        let Some(id) = chain.record.begun.filter(never_committed) else {
-            return;
-        };
-        let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
-        tokio::spawn(async move {
-            // What stays all the same is swept some day.
-            let _ = clear(&*transport, &Handoff { id, ..before }).await;
-        });
-    }
-
-    /// What of the history is streamed to the same place. No failure of this is one
-    /// of the handoff: it is put as if it were not.
-    async fn streamed(&self, so_far: &History) -> Streamed {
-        let find = Streamed::find(&self.transport, &self.handoff, so_far.clone());
-        find.await.unwrap_or_default()
-    }
-
-    /// Puts down beside the chain that it was begun. Where that cannot be, all of
-    /// it is put again should this process end early.
-    async fn remember(&self, chain: &Chain) {
-        let Ok(folder) = chain.folder.try_clone() else {
-            return;
-        };
-        let (handoff, base) = (self.handoff.clone(), chain.base.clone());
-        let work = move || {
-            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
-                record.begun = Some(handoff.id);
-            })
-        };
-        let _ = self.budget.work(work).await;
     }
 
     /// Puts pieces, some of them side by side, until the migration takes a turn or

@@ -1,0 +1,88 @@
+//! How the source's half begins: what is there of it already, and what is there of an
+//! earlier one.
+//!
+//! Must not know: the log's bytes.
+
+use std::sync::Arc;
+
+use super::held::Chain;
+use super::{Offer, clear};
+use crate::handoff::message::Message;
+use crate::handoff::pump::Cuts;
+use crate::handoff::streamed::Streamed;
+use crate::handoff::{Begin, Handoff};
+use crate::record::Record;
+use crate::stream::History;
+use crate::transport::{HandoffId, LogTransportExt, ObjectName};
+
+impl Offer {
+    /// Says that it begins; gives what an earlier run of it has put. What was not begun
+    /// before, or can never be whole, is not what `may_be_committed`.
+    pub(super) async fn begin(
+        &mut self,
+        chain: &Chain,
+        so_far: Option<History>,
+        may_be_committed: &mut bool,
+    ) -> Result<Cuts, String> {
+        self.remember(chain).await;
+        self.clear_before(chain);
+        let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
+        let data = begin.encode().map_err(|e| e.to_string())?;
+        let putter = self.putter(Arc::default());
+        if putter.put_new(ObjectName::Begin, data).await?.is_none() {
+            *may_be_committed = false;
+            return Ok(Cuts::new());
+        }
+        let entries = self.transport.list_all(&self.handoff.prefix()).await;
+        let mut cuts = Cuts::new();
+        for entry in entries.map_err(|e| e.to_string())? {
+            match entry.key.object {
+                ObjectName::Chunk { offset, len } => {
+                    if cuts.insert(offset, len).is_some() {
+                        *may_be_committed = false;
+                        return Err(format!("two pieces begin at byte {offset}; offer it again"));
+                    }
+                }
+                ObjectName::Begin => {}
+                _ => return Err("this handoff is over already; offer it again".to_owned()),
+            }
+        }
+        Ok(cuts)
+    }
+
+    /// What an earlier handoff of this log left, which was begun, never committed and
+    /// could not be withdrawn: nobody comes back for it. Beside everything else.
+    fn clear_before(&self, chain: &Chain) {
+        let never_committed = |id: &HandoffId| *id != self.handoff.id && !chain.was_offered_as(*id);
+        let Some(id) = chain.record.begun.filter(never_committed) else {
+            return;
+        };
+        let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
+        tokio::spawn(async move {
+            // What stays all the same is swept some day.
+            let _ = clear(&*transport, &Handoff { id, ..before }).await;
+        });
+    }
+
+    /// What of the history is streamed to the same place. No failure of this is one
+    /// of the handoff: it is put as if it were not.
+    pub(super) async fn streamed(&self, so_far: &History) -> Streamed {
+        let find = Streamed::find(&self.transport, &self.handoff, so_far.clone());
+        find.await.unwrap_or_default()
+    }
+
+    /// Puts down beside the chain that it was begun. Where that cannot be, all of
+    /// it is put again should this process end early.
+    async fn remember(&self, chain: &Chain) {
+        let Ok(folder) = chain.folder.try_clone() else {
+            return;
+        };
+        let (handoff, base) = (self.handoff.clone(), chain.base.clone());
+        let work = move || {
+            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
+                record.begun = Some(handoff.id);
+            })
+        };
+        let _ = self.budget.work(work).await;
+    }
+}
