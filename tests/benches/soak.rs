@@ -3,9 +3,10 @@
 //! printed must be there once, in order, on the host where it is.
 //!
 //! ```text
-//! cargo build --release -p logchain && cargo bench -p logchain-tests --bench soak -- [hops [seed]]
+//! cargo build --release -p logchain && cargo bench -p logchain-tests --bench soak -- [hops [seed [fault]]]
 //! ```
 //!
+//! `fault`: no other than this one, by its name in [`Fault`] (`ReloadSource`).
 //! The seed decides hosts, faults and moments; how fast the machine is decides what a fault
 //! meets. It prints calm and floods its log by turns, so that virtlogd rolls over.
 //! `LOGCHAIN_LAB_KEEP=1` keeps the hosts' folders, to look at what went wrong.
@@ -32,7 +33,11 @@ fn main() -> Fallible<()> {
     let hops = numbers.next().unwrap_or(20);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let seed = numbers.next().unwrap_or(now.as_secs());
-    println!("{hops} hops, seed {seed}");
+    let faults: Vec<Fault> = Fault::ALL.to_vec();
+    let is_named = |f: &Fault| std::env::args().any(|arg| arg == format!("{f:?}"));
+    let named: Vec<Fault> = faults.iter().copied().filter(is_named).collect();
+    let faults = if named.is_empty() { faults } else { named };
+    println!("{hops} hops, seed {seed}, {} faults", faults.len());
     let lab = Lab::builder().hosts(3).virtlogd(FILE, BACKUPS).start()?;
     // A flood fills a file; all else is kept little, so that nothing is dropped.
     let guest = Guest::new(NAME).pace(Pace::Micros(20_000));
@@ -44,6 +49,7 @@ fn main() -> Fallible<()> {
         usual: Duration::from_millis(2500),
         chance: Chance::of(seed),
         deck: Vec::new(),
+        faults,
         ledger: Ledger::default(),
     };
     let began = Instant::now();
@@ -53,6 +59,7 @@ fn main() -> Fallible<()> {
         let done = soak.hop(hop);
         if let Err(e) = done {
             soak.show_holders();
+            soak.show_waiting();
             return Err(format!("hop {hop} of seed {seed}: {e}").into());
         }
         moved += u64::from(soak.at != at);
@@ -74,6 +81,7 @@ struct Soak {
     usual: Duration,
     /// The faults that are still to come before one comes again.
     deck: Vec<Fault>,
+    faults: Vec<Fault>,
     ledger: Ledger,
 }
 
@@ -82,7 +90,7 @@ impl Soak {
         let began = Instant::now();
         let to = (self.at + 1 + self.chance.below(2)) % 3;
         if self.deck.is_empty() {
-            self.deck = self.chance.shuffled(Fault::ALL);
+            self.deck = self.chance.shuffled(&self.faults);
         }
         let fault = self.deck.pop().unwrap_or(Fault::None);
         // Anywhere in a migration, and a little after it.
@@ -108,7 +116,8 @@ impl Soak {
         };
         let mut command = from.command([program, "migrate", "--live", "--p2p", "--persistent"]);
         if fault != Fault::Plain {
-            command = command.args(["--patience", PATIENCE]);
+            // What it was about is told should it not end.
+            command = command.args(["--verbose", "--patience", PATIENCE]);
         }
         let mut running = command.args([NAME, &to_host.uri()]).spawn()?;
         if fault.has_moment() {
@@ -208,6 +217,19 @@ impl Soak {
             let log = host.log_path(NAME);
             let script = SCRIPT.replace("{LOG}", &log.to_string_lossy());
             if let Ok(output) = host.run(["sh", "-c", &script]) {
+                println!("on {}:\n{}", host.name(), output.out());
+            }
+        }
+    }
+
+    /// What libvirt's programs wait for, where there is a debugger: one that hangs is
+    /// none of ours, and plain `virsh migrate` hangs with it.
+    fn show_waiting(&self) {
+        const SCRIPT: &str = "ps -eo pid,stat,wchan:20,args | cut -c1-150; \
+            for p in $(pgrep -x libvirtd) $(pgrep -x virtlogd); do \
+            timeout 30 gdb -p $p -batch -ex 'thread apply all bt 14' 2>/dev/null | grep -e ^# -e ^Thread; done";
+        for host in self.lab.hosts() {
+            if let Ok(output) = host.run(["sh", "-c", SCRIPT]) {
                 println!("on {}:\n{}", host.name(), output.out());
             }
         }
