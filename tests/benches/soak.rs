@@ -33,10 +33,11 @@ fn main() -> Fallible<()> {
     let hops = numbers.next().unwrap_or(20);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let seed = numbers.next().unwrap_or(now.as_secs());
-    let faults: Vec<Fault> = Fault::ALL.to_vec();
     let is_named = |f: &Fault| std::env::args().any(|arg| arg == format!("{f:?}"));
-    let named: Vec<Fault> = faults.iter().copied().filter(is_named).collect();
-    let faults = if named.is_empty() { faults } else { named };
+    let mut faults: Vec<Fault> = Fault::ALL.iter().copied().filter(is_named).collect();
+    if faults.is_empty() {
+        faults = Fault::ALL.to_vec();
+    }
     println!("{hops} hops, seed {seed}, {} faults", faults.len());
     let lab = Lab::builder().hosts(3).virtlogd(FILE, BACKUPS).start()?;
     // A flood fills a file; all else is kept little, so that nothing is dropped.

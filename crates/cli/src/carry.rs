@@ -95,6 +95,16 @@ pub(crate) struct Way<'a> {
     pub(crate) writers: Arc<Leases>,
 }
 
+impl Way<'_> {
+    pub(crate) fn handoff(&self, console: &ConsoleName, id: HandoffId) -> Handoff {
+        Handoff {
+            domain: self.domain,
+            console: console.clone(),
+            id,
+        }
+    }
+}
+
 /// A handoff whose other half has been started, where it can be.
 pub(crate) struct Begun {
     handoff: Handoff,
@@ -134,11 +144,7 @@ impl Begun {
         id: HandoffId,
         expected: Option<&Path>,
     ) -> Result<Self, String> {
-        let handoff = Handoff {
-            domain: way.domain,
-            console: console.clone(),
-            id,
-        };
+        let handoff = way.handoff(console, id);
         let expected = expected.map(Path::to_owned);
         let begun = Self {
             handoff,

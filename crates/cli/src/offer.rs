@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use logchain_core::folder::Folder;
+use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
-use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
@@ -172,11 +172,7 @@ async fn carry_part(
         {
             // What a connection that broke left of it there; and the receipt once more, of
             // a half that saw it was in place already.
-            let handoff = Handoff {
-                domain: way.domain,
-                console: part.log.console.clone(),
-                id,
-            };
+            let handoff = way.handoff(&part.log.console, id);
             let _ = offer::clear(&**transport, &handoff).await;
             return Ok(outcome);
         }
@@ -223,7 +219,7 @@ async fn carry_one(
         }
         Left::Rest(id) => Ok(Begun::again(way, &log.console, *id)),
         Left::All => match (&part.entry, early) {
-            (Some(entry), _) => Ok(again(way, entry, &*transport).await?),
+            (Some(_), _) => Ok(again(way, log, &*transport).await?),
             (None, Some(begun)) => Ok(Ok(begun)),
             (None, None) => Ok(Begun::new(way, &log.console, None)),
         },
@@ -254,27 +250,19 @@ async fn carry_one(
 /// try that was withdrawn, or that somebody had claimed and cleared in part, goes first.
 async fn again(
     way: &Way<'_>,
-    entry: &Entry,
+    log: &Log,
     transport: &dyn LogTransport,
 ) -> anyhow::Result<Result<Begun, String>> {
-    let log = Log {
-        console: entry.console.clone(),
-        path: entry.path.clone(),
-    };
-    let id = kept::handoff_of(&log, entry.domain).await;
+    let id = kept::handoff_of(log, way.domain).await;
     let id = id.map_err(anyhow::Error::msg)?;
-    let handoff = Handoff {
-        domain: entry.domain,
-        console: entry.console.clone(),
-        id,
-    };
+    let handoff = way.handoff(&log.console, id);
     let entries = transport.list_all(&handoff.prefix()).await?;
     let has = |object| entries.iter().any(|e| e.key.object == object);
     let is_claimed = has(ObjectName::Claim) && !has(ObjectName::Commit);
     if has(ObjectName::Abort) || is_claimed {
         offer::clear(transport, &handoff).await?;
     }
-    Ok(Begun::again(way, &entry.console, id))
+    Ok(Begun::again(way, &log.console, id))
 }
 
 /// Starts the other half of the first log while the transport is connected: of one

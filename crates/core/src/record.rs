@@ -301,6 +301,12 @@ impl Record {
         let mut files = files.into_iter();
         files.all(|file| file.1 == 0 || offered.files.contains(&file))
     }
+
+    /// Whether it held no other bytes than these files'.
+    pub(crate) fn offered_no_other(&self, files: &[(FileId, u64)]) -> bool {
+        let mut offered = self.offered.iter().flat_map(|o| &o.files);
+        offered.all(|file| file.1 == 0 || files.contains(file))
+    }
 }
 
 /// `.` + `base` + `suffix`: hidden, so that no reader takes it for a rotated file.

@@ -26,7 +26,7 @@ mod state;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -133,15 +133,9 @@ impl Offer {
         let mut state = State::Opening;
         let mut drained: Option<Drained> = None;
         let mut lies = Arc::<Lies>::default();
-        // What an earlier run committed as this may be on its way still, and may be all
-        // that there is of it some day: it is not withdrawn, unless it can never be whole.
-        let mut may_be_committed = chain.was_offered_as(self.handoff.id);
         loop {
             let event = match &state {
-                State::Opening => match self
-                    .begin(&chain, so_far.clone(), &mut may_be_committed)
-                    .await
-                {
+                State::Opening => match self.begin(&chain, so_far.clone()).await {
                     Ok(cuts) => {
                         if let Some(pump) = &pump {
                             pump.cut_as(cuts.clone());
@@ -154,11 +148,11 @@ impl Offer {
                             _ => Streamed::default(),
                         };
                         let there = cuts;
-                        let damaged = AtomicBool::new(false);
+                        let may_be_committed = Arc::clone(&chain.may_be_committed);
                         lies = Arc::new(Lies {
                             there,
                             streamed,
-                            damaged,
+                            may_be_committed,
                         });
                         Event::Begun
                     }
@@ -181,9 +175,7 @@ impl Offer {
                     Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
                     None => Event::Failed("the end of the log was not found".to_owned()),
                 },
-                State::Withdrawing { .. }
-                    if may_be_committed && !lies.damaged.load(Ordering::Relaxed) =>
-                {
+                State::Withdrawing { .. } if chain.may_be_committed.load(Ordering::Relaxed) => {
                     Event::Withdrawn
                 }
                 State::Withdrawing { reason } => self.withdraw(reason.as_deref()).await,

@@ -54,8 +54,8 @@ pub(super) struct Lies {
     /// Pieces that an earlier run put, by where they begin.
     pub(super) there: Cuts,
     pub(super) streamed: Streamed,
-    /// Whether one of them turned out to be of no use: with it nothing will ever be whole.
-    pub(super) damaged: AtomicBool,
+    /// Whether an earlier run may have committed them: not if one is of no use.
+    pub(super) may_be_committed: Arc<AtomicBool>,
 }
 
 impl Putter {
@@ -116,7 +116,9 @@ impl Putter {
         if there == len {
             let range = Some(0..CHUNK_HEADER as u64);
             let torn = |e: Error| {
-                self.found_damaged(e.advice() != Advice::Retry);
+                if e.advice() != Advice::Retry {
+                    self.never_whole();
+                }
                 e.to_string()
             };
             let mut parts = self.transport.get(&key, range).await.map_err(torn)?;
@@ -127,12 +129,12 @@ impl Putter {
         if chunk.is_headed_by(&header) {
             return Ok(());
         }
-        self.found_damaged(true);
+        self.never_whole();
         Err("what was put before is not what is here now; offer it again".to_owned())
     }
 
-    fn found_damaged(&self, is: bool) {
-        self.lies.damaged.fetch_or(is, Ordering::Relaxed);
+    fn never_whole(&self) {
+        self.lies.may_be_committed.store(false, Ordering::Relaxed);
     }
 
     /// Gives the piece's length.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place};
-use super::offer::{self, Far, Held, Offer, Source};
+use super::offer::{self, Far, Held, Left, Offer, Source, left};
 use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
@@ -173,6 +173,16 @@ impl Trial {
         tokio::spawn(adopt.run())
     }
 
+    /// After the migration: it is offered at one host and adopted at the other.
+    async fn arrives(&self, source: &Host, destination: &Host) {
+        self.here.send_replace(true);
+        self.source.send_replace(Source::Over);
+        let (offer, adopt) = (self.offer(source), self.adopt(destination, false));
+        carried(offer.await.unwrap());
+        let adopted = adopt.await.unwrap();
+        assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    }
+
     async fn left(&self) -> usize {
         self.transport
             .list_all(&self.handoff.prefix())
@@ -180,6 +190,14 @@ impl Trial {
             .unwrap()
             .len()
     }
+}
+
+async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
+    let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
+    let console = "serial0".parse().unwrap();
+    left(&chain, Uuid::from_u128(7), &console, &**transport)
+        .await
+        .unwrap()
 }
 
 fn memory() -> Arc<dyn LogTransport> {

@@ -3,7 +3,8 @@
 //!
 //! Must not know: the transport.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
@@ -64,10 +65,7 @@ impl Held {
     /// # Errors
     /// The record's.
     pub fn announce(&self, handoff: &Handoff) -> Result<(), crate::record::Error> {
-        let (folder, base) = (&self.folder, &self.base);
-        Record::update(folder, base, handoff.domain, &handoff.console, |record| {
-            record.begun = Some(handoff.id);
-        })
+        announce(&self.folder, &self.base, handoff)
     }
 
     /// A second hold, for as long as it is not known to have arrived.
@@ -94,6 +92,7 @@ impl Held {
             base,
             record,
             committed,
+            may_be_committed: Arc::default(),
         };
         (follower, chain)
     }
@@ -105,12 +104,26 @@ impl Held {
     }
 }
 
+/// As [`Held::announce`].
+pub(super) fn announce(
+    folder: &Folder,
+    base: &OsStr,
+    handoff: &Handoff,
+) -> Result<(), crate::record::Error> {
+    Record::update(folder, base, handoff.domain, &handoff.console, |record| {
+        record.begun = Some(handoff.id);
+    })
+}
+
 /// Where a chain is, and what was remembered of it when it was opened.
 pub(super) struct Chain {
     pub(super) folder: Folder,
     pub(super) base: OsString,
     pub(super) record: Record,
     pub(super) committed: Arc<OnceLock<Offered>>,
+    /// What an earlier run committed as this handoff may be on its way still, and may be
+    /// all that there is of it some day: it is not withdrawn, unless it can never be whole.
+    pub(super) may_be_committed: Arc<AtomicBool>,
 }
 
 impl Chain {

@@ -60,6 +60,9 @@ pub async fn left(
         if has(ObjectName::Receipt) || is_committed {
             return Ok(Left::Receipt(offered));
         }
+        if goes_on == Some(offered.handoff) {
+            return Ok(rest(offered.handoff, &lies));
+        }
     }
     match goes_on {
         Some(id) => Ok(rest(id, &lying(id).await?)),
@@ -99,11 +102,10 @@ impl Known {
         let files = rotated.chain(listing.base().copied());
         let files: Vec<(FileId, u64)> = files.map(|s| (s.id, s.size)).collect();
         let all = record.offered_all(files.iter().copied());
+        let same = all && record.offered_no_other(&files);
         let offered = record.offered;
         let committed = offered.as_ref().map(|o| o.handoff);
         let offered = offered.filter(|_| all);
-        let is_here = |file: &(FileId, u64)| file.1 == 0 || files.contains(file);
-        let same = offered.iter().any(|o| o.files.iter().all(is_here));
         let begun = record.begun.filter(|id| Some(*id) != committed);
         let goes_on = begun.or(committed.filter(|_| same));
         Ok(Self { offered, goes_on })

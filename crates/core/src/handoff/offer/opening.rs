@@ -4,33 +4,34 @@
 //! Must not know: the log's bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::held::Chain;
+use super::held::{Chain, announce};
 use super::{Offer, clear};
 use crate::handoff::message::Message;
 use crate::handoff::pump::Cuts;
 use crate::handoff::streamed::Streamed;
 use crate::handoff::{Begin, Handoff};
-use crate::record::Record;
 use crate::stream::History;
 use crate::transport::{HandoffId, LogTransportExt, ObjectName};
 
 impl Offer {
-    /// Says that it begins; gives what an earlier run of it has put. What was not begun
-    /// before, or can never be whole, is not what `may_be_committed`.
+    /// Says that it begins; gives what an earlier run of it has put.
     pub(super) async fn begin(
         &mut self,
         chain: &Chain,
         so_far: Option<History>,
-        may_be_committed: &mut bool,
     ) -> Result<Cuts, String> {
+        // Not if it was not begun before, or can never be whole.
+        let may_be_committed = |may| chain.may_be_committed.store(may, Ordering::Relaxed);
+        may_be_committed(chain.was_offered_as(self.handoff.id));
         self.remember(chain).await;
         self.clear_before(chain);
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
         let data = begin.encode().map_err(|e| e.to_string())?;
         let putter = self.putter(Arc::default());
         if putter.put_new(ObjectName::Begin, data).await?.is_none() {
-            *may_be_committed = false;
+            may_be_committed(false);
             return Ok(Cuts::new());
         }
         let entries = self.transport.list_all(&self.handoff.prefix()).await;
@@ -39,7 +40,7 @@ impl Offer {
             match entry.key.object {
                 ObjectName::Chunk { offset, len } => {
                     if cuts.insert(offset, len).is_some() {
-                        *may_be_committed = false;
+                        may_be_committed(false);
                         return Err(format!("two pieces begin at byte {offset}; offer it again"));
                     }
                 }
@@ -78,11 +79,7 @@ impl Offer {
             return;
         };
         let (handoff, base) = (self.handoff.clone(), chain.base.clone());
-        let work = move || {
-            Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
-                record.begun = Some(handoff.id);
-            })
-        };
+        let work = move || announce(&folder, &base, &handoff);
         let _ = self.budget.work(work).await;
     }
 }

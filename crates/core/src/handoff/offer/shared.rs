@@ -26,7 +26,7 @@ impl Offer {
         let (follower, chain) = held.apart();
         self.bound();
         let so_far = so_far(&chain.record, &follower, &self.host);
-        if let Err(reason) = self.begin(&chain, so_far, &mut false).await {
+        if let Err(reason) = self.begin(&chain, so_far).await {
             return not_carried(reason);
         }
         loop {

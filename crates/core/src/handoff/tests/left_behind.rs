@@ -2,7 +2,6 @@
 //! comes back: no byte lost, none doubled, none out of order.
 
 use super::*;
-use crate::handoff::offer::{Left, left};
 
 /// The guest comes to `host`, as libvirt prepares it.
 fn arrive(host: &Host, append: bool, text: &str) {
@@ -68,14 +67,6 @@ async fn moves_alone(
     trial.patience = Duration::from_secs(5);
     trial.here.send_replace(true);
     trial
-}
-
-async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
-    let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
-    let console = "serial0".parse().unwrap();
-    left(&chain, Uuid::from_u128(7), &console, &**transport)
-        .await
-        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,12 +135,7 @@ async fn a_log_whose_receipt_was_lost_can_be_offered_elsewhere() {
     let other = memory();
     assert_eq!(what_is_left(&a, &other).await, Left::All);
     let again = Trial::new(Arc::clone(&other));
-    again.here.send_replace(true);
-    again.source.send_replace(Source::Over);
-    let (offer, adopt) = (again.offer(&a), again.adopt(&b, false));
-    carried(offer.await.unwrap());
-    let adopted = adopt.await.unwrap();
-    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    again.arrives(&a, &b).await;
     assert_eq!(b.merged(), "1 2 ");
     assert!(matches!(what_is_left(&a, &other).await, Left::Nothing(_)));
     // What came since is no part of what was handed over.
@@ -166,11 +152,7 @@ async fn a_log_offered_after_the_vm_went_on_comes_to_lie_before() {
     moves(&spool, &b, &c, false, "3 ").await;
     assert_eq!(c.merged(), "2 3 ");
     let late = Trial::new(Arc::clone(&spool));
-    late.here.send_replace(true);
-    late.source.send_replace(Source::Over);
-    let (offer, adopt) = (late.offer(&a), late.adopt(&c, false));
-    carried(offer.await.unwrap());
-    adopt.await.unwrap();
+    late.arrives(&a, &c).await;
     assert_eq!(c.merged(), "1 2 3 ");
 }
 

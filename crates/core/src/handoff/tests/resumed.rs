@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::handoff::offer::{Left, left};
 use crate::handoff::pump::PIECE;
 use crate::transport::fault::{Fault, FaultTransport, Verb};
 use crate::transport::{DirectoryTransport, Entry, Error};
@@ -18,14 +17,6 @@ fn history(host: &Host) -> String {
     assert!(text.len() > (PIECES - 1) * PIECE, "{}", text.len());
     host.print(&text);
     text
-}
-
-async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
-    let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
-    let console = "serial0".parse().unwrap();
-    left(&chain, Uuid::from_u128(7), &console, &**transport)
-        .await
-        .unwrap()
 }
 
 /// Counts the pieces that are put; after `most` of them the other side is away
@@ -141,12 +132,8 @@ async fn a_log_that_changed_since_is_not_gone_on_with() {
     );
     assert_eq!(what_is_left(&source, &spool).await, Left::All);
     let again = Trial::new(Arc::clone(&spool));
-    again.here.send_replace(true);
-    again.source.send_replace(Source::Over);
     destination.print("after");
-    let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
-    carried(offer.await.unwrap());
-    adopt.await.unwrap();
+    again.arrives(&source, &destination).await;
     assert!(destination.merged() == "x".repeat(PIECES * PIECE) + "after");
 }
 
@@ -199,11 +186,7 @@ async fn what_is_damaged_in_the_transport_is_sent_once_more() {
 
         assert_eq!(what_is_left(&source, &spool).await, Left::All);
         let again = Trial::new(Arc::clone(&spool));
-        again.here.send_replace(true);
-        again.source.send_replace(Source::Over);
-        let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
-        carried(offer.await.unwrap());
-        adopt.await.unwrap();
+        again.arrives(&source, &destination).await;
         assert_eq!(destination.merged(), text + "after", "{damage}");
     }
 }
@@ -247,12 +230,8 @@ async fn a_spool_that_fills_up_is_left_empty() {
 
     assert_eq!(what_is_left(&source, &spool).await, Left::All);
     let again = Trial::new(Arc::clone(&spool));
-    again.here.send_replace(true);
-    again.source.send_replace(Source::Over);
     destination.print("after");
-    let (offer, adopt) = (again.offer(&source), again.adopt(&destination, false));
-    carried(offer.await.unwrap());
-    adopt.await.unwrap();
+    again.arrives(&source, &destination).await;
     assert_eq!(destination.merged(), text + "after");
 }
 
@@ -350,12 +329,7 @@ async fn what_could_not_be_withdrawn_goes_with_the_next_one() {
     assert!(first.left().await > 0);
 
     let next = Trial::new(spool);
-    next.here.send_replace(true);
-    next.source.send_replace(Source::Over);
-    let (offer, adopt) = (next.offer(&source), next.adopt(&destination, false));
-    carried(offer.await.unwrap());
-    let adopted = adopt.await.unwrap();
-    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    next.arrives(&source, &destination).await;
     assert_eq!(destination.merged(), "all that it said");
     until("it was not cleared", async || first.left().await == 0).await;
     assert_eq!(next.left().await, 0);
@@ -419,6 +393,20 @@ async fn a_commit_that_comes_late_is_the_one_that_was_put_again() {
     assert_eq!(destination.merged(), text + "after");
 }
 
+/// Committed over a line that broke: all but the commit is there. Gives the commit too.
+async fn without_its_commit(source: &Host, spool: &Arc<dyn LogTransport>) -> (Trial, Bytes) {
+    let mut trial = Trial::new(Arc::clone(spool));
+    trial.patience = Duration::from_millis(50);
+    trial.source.send_replace(Source::Over);
+    trial.offer(source).await.unwrap();
+    let key = trial.handoff.key(ObjectName::Commit);
+    let late = spool.get_bytes(&key, 8 << 20).await.unwrap();
+    spool.delete(&key).await.unwrap();
+    let left = what_is_left(source, spool).await;
+    assert_eq!(left, Left::Rest(trial.handoff.id));
+    (trial, late)
+}
+
 /// Gone on with, and broken off again, or withdrawn: the commit that is on its way may
 /// yet make it whole, and then it may be all that there is.
 #[tokio::test(flavor = "multi_thread")]
@@ -427,19 +415,14 @@ async fn what_may_yet_be_committed_is_never_withdrawn() {
         let source = Host::new();
         source.print("all that it said");
         let spool = memory();
-        let mut trial = Trial::new(Arc::clone(&spool));
-        trial.patience = Duration::from_millis(50);
-        trial.source.send_replace(Source::Over);
-        trial.offer(&source).await.unwrap();
-        let key = trial.handoff.key(ObjectName::Commit);
-        let late = spool.get_bytes(&key, 8 << 20).await.unwrap();
-        spool.delete(&key).await.unwrap();
-        let left = what_is_left(&source, &spool).await;
-        assert_eq!(left, Left::Rest(trial.handoff.id));
+        let (trial, late) = without_its_commit(&source, &spool).await;
         let lies = trial.left().await;
 
         if comes {
-            spool.put(&key, late).await.unwrap();
+            spool
+                .put(&trial.handoff.key(ObjectName::Commit), late)
+                .await
+                .unwrap();
         } else {
             trial.source.send_replace(Source::Stays);
         }
@@ -463,12 +446,7 @@ async fn what_may_yet_be_committed_is_never_withdrawn() {
         let before = trial.left().await;
         let destination = Host::new();
         let next = Trial::new(Arc::clone(&spool));
-        next.here.send_replace(true);
-        next.source.send_replace(Source::Over);
-        let (offer, adopt) = (next.offer(&source), next.adopt(&destination, false));
-        carried(offer.await.unwrap());
-        let adopted = adopt.await.unwrap();
-        assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+        next.arrives(&source, &destination).await;
         assert_eq!(destination.merged(), "all that it said, and more");
         assert_eq!(trial.left().await, before);
     }
@@ -482,13 +460,7 @@ async fn what_can_never_be_whole_is_withdrawn() {
         let source = Host::new();
         source.print("all that it said");
         let spool = memory();
-        let mut trial = Trial::new(Arc::clone(&spool));
-        trial.patience = Duration::from_millis(50);
-        trial.source.send_replace(Source::Over);
-        trial.offer(&source).await.unwrap();
-        let commit = trial.handoff.key(ObjectName::Commit);
-        let late = spool.get_bytes(&commit, 8 << 20).await.unwrap();
-        spool.delete(&commit).await.unwrap();
+        let (trial, late) = without_its_commit(&source, &spool).await;
         let entries = spool.list_all(&trial.handoff.prefix()).await.unwrap();
         let is_piece = |e: &&Entry| matches!(e.key.object, ObjectName::Chunk { .. });
         let piece = &entries.iter().find(is_piece).unwrap().key;
@@ -510,7 +482,10 @@ async fn what_can_never_be_whole_is_withdrawn() {
             "{offered:?}"
         );
         assert_eq!(what_is_left(&source, &spool).await, Left::All);
-        spool.put(&commit, late).await.unwrap();
+        spool
+            .put(&trial.handoff.key(ObjectName::Commit), late)
+            .await
+            .unwrap();
         assert_eq!(what_is_left(&source, &spool).await, Left::All);
     }
 }
@@ -522,14 +497,7 @@ async fn a_log_that_lost_a_file_since_begins_anew() {
     source.write("console.log.0", "first ");
     source.print("second");
     let spool = memory();
-    let mut trial = Trial::new(Arc::clone(&spool));
-    trial.patience = Duration::from_millis(50);
-    trial.source.send_replace(Source::Over);
-    trial.offer(&source).await.unwrap();
-    let key = trial.handoff.key(ObjectName::Commit);
-    spool.delete(&key).await.unwrap();
-    let left = what_is_left(&source, &spool).await;
-    assert_eq!(left, Left::Rest(trial.handoff.id));
+    without_its_commit(&source, &spool).await;
     fs::remove_file(source.dir.path().join("console.log.0")).unwrap();
     assert_eq!(what_is_left(&source, &spool).await, Left::All);
 }
