@@ -31,11 +31,11 @@ use crate::pause::pause;
 ///
 /// An inode number is given to a new file soon after the old one is gone, so the
 /// time of birth belongs to the identity where the file system records it (ext4,
-/// XFS, Btrfs, tmpfs).
+/// XFS, Btrfs, tmpfs). The device number does not: all files of a chain lie in one
+/// folder, and the kernel may give the same disk another number at the next boot,
+/// while a record of identities outlives the boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId {
-    /// Device number, major and minor.
-    pub dev: (u32, u32),
     /// Inode number.
     pub ino: u64,
     /// Time of birth in seconds and nanoseconds, where known.
@@ -49,6 +49,10 @@ pub struct Stat {
     pub id: FileId,
     /// Size in bytes.
     pub size: u64,
+    /// Bytes that it takes on disk: less than its size where it has holes.
+    pub allocated: u64,
+    /// When it was last written, in seconds and nanoseconds since 1970.
+    pub modified: (i64, u32),
     /// Permission bits.
     pub mode: u32,
     /// Owner and group.
@@ -213,6 +217,16 @@ impl Folder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which folder it is, also after a reboot.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn id(&self) -> Result<FileId> {
+        let stat = statx(&self.fd, OsStr::new(""), AtFlags::EMPTY_PATH);
+        stat.map(|stat| stat.id)
+            .map_err(|e| io_error("look at", self.path.clone(), e))
     }
 
     /// A second handle on the same folder.
@@ -529,11 +543,12 @@ fn statx_kind(fd: impl AsFd, name: &OsStr, flags: AtFlags) -> Result<(Stat, File
     let kind = FileType::from_raw_mode(x.stx_mode.into());
     let stat = Stat {
         id: FileId {
-            dev: (x.stx_dev_major, x.stx_dev_minor),
             ino: x.stx_ino,
             born,
         },
         size: x.stx_size,
+        allocated: x.stx_blocks.saturating_mul(512),
+        modified: (x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec),
         mode: u32::from(x.stx_mode) & 0o7777,
         owner: (x.stx_uid, x.stx_gid),
         regular: kind == FileType::RegularFile,

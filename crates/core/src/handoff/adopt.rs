@@ -20,7 +20,6 @@ mod shared;
 mod staging;
 mod state;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -371,9 +370,13 @@ impl Desk {
         let Some(staging) = &self.staging else {
             return Err("the staging folder is gone".to_owned());
         };
-        let folder = staging.folder().path();
-        let id = std::fs::metadata(folder).map_err(|e| e.to_string())?;
-        let place = format!("{} ({}:{})", folder.display(), id.dev(), id.ino());
+        let folder = staging.folder();
+        let id = folder.id().map_err(|e| e.to_string())?;
+        // It has to be the same after a reboot, and another for another folder of this name.
+        let born = id
+            .born
+            .map_or(String::new(), |(s, ns)| format!(" of {s}.{ns:09}"));
+        let place = format!("{} (inode {}{born})", folder.path().display(), id.ino);
         let claim = Claim::new(self.adopt.host.clone(), place);
         let data = claim.encode().map_err(|e| e.to_string())?;
         let key = self.adopt.handoff.key(ObjectName::Claim);

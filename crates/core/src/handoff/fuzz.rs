@@ -29,11 +29,7 @@ pub fn message(data: &[u8]) {
 }
 
 fn arrive(commit: &Commit) {
-    let id = |ino| FileId {
-        dev: (0, 0),
-        ino,
-        born: None,
-    };
+    let id = |ino| FileId { ino, born: None };
     let history = commit.history();
     assert_eq!(history.bytes(), Some(commit.bytes));
     let (old, new) = (

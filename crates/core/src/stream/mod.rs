@@ -12,7 +12,7 @@
 //! use logchain_core::folder::FileId;
 //! use logchain_core::stream::{Ledger, Seen};
 //!
-//! let file = |ino| FileId { dev: (8, 1), ino, born: None };
+//! let file = |ino| FileId { ino, born: None };
 //! let seen = |ino, length| Seen { id: file(ino), length: Some(length), after_gap: false };
 //!
 //! let mut ledger = Ledger::default();

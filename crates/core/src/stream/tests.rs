@@ -3,11 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn id(ino: u64) -> FileId {
-    FileId {
-        dev: (1, 1),
-        ino,
-        born: None,
-    }
+    FileId { ino, born: None }
 }
 
 fn seen(files: &[(u64, u64)]) -> Vec<Seen> {

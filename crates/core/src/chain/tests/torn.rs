@@ -72,12 +72,10 @@ impl Rolling {
             self.rotated[slot - 1]
         };
         file.map(|ino| Stat {
-            id: FileId {
-                dev: (0, 0),
-                ino,
-                born: None,
-            },
+            id: FileId { ino, born: None },
             size: 0,
+            allocated: 0,
+            modified: (0, 0),
             mode: 0o600,
             owner: (0, 0),
             regular: true,
