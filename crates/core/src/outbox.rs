@@ -252,7 +252,7 @@ impl Outbox {
         let taken = numbers(&of_console)?;
         let number = taken.max().map_or(0, |n| n.saturating_add(1));
         let name = OsString::from(number.to_string());
-        of_console.rename_noreplace(OsStr::new(NEW), &of_console, &name)?;
+        of_console.take_aside(OsStr::new(NEW), &of_console, &name)?;
         of_console.sync()?;
         offered.received = true;
         self.mark(log, &offered)?;

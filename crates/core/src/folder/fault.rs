@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 #[cfg(test)]
-pub(crate) use seam::{Other, arm, disarm};
-pub(crate) use seam::{look, pause, point};
+pub(crate) use seam::{Other, arm, disarm, refuse_noreplace};
+pub(crate) use seam::{look, noreplace, pause, point};
 
 /// Writes all of `bytes`. A death in here leaves half of them.
 pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
@@ -50,6 +50,12 @@ mod seam {
         Ok(())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "tests fail here")]
+    #[inline]
+    pub(crate) fn noreplace() -> Result<(), Errno> {
+        Ok(())
+    }
+
     #[inline]
     pub(crate) fn look() {}
 
@@ -66,7 +72,7 @@ mod seam {
 
 #[cfg(test)]
 mod seam {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::{Duration, Errno};
 
@@ -85,6 +91,20 @@ mod seam {
 
     thread_local! {
         static SEAM: RefCell<Seam> = RefCell::default();
+        static REFUSES_NOREPLACE: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// From now on, in this thread, the file system renames only with the risk of
+    /// overwriting, as NFS does.
+    pub(crate) fn refuse_noreplace(refuses: bool) {
+        REFUSES_NOREPLACE.set(refuses);
+    }
+
+    pub(crate) fn noreplace() -> Result<(), Errno> {
+        if REFUSES_NOREPLACE.get() {
+            return Err(Errno::INVAL);
+        }
+        Ok(())
     }
 
     /// From now on calls are counted in this thread; the change number `die_at`

@@ -453,10 +453,7 @@ impl<'a> Convergence<'a> {
         let aside = OsString::from(&taking.aside);
         staging.journal.taking.push(taking);
         staging.write_journal()?;
-        match staging
-            .log
-            .rename_noreplace(&there.name, &staging.own, &aside)
-        {
+        match staging.log.take_aside(&there.name, &staging.own, &aside) {
             Err(folder::Error::NotFound { .. }) => Ok(()),
             other => Ok(other?),
         }

@@ -101,7 +101,7 @@ impl Staging {
         // by its descriptor; whoever opens it after gets a new file.
         let (file, stat) = self.own.open_file(&aside)?;
         if stat.id != id || self.writers.writer(&file) == Writer::Some {
-            self.own.rename_noreplace(&aside, &self.log, name)?;
+            self.own.put_back(&aside, &self.log, name)?;
             self.journal.retired.pop();
         }
         Ok(())
@@ -126,7 +126,7 @@ impl Staging {
         });
         self.write_journal()?;
         let aside = OsString::from(aside);
-        self.log.rename_noreplace(name, &self.own, &aside)?;
+        self.log.take_aside(name, &self.own, &aside)?;
         Ok(aside)
     }
 

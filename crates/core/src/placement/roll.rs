@@ -207,6 +207,7 @@ impl Staging {
                 if stat.size == 0 {
                     return Ok(Tried::Rolled(Rolled::Empty));
                 }
+                self.check_renames()?;
                 let quicker = listing.base().map(|base| base.id) != Some(stat.id)
                     || !self.make_room(&listing, stat.id)?
                     || !self.move_base(&first)?;
@@ -235,6 +236,19 @@ impl Staging {
             }
             Err(why) => Err(self.put_base_back(&first, old.id, why)),
         }
+    }
+
+    /// Makes sure, before anything is moved, that the base can be renamed without
+    /// overwriting what its writer put under that name at the same moment.
+    fn check_renames(&self) -> Result<(), Error> {
+        let (probe, renamed) = (OsStr::new("probe"), OsStr::new("probe-renamed"));
+        self.own.remove(probe)?;
+        self.own.remove(renamed)?;
+        drop(self.own.create_new(probe, 0o600)?);
+        let done = self.own.rename_noreplace(probe, &self.own, renamed);
+        self.own.remove(probe)?;
+        self.own.remove(renamed)?;
+        Ok(done?)
     }
 
     /// Whether there is none for longer than in a rollover.
@@ -318,7 +332,7 @@ impl Staging {
             self.own.remove(linked)?;
             return Ok(false);
         }
-        self.own.rename_noreplace(linked, &self.own, aside)?;
+        self.own.take_aside(linked, &self.own, aside)?;
         Ok(true)
     }
 
@@ -357,7 +371,7 @@ impl Staging {
     fn take(&mut self, name: &OsStr, id: FileId, base: FileId) -> Result<bool, Error> {
         let taken = OsString::from("taken");
         self.own.remove(&taken)?;
-        match self.log.rename_noreplace(name, &self.own, &taken) {
+        match self.log.take_aside(name, &self.own, &taken) {
             Err(folder::Error::NotFound { .. }) => return Ok(false),
             other => other?,
         }
@@ -365,7 +379,7 @@ impl Staging {
         if came == Some(id) {
             return Ok(true);
         }
-        let back = self.own.rename_noreplace(&taken, &self.log, name);
+        let back = self.own.put_back(&taken, &self.log, name);
         match (back, came) {
             (Err(folder::Error::AlreadyExists { .. }), Some(came)) => {
                 self.hold_another(came, base, &taken)?;
@@ -507,10 +521,10 @@ impl Staging {
             // Made by a writer that went at once. Taken first, looked at then.
             let unused = OsString::from("unused");
             self.own.remove(&unused)?;
-            self.log.rename_noreplace(&self.base, &self.own, &unused)?;
+            self.log.take_aside(&self.base, &self.own, &unused)?;
             let (file, stat) = self.own.open_file(&unused)?;
             if stat.size != 0 || self.writers.writer(&file) != Writer::None {
-                self.own.rename_noreplace(&unused, &self.log, &self.base)?;
+                self.own.put_back(&unused, &self.log, &self.base)?;
             }
         }
         if self.log.stat(first)?.map(|stat| stat.id) != Some(old) {

@@ -138,7 +138,7 @@ fn take(
     went: &impl Fn((FileId, u64)) -> bool,
     writers: &dyn Writers,
 ) -> Result<bool, Error> {
-    folder.rename_noreplace(name, folder, aside)?;
+    folder.take_aside(name, folder, aside)?;
     let (file, _) = folder.open_file(aside)?;
     let idle = writers.writer(&file) != Writer::Some;
     // The writer is asked first: what one wrote before it went shows in the size.
@@ -151,7 +151,7 @@ fn take(
         folder.remove(aside)?;
         return Ok(true);
     }
-    folder.rename_noreplace(aside, folder, name)?;
+    folder.put_back(aside, folder, name)?;
     Ok(false)
 }
 

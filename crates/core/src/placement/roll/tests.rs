@@ -499,3 +499,17 @@ proptest! {
         }
     }
 }
+
+/// Its writer may put another file under the number at the same moment.
+#[test]
+fn where_a_rename_may_overwrite_nothing_is_moved() {
+    let world = World::new(3, 2, Manner::Well);
+    let names = world.names();
+    fault::refuse_noreplace(true);
+    let refused = world.roll();
+    fault::refuse_noreplace(false);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("risk of overwriting"), "{refused}");
+    assert_eq!((world.names(), world.logd.lock().asked_count), (names, 0));
+    world.check("refused");
+}

@@ -431,3 +431,30 @@ fn killed_while_recovering() {
     }
     println!("{points} points in {:?}", began.elapsed());
 }
+
+/// The same on a file system that renames only with the risk of overwriting.
+fn without_noreplace(test: fn()) {
+    fault::refuse_noreplace(true);
+    test();
+    fault::refuse_noreplace(false);
+}
+
+#[test]
+fn killed_at_every_point_without_noreplace() {
+    without_noreplace(killed_at_every_point);
+}
+
+#[test]
+fn rolled_over_between_any_two_calls_without_noreplace() {
+    without_noreplace(rolled_over_between_any_two_calls);
+}
+
+#[test]
+fn rolled_over_and_killed_without_noreplace() {
+    without_noreplace(rolled_over_and_killed);
+}
+
+#[test]
+fn killed_while_recovering_without_noreplace() {
+    without_noreplace(killed_while_recovering);
+}
