@@ -38,7 +38,7 @@ const fn newer(package: &'static str, program: &'static str, why: &'static str) 
 }
 
 /// The guest's kernel is not here: it is unpacked, never installed.
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 19] = [
     need("gcc", "links every program, and builds the guest's"),
     need("libc6-dev", "links every program"),
     need("pkg-config", "finds libvirt for the build"),
@@ -64,6 +64,10 @@ const NEEDS: [Need; 18] = [
     need("hostname", "names the hosts"),
     need("faketime", "gives a host of the tests another time"),
     need("openssl", "certificates for migrations with TLS"),
+    need(
+        "bindfs",
+        "a file system that does not show who writes a log",
+    ),
     need("python3-venv", "runs the object store of the tests"),
 ];
 

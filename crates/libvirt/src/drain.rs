@@ -5,11 +5,17 @@
 //! without a writer is complete. But a rollover closes a file too: so ask about
 //! the file that is the base, and look afterwards whether it still is.
 //!
+//! A lease tells that only where every writer is this kernel's. An NFSv4 client answers
+//! EAGAIN whenever the server has not delegated the file to it, an SMB client whenever it
+//! has no oplock, writer or not; and what either grants says nothing of other hosts. So
+//! the type of the file system decides whether the answer means anything.
+//!
 //! Must not know: which file is a log.
 
 use std::fs::File;
+use std::io;
 
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::fs::{OFlags, fcntl_getfl, fstatfs};
 
 use crate::ffi;
 
@@ -20,8 +26,9 @@ pub enum Writer {
     None,
     /// Somebody; in this process or in another.
     Some,
-    /// The question cannot be asked here: the file system has no leases (NFS),
-    /// the file is another user's, or `file` itself is open for writing. Wait
+    /// The question cannot be asked here: the file system has no leases, or its leases
+    /// say nothing of writers (NFS, SMB, any that is not known to be this kernel's
+    /// alone); the file is another user's, or `file` itself is open for writing. Wait
     /// for its size to come to rest instead.
     Unknown,
 }
@@ -38,11 +45,41 @@ pub fn has_writer(file: &File) -> Writer {
     if writable != Ok(false) {
         return Writer::Unknown;
     }
-    match ffi::try_read_lease(file) {
+    match fstatfs(file) {
+        // Widened: its type differs from one architecture to the next.
+        Ok(stat) if sees_all_writers(i128::from(stat.f_type)) => told_by(ffi::try_read_lease(file)),
+        _ => Writer::Unknown,
+    }
+}
+
+/// Pure: what the kernel's answer says, where it says anything.
+fn told_by(lease: io::Result<()>) -> Writer {
+    match lease {
         Ok(()) => Writer::None,
-        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Writer::Some,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Writer::Some,
         Err(_) => Writer::Unknown,
     }
+}
+
+/// Pure: whether every writer of a file system of this type (`f_type` of statfs(2)) is a
+/// process of this kernel, and is counted by it. On overlayfs leases see the writers that
+/// came through the overlay (tried), and there must be no others.
+fn sees_all_writers(file_system: i128) -> bool {
+    const EXT: i128 = 0xEF53;
+    const XFS: i128 = 0x5846_5342;
+    const BTRFS: i128 = 0x9123_683E;
+    const F2FS: i128 = 0xF2F5_2010;
+    const BCACHEFS: i128 = 0xCA45_1A4E;
+    const ZFS: i128 = 0x2FC1_2FC1;
+    const TMPFS: i128 = 0x0102_1994;
+    const RAMFS: i128 = 0x8584_58F6;
+    const OVERLAYFS: i128 = 0x794C_7630;
+    // Sign-extended where the type is a signed 32-bit number.
+    let file_system = file_system & 0xFFFF_FFFF;
+    [
+        EXT, XFS, BTRFS, F2FS, BCACHEFS, ZFS, TMPFS, RAMFS, OVERLAYFS,
+    ]
+    .contains(&file_system)
 }
 
 #[cfg(test)]
@@ -138,10 +175,37 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_counts_where_all_writers_are_this_kernels() {
+        for (name, file_system, counts) in [
+            ("ext4", 0xEF53, true),
+            ("btrfs, sign-extended", 0x9123_683E - (1 << 32), true),
+            ("overlayfs", 0x794C_7630, true),
+            ("NFS", 0x6969, false),
+            ("CIFS", 0xFF53_4D42, false),
+            ("SMB2", 0xFE53_4D42, false),
+            ("FUSE", 0x6573_5546, false),
+            ("CephFS", 0x00C3_6400, false),
+            ("GFS2", 0x0116_1970, false),
+            ("9p", 0x0102_1997, false),
+            ("one that nobody knows", 7, false),
+        ] {
+            assert_eq!(sees_all_writers(file_system), counts, "{name}");
+        }
+        let answer = |kind| told_by(Err(io::Error::from(kind)));
+        assert_eq!(told_by(Ok(())), Writer::None);
+        assert_eq!(answer(io::ErrorKind::WouldBlock), Writer::Some);
+        assert_eq!(answer(io::ErrorKind::InvalidInput), Writer::Unknown);
+        assert_eq!(answer(io::ErrorKind::PermissionDenied), Writer::Unknown);
+    }
+
+    #[test]
     fn what_cannot_be_asked_is_unknown() {
         let (_folder, path) = log();
         let device = File::open("/dev/null").unwrap();
         assert_eq!(has_writer(&device), Writer::Unknown);
+        // No file system of which it is known what its leases say.
+        let other = File::open("/proc/version").unwrap();
+        assert_eq!(has_writer(&other), Writer::Unknown);
         let writable = OpenOptions::new()
             .read(true)
             .write(true)

@@ -76,3 +76,31 @@ fn a_transient_guest_whose_log_lies_elsewhere_there() -> Outcome {
     moved(&at, h1, &["--live", "--p2p", "--xml", "/tmp/back.xml"])?;
     Ok(())
 }
+
+/// On a file system whose leases say nothing of writers (NFS, SMB, FUSE) a log counts as
+/// complete when it rests: nothing waits for a writer that cannot be seen.
+#[test]
+fn a_log_on_a_file_system_that_does_not_show_its_writers() -> Outcome {
+    let lab = Lab::start(2)?;
+    let mut mounts = Vec::new();
+    for host in [lab.host(0), lab.host(1)] {
+        // Over itself: what the lab makes in that folder stays to be seen.
+        mounts.push(host.spawn(["bindfs", "-f", "/var/log/lab", "/var/log/lab"])?);
+        let mounted = "grep -q ' /var/log/lab fuse' /proc/mounts";
+        host.until("the mount", Duration::from_secs(10), || {
+            let there = host.run(["sh", "-c", mounted])?.code() == Some(0);
+            Ok(there.then_some(()))
+        })?;
+    }
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let vm = h1.define(&Guest::new("vm"))?;
+    vm.start()?;
+    vm.wait_for_tick(300)?;
+    let vm = moved(&vm, h2, LIVE)?;
+    let vm = moved(&vm, h1, LIVE)?;
+    vm.destroy()?;
+    for mount in mounts {
+        mount.kill()?;
+    }
+    Ok(())
+}
