@@ -145,14 +145,13 @@ pub enum NotAsked {
     /// Its program does not start with its configuration as it is now.
     #[error(
         "virtlogd (process {pid}) would end if it started itself anew, and every guest's log \
-         with it: its program, started on trial, said \"{said}\"; mend {}", .path.as_ref().map_or(
-            "that".into(), |path| format!("that, in {} maybe", path.display())
-        )
+         with it: its program, started on trial, said \"{said}\"; mend {}, then try again",
+        .path.as_deref().unwrap_or(Path::new("that")).display()
     )]
     WouldEnd {
         /// Its number.
         pid: i32,
-        /// The configuration file, where that is known.
+        /// The configuration file, where the program named it.
         path: Option<PathBuf>,
         /// What the program said last.
         said: String,

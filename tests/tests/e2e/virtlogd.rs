@@ -28,7 +28,7 @@ fn refused(host: &Host, words: &[&str]) -> Outcome {
 /// Whatever would make virtlogd end, or lose a log, when it executes itself again.
 #[test]
 fn what_would_end_virtlogd_is_refused_before_it_is_asked() -> Outcome {
-    let lab = Lab::builder().hosts(1).virtlogd(64 << 10, 8).start()?;
+    let lab = Lab::builder().hosts(1).virtlogd(8 << 20, 8).start()?;
     let h1 = lab.host(0);
     let vm1 = h1.define(&Guest::new("vm1"))?;
     let other = h1.define(&Guest::new("other").lines(10))?;

@@ -118,7 +118,7 @@ impl Virtlogd {
     }
 
     /// Where its configuration file is, and whether it was named.
-    fn configuration_path(&self) -> io::Result<(PathBuf, bool)> {
+    pub(super) fn configuration_path(&self) -> io::Result<(PathBuf, bool)> {
         let (_, args) = self.arguments()?;
         let Options { config, .. } = options(&args);
         if let Some(path) = config {

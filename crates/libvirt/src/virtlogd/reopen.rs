@@ -152,11 +152,13 @@ impl Virtlogd {
         };
         let image = self.image().map_err(not_tried)?;
         trial::run(&image).map_err(|bad| match bad {
-            Bad::Ended(said) => NotAsked::WouldEnd {
-                pid,
-                path: self.configuration().map(|found| found.path).ok(),
-                said,
-            },
+            Bad::Ended(said) => {
+                // Where it says which file displeases it, that is the one to mend.
+                let path = self.configuration_path().map(|(path, _)| path).ok();
+                let named = |path: &PathBuf| said.contains(&*path.to_string_lossy());
+                let path = path.filter(named);
+                NotAsked::WouldEnd { pid, path, said }
+            }
             Bad::NotMade(why) => NotAsked::NotTried { pid, why },
         })
     }
