@@ -191,10 +191,8 @@ impl Work<'_> {
         let told = tokio::spawn(tell(self.report, handoff.clone(), news, staged));
         let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
-        if let Outcome::Adopted(receipt) = &outcome {
-            let names = receipt.placed.iter().map(|(name, _)| name.as_str());
-            let names: Vec<String> = names.map(str::to_owned).collect();
-            self.warn_of_cleaner(&arriving, names).await?;
+        if matches!(outcome, Outcome::Adopted(_)) {
+            self.warn_of_cleaner(&arriving).await?;
         }
         if matches!(outcome, Outcome::Adopted(_))
             && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
@@ -224,20 +222,23 @@ impl Work<'_> {
 }
 
 impl Work<'_> {
-    /// Says which of the files just placed virtlogd will remove, though its rotation
-    /// keeps them.
-    async fn warn_of_cleaner(&self, at: &Arriving, names: Vec<String>) -> anyhow::Result<()> {
+    /// Says which of the files that are in place now virtlogd will remove, though its
+    /// rotation leaves them.
+    async fn warn_of_cleaner(&self, at: &Arriving) -> anyhow::Result<()> {
         // A domain that went meanwhile has nobody who would read on.
         let Ok(Some(place)) = at.place().await else {
             return Ok(());
         };
         let limits = at.limits.clone();
-        let look = move || {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            limits.cleaned(&place.path, &names)
-        };
-        for finding in tokio::task::spawn_blocking(look).await? {
-            self.report.warn(&format!("{}: {finding}", at.console));
+        let look = move || limits.cleaned(&place.path);
+        match tokio::task::spawn_blocking(look).await? {
+            Ok(findings) => {
+                for finding in findings {
+                    self.report.warn(&format!("{}: {finding}", at.console));
+                }
+            }
+            // The history is in place all the same.
+            Err(e) => self.report.warn(&format!("{}: {e:#}", at.console)),
         }
         Ok(())
     }

@@ -4,12 +4,12 @@
 //! What decides what of a VM's history is dropped must not be taken from a file that
 //! virtlogd has never read: where that is in doubt, nothing is dropped.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use logchain_core::chain::{Numbering, NumberingChoice};
+use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::handoff::adopt::Place;
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
@@ -105,7 +105,10 @@ fn loaded(running: std::io::Result<Option<Virtlogd>>) -> (Configuration, Option<
         Ok(Some(virtlogd)) => virtlogd,
         // It reads the file when it is started.
         Ok(None) => {
-            let found = Configuration::at(&own(VIRTLOGD_CONF));
+            let found = match rustix::process::geteuid().is_root() {
+                true => Configuration::at(&Configuration::of_next_start()),
+                false => Configuration::at(&own(VIRTLOGD_CONF)),
+            };
             let doubt = found.in_doubt.then(|| {
                 let path = found.path.display();
                 format!("cannot read {path}; nothing is dropped")
@@ -184,20 +187,13 @@ impl Limits {
         }
     }
 
-    /// Those of `names`, files of the log at `path`, that virtlogd will remove though
-    /// the rotation keeps them.
-    pub(crate) fn cleaned<'a>(&self, path: &Path, names: &[&'a str]) -> Vec<Finding> {
-        let Some(cleaner) = self.cleaner.as_ref().filter(|c| c.reaches(path)) else {
-            return Vec::new();
-        };
-        let removed = names
-            .iter()
-            .filter(|name| cleaner.removes(OsStr::new(name)));
-        let finding = |name: &&'a str| Finding::Cleaned {
-            name: (*name).to_owned(),
-            max_backups: cleaner.max_backups,
-        };
-        removed.map(finding).collect()
+    /// The rotated files of the log at `path` that virtlogd will remove, though its
+    /// rotation leaves them.
+    pub(crate) fn cleaned(&self, path: &Path) -> anyhow::Result<Vec<Finding>> {
+        match &self.cleaner {
+            Some(cleaner) => cleaned_by(cleaner, path),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// A log of this host.
@@ -207,6 +203,21 @@ impl Limits {
             path,
         }
     }
+}
+
+/// The rotated files of the log at `path` that `cleaner` will remove.
+pub(crate) fn cleaned_by(cleaner: &Cleaner, path: &Path) -> anyhow::Result<Vec<Finding>> {
+    if !cleaner.reaches(path) {
+        return Ok(Vec::new());
+    }
+    let listing = LogChain::open(path, NumberingChoice::FromZero)?.listing()?;
+    let names = listing.rotated().iter().map(|file| &file.name);
+    let removed = names.filter(|name| cleaner.removes(name));
+    let finding = |name: &OsString| Finding::Cleaned {
+        name: name.to_string_lossy().into_owned(),
+        max_backups: cleaner.max_backups,
+    };
+    Ok(removed.map(finding).collect())
 }
 
 #[cfg(test)]
@@ -242,15 +253,17 @@ mod tests {
         let text = format!("max_size = 0\nmax_backups = 2\nlog_root = \"{root}\"\n");
         let never = limits_of(&text, None);
         assert!(never.rules(&path).retention.cut_at_file(10));
-        assert_eq!(never.cleaned(&path, &["console.log.9"]), []);
+        for name in ["console.log.2", "console.log.3", "console.log.4.gz"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        assert_eq!(never.cleaned(&path).unwrap(), []);
 
         let cleaned = limits_of(&format!("{text}max_age_days = 3\n"), None);
         assert!(!cleaned.rules(&path).retention.cut_at_file(10));
         // Elsewhere nothing is removed.
         let other = Path::new("/srv/vm/console.log");
         assert!(cleaned.rules(other).retention.cut_at_file(10));
-        let names = ["console.log.2", "console.log.3", "console.log.4.gz"];
-        let told = cleaned.cleaned(&path, &names);
+        let told = cleaned.cleaned(&path).unwrap();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
             told[0]

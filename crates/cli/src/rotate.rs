@@ -1,7 +1,6 @@
 //! `logchain rotate`: rotates a running log now, by virtlogd's own way.
 
 use std::fs::{DirBuilder, File};
-use std::io::Write;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -17,15 +16,15 @@ use logchain_core::placement::roll::{Reopen, Rolled, roll};
 use logchain_core::rotation::Retention;
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
-use logchain_libvirt::virtlogd_conf::{LogLimits, MAX_BACKUPS, limits};
+use logchain_libvirt::virtlogd_conf::{LogLimits, MAX_BACKUPS, cleaner, limits};
 use logchain_libvirt::{Connection, Error};
 use serde_json::json;
 
-use crate::args::Rotate;
+use crate::args::{Format, Rotate};
 use crate::exit::Exit;
 use crate::host::{self, Leases};
 use crate::interrupt::Interrupt;
-use crate::limits::doubt_of;
+use crate::limits::{cleaned_by, doubt_of};
 use crate::report::Report;
 
 /// virtlogd is back within a tenth of a second.
@@ -162,7 +161,8 @@ fn rotate(path: &Path, others: Vec<PathBuf>) -> anyhow::Result<Rolled> {
     let found = virtlogd.configuration();
     let found = found.with_context(|| format!("cannot see what virtlogd (process {pid}) keeps"))?;
     let text = found.text.unwrap_or_default();
-    let limits = limits(&String::from_utf8_lossy(&text)).value;
+    let text = String::from_utf8_lossy(&text);
+    let limits = limits(&text).value;
     let rules = rules(limits, found.in_doubt).with_context(|| {
         format!(
             "{} keeps no rotated file (max_backups = 0): rotating {} would drop it",
@@ -173,19 +173,25 @@ fn rotate(path: &Path, others: Vec<PathBuf>) -> anyhow::Result<Rolled> {
     virtlogd.try_start()?;
     if found.in_doubt {
         let doubt = doubt_of(&found.path, pid);
-        // Nobody may be there to read it any more.
-        let _ = writeln!(
-            std::io::stderr(),
-            "logchain: {doubt}, which rotating does; no rotated file is dropped for now"
-        );
+        note(&format!(
+            "{doubt}, which rotating does; no rotated file is dropped for now"
+        ));
     }
-    Ok(roll(
-        path,
-        rules,
-        Arc::new(Leases::default()),
-        &asked,
-        PATIENCE,
-    )?)
+    let writers = Arc::new(Leases::default());
+    let rolled = roll(path, rules, writers, &asked, PATIENCE)?;
+    // From now on it goes by what its file says.
+    let cleaner = cleaner(&text);
+    match cleaner.map(|cleaner| cleaned_by(&cleaner, path)) {
+        Some(Ok(findings)) => findings.iter().for_each(|f| note(&f.to_string())),
+        // It is rotated all the same.
+        Some(Err(e)) => note(&format!("{e:#}")),
+        None => {}
+    }
+    Ok(rolled)
+}
+
+fn note(sentence: &str) {
+    Report::new(Format::Text).warn(sentence);
 }
 
 /// What virtlogd keeps, also where it never rolls over by itself: at the next start of

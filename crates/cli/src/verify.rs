@@ -16,6 +16,7 @@ use crate::domain;
 use crate::exit::Exit;
 use crate::host::Leases;
 use crate::limits::{self, Limits};
+use crate::report::Report;
 use crate::show::Subject;
 
 pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
@@ -28,6 +29,7 @@ fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
     let chain = LogChain::open(&subject.path, subject.numbering)?;
     let numbering = chain.numbering();
     let limits = limits::limits();
+    limits.warn(Report::new(Format::Text));
     let rules = Rules {
         numbering,
         ..limits.rules(&subject.path)
@@ -61,10 +63,7 @@ fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
 
 /// What lies beyond the rotation stays, but where virtlogd clears up there.
 fn add_cleaned(verdict: &mut Verdict, chain: &LogChain, limits: &Limits) -> anyhow::Result<()> {
-    let listing = chain.listing()?;
-    let names = listing.rotated().iter().filter_map(|r| r.name.to_str());
-    let names: Vec<&str> = names.collect();
-    let cleaned = limits.cleaned(&chain.path(), &names);
+    let cleaned = limits.cleaned(&chain.path())?;
     verdict.findings.retain(|finding| {
         let Finding::OutOfReach { name, .. } = finding else {
             return true;

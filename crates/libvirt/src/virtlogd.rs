@@ -19,7 +19,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 pub use loaded::Configuration;
@@ -339,7 +338,7 @@ fn writes(pid: Pid, file: &File) -> io::Result<bool> {
 struct Writable {
     /// The path that it has now, or had last.
     path: PathBuf,
-    stat: rustix::fs::Stat,
+    found: fs::Metadata,
 }
 
 fn writable_files(pid: Pid) -> io::Result<Vec<Writable>> {
@@ -351,12 +350,12 @@ fn writable_files(pid: Pid) -> io::Result<Vec<Writable>> {
         let info = fs::read_to_string(proc.join("fdinfo").join(&name)).unwrap_or_default();
         // What was closed meanwhile is none.
         if is_writable(&info)
-            && let Ok(stat) = rustix::fs::stat(&fd)
-            && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && let Ok(found) = fs::metadata(&fd)
+            && found.is_file()
             && let Ok(path) = fs::read_link(&fd)
         {
             let path = living(path);
-            files.push(Writable { path, stat });
+            files.push(Writable { path, found });
         }
     }
     Ok(files)

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use crate::common::{Outcome, carried, history, migrate, migrate_json, sorted_names};
 use logchain_tests::{Guest, Host, Lab, Ticks};
@@ -72,6 +73,19 @@ fn what_would_end_virtlogd_is_refused_before_it_is_asked() -> Outcome {
     refused(h1, &["symbol lookup error"])?;
     fs::write(&broken, [0x7f, b'E', b'L', b'F'])?;
     refused(h1, &["would end"])?;
+    // One that neither starts nor ends goes with whoever waits for it.
+    h1.run(["cp", "/bin/sleep", "/tmp/waiting"])?.checked()?;
+    fs::write(&broken, "#!/bin/sh\nexec /tmp/waiting 1000\n")?;
+    let waiting = h1.spawn(["logchain", "rotate", "vm1"])?;
+    let limit = Duration::from_secs(20);
+    h1.until("a trial", limit, || {
+        Ok((!h1.processes("waiting")?.is_empty()).then_some(()))
+    })?;
+    assert_eq!(h1.signal("logchain-libvir", "KILL")?, 1);
+    h1.until("no trial", limit, || {
+        Ok(h1.processes("waiting")?.is_empty().then_some(()))
+    })?;
+    drop(waiting);
     h1.run(["umount", program])?.checked()?;
 
     // Another guest's log, the place of its state, the number of its files.

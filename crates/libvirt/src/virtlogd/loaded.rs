@@ -37,7 +37,18 @@ pub struct Configuration {
     pub in_doubt: bool,
 }
 
+/// Where distributions keep the arguments that systemd starts virtlogd with.
+const SERVICE_FILES: [&str; 2] = ["/etc/default/virtlogd", "/etc/sysconfig/virtlogd"];
+
 impl Configuration {
+    /// The file that the system's virtlogd would load that is started next.
+    #[must_use]
+    pub fn of_next_start() -> PathBuf {
+        let texts = SERVICE_FILES.iter().filter_map(|path| fs::read(path).ok());
+        let mut named = texts.filter_map(|text| named_by_service(&String::from_utf8_lossy(&text)));
+        named.next().unwrap_or_else(|| PathBuf::from(VIRTLOGD_CONF))
+    }
+
     /// What a virtlogd would load that is started now. What cannot be read is in doubt.
     #[must_use]
     pub fn at(path: &Path) -> Self {
@@ -177,10 +188,10 @@ impl Virtlogd {
     fn loaded(&self) -> Option<Changed> {
         let files = writable_files(self.pid).unwrap_or_default();
         let pid_file = files.iter().find(|file| {
-            file.path.extension().is_some_and(|e| e == "pid") && file.stat.st_size < 64
+            file.path.extension().is_some_and(|e| e == "pid") && file.found.len() < 64
         });
         if let Some(file) = pid_file {
-            return Some(Changed::written(&file.stat));
+            return Some(Changed::written(&file.found));
         }
         let ticks = start_ticks(&fs::read_to_string(self.proc("stat")).ok()?)?;
         let booted = boot_second(&fs::read_to_string("/proc/stat").ok()?)?;
@@ -194,6 +205,17 @@ impl Virtlogd {
     pub(super) fn view(&self) -> io::Result<View> {
         View::of(&self.proc("root"))
     }
+}
+
+/// Pure: the configuration file that the arguments of a service name.
+fn named_by_service(text: &str) -> Option<PathBuf> {
+    let set = |line: &'_ str| -> Option<String> {
+        let value = line.trim().strip_prefix("VIRTLOGD_ARGS=")?;
+        Some(value.trim_matches(['"', '\'']).to_owned())
+    };
+    let args = text.lines().filter_map(set).next_back()?;
+    let args: Vec<OsString> = args.split_whitespace().map(OsString::from).collect();
+    options(&args).config
 }
 
 /// Pure: words that are ended by NUL each.
@@ -229,6 +251,9 @@ mod tests {
     fn what_proc_says_is_read() {
         assert_eq!(words(b"a\0b c\0\0".to_vec()), ["a", "b c", ""]);
         assert_eq!(words(Vec::new()), Vec::<OsString>::new());
+        let service = "#VIRTLOGD_ARGS=-f /x\nVIRTLOGD_ARGS=\"--verbose --config /y.conf\"\n";
+        assert_eq!(named_by_service(service), Some(PathBuf::from("/y.conf")));
+        assert_eq!(named_by_service("VIRTLOGD_ARGS=\n"), None);
         let stat = format!("7 (a) b) S {} 4711 0", ["1"; 18].join(" "));
         assert_eq!(start_ticks(&stat), Some(4711));
         assert_eq!(start_ticks("7 (a"), None);

@@ -1,8 +1,9 @@
 //! Files as a process sees them: beneath its own root, its links resolved there.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FileType, Mode, OFlags, ResolveFlags, access, fstat, fstatvfs, openat2};
@@ -52,18 +53,19 @@ impl View {
     pub(super) fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Changed)> {
         // A FIFO in its place must not make us wait.
         let file = File::from(self.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
-        let stat = fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let found = file.metadata()?;
+        if !found.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
         let mut bytes = Vec::new();
         (&file).take(MOST).read_to_end(&mut bytes)?;
-        Ok((bytes, Changed::of(&stat)))
+        Ok((bytes, Changed::of(&found)))
     }
 
     /// When the inode of `path` changed last.
     pub(super) fn changed(&self, path: &Path) -> io::Result<Changed> {
-        Ok(Changed::of(&fstat(self.open(path, OFlags::PATH)?)?))
+        let file = File::from(self.open(path, OFlags::PATH)?);
+        Ok(Changed::of(&file.metadata()?))
     }
 
     /// Why a process that sees these files could not open `path` for appending and
@@ -121,12 +123,13 @@ impl View {
 pub(super) struct Changed(i64, i64);
 
 impl Changed {
-    fn of(stat: &rustix::fs::Stat) -> Self {
-        Self(stat.st_ctime as i64, stat.st_ctime_nsec as i64)
+    fn of(file: &Metadata) -> Self {
+        Self(file.ctime(), file.ctime_nsec())
     }
 
-    pub(super) fn written(stat: &rustix::fs::Stat) -> Self {
-        Self(stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+    /// When the bytes of a file were written last.
+    pub(super) fn written(file: &Metadata) -> Self {
+        Self(file.mtime(), file.mtime_nsec())
     }
 
     pub(super) fn seconds(seconds: u64) -> Self {
