@@ -334,7 +334,7 @@ fn writes(pid: Pid, file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A regular file that a process has open for writing.
+/// A regular file that a process has open for writing, beside its output.
 struct Writable {
     /// The path that it has now, or had last.
     path: PathBuf,
@@ -346,6 +346,10 @@ fn writable_files(pid: Pid) -> io::Result<Vec<Writable>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(proc.join("fd"))? {
         let name = entry?.file_name();
+        // Its output is handed on as it is, and not opened anew.
+        if ["0", "1", "2"].iter().any(|standard| name == *standard) {
+            continue;
+        }
         let fd = proc.join("fd").join(&name);
         let info = fs::read_to_string(proc.join("fdinfo").join(&name)).unwrap_or_default();
         // What was closed meanwhile is none.

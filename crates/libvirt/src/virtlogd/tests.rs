@@ -89,11 +89,13 @@ fn one_that_could_not_open_its_log_again_is_not_asked() {
     let log = logs.path().join("console.log");
     fs::write(&log, "").unwrap();
     let file = File::open(&log).unwrap();
-    let mut child = stand_in(folder.path(), &log, "trap : USR1; read -r x");
+    let script = "exec 3>&1 1>/dev/null; trap : USR1; read -r x";
+    let mut child = stand_in(folder.path(), &log, script);
     wait(|| matches!(writer_of(&file), Ok(Writer::Virtlogd(_))));
     let Writer::Virtlogd(found) = writer_of(&file).unwrap() else {
         panic!("not found")
     };
+    wait(|| found.writes(&file) == Ok(true));
     found.could_reopen(&log, &[]).unwrap();
     fs::remove_file(&log).unwrap();
     // It would make a new one.
