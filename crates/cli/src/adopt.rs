@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logchain_core::handoff::adopt::{Adopt as Half, Outcome, Progress};
+use logchain_core::handoff::adopt::{Adopt as Half, Destination as _, Outcome, Progress};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{
     self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
@@ -24,6 +24,7 @@ use crate::far::SIGN;
 use crate::host::{self, Arriving, Leases};
 use crate::interrupt::Interrupt;
 use crate::kept;
+use crate::limits;
 use crate::meter::Meter;
 use crate::noted;
 use crate::progress::Phase;
@@ -163,20 +164,22 @@ impl Work<'_> {
         handoff: Handoff,
         path: Option<PathBuf>,
     ) -> anyhow::Result<Option<String>> {
-        let limits = host::limits();
+        let limits = tokio::task::spawn_blocking(limits::limits).await?;
+        limits.warn(self.report);
         let (progress, news) = mpsc::channel(NEWS);
+        let arriving = Arc::new(Arriving {
+            connection: self.connection.clone(),
+            domain: self.domain,
+            console: handoff.console.clone(),
+            limits: limits.clone(),
+        });
         let half = Half {
             handoff: handoff.clone(),
             host: host::own_name(),
             transport: Arc::clone(&self.transport),
             writers: Arc::new(Leases::default()),
-            destination: Arc::new(Arriving {
-                connection: self.connection.clone(),
-                domain: self.domain,
-                console: handoff.console.clone(),
-                limits,
-            }),
             expected: path.map(|path| limits.place(path)),
+            destination: Arc::<Arriving>::clone(&arriving),
             source_alive: self.alive.clone(),
             patience: self.args.patience,
             progress,
@@ -188,6 +191,9 @@ impl Work<'_> {
         let told = tokio::spawn(tell(self.report, handoff.clone(), news, staged));
         let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
+        if matches!(outcome, Outcome::Adopted(_)) {
+            self.warn_of_cleaner(&arriving).await?;
+        }
         if matches!(outcome, Outcome::Adopted(_))
             && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
         {
@@ -212,6 +218,29 @@ impl Work<'_> {
             .to_owned();
         }
         Ok(end(self.report, &handoff, &outcome))
+    }
+}
+
+impl Work<'_> {
+    /// Says which of the files that are in place now virtlogd will remove, though its
+    /// rotation leaves them.
+    async fn warn_of_cleaner(&self, at: &Arriving) -> anyhow::Result<()> {
+        // A domain that went meanwhile has nobody who would read on.
+        let Ok(Some(place)) = at.place().await else {
+            return Ok(());
+        };
+        let limits = at.limits.clone();
+        let look = move || limits.cleaned(&place.path);
+        match tokio::task::spawn_blocking(look).await? {
+            Ok(findings) => {
+                for finding in findings {
+                    self.report.warn(&format!("{}: {finding}", at.console));
+                }
+            }
+            // The history is in place all the same.
+            Err(e) => self.report.warn(&format!("{}: {e:#}", at.console)),
+        }
+        Ok(())
     }
 }
 
@@ -318,10 +347,19 @@ fn end(report: Report, handoff: &Handoff, outcome: &Outcome) -> Option<String> {
                 files.join(", ")
             };
             let bytes = receipt.bytes;
-            let sentence = format!("{console}: {bytes} bytes of history are in place, in {files}");
+            let mut sentence =
+                format!("{console}: {bytes} bytes of history are in place, in {files}");
+            let dropped = receipt.dropped;
+            if dropped > 0 {
+                sentence.push_str(&format!(
+                    "; the oldest {dropped} of them are more than the rotation here keeps"
+                ));
+            }
             report.event(
                 &sentence,
-                &json!({ "event": "adopted", "console": console, "bytes": bytes }),
+                &json!({
+                    "event": "adopted", "console": console, "bytes": bytes, "dropped": dropped,
+                }),
             );
             None
         }

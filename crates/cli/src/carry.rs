@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::far::FarAdopt;
 use crate::host::{self, Leases};
+use crate::limits;
 use crate::report::Report;
 use crate::transports::Choice;
 
@@ -36,7 +37,7 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn chain(&self) -> Result<LogChain, String> {
-        LogChain::open(&self.path, host::limits().numbering()).map_err(|e| e.to_string())
+        LogChain::open(&self.path, limits::numbering()).map_err(|e| e.to_string())
     }
 
     /// Opens every file of the log: from now on its bytes are ours, whatever

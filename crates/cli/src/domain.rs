@@ -6,6 +6,7 @@ use logchain_core::chain::NumberingChoice;
 
 use crate::args::Which;
 use crate::host;
+use crate::limits;
 use crate::show::Subject;
 
 /// By path, or as libvirt here knows it.
@@ -25,7 +26,7 @@ pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
     };
     let numbering = match log.numbering {
         // virtlogd writes it.
-        NumberingChoice::Auto => host::limits().numbering(),
+        NumberingChoice::Auto => limits::numbering(),
         choice => choice,
     };
     Ok(Subject {

@@ -15,6 +15,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::args::Format;
+use crate::report::Report;
+
 /// Before the migration may begin, the far side puts its own house in order.
 const READY: Duration = Duration::from_secs(15);
 
@@ -299,6 +302,9 @@ impl Attendant {
                 self.ready.send_replace(true);
             }
             Some("adopted" | "aborted") => told.done = true,
+            Some("warning") => {
+                Report::new(Format::Text).warn(&said_by(self.target.host(), &event));
+            }
             // The first one says it best: an error at the end sums up.
             Some("failed" | "error") if told.reason.is_none() => {
                 told.reason = Some(said_by(self.target.host(), &event));

@@ -1,26 +1,19 @@
 //! This host, as libvirt here tells of it.
 
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use logchain_core::chain::{Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::adopt::{Destination, Place};
-use logchain_core::placement::Rules;
-use logchain_core::rotation::Retention;
 use logchain_core::transport::ConsoleName;
 use logchain_libvirt::consoles::{Console, consoles};
-use logchain_libvirt::virtlogd_conf::{
-    LogLimits, QEMU_CONF, StdioHandler, VIRTLOGD_CONF, read_limits, read_stdio_handler,
-};
 use logchain_libvirt::{Connection, Domain, Error, drain};
 use uuid::Uuid;
 
 use crate::exit::Usage;
+use crate::limits::Limits;
 
 /// Writers as leases show them.
 #[derive(Debug, Default)]
@@ -43,43 +36,6 @@ impl Writers for Leases {
             drain::Writer::Some if self.left.load(Ordering::Relaxed) => Writer::Unknown,
             drain::Writer::Some => Writer::Some,
             drain::Writer::Unknown => Writer::Unknown,
-        }
-    }
-}
-
-/// How logs are rolled over on this host. `None`: QEMU writes them, nothing does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits(Option<LogLimits>);
-
-pub(crate) fn limits() -> Limits {
-    let handler = read_stdio_handler(Path::new(QEMU_CONF));
-    let limits = read_limits(Path::new(VIRTLOGD_CONF));
-    for note in [handler.note, limits.note].into_iter().flatten() {
-        // Nobody may be there to read it any more.
-        let _ = writeln!(std::io::stderr(), "logchain: {note}");
-    }
-    Limits((handler.value == StdioHandler::Logd).then_some(limits.value))
-}
-
-impl Limits {
-    /// The numbering of a log on this host.
-    pub(crate) fn numbering(self) -> NumberingChoice {
-        if self.0.is_some() {
-            NumberingChoice::FromZero
-        } else {
-            NumberingChoice::Auto
-        }
-    }
-
-    /// What placing has to keep to. What QEMU writes itself, only an operator's
-    /// own rotation touches; carried files are numbered as virtlogd's are.
-    pub(crate) fn rules(self) -> Rules {
-        let retention = self.0.map_or(Retention::UNLIMITED, |l| {
-            Retention::virtlogd(l.max_size.unwrap_or(0), l.max_backups)
-        });
-        Rules {
-            numbering: Numbering::FromZero,
-            retention,
         }
     }
 }
@@ -178,16 +134,6 @@ impl Destination for Arriving {
                 domain.name(),
                 self.console
             )),
-        }
-    }
-}
-
-impl Limits {
-    /// A log of this host.
-    pub(crate) fn place(self, path: PathBuf) -> Place {
-        Place {
-            path,
-            rules: self.rules(),
         }
     }
 }

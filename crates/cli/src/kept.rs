@@ -18,8 +18,11 @@ use logchain_libvirt::Connection;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use crate::args::Format;
 use crate::carry::Log;
 use crate::host::{self, Arriving, Leases};
+use crate::limits;
+use crate::report::Report;
 
 /// How long what is in the outbox may take to be put in place on this very host.
 const REJOIN: Duration = Duration::from_secs(30);
@@ -152,6 +155,8 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
     );
     let alive = watch::Sender::new(true);
     let budget = Budget::default();
+    let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
+    limits.warn(Report::new(Format::Text));
     let offer = Offer {
         handoff: handoff.clone(),
         domain_name: String::new(),
@@ -173,7 +178,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
             connection: connection.clone(),
             domain: entry.domain,
             console: entry.console.clone(),
-            limits: host::limits(),
+            limits,
         }),
         expected: None,
         source_alive: alive.subscribe(),

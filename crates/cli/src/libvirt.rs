@@ -12,6 +12,7 @@ mod far;
 mod host;
 mod interrupt;
 mod kept;
+mod limits;
 mod meter;
 mod migrate;
 mod noted;

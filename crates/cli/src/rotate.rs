@@ -16,14 +16,15 @@ use logchain_core::placement::roll::{Reopen, Rolled, roll};
 use logchain_core::rotation::Retention;
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
-use logchain_libvirt::virtlogd_conf::{LogLimits, VIRTLOGD_CONF, read_limits};
+use logchain_libvirt::virtlogd_conf::{LogLimits, MAX_BACKUPS, cleaner, limits};
 use logchain_libvirt::{Connection, Error};
 use serde_json::json;
 
-use crate::args::Rotate;
+use crate::args::{Format, Rotate};
 use crate::exit::Exit;
 use crate::host::{self, Leases};
 use crate::interrupt::Interrupt;
+use crate::limits::{cleaned_by, doubt_of};
 use crate::report::Report;
 
 /// virtlogd is back within a tenth of a second.
@@ -41,16 +42,16 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
             let name = found.0.name();
             anyhow::bail!("domain {name} does not run here; only a log that is written is rotated");
         }
-        others_are_safe(found.0.connection()).await?;
+        let others = others_are_safe(found.0.connection()).await?;
         let state = args.state.folder.clone();
         let turn = tokio::task::spawn_blocking(move || take_turn(&state)).await??;
-        Ok((found, turn))
+        Ok((found, others, turn))
     };
-    let ((domain, console), turn) = interrupt.or(prepare).await?;
+    let ((domain, console), others, turn) = interrupt.or(prepare).await?;
     let name = domain.name();
     let path = console.path.clone();
     // From here on it comes to its end, which is soon.
-    let rolled = tokio::task::spawn_blocking(move || rotate(&path)).await??;
+    let rolled = tokio::task::spawn_blocking(move || rotate(&path, others)).await??;
     drop(turn);
     let (path, console) = (console.path.display(), &console.name);
     let (sentence, by, bytes) = match rolled {
@@ -85,7 +86,9 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
 
 /// virtlogd opens all logs anew, and does not survive one that it cannot open: a
 /// folder that was renamed while a guest writes to it would take every log with it.
-async fn others_are_safe(connection: &Connection) -> anyhow::Result<()> {
+/// Gives the logs of all that run.
+async fn others_are_safe(connection: &Connection) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
     for domain in connection.domains().await? {
         if !domain.state().await?.is_active() {
             continue;
@@ -96,6 +99,7 @@ async fn others_are_safe(connection: &Connection) -> anyhow::Result<()> {
         };
         let found = consoles(&xml)?;
         let name = domain.name().to_owned();
+        paths.extend(found.iter().map(|console| console.path.clone()));
         let look = move || {
             for console in found {
                 let folder = console.path.parent().unwrap_or(Path::new("/"));
@@ -110,18 +114,20 @@ async fn others_are_safe(connection: &Connection) -> anyhow::Result<()> {
         };
         tokio::task::spawn_blocking(look).await??;
     }
-    Ok(())
+    Ok(paths)
 }
 
 /// virtlogd, and the log that it is asked for.
 struct Asked {
     virtlogd: Virtlogd,
     path: PathBuf,
+    /// Every guest's log.
+    others: Vec<PathBuf>,
 }
 
 impl Reopen for Asked {
     fn ask(&self) -> Result<(), String> {
-        let asked = self.virtlogd.reopen_logs(&self.path);
+        let asked = self.virtlogd.reopen_logs(&self.path, &self.others);
         asked.map_err(|e| e.to_string())
     }
 
@@ -141,37 +147,63 @@ fn take_turn(state: &Path) -> anyhow::Result<OwnedFd> {
     turn.context("another rotation is under way on this host; try again when it is done")
 }
 
-fn rotate(path: &Path) -> anyhow::Result<Rolled> {
-    let limits = read_limits(Path::new(VIRTLOGD_CONF)).value;
-    let rules = rules(limits).with_context(|| {
-        format!(
-            "{VIRTLOGD_CONF} keeps no rotated file (max_backups = 0): rotating {} would drop it",
-            path.display()
-        )
-    })?;
+fn rotate(path: &Path, others: Vec<PathBuf>) -> anyhow::Result<Rolled> {
     let asked = Asked {
         virtlogd: who_writes(path)?,
         path: path.to_owned(),
+        others,
     };
     // What would be refused then is refused before anything is moved.
-    asked.virtlogd.sees(path)?;
-    asked.virtlogd.would_come_back()?;
-    Ok(roll(
-        path,
-        rules,
-        Arc::new(Leases::default()),
-        &asked,
-        PATIENCE,
-    )?)
+    let virtlogd = &asked.virtlogd;
+    virtlogd.sees(path)?;
+    virtlogd.could_reopen(path, &asked.others)?;
+    let pid = virtlogd.number();
+    let found = virtlogd.configuration();
+    let found = found.with_context(|| format!("cannot see what virtlogd (process {pid}) keeps"))?;
+    let text = found.text.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let limits = limits(&text).value;
+    let rules = rules(limits, found.in_doubt).with_context(|| {
+        format!(
+            "{} keeps no rotated file (max_backups = 0): rotating {} would drop it",
+            found.path.display(),
+            path.display()
+        )
+    })?;
+    virtlogd.try_start()?;
+    if found.in_doubt {
+        let doubt = doubt_of(&found.path, pid);
+        note(&format!(
+            "{doubt}, which rotating does; no rotated file is dropped for now"
+        ));
+    }
+    let writers = Arc::new(Leases::default());
+    let rolled = roll(path, rules, writers, &asked, PATIENCE)?;
+    // From now on it goes by what its file says.
+    let cleaner = cleaner(&text);
+    match cleaner.map(|cleaner| cleaned_by(&cleaner, path)) {
+        Some(Ok(findings)) => findings.iter().for_each(|f| note(&f.to_string())),
+        // It is rotated all the same.
+        Some(Err(e)) => note(&format!("{e:#}")),
+        None => {}
+    }
+    Ok(rolled)
+}
+
+fn note(sentence: &str) {
+    Report::new(Format::Text).warn(sentence);
 }
 
 /// What virtlogd keeps, also where it never rolls over by itself: at the next start of
-/// the domain it clears these numbers and no others.
-fn rules(limits: LogLimits) -> Option<Rules> {
+/// the domain it clears these numbers and no others. `in_doubt`: it may have kept more
+/// until now, and not more than it ever does.
+fn rules(limits: LogLimits, in_doubt: bool) -> Option<Rules> {
+    let max_backups = NonZeroU32::new(limits.max_backups)?;
+    let most = NonZeroU32::new(MAX_BACKUPS).filter(|_| in_doubt);
     let retention = Retention {
-        max_size: limits.max_size,
-        max_backups: Some(NonZeroU32::new(limits.max_backups)?),
-        only_when_full: true,
+        max_size: limits.max_size.filter(|_| !in_doubt),
+        max_backups: Some(most.unwrap_or(max_backups)),
+        only_when_full: !in_doubt,
     };
     Some(Rules {
         numbering: Numbering::FromZero,

@@ -19,6 +19,7 @@ use crate::args::{Amount, Stream};
 use crate::exit::{self, Ended, Exit, Usage};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::limits;
 use crate::report::Report;
 use crate::show::Subject;
 use crate::transports::{Choice, ssh_options};
@@ -191,7 +192,7 @@ impl Work<'_> {
     async fn logs_of(&self, domain: &Domain) -> anyhow::Result<Vec<Log>> {
         let mut logs = Vec::new();
         let numbering = match self.args.log.numbering {
-            NumberingChoice::Auto => host::limits().numbering(),
+            NumberingChoice::Auto => limits::numbering(),
             choice => choice,
         };
         for console in host::consoles_of(domain).await? {

@@ -14,7 +14,9 @@ use serde_json::json;
 use crate::args::{Format, Verify};
 use crate::domain;
 use crate::exit::Exit;
-use crate::host::{self, Leases};
+use crate::host::Leases;
+use crate::limits::{self, Limits};
+use crate::report::Report;
 use crate::show::Subject;
 
 pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
@@ -26,21 +28,28 @@ pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
 fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
     let chain = LogChain::open(&subject.path, subject.numbering)?;
     let numbering = chain.numbering();
+    let limits = limits::limits();
+    limits.warn(Report::new(Format::Text));
     let rules = Rules {
         numbering,
-        ..host::limits().rules()
+        ..limits.rules(&subject.path)
     };
     // What is numbered from one is not virtlogd's.
     let limit = rules.retention.max_backups;
     let limit = limit.filter(|_| numbering == Numbering::FromZero);
-    let mut verdict = verify(&chain, limit)?;
+    let look = || -> anyhow::Result<Verdict> {
+        let mut verdict = verify(&chain, limit)?;
+        add_cleaned(&mut verdict, &chain, &limits)?;
+        Ok(verdict)
+    };
+    let mut verdict = look()?;
     let mut done = Vec::new();
     if args.repair {
         // Finishing what was begun changes what else there is to mend.
         for repair in [Repair::Recover, Repair::SetRecordAside, Repair::CloseGaps] {
             if verdict.findings.iter().any(|f| f.repair() == Some(repair)) {
                 done.push(mend(repair, &subject.path, rules)?);
-                verdict = verify(&chain, limit)?;
+                verdict = look()?;
             }
         }
     }
@@ -50,6 +59,21 @@ fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
     } else {
         Exit::Failed
     })
+}
+
+/// What lies beyond the rotation stays, but where virtlogd clears up there.
+fn add_cleaned(verdict: &mut Verdict, chain: &LogChain, limits: &Limits) -> anyhow::Result<()> {
+    let cleaned = limits.cleaned(&chain.path())?;
+    verdict.findings.retain(|finding| {
+        let Finding::OutOfReach { name, .. } = finding else {
+            return true;
+        };
+        !cleaned
+            .iter()
+            .any(|c| matches!(c, Finding::Cleaned { name: cleaned, .. } if cleaned == name))
+    });
+    verdict.findings.extend(cleaned);
+    Ok(())
 }
 
 fn mend(repair: Repair, path: &Path, rules: Rules) -> anyhow::Result<String> {

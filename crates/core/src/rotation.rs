@@ -60,6 +60,19 @@ impl Retention {
         only_when_full: false,
     };
 
+    /// Carried history takes one number behind the base, however long it is: where it
+    /// is not known how many numbers are kept, or higher ones are removed by somebody
+    /// else, none of it is dropped for that. `only_when_full` as the field.
+    #[must_use]
+    pub const fn in_one_file(only_when_full: bool) -> Self {
+        Self {
+            // No file is ever as large.
+            max_size: Some(u64::MAX / 4),
+            max_backups: None,
+            only_when_full,
+        }
+    }
+
     /// From virtlogd's settings, where a size of 0 means never. With 0 backups
     /// virtlogd keeps none, but carried history has to lie somewhere: one is used.
     #[must_use]

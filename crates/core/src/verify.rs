@@ -58,6 +58,14 @@ pub enum Finding {
         /// How many rotated files virtlogd keeps.
         max_backups: u32,
     },
+    /// A rotated file that virtlogd removes within a day, since its number is above
+    /// `max_backups` and `max_age_days` is set.
+    Cleaned {
+        /// Its name.
+        name: String,
+        /// How many rotated files virtlogd keeps.
+        max_backups: u32,
+    },
     /// A file that is not read, because a plain one has its number: left over from
     /// compressing, or numbered by somebody who did not see it.
     Shadowed {
@@ -124,6 +132,11 @@ impl fmt::Display for Finding {
                 f,
                 "{name} lies beyond the {max_backups} files that virtlogd rotates: it stays until \
                  somebody removes it"
+            ),
+            Self::Cleaned { name, max_backups } => write!(
+                f,
+                "{name} is removed by virtlogd within a day, since max_age_days is set and its \
+                 number is above max_backups ({max_backups}): raise max_backups, or keep a copy"
             ),
             Self::Shadowed { name } => write!(
                 f,

@@ -7,6 +7,9 @@
 //! virtlogd that has not set its handlers yet would be ended by the same signal, and
 //! every guest's log with it: so it is sent only where /proc says that it is caught.
 //!
+//! What would make it end then is looked for first: by a trial ([`Virtlogd::try_start`]),
+//! and in all that it would open ([`Virtlogd::could_reopen`]).
+//!
 //! Must not know: what is rotated, and why.
 
 use std::fmt;
@@ -17,6 +20,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+pub use loaded::Configuration;
+
+mod loaded;
+mod options;
+mod reopen;
+mod trial;
+mod view;
 
 /// What the kernel calls its process.
 const NAME: &str = "virtlogd";
@@ -77,6 +88,83 @@ pub enum NotAsked {
         pid: i32,
         /// The folder.
         path: PathBuf,
+    },
+    /// It writes a log that it could not open anew, and would end.
+    #[error(
+        "virtlogd (process {pid}) could not open {} anew: {why}; it would end if it started \
+         itself anew, and every guest's log with it: mend that first", .path.display()
+    )]
+    NotOpened {
+        /// Its number.
+        pid: i32,
+        /// The log, or what else it has open for writing.
+        path: PathBuf,
+        /// Why, in words.
+        why: String,
+    },
+    /// It could not put down what it has to remember, and would end.
+    #[error(
+        "virtlogd (process {pid}) could not write {}, without which it ends when it starts \
+         itself anew: {why}; mend that first", .path.display()
+    )]
+    NoState {
+        /// Its number.
+        pid: i32,
+        /// The file.
+        path: PathBuf,
+        /// Why, in words.
+        why: String,
+    },
+    /// It could not open its logs, and would end.
+    #[error(
+        "virtlogd (process {pid}) has {open} files open and may have {limit}: too few to start \
+         itself anew; raise its limit (LimitNOFILE of its unit, or prlimit)"
+    )]
+    TooManyFiles {
+        /// Its number.
+        pid: i32,
+        /// How many it has open.
+        open: u64,
+        /// How many it may have open.
+        limit: u64,
+    },
+    /// It would open no log with its configuration as it is now, and end.
+    #[error(
+        "{} has a max_backups above {most}, with which virtlogd (process {pid}) opens no log: it \
+         would end if it started itself anew; lower it", .path.display()
+    )]
+    TooManyBackups {
+        /// Its number.
+        pid: i32,
+        /// The configuration file.
+        path: PathBuf,
+        /// How many virtlogd takes.
+        most: u32,
+    },
+    /// Its program does not start with its configuration as it is now.
+    #[error(
+        "virtlogd (process {pid}) would end if it started itself anew, and every guest's log \
+         with it: its program, started on trial, said \"{said}\"; mend {}, then try again",
+        .path.as_deref().unwrap_or(Path::new("that")).display()
+    )]
+    WouldEnd {
+        /// Its number.
+        pid: i32,
+        /// The configuration file, where the program named it.
+        path: Option<PathBuf>,
+        /// What the program said last.
+        said: String,
+    },
+    /// Whether it would start could not be found out.
+    #[error(
+        "cannot try whether virtlogd (process {pid}) could start itself anew, without which it \
+         is not asked: {why}"
+    )]
+    NotTried {
+        /// Its number.
+        pid: i32,
+        /// Why, in words.
+        why: String,
     },
     /// The system's answer.
     #[error("cannot ask virtlogd (process {pid}): {what}")]
@@ -155,20 +243,22 @@ impl Virtlogd {
         Ok(catches(&status, Signal::USR1) && writes(self.pid, file).unwrap_or(false))
     }
 
-    /// Asks it to open all its logs anew, by path; `path` is that of one of them.
+    /// Asks it to open all its logs anew, by path; `path` is that of one of them, whose
+    /// base was renamed, and `others` as for [`Virtlogd::could_reopen`].
     ///
     /// # Errors
     /// [`NotAsked`]: nothing was sent.
-    pub fn reopen_logs(&self, path: &Path) -> Result<(), NotAsked> {
+    pub fn reopen_logs(&self, path: &Path, others: &[PathBuf]) -> Result<(), NotAsked> {
         let pid = self.number();
         let failed = |e: io::Error| NotAsked::Failed {
             pid,
             what: e.to_string(),
         };
         self.sees(path)?;
-        self.would_come_back()?;
+        self.could_reopen(path, others)?;
         let status = self.read("status").map_err(|_| NotAsked::Gone { pid })?;
-        if !catches(&status, Signal::USR1) {
+        // One that is stopped would act on it at some other time.
+        if !catches(&status, Signal::USR1) || matches!(state(&status), Some('T' | 't')) {
             return Err(NotAsked::Deaf { pid });
         }
         match pidfd_send_signal(&self.held, Signal::USR1) {
@@ -193,28 +283,6 @@ impl Virtlogd {
                 path: folder.to_owned(),
             }),
         }
-    }
-
-    /// Whether it could start itself anew: its program is there, and the folders of
-    /// all that it writes. It does not survive a log that it cannot open.
-    ///
-    /// # Errors
-    /// [`NotAsked::NoProgram`], [`NotAsked::NoFolder`], [`NotAsked::Gone`].
-    pub fn would_come_back(&self) -> Result<(), NotAsked> {
-        let pid = self.number();
-        let link = fs::read_link(self.proc("exe"));
-        let program = living(link.map_err(|_| NotAsked::Gone { pid })?);
-        // What was replaced by an update is started as it is now.
-        if !self.in_its_files(&program).is_file() {
-            return Err(NotAsked::NoProgram { pid, program });
-        }
-        for path in written_by(self.pid).map_err(|_| NotAsked::Gone { pid })? {
-            let path = path.parent().unwrap_or(Path::new("/")).to_owned();
-            if !self.in_its_files(&path).is_dir() {
-                return Err(NotAsked::NoFolder { pid, path });
-            }
-        }
-        Ok(())
     }
 
     fn in_its_files(&self, path: &Path) -> PathBuf {
@@ -266,19 +334,35 @@ fn writes(pid: Pid, file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The regular files that a process has open for writing, by the paths they have now.
-fn written_by(pid: Pid) -> io::Result<Vec<PathBuf>> {
+/// A regular file that a process has open for writing, beside its output.
+struct Writable {
+    /// The path that it has now, or had last.
+    path: PathBuf,
+    found: fs::Metadata,
+}
+
+fn writable_files(pid: Pid) -> io::Result<Vec<Writable>> {
     let proc = proc_of(pid);
-    let mut paths = Vec::new();
+    let mut files = Vec::new();
     for entry in fs::read_dir(proc.join("fd"))? {
         let name = entry?.file_name();
+        // Its output is handed on as it is, and not opened anew.
+        if ["0", "1", "2"].iter().any(|standard| name == *standard) {
+            continue;
+        }
         let fd = proc.join("fd").join(&name);
         let info = fs::read_to_string(proc.join("fdinfo").join(&name)).unwrap_or_default();
-        if is_writable(&info) && fs::metadata(&fd).is_ok_and(|m| m.is_file()) {
-            paths.extend(fs::read_link(&fd).ok().map(living));
+        // What was closed meanwhile is none.
+        if is_writable(&info)
+            && let Ok(found) = fs::metadata(&fd)
+            && found.is_file()
+            && let Ok(path) = fs::read_link(&fd)
+        {
+            let path = living(path);
+            files.push(Writable { path, found });
         }
     }
-    Ok(paths)
+    Ok(files)
 }
 
 /// Pure: the path that a file had, from what the kernel says of one that is gone.
@@ -313,133 +397,4 @@ fn state(status: &str) -> Option<char> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::{Child, Command, Stdio};
-
-    #[test]
-    fn descriptors_and_signals_are_read() {
-        assert!(is_writable("pos:\t0\nflags:\t0100001\nmnt_id:\t9\n"));
-        assert!(is_writable("pos:\t0\nflags:\t02102002\n"));
-        assert!(!is_writable("pos:\t0\nflags:\t0100000\n"));
-        assert!(!is_writable("") && !is_writable("flags:\tx\n"));
-        let status = "Name:\tx\nState:\tS (sleeping)\nSigCgt:\t0000000000000200\n";
-        assert!(catches(status, Signal::USR1) && !catches(status, Signal::USR2));
-        assert!(!catches("", Signal::USR1));
-        assert_eq!((state(status), state("")), (Some('S'), None));
-    }
-
-    /// A process of that name that appends to the file until it is killed.
-    fn stand_in(folder: &Path, log: &Path, script: &str) -> Child {
-        let program = folder.join(NAME);
-        if !program.exists() {
-            fs::copy("/bin/bash", &program).unwrap();
-        }
-        let append = fs::OpenOptions::new().append(true).open(log).unwrap();
-        let mut command = Command::new(program);
-        command.args(["--norc", "-c", script]);
-        let child = command.stdin(Stdio::piped()).stdout(append).spawn();
-        child.unwrap()
-    }
-
-    fn wait(mut done: impl FnMut() -> bool) {
-        for _ in 0..400 {
-            if done() {
-                return;
-            }
-            #[expect(clippy::disallowed_methods, reason = "no runtime is here")]
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        panic!("it did not come to that");
-    }
-
-    #[test]
-    fn the_one_that_writes_is_found_and_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("console.log");
-        fs::write(&log, "").unwrap();
-        let file = File::open(&log).unwrap();
-        assert!(matches!(writer_of(&file).unwrap(), Writer::Nobody));
-
-        let script =
-            "trap 'echo asked' USR1; while read -r -t 0.05 x || [ $? -gt 128 ]; do :; done";
-        let mut child = stand_in(folder.path(), &log, script);
-        let Writer::Virtlogd(found) = ({
-            wait(|| matches!(writer_of(&file), Ok(Writer::Virtlogd(_))));
-            writer_of(&file).unwrap()
-        }) else {
-            panic!("not found")
-        };
-        assert_eq!(found.number(), i32::try_from(child.id()).unwrap());
-        wait(|| found.writes(&file) == Ok(true));
-        found.reopen_logs(&log).unwrap();
-        wait(|| fs::read(&log).unwrap() == b"asked\n");
-        // Its program is gone: it could not start itself anew.
-        let program = folder.path().join(NAME);
-        fs::remove_file(&program).unwrap();
-        let error = found.reopen_logs(&log).unwrap_err();
-        assert!(matches!(error, NotAsked::NoProgram { .. }), "{error}");
-        fs::copy("/bin/bash", &program).unwrap();
-        found.would_come_back().unwrap();
-        // Another one writes too: nobody is asked.
-        let other = fs::OpenOptions::new().append(true).open(&log).unwrap();
-        let Writer::Others(who) = writer_of(&file).unwrap() else {
-            panic!("two write")
-        };
-        assert_eq!(who.len(), 2, "{who:?}");
-        drop(other);
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        assert_eq!(
-            found.writes(&file),
-            Err(NotAsked::Gone {
-                pid: found.number()
-            })
-        );
-        assert!(matches!(writer_of(&file).unwrap(), Writer::Nobody));
-    }
-
-    #[test]
-    fn one_that_could_not_open_its_log_again_is_not_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = tempfile::tempdir().unwrap();
-        let log = logs.path().join("console.log");
-        fs::write(&log, "").unwrap();
-        let file = File::open(&log).unwrap();
-        let mut child = stand_in(folder.path(), &log, "trap : USR1; read -r x");
-        wait(|| matches!(writer_of(&file), Ok(Writer::Virtlogd(_))));
-        let Writer::Virtlogd(found) = writer_of(&file).unwrap() else {
-            panic!("not found")
-        };
-        found.would_come_back().unwrap();
-        fs::remove_file(&log).unwrap();
-        // It would make a new one.
-        found.would_come_back().unwrap();
-        drop(logs);
-        let error = found.would_come_back().unwrap_err();
-        assert!(matches!(error, NotAsked::NoFolder { .. }), "{error}");
-        drop(child.stdin.take());
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn one_that_the_signal_would_end_is_not_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("console.log");
-        fs::write(&log, "").unwrap();
-        let file = File::open(&log).unwrap();
-        let mut child = stand_in(folder.path(), &log, "read -r x");
-        wait(|| matches!(writer_of(&file), Ok(Writer::Virtlogd(_))));
-        let Writer::Virtlogd(found) = writer_of(&file).unwrap() else {
-            panic!("not found")
-        };
-        assert_eq!(found.writes(&file), Ok(false));
-        let error = found.reopen_logs(&log).unwrap_err();
-        assert!(matches!(error, NotAsked::Deaf { .. }), "{error}");
-        let elsewhere = found.sees(Path::new("/no/such/folder/x"));
-        assert!(matches!(elsewhere, Err(NotAsked::Elsewhere { .. })));
-        assert!(child.try_wait().unwrap().is_none());
-        drop(child.stdin.take());
-        child.wait().unwrap();
-    }
-}
+mod tests;

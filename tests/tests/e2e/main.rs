@@ -23,4 +23,5 @@ mod showing;
 mod status;
 mod stores;
 mod streaming;
+mod virtlogd;
 mod ways;
