@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::hosts::Hosts;
+
 /// Before the migration may begin, the far side puts its own house in order.
 const READY: Duration = Duration::from_secs(15);
 
@@ -43,6 +45,7 @@ pub(crate) struct FarAdopt {
     ready: watch::Receiver<bool>,
     shared: watch::Receiver<bool>,
     staged: watch::Receiver<Option<u64>>,
+    elsewhere: watch::Receiver<bool>,
     task: JoinHandle<()>,
     host: String,
     /// How long it may take to be ready, and to end by itself.
@@ -55,7 +58,7 @@ impl FarAdopt {
     pub(crate) fn start(
         (target, transport): (&SshTarget, OsString),
         options: &SshOptions,
-        handoff: &Handoff,
+        (handoff, hosts): (&Handoff, Hosts),
         path: Option<&Path>,
         put: watch::Receiver<u64>,
         patience: Duration,
@@ -66,6 +69,7 @@ impl FarAdopt {
         words.push(transport);
         words.extend(["--handoff", &handoff.id.to_string()].map(OsString::from));
         words.extend(["--patience", &patience.as_secs_f64().to_string()].map(OsString::from));
+        words.extend(hosts.options());
         words.push("--console".into());
         let mut console = OsString::from(handoff.console.as_str());
         if let Some(path) = path {
@@ -83,6 +87,7 @@ impl FarAdopt {
             ready: watch::Sender::new(false),
             shared: watch::Sender::new(false),
             staged: watch::Sender::new(None),
+            elsewhere: watch::Sender::new(false),
         };
         let (hold, held) = watch::channel(());
         let child = attendant.start()?;
@@ -92,6 +97,7 @@ impl FarAdopt {
             ready: attendant.ready.subscribe(),
             shared: attendant.shared.subscribe(),
             staged: attendant.staged.subscribe(),
+            elsewhere: attendant.elsewhere.subscribe(),
             task: tokio::spawn(attendant.attend(child, held, put)),
             host: target.host().to_owned(),
             limits: (READY.min(patience), END.min(patience)),
@@ -142,6 +148,11 @@ impl FarAdopt {
         matches!(&*self.state.borrow(), Far::Failed(_))
     }
 
+    /// Whether ssh led to another host than the destination, where it did nothing.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        *self.elsewhere.borrow()
+    }
+
     /// Lets it come to its end.
     pub(crate) async fn end(mut self) {
         self.hold = None;
@@ -166,6 +177,7 @@ struct Attendant {
     ready: watch::Sender<bool>,
     shared: watch::Sender<bool>,
     staged: watch::Sender<Option<u64>>,
+    elsewhere: watch::Sender<bool>,
 }
 
 /// What one ssh said.
@@ -183,7 +195,11 @@ impl Attendant {
     fn start(&self) -> Result<Child, String> {
         command(&self.target, &self.options, &self.words)
             .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", self.options.program.display()))
+            .map_err(|e| {
+                let named = self.target.login().program.as_ref();
+                let program = named.unwrap_or(&self.options.program).display();
+                format!("cannot start {program}: {e}")
+            })
     }
 
     /// Attends to it until it ends, and then says how it ended. Where ssh is turned
@@ -299,6 +315,10 @@ impl Attendant {
                 self.ready.send_replace(true);
             }
             Some("adopted" | "aborted") => told.done = true,
+            Some("elsewhere") => {
+                self.elsewhere.send_replace(true);
+                told.reason = Some(said_from_elsewhere(self.target.host(), &event));
+            }
             // The first one says it best: an error at the end sums up.
             Some("failed" | "error") if told.reason.is_none() => {
                 told.reason = Some(said_by(self.target.host(), &event));
@@ -317,11 +337,27 @@ async fn sign(input: Option<&mut ChildStdin>) {
 
 /// Why it failed, as the far side says, and where that is.
 fn said_by(host: &str, event: &Value) -> String {
-    let said = event.get("reason").and_then(Value::as_str);
-    // It goes to a terminal.
-    let said = said.unwrap_or("it failed").chars();
-    let said: String = said.filter(|c| !c.is_control()).take(1000).collect();
+    let said = words(event, "reason").unwrap_or_else(|| "it failed".to_owned());
     format!("at {host}: {said}")
+}
+
+/// That ssh to `host` is not the destination, and where it leads instead.
+fn said_from_elsewhere(host: &str, event: &Value) -> String {
+    let there = words(event, "host").unwrap_or_else(|| "another host".to_owned());
+    let where_to = match event.get("source").and_then(Value::as_bool) {
+        Some(true) => format!("back to the source ({there})"),
+        _ => format!("to the host {there}"),
+    };
+    format!(
+        "ssh to {host} leads {where_to}, not to the destination that libvirt reaches; nothing \
+         was touched there. Name a way for the log with --transport, as ssh://host"
+    )
+}
+
+/// What it says, made fit for a terminal.
+fn words(event: &Value, name: &str) -> Option<String> {
+    let said = event.get(name).and_then(Value::as_str)?.chars();
+    Some(said.filter(|c| !c.is_control()).take(1000).collect())
 }
 
 #[cfg(test)]
@@ -334,5 +370,16 @@ mod tests {
         let event = json!({ "event": "failed", "reason": "cannot write /x:\u{1b}[31m full\n" });
         assert_eq!(said_by("h2", &event), "at h2: cannot write /x:[31m full");
         assert_eq!(said_by("h2", &json!({})), "at h2: it failed");
+        let event = |source| json!({ "event": "elsewhere", "host": "h3\u{7}", "source": source });
+        let back = said_from_elsewhere("h2", &event(true));
+        assert!(
+            back.starts_with("ssh to h2 leads back to the source (h3), not"),
+            "{back}"
+        );
+        let other = said_from_elsewhere("h2", &event(false));
+        assert!(
+            other.starts_with("ssh to h2 leads to the host h3, not"),
+            "{other}"
+        );
     }
 }

@@ -13,7 +13,7 @@ use logchain_core::handoff::adopt::{Destination, Place};
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::transport::ConsoleName;
-use logchain_libvirt::consoles::{Console, consoles};
+use logchain_libvirt::consoles::{Console, consoles, read};
 use logchain_libvirt::virtlogd_conf::{
     LogLimits, QEMU_CONF, StdioHandler, VIRTLOGD_CONF, read_limits, read_stdio_handler,
 };
@@ -99,15 +99,22 @@ pub(crate) async fn connect_local(uri: Option<&str>) -> anyhow::Result<Connectio
 
 /// A domain's consoles: those it has now, or would have at its next start.
 pub(crate) async fn consoles_of(domain: &Domain) -> anyhow::Result<Vec<Console>> {
-    let found = consoles(&domain.live_xml().await?)?;
-    if found.is_empty() {
+    let found = read(&domain.live_xml().await?)?;
+    if found.logs.is_empty() && !found.left_out.is_empty() {
+        anyhow::bail!(
+            "domain {} has no console log that can be followed: {}",
+            domain.name(),
+            found.left_out.join("; ")
+        );
+    }
+    if found.logs.is_empty() {
         anyhow::bail!(
             "domain {} has no console log: no serial or console device of it has a <log>, or writes \
              to a file; give it one in its XML",
             domain.name()
         );
     }
-    Ok(found)
+    Ok(found.logs)
 }
 
 /// One console of a domain: the named one, or the first.

@@ -122,7 +122,7 @@ impl Uri {
     /// Whether the connection ends on this machine, whatever answers at its other end
     /// may be forwarded from: a local socket, or a loopback address.
     #[must_use]
-    pub(crate) fn is_loopback(&self) -> bool {
+    pub fn is_loopback(&self) -> bool {
         let Some(host) = self.host() else {
             return true;
         };
