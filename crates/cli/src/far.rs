@@ -350,7 +350,7 @@ fn said_from_elsewhere(host: &str, event: &Value) -> String {
     };
     format!(
         "ssh to {host} leads {where_to}, not to the destination that libvirt reaches; nothing \
-         was touched there. Name a way for the log with --transport, as ssh://host"
+         was touched there; name a way for the log with --transport, as ssh://host"
     )
 }
 

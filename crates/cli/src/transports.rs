@@ -198,7 +198,9 @@ impl Choice {
                     patience: patience.max(LEAST),
                     ..StoreOptions::default()
                 };
-                let store = StoreTransport::open(url, &options)?;
+                let url = url.clone();
+                let open = move || StoreTransport::open(&url, &options);
+                let store = tokio::task::spawn_blocking(open).await??;
                 // Both halves rest on it that nothing is ever overwritten.
                 store.probe().await?;
                 Arc::new(store)
