@@ -349,7 +349,7 @@ fn said_from_elsewhere(host: &str, event: &Value) -> String {
         _ => format!("to the host {there}"),
     };
     format!(
-        "ssh to {host} leads {where_to}, not to the destination that libvirt reaches; nothing \
+        "ssh to {host} leads {where_to}, not to the destination that libvirt reaches; no log \
          was touched there; name a way for the log with --transport, as ssh://host"
     )
 }

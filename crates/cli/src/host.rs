@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::transport::ConsoleName;
 use logchain_libvirt::consoles::{Console, consoles, read};
+use logchain_libvirt::uri::Uri;
 use logchain_libvirt::virtlogd_conf::{
     LogLimits, QEMU_CONF, StdioHandler, VIRTLOGD_CONF, read_limits, read_stdio_handler,
 };
@@ -21,6 +23,7 @@ use logchain_libvirt::{Connection, Domain, Error, drain};
 use uuid::Uuid;
 
 use crate::exit::Usage;
+use crate::hosts::Hosts;
 
 /// Writers as leases show them.
 #[derive(Debug, Default)]
@@ -87,7 +90,7 @@ impl Limits {
 /// Connects, to a host whose files are this machine's.
 pub(crate) async fn connect_local(uri: Option<&str>) -> anyhow::Result<Connection> {
     let connection = Connection::open(uri).await?;
-    if !connection.is_local() {
+    if !connection.is_local() && !is_this_host(&connection).await {
         let uri = connection.uri();
         return Err(Usage(format!(
             "{uri} is another host, whose files are not here; run logchain there"
@@ -95,6 +98,24 @@ pub(crate) async fn connect_local(uri: Option<&str>) -> anyhow::Result<Connectio
         .into());
     }
     Ok(connection)
+}
+
+/// How long this host's own libvirt may take to say which host it is.
+const OWN: Duration = Duration::from_secs(5);
+
+/// Whether a name or an address that leads over the network leads to this very host: its own
+/// libvirt gives the same UUID, and the same name, since machines that were cloned share the
+/// former.
+async fn is_this_host(connection: &Connection) -> bool {
+    let Some(uri) = Uri::parse(connection.uri()) else {
+        return false;
+    };
+    let own = format!("{}:///system", uri.driver());
+    let Ok(own) = Connection::open_within(Some(&own), OWN).await else {
+        return false;
+    };
+    let hosts = Hosts::of(connection, Some(&own)).await;
+    hosts.same().is_some() && own.hostname() == connection.hostname()
 }
 
 /// A domain's consoles: those it has now, or would have at its next start.

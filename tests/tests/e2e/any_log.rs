@@ -96,7 +96,9 @@ fn a_vm_migrates_whatever_its_log_is() -> Outcome {
         h2.path("/etc/libvirt/libvirt.conf"),
         "uri_aliases = [ \"home=qemu+tcp://h1/system\" ]\n",
     )?;
-    let output = migrate_to(&at, "home", &["--live", "--persistent"])?;
+    // This host by its name is this host.
+    let way = ["-c", "qemu+tcp://h2/system", "--live", "--persistent"];
+    let output = migrate_to(&at, "home", &way)?;
     let at = arrived(h1, &output, 3)?;
 
     // What ssh has of its own lies elsewhere now.
@@ -108,7 +110,7 @@ fn a_vm_migrates_whatever_its_log_is() -> Outcome {
     let output = migrate_to(&at, &uri, &["--live", "--persistent"])?;
     arrived(h2, &output, 3)?;
     let learnt = fs::read_to_string(h1.path("/root/other hosts"))?;
-    assert!(learnt.contains("h2"), "{learnt:?}");
+    assert!(learnt.contains("ssh-ed25519"), "{learnt:?}");
     assert!(spool_is_empty(h1)? && spool_is_empty(h2)?);
     Ok(())
 }
@@ -196,5 +198,32 @@ fn an_ssh_that_leads_elsewhere_touches_nothing_there() -> Outcome {
     );
     untouched(h3)?;
     assert_eq!(h1.guest("vm").state()?.as_deref(), Some("running"));
+    Ok(())
+}
+
+/// What lies where the log was is no log: a FIFO that nobody writes, a link elsewhere.
+#[test]
+fn a_log_that_is_none_any_more_keeps_no_vm_here() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let mut at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(100)?;
+    for (to, instead, says) in [
+        (h2, "mkfifo", "is a FIFO"),
+        (h1, "ln -s /etc/hostname", "is a link"),
+    ] {
+        let log = at.log_path().display().to_string();
+        let replace = format!("mv {log} /tmp/moved && {instead} {log}");
+        at.host().run(["sh", "-c", &replace])?.checked()?;
+        let output = migrate_to(&at, &to.uri(), &["--live", "--p2p", "--persistent"])?;
+        let said = output.err();
+        println!("{said}");
+        assert_eq!(output.code(), Some(3), "{said}");
+        assert!(said.contains(says), "{said}");
+        at = to.guest("vm");
+        assert_eq!(at.state()?.as_deref(), Some("running"));
+        at.wait_for_more_ticks(100)?;
+    }
     Ok(())
 }
