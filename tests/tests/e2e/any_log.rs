@@ -225,5 +225,23 @@ fn a_log_that_is_none_any_more_keeps_no_vm_here() -> Outcome {
         assert_eq!(at.state()?.as_deref(), Some("running"));
         at.wait_for_more_ticks(100)?;
     }
+
+    // A destination that the source's libvirtd reaches alone, and a definition that libvirt
+    // alone reads.
+    let xml = h1
+        .run(["virsh", "dumpxml", "--migratable", "vm"])?
+        .checked()?;
+    let xml = format!("<!DOCTYPE domain [<!ENTITY a 'b'>]>\n{}", xml.out());
+    fs::write(h1.path("/tmp/odd.xml"), xml)?;
+    let output = h1
+        .command(["unshare", "--net", "logchain", "migrate", "--live", "--p2p"])
+        .args(["--xml", "/tmp/odd.xml", "vm", &h2.uri()])
+        .limit(MIGRATION)
+        .run()?;
+    let said = output.err();
+    println!("{said}");
+    assert_eq!(output.code(), Some(3), "{said}");
+    assert!(said.contains("serial0: the log was not carried"), "{said}");
+    assert_eq!(h2.guest("vm").state()?.as_deref(), Some("running"));
     Ok(())
 }
