@@ -363,7 +363,10 @@ fn words(event: &Value, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logchain_core::transport::HandoffId;
     use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+    use uuid::Uuid;
 
     #[test]
     fn what_fails_there_is_said_with_its_place() {
@@ -381,5 +384,74 @@ mod tests {
             other.starts_with("ssh to h2 leads to the host h3, not"),
             "{other}"
         );
+    }
+
+    /// In place of ssh: what the far side does is a script.
+    async fn started(script: &str) -> (Result<(), String>, FarAdopt, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("ssh");
+        let words = folder.path().join("words");
+        let script = format!("#!/bin/sh\necho \"$@\" >{}\n{script}\n", words.display());
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let options = SshOptions {
+            program: program.into(),
+            ..SshOptions::default()
+        };
+        let handoff = Handoff {
+            domain: Uuid::from_u128(7),
+            console: "serial0".parse().unwrap(),
+            id: HandoffId::random(),
+        };
+        let hosts = Hosts {
+            source: Some(Uuid::from_u128(1)),
+            destination: Some(Uuid::from_u128(2)),
+        };
+        let target = SshTarget::on("h2").unwrap();
+        let put = watch::Sender::new(0).subscribe();
+        let there = (&target, OsString::from("file:///spool"));
+        let patience = Duration::from_secs(20);
+        let far = FarAdopt::start(there, &options, (&handoff, hosts), None, put, patience);
+        let mut far = far.unwrap();
+        let ready = far.wait_ready().await;
+        (ready, far, std::fs::read_to_string(words).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_told_both_hosts_and_says_where_ssh_led() {
+        let (ready, far, words) = started(
+            r#"echo '{"event":"elsewhere","host":"h3","source":false}'
+            echo '{"event":"error","reason":"h3 is not the host that the domain goes to"}'
+            exit 1"#,
+        )
+        .await;
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        assert!(
+            words.contains(&format!("--from-host {one} --to-host {two} ")),
+            "{words}"
+        );
+        let said = ready.unwrap_err();
+        assert!(
+            said.starts_with("ssh to h2 leads to the host h3, not"),
+            "{said}"
+        );
+        // Pieces that need no ssh go on to where they wait for the destination.
+        assert!(far.has_failed() && far.is_elsewhere());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_old_for_that_is_said_to_be() {
+        let (ready, far, _) = started(
+            r#"echo "error: unexpected argument '--from-host' found" >&2
+            echo '{"event":"error","reason":"unexpected argument"}'
+            exit 2"#,
+        )
+        .await;
+        let said = ready.unwrap_err();
+        assert!(
+            said.contains("the logchain at h2 is too old for this one"),
+            "{said}"
+        );
+        assert!(!far.is_elsewhere());
     }
 }

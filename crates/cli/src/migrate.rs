@@ -103,9 +103,13 @@ async fn prepare<'a>(
     let dest = destination(&request).await?;
     let hosts = Hosts::of(&connection, dest.as_ref()).await;
     // libvirt refuses it too, but late, and a copy would be staged beside the log itself.
-    if let Some(uuid) = hosts.same() {
+    let one = dest.as_ref().is_some_and(|d| d.uri() == connection.uri());
+    if one || hosts.same().is_some() {
+        let uuid = hosts
+            .same()
+            .map_or(String::new(), |uuid| format!(" ({uuid})"));
         anyhow::bail!(
-            "{} is this very host ({uuid}); a domain migrates to another one only",
+            "{} is this very host{uuid}; a domain migrates to another one only",
             request.dest_uri
         );
     }

@@ -306,4 +306,16 @@ mod tests {
         }
         assert_eq!(host("qemu+tcp://user%40x@h2"), Some("h2".to_owned()));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,80}", middle in "[a-z@:/?%&=;\\[\\]#+.]{0,40}") {
+            drop(Uri::parse(&text));
+            if let Some(uri) = Uri::parse(&format!("qemu+ssh://{middle}")) {
+                // What would be no host is none.
+                assert!(uri.host().is_none_or(|host| !host.is_empty()));
+                assert!(uri.user().is_none_or(|user| !user.is_empty()));
+            }
+        }
+    }
 }

@@ -198,11 +198,12 @@ impl fmt::Display for SshTarget {
         if let Some(user) = &self.user {
             write!(f, "{}@", utf8_percent_encode(user, USER))?;
         }
-        if self.host.contains(':') {
-            // What separates an address from its zone.
-            write!(f, "[{}]", self.host.replace('%', "%25"))?;
+        // It separates an address from its zone.
+        let host = self.host.replace('%', "%25");
+        if host.contains(':') {
+            write!(f, "[{host}]")?;
         } else {
-            f.write_str(&self.host)?;
+            f.write_str(&host)?;
         }
         if let Some(port) = self.port {
             write!(f, ":{port}")?;

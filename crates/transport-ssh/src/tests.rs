@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use uuid::Uuid;
 
 use crate::wire::{GREETING, IN_FLIGHT};
-use crate::{SshOptions, SshTarget, SshTransport, command, serve};
+use crate::{SshLogin, SshOptions, SshTarget, SshTransport, UnknownHostKey, command, serve};
 
 mod thousand;
 
@@ -438,4 +438,37 @@ fn words_are_quoted_for_the_far_shell() {
             "logchain adopt 'a b' 'it'\\''s' '' '$(id)' serial0=/x"
         ]
     );
+}
+
+proptest::proptest! {
+    /// What `migrate` prints for a log that stayed behind is what `offer` reads.
+    #[test]
+    fn a_target_reads_what_it_shows(
+        user in proptest::option::of("[^\\p{Cc}-][^\\p{Cc}]{0,12}"),
+        host in "[A-Za-z0-9_][A-Za-z0-9._:%-]{0,12}",
+        port in proptest::option::of(1_u16..),
+        file in proptest::option::of("[^\\p{Cc}\"]{1,12}"),
+        how in 0_usize..4,
+    ) {
+        let mut target = SshTarget::on(&host).unwrap();
+        if let Some(user) = &user {
+            target = target.as_user(user).unwrap();
+        }
+        if let Some(port) = port {
+            target = target.at_port(port);
+        }
+        let file = file.map(OsString::from);
+        let target = target.with_login(SshLogin {
+            program: file.clone(),
+            key_file: None,
+            known_hosts: file,
+            unknown_host_key: [
+                UnknownHostKey::AsConfigured,
+                UnknownHostKey::Accepted,
+                UnknownHostKey::Unverified,
+                UnknownHostKey::Ignored,
+            ][how],
+        });
+        proptest::prop_assert_eq!(target.to_string().parse::<SshTarget>(), Ok(target));
+    }
 }
