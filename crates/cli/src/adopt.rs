@@ -22,6 +22,7 @@ use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::far::SIGN;
 use crate::host::{self, Arriving, Leases};
+use crate::hosts::{self, Elsewhere, Hosts};
 use crate::interrupt::Interrupt;
 use crate::kept;
 use crate::limits;
@@ -55,6 +56,7 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let ssh = ssh_options(None, args.patience);
     let open = async {
         let connection = host::connect_local(args.connect.uri.as_deref()).await?;
+        refuse_elsewhere(args, report, &connection).await?;
         let domain = match args.domain.parse::<Uuid>() {
             Ok(uuid) => uuid,
             Err(_) => connection.lookup(&args.domain).await?.uuid(),
@@ -110,6 +112,38 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
         offered = waiting(&*transport, domain).await?;
     }
     Ended::told(Exit::Failed, &reasons)
+}
+
+/// Before anything is touched: at another host than the one that the domain goes to, what
+/// lies here is somebody else's, or the very log that is handed over.
+async fn refuse_elsewhere(
+    args: &Adopt,
+    report: Report,
+    connection: &Connection,
+) -> anyhow::Result<()> {
+    let hosts = Hosts {
+        source: args.from_host,
+        destination: args.to_host,
+    };
+    if hosts == Hosts::default() {
+        return Ok(());
+    }
+    let Err(elsewhere) = hosts.check(hosts::uuid_of(connection).await) else {
+        return Ok(());
+    };
+    let (own, is_source) = (host::own_name(), elsewhere == Elsewhere::Source);
+    report.event(
+        "",
+        &json!({ "event": "elsewhere", "host": own, "source": is_source }),
+    );
+    match elsewhere {
+        Elsewhere::Source => {
+            anyhow::bail!("{own} is the host that the domain leaves: its log is not adopted here")
+        }
+        Elsewhere::OtherHost => anyhow::bail!(
+            "{own} is not the host that the domain goes to: its log is not adopted here"
+        ),
+    }
 }
 
 /// What all handoffs of a run share.

@@ -114,7 +114,8 @@ pub(crate) struct Which {
     /// Which console of the domain, as serial0; the first one without it.
     #[arg(long, value_name = "NAME")]
     pub(crate) console: Option<String>,
-    /// Domain name, UUID, or the path of a console log.
+    /// Domain name, UUID, or the path of a console log: what has a slash in it, or is a file
+    /// here and no domain.
     #[arg(value_name = "DOMAIN|PATH", value_parser = name)]
     pub(crate) what: String,
 }
@@ -123,14 +124,14 @@ pub(crate) struct Which {
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) log: Which,
-    /// The last so many bytes (suffixes K, M, G), or all.
+    /// The last so many bytes, as 4096, 100K, 1MiB (KB is 1000), or all.
     #[arg(short = 'n', long = "bytes", value_name = "BYTES|all", value_parser = amount, conflicts_with = "lines")]
     pub(crate) bytes: Option<Amount>,
     /// The last so many lines.
     #[arg(long, value_name = "N")]
     pub(crate) lines: Option<u64>,
     /// From this offset in the VM's stream on: as many bytes as -n says.
-    #[arg(long, value_name = "OFFSET", conflicts_with = "lines")]
+    #[arg(long, value_name = "OFFSET", value_parser = size, conflicts_with = "lines")]
     pub(crate) from: Option<u64>,
     /// Go on as the log grows, over rollovers and migrations, until interrupted.
     #[arg(short = 'f', long)]
@@ -177,7 +178,7 @@ pub(crate) struct Stream {
     /// How long a byte waits at the most until it is put, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) delay: Duration,
-    /// How much of the log is kept there (suffixes K, M, G), or all.
+    /// How much of the log is kept there, as 500M, 1GiB (GB is 1000 MB), or all.
     #[arg(long, value_name = "BYTES|all", default_value = "1G", value_parser = amount)]
     pub(crate) keep: Amount,
     /// Stay when the domain leaves, and wait for it where it is not here.
@@ -233,6 +234,12 @@ pub(crate) struct Adopt {
     /// A console of the handoff; with =PATH, where its log will lie when the domain is here.
     #[arg(long = "console", value_name = "NAME[=PATH]", value_parser = console_maybe_path)]
     pub(crate) console: Vec<(ConsoleName, Option<PathBuf>)>,
+    /// UUID that libvirt at the source gives its host (`virsh capabilities`): nothing is done there.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) from_host: Option<Uuid>,
+    /// UUID that libvirt at the destination gives its host: nothing is done anywhere else.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) to_host: Option<Uuid>,
     /// End when standard input ends, or when nothing comes there any more although something did: whoever started this is gone then.
     #[arg(long)]
     pub(crate) attached: bool,
@@ -417,21 +424,41 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A size, or all there is.
 fn amount(text: &str) -> Result<Amount, String> {
     if text == "all" {
         return Ok(Amount::All);
     }
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (text.get(..text.len().saturating_sub(1)), 10),
-        Some(b'M' | b'm') => (text.get(..text.len().saturating_sub(1)), 20),
-        Some(b'G' | b'g') => (text.get(..text.len().saturating_sub(1)), 30),
-        _ => (Some(text), 0),
-    };
-    let number = digits.and_then(|d| d.parse::<u64>().ok());
-    let bytes = number.and_then(|n| n.checked_mul(1 << shift));
-    bytes
+    size(text)
         .map(Amount::Bytes)
-        .ok_or_else(|| "give a number of bytes, as 4096 or 100K, or all".to_owned())
+        .map_err(|why| format!("{why}, or all"))
+}
+
+/// The one reader of sizes, with virsh's suffixes: K and KiB are 1024 bytes, KB is 1000.
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (digits, suffix) = text.split_at(end.unwrap_or(text.len()));
+    let suffix = suffix.trim_start().to_ascii_lowercase();
+    let (unit, base) = match suffix.as_str() {
+        "" | "b" | "byte" | "bytes" => ("", 1_u64),
+        other => match other.strip_suffix("ib") {
+            Some(unit) => (unit, 1024),
+            None => match other.strip_suffix('b') {
+                Some(unit) => (unit, 1000),
+                None => (other, 1024),
+            },
+        },
+    };
+    let power = ["", "k", "m", "g", "t", "p"]
+        .iter()
+        .position(|u| *u == unit);
+    let factor = power.and_then(|power| base.checked_pow(u32::try_from(power).ok()?));
+    let number = digits.parse::<u64>().ok();
+    let bytes = number
+        .zip(factor.filter(|_| (base == 1) == unit.is_empty()))
+        .and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.ok_or_else(|| "give a number of bytes, as 4096, 100K or 1MiB".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -507,6 +534,66 @@ mod tests {
         ] {
             assert!(!wants_events(&words(line)), "{line}");
         }
+    }
+
+    #[test]
+    fn sizes_are_read_as_virsh_reads_them() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("7b", Some(7)),
+            ("7 bytes", Some(7)),
+            ("1k", Some(1 << 10)),
+            ("1K", Some(1 << 10)),
+            ("1KiB", Some(1 << 10)),
+            ("1kib", Some(1 << 10)),
+            ("1KB", Some(1000)),
+            ("2MiB", Some(2 << 20)),
+            ("2 MiB", Some(2 << 20)),
+            ("2MB", Some(2_000_000)),
+            ("3G", Some(3 << 30)),
+            ("1TiB", Some(1 << 40)),
+            ("", None),
+            ("K", None),
+            ("iB", None),
+            ("1iB", None),
+            ("1Kib2", None),
+            ("1X", None),
+            ("-1", None),
+            ("1.5M", None),
+            ("99999999999999999999", None),
+            ("99999999999P", None),
+            ("many", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text:?}");
+            assert_eq!(amount(text).ok(), bytes.map(Amount::Bytes), "{text:?}");
+        }
+        assert_eq!(amount("all"), Ok(Amount::All));
+        let words = ["logchain", "show", "-n", "1.5M", "x"];
+        let said = reason(&Cli::try_parse_from(words).unwrap_err().to_string());
+        assert!(said.ends_with("as 4096, 100K or 1MiB, or all"), "{said}");
+        let keep = [
+            "logchain",
+            "stream",
+            "--transport",
+            "file:///f",
+            "--keep",
+            "1GiB",
+            "x",
+        ];
+        assert!(Cli::try_parse_from(keep).is_ok());
+        let cache = [
+            "logchain",
+            "migrate",
+            "--comp-xbzrle-cache",
+            "64MiB",
+            "x",
+            "y",
+        ];
+        let Command::Migrate(args) = Cli::try_parse_from(cache).unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(args.memory.comp_xbzrle_cache, Some(64 << 20));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::far::FarAdopt;
 use crate::host::{self, Leases};
+use crate::hosts::Hosts;
 use crate::limits;
 use crate::report::Report;
 use crate::transports::Choice;
@@ -90,6 +91,7 @@ pub(crate) struct Way<'a> {
     pub(crate) patience: Duration,
     pub(crate) domain: Uuid,
     pub(crate) domain_name: &'a str,
+    pub(crate) hosts: Hosts,
     /// What all its handoffs take together.
     pub(crate) budget: Budget,
     /// How the writers of its logs are seen.
@@ -166,7 +168,8 @@ impl Begun {
         let expected = self.expected.as_deref();
         let start = |there| {
             let put = self.put.subscribe();
-            FarAdopt::start(there, way.ssh, &self.handoff, expected, put, way.patience)
+            let what = (&self.handoff, way.hosts);
+            FarAdopt::start(there, way.ssh, what, expected, put, way.patience)
         };
         self.far = there.map(start).transpose()?;
         Ok(self)
@@ -213,7 +216,7 @@ impl Begun {
         };
         match ready {
             // The pieces need no ssh: only who takes them in is missing.
-            Err(reason) if !way.choice.needs_far() && !far.has_failed() => {
+            Err(reason) if !way.choice.needs_far() && (!far.has_failed() || far.is_elsewhere()) => {
                 way.report.warn(&format!(
                     "{}: cannot start the destination's half: {reason}",
                     self.handoff.console

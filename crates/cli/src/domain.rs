@@ -1,28 +1,44 @@
 //! Which log a domain's name stands for.
 
-use std::path::Path;
-
 use logchain_core::chain::NumberingChoice;
+use logchain_libvirt::Error;
 
 use crate::args::Which;
+use crate::exit;
 use crate::host;
 use crate::limits;
 use crate::show::Subject;
 
-/// By path, or as libvirt here knows it.
+/// By path, or as libvirt here knows it. A file in the current folder is meant where no such
+/// domain is known.
 pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
     if let Some(subject) = Subject::of_path(log)? {
         return Ok(subject);
     }
     let uri = log.connect.uri.as_deref();
-    let (domain, console) = match host::console(uri, &log.what, log.console.as_deref()).await {
-        Err(e) if Path::new(&log.what).exists() => {
-            let what = &log.what;
-            return Err(e.context(format!(
-                "{what} is taken for a domain; a file is shown as ./{what}"
-            )));
-        }
-        found => found?,
+    let found = host::console(uri, &log.what, log.console.as_deref()).await;
+    let (domain, console) = match found {
+        Ok(found) => found,
+        Err(e) => match (Subject::of_file(log), e.downcast_ref::<Error>()) {
+            (Some(file), Some(Error::NoDomain { .. })) => return Ok(file),
+            (Some(file), Some(Error::Connect { .. } | Error::NoAnswer { .. })) => {
+                let sentence = exit::sentence(&e);
+                eprintln!(
+                    "logchain: the file {} is meant, since libvirt could not be asked for a \
+                     domain of that name: {sentence}",
+                    file.path.display()
+                );
+                return Ok(file);
+            }
+            (Some(file), _) => {
+                return Err(e.context(format!(
+                    "{} is the name of a domain; the file is {}",
+                    log.what,
+                    file.path.display()
+                )));
+            }
+            (None, _) => return Err(e),
+        },
     };
     let numbering = match log.numbering {
         // virtlogd writes it.

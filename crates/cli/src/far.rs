@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::args::Format;
+use crate::hosts::Hosts;
 use crate::report::Report;
 
 /// Before the migration may begin, the far side puts its own house in order.
@@ -46,6 +47,7 @@ pub(crate) struct FarAdopt {
     ready: watch::Receiver<bool>,
     shared: watch::Receiver<bool>,
     staged: watch::Receiver<Option<u64>>,
+    elsewhere: watch::Receiver<bool>,
     task: JoinHandle<()>,
     host: String,
     /// How long it may take to be ready, and to end by itself.
@@ -58,7 +60,7 @@ impl FarAdopt {
     pub(crate) fn start(
         (target, transport): (&SshTarget, OsString),
         options: &SshOptions,
-        handoff: &Handoff,
+        (handoff, hosts): (&Handoff, Hosts),
         path: Option<&Path>,
         put: watch::Receiver<u64>,
         patience: Duration,
@@ -69,6 +71,7 @@ impl FarAdopt {
         words.push(transport);
         words.extend(["--handoff", &handoff.id.to_string()].map(OsString::from));
         words.extend(["--patience", &patience.as_secs_f64().to_string()].map(OsString::from));
+        words.extend(hosts.options());
         words.push("--console".into());
         let mut console = OsString::from(handoff.console.as_str());
         if let Some(path) = path {
@@ -86,6 +89,7 @@ impl FarAdopt {
             ready: watch::Sender::new(false),
             shared: watch::Sender::new(false),
             staged: watch::Sender::new(None),
+            elsewhere: watch::Sender::new(false),
         };
         let (hold, held) = watch::channel(());
         let child = attendant.start()?;
@@ -95,6 +99,7 @@ impl FarAdopt {
             ready: attendant.ready.subscribe(),
             shared: attendant.shared.subscribe(),
             staged: attendant.staged.subscribe(),
+            elsewhere: attendant.elsewhere.subscribe(),
             task: tokio::spawn(attendant.attend(child, held, put)),
             host: target.host().to_owned(),
             limits: (READY.min(patience), END.min(patience)),
@@ -145,6 +150,11 @@ impl FarAdopt {
         matches!(&*self.state.borrow(), Far::Failed(_))
     }
 
+    /// Whether ssh led to another host than the destination, where it did nothing.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        *self.elsewhere.borrow()
+    }
+
     /// Lets it come to its end.
     pub(crate) async fn end(mut self) {
         self.hold = None;
@@ -169,6 +179,7 @@ struct Attendant {
     ready: watch::Sender<bool>,
     shared: watch::Sender<bool>,
     staged: watch::Sender<Option<u64>>,
+    elsewhere: watch::Sender<bool>,
 }
 
 /// What one ssh said.
@@ -186,7 +197,11 @@ impl Attendant {
     fn start(&self) -> Result<Child, String> {
         command(&self.target, &self.options, &self.words)
             .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", self.options.program.display()))
+            .map_err(|e| {
+                let named = self.target.login().program.as_ref();
+                let program = named.unwrap_or(&self.options.program).display();
+                format!("cannot start {program}: {e}")
+            })
     }
 
     /// Attends to it until it ends, and then says how it ended. Where ssh is turned
@@ -305,6 +320,10 @@ impl Attendant {
             Some("warning") => {
                 Report::new(Format::Text).warn(&said_by(self.target.host(), &event));
             }
+            Some("elsewhere") => {
+                self.elsewhere.send_replace(true);
+                told.reason = Some(said_from_elsewhere(self.target.host(), &event));
+            }
             // The first one says it best: an error at the end sums up.
             Some("failed" | "error") if told.reason.is_none() => {
                 told.reason = Some(said_by(self.target.host(), &event));
@@ -323,22 +342,121 @@ async fn sign(input: Option<&mut ChildStdin>) {
 
 /// Why it failed, as the far side says, and where that is.
 fn said_by(host: &str, event: &Value) -> String {
-    let said = event.get("reason").and_then(Value::as_str);
-    // It goes to a terminal.
-    let said = said.unwrap_or("it failed").chars();
-    let said: String = said.filter(|c| !c.is_control()).take(1000).collect();
+    let said = words(event, "reason").unwrap_or_else(|| "it failed".to_owned());
     format!("at {host}: {said}")
+}
+
+/// That ssh to `host` is not the destination, and where it leads instead.
+fn said_from_elsewhere(host: &str, event: &Value) -> String {
+    let there = words(event, "host").unwrap_or_else(|| "another host".to_owned());
+    let where_to = match event.get("source").and_then(Value::as_bool) {
+        Some(true) => format!("back to the source ({there})"),
+        _ => format!("to the host {there}"),
+    };
+    format!(
+        "ssh to {host} leads {where_to}, not to the destination that libvirt reaches; no log \
+         was touched there; name a way for the log with --transport, as ssh://host"
+    )
+}
+
+/// What it says, made fit for a terminal.
+fn words(event: &Value, name: &str) -> Option<String> {
+    let said = event.get(name).and_then(Value::as_str)?.chars();
+    Some(said.filter(|c| !c.is_control()).take(1000).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logchain_core::transport::HandoffId;
     use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+    use uuid::Uuid;
 
     #[test]
     fn what_fails_there_is_said_with_its_place() {
         let event = json!({ "event": "failed", "reason": "cannot write /x:\u{1b}[31m full\n" });
         assert_eq!(said_by("h2", &event), "at h2: cannot write /x:[31m full");
         assert_eq!(said_by("h2", &json!({})), "at h2: it failed");
+        let event = |source| json!({ "event": "elsewhere", "host": "h3\u{7}", "source": source });
+        let back = said_from_elsewhere("h2", &event(true));
+        assert!(
+            back.starts_with("ssh to h2 leads back to the source (h3), not"),
+            "{back}"
+        );
+        let other = said_from_elsewhere("h2", &event(false));
+        assert!(
+            other.starts_with("ssh to h2 leads to the host h3, not"),
+            "{other}"
+        );
+    }
+
+    /// In place of ssh: what the far side does is a script.
+    async fn started(script: &str) -> (Result<(), String>, FarAdopt, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("ssh");
+        let words = folder.path().join("words");
+        let script = format!("#!/bin/sh\necho \"$@\" >{}\n{script}\n", words.display());
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let options = SshOptions {
+            program: program.into(),
+            ..SshOptions::default()
+        };
+        let handoff = Handoff {
+            domain: Uuid::from_u128(7),
+            console: "serial0".parse().unwrap(),
+            id: HandoffId::random(),
+        };
+        let hosts = Hosts {
+            source: Some(Uuid::from_u128(1)),
+            destination: Some(Uuid::from_u128(2)),
+        };
+        let target = SshTarget::on("h2").unwrap();
+        let put = watch::Sender::new(0).subscribe();
+        let there = (&target, OsString::from("file:///spool"));
+        let patience = Duration::from_secs(20);
+        let far = FarAdopt::start(there, &options, (&handoff, hosts), None, put, patience);
+        let mut far = far.unwrap();
+        let ready = far.wait_ready().await;
+        (ready, far, std::fs::read_to_string(words).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_told_both_hosts_and_says_where_ssh_led() {
+        let (ready, far, words) = started(
+            r#"echo '{"event":"elsewhere","host":"h3","source":false}'
+            echo '{"event":"error","reason":"h3 is not the host that the domain goes to"}'
+            exit 1"#,
+        )
+        .await;
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        assert!(
+            words.contains(&format!("--from-host {one} --to-host {two} ")),
+            "{words}"
+        );
+        let said = ready.unwrap_err();
+        assert!(
+            said.starts_with("ssh to h2 leads to the host h3, not"),
+            "{said}"
+        );
+        // Pieces that need no ssh go on to where they wait for the destination.
+        assert!(far.has_failed() && far.is_elsewhere());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_old_for_that_is_said_to_be() {
+        let (ready, far, _) = started(
+            r#"echo "error: unexpected argument '--from-host' found" >&2
+            echo '{"event":"error","reason":"unexpected argument"}'
+            exit 2"#,
+        )
+        .await;
+        let said = ready.unwrap_err();
+        assert!(
+            said.contains("the logchain at h2 is too old for this one"),
+            "{said}"
+        );
+        assert!(!far.is_elsewhere());
     }
 }

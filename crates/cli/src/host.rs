@@ -2,17 +2,20 @@
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::adopt::{Destination, Place};
 use logchain_core::transport::ConsoleName;
-use logchain_libvirt::consoles::{Console, consoles};
+use logchain_libvirt::consoles::{Console, consoles, read};
+use logchain_libvirt::uri::Uri;
 use logchain_libvirt::{Connection, Domain, Error, drain};
 use uuid::Uuid;
 
 use crate::exit::Usage;
+use crate::hosts::Hosts;
 use crate::limits::Limits;
 
 /// Writers as leases show them.
@@ -43,7 +46,7 @@ impl Writers for Leases {
 /// Connects, to a host whose files are this machine's.
 pub(crate) async fn connect_local(uri: Option<&str>) -> anyhow::Result<Connection> {
     let connection = Connection::open(uri).await?;
-    if !connection.is_local() {
+    if !connection.is_local() && !is_this_host(&connection).await {
         let uri = connection.uri();
         return Err(Usage(format!(
             "{uri} is another host, whose files are not here; run logchain there"
@@ -53,17 +56,42 @@ pub(crate) async fn connect_local(uri: Option<&str>) -> anyhow::Result<Connectio
     Ok(connection)
 }
 
+/// How long this host's own libvirt may take to say which host it is.
+const OWN: Duration = Duration::from_secs(5);
+
+/// Whether a name or an address that leads over the network leads to this very host: its own
+/// libvirt gives the same UUID, and the same name, since machines that were cloned share the
+/// former.
+async fn is_this_host(connection: &Connection) -> bool {
+    let Some(uri) = Uri::parse(connection.uri()) else {
+        return false;
+    };
+    let own = format!("{}:///system", uri.driver());
+    let Ok(own) = Connection::open_within(Some(&own), OWN).await else {
+        return false;
+    };
+    let hosts = Hosts::of(connection, Some(&own)).await;
+    hosts.same().is_some() && own.hostname() == connection.hostname()
+}
+
 /// A domain's consoles: those it has now, or would have at its next start.
 pub(crate) async fn consoles_of(domain: &Domain) -> anyhow::Result<Vec<Console>> {
-    let found = consoles(&domain.live_xml().await?)?;
-    if found.is_empty() {
+    let found = read(&domain.live_xml().await?)?;
+    if found.logs.is_empty() && !found.left_out.is_empty() {
+        anyhow::bail!(
+            "domain {} has no console log that can be followed: {}",
+            domain.name(),
+            found.left_out.join("; ")
+        );
+    }
+    if found.logs.is_empty() {
         anyhow::bail!(
             "domain {} has no console log: no serial or console device of it has a <log>, or writes \
              to a file; give it one in its XML",
             domain.name()
         );
     }
-    Ok(found)
+    Ok(found.logs)
 }
 
 /// One console of a domain: the named one, or the first.

@@ -10,6 +10,7 @@ mod ending;
 mod exit;
 mod far;
 mod host;
+mod hosts;
 mod interrupt;
 mod kept;
 mod limits;

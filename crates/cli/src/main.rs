@@ -24,12 +24,15 @@ fn main() -> ExitCode {
     match cli.command {
         // Transports are known there alone.
         Command::Show(args) if args.transport.is_some() => {
-            exit::status(Err(sibling::become_it(None)), format)
+            exit::status(Err(sibling::become_it()), format)
         }
         Command::Show(args) => match Subject::of_path(&args.log) {
             // Without a runtime, whose threads take as long to start as this takes.
             Ok(Some(subject)) => exit::status(show::run(&args, &subject), format),
-            Ok(None) => exit::status(Err(sibling::become_it(Some(&args.log.what))), format),
+            Ok(None) => match Subject::of_file(&args.log).filter(|_| sibling::is_missing()) {
+                Some(subject) => exit::status(show::run(&args, &subject), format),
+                None => exit::status(Err(sibling::become_it()), format),
+            },
             Err(e) => exit::status(Err(e.into()), format),
         },
         Command::Transport(Transport::Serve { spool }) => exit::run(serve::run(&spool), format),
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
         | Command::Rotate(_)
         | Command::Status(_)
         | Command::Transport(Transport::Check { .. }) => {
-            exit::status(Err(sibling::become_it(None)), format)
+            exit::status(Err(sibling::become_it()), format)
         }
     }
 }

@@ -6,9 +6,11 @@
 mod call;
 mod guest;
 pub(crate) mod later;
+mod logs;
 mod request;
 mod split;
 mod turn;
+mod way;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -16,12 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::outbox::Kept;
 use logchain_core::transport::{HandoffId, LogTransport};
-use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::migrate::MigrateRequest;
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
@@ -34,6 +34,7 @@ use crate::args::{DEFAULT_REMOTE, Migrate};
 use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{self, Ended, Exit};
 use crate::host;
+use crate::hosts::Hosts;
 use crate::interrupt::Interrupt;
 use crate::kept::{self, Keepers};
 use crate::meter::Meter;
@@ -43,6 +44,7 @@ use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
 use guest::Resumes;
 use later::Left;
+use logs::Logs;
 
 /// A destination that the source reaches may be out of our own reach: with
 /// --p2p it is asked for its events only.
@@ -76,15 +78,20 @@ pub(crate) async fn run(args: Migrate, interrupt: Interrupt) -> anyhow::Result<E
     }
 }
 
-/// All that can be found out before anything is begun.
+/// All that can be found out before anything is begun. Only what is wrong with the migration
+/// itself ends here, or a mistake on the command line: virsh migrates whatever the log is.
 async fn prepare<'a>(
     args: &'a Migrate,
     interrupt: &'a Interrupt,
-) -> anyhow::Result<(Migration<'a>, Vec<(Log, PathBuf)>)> {
+) -> anyhow::Result<(Migration<'a>, Logs)> {
     let report = Report::new(args.format);
     let route = request::Route::of(args)?;
     let request = request::of(args, &route).await?;
-    let choice = Choice::of(args.carry.transport.as_deref(), Some(&route.dest_uri))?;
+    let transport = args.carry.transport.as_deref();
+    if transport.is_some() {
+        // A mistake in it is told before anybody is asked for anything.
+        Choice::of(transport, None)?;
+    }
     let connection = host::connect_local(args.connect.uri.as_deref()).await?;
     let domain = connection.lookup(&route.domain).await?;
     if !domain.state().await?.is_active() {
@@ -93,11 +100,21 @@ async fn prepare<'a>(
             domain.name()
         );
     }
-    let logs = logs_of(&domain, &request).await?;
     let dest = destination(&request).await?;
-    if let Some(dest) = &dest {
-        refuse_same_host(&connection, dest, &request.dest_uri).await?;
+    let hosts = Hosts::of(&connection, dest.as_ref()).await;
+    // libvirt refuses it too, but late, and a copy would be staged beside the log itself.
+    let one = dest.as_ref().is_some_and(|d| d.uri() == connection.uri());
+    if one || hosts.same().is_some() {
+        let uuid = hosts
+            .same()
+            .map_or(String::new(), |uuid| format!(" ({uuid})"));
+        anyhow::bail!(
+            "{} is this very host{uuid}; a domain migrates to another one only",
+            request.dest_uri
+        );
     }
+    let logs = Logs::of(&domain, &request).await;
+    let choice = way::choose(transport, &request.dest_uri, dest.as_ref())?;
     let meter = Meter::new(report, args.verbose);
     let migration = Migration {
         args,
@@ -107,45 +124,11 @@ async fn prepare<'a>(
         choice,
         domain,
         dest,
+        hosts,
         interrupt,
         keepers: Keepers::new(&args.state.folder),
     };
     Ok((migration, logs))
-}
-
-/// libvirt refuses it too, but late, and a copy would be staged beside the log itself.
-async fn refuse_same_host(here: &Connection, there: &Connection, uri: &str) -> anyhow::Result<()> {
-    // A host that does not say is left to libvirt.
-    let ours = here.host_uuid().await.ok().flatten();
-    let theirs = there.host_uuid().await.ok().flatten();
-    if let Some(uuid) = ours.filter(|ours| theirs == Some(*ours)) {
-        anyhow::bail!("{uri} is this very host ({uuid}); a domain migrates to another one only");
-    }
-    Ok(())
-}
-
-/// The logs of a domain, and where each will lie at the destination.
-async fn logs_of(domain: &Domain, request: &MigrateRequest) -> anyhow::Result<Vec<(Log, PathBuf)>> {
-    let there = match &request.params.dest_xml {
-        Some(xml) => consoles(xml).context("--xml")?,
-        None => Vec::new(),
-    };
-    let mut logs = Vec::new();
-    for console in host::consoles_of(domain).await? {
-        let moved = there
-            .iter()
-            .find(|c| c.name == console.name)
-            .map(|c| c.path.clone());
-        let expected = moved.unwrap_or_else(|| console.path.clone());
-        logs.push((
-            Log {
-                console: host::key_name(&console)?,
-                path: console.path,
-            },
-            expected,
-        ));
-    }
-    Ok(logs)
 }
 
 async fn destination(request: &MigrateRequest) -> anyhow::Result<Option<Connection>> {
@@ -164,6 +147,7 @@ struct Migration<'a> {
     choice: Choice,
     domain: Domain,
     dest: Option<Connection>,
+    hosts: Hosts,
     interrupt: &'a Interrupt,
     keepers: Keepers,
 }
@@ -179,7 +163,12 @@ struct NotStarted {
 }
 
 impl Migration<'_> {
-    async fn run(&self, logs: Vec<(Log, PathBuf)>, begun: &AtomicBool) -> anyhow::Result<Exit> {
+    async fn run(&self, logs: Logs, begun: &AtomicBool) -> anyhow::Result<Exit> {
+        let Logs { found, left_out } = logs;
+        for reason in &left_out {
+            let sentence = format!("{reason}: it cannot be carried; the migration goes on");
+            self.report.warn(&sentence);
+        }
         let source = watch::Sender::new(Source::Running);
         let carry = &self.args.carry;
         let ssh = ssh_options(Some(&carry.remote_logchain), carry.patience);
@@ -190,6 +179,7 @@ impl Migration<'_> {
             patience: carry.patience,
             domain: self.domain.uuid(),
             domain_name: self.domain.name(),
+            hosts: self.hosts,
             budget: Budget::default(),
             writers: Arc::default(),
         };
@@ -201,7 +191,7 @@ impl Migration<'_> {
         };
         self.interrupt.or(rejoin).await?;
         let starting = async {
-            let mut start = pin!(self.start(&way, logs, &source));
+            let mut start = pin!(self.start(&way, found, &source));
             tokio::select! {
                 started = &mut start => started,
                 () = self.interrupt.first() => {
@@ -242,7 +232,7 @@ impl Migration<'_> {
         };
         let settled = outcome::settle(&self.domain, self.dest.as_ref(), &call, SETTLE);
         match self.meter.during(went, settled).await {
-            Outcome::Migrated { .. } => self.finish(started, &source, &resumed).await,
+            Outcome::Migrated { .. } => self.finish((started, left_out), &source, &resumed).await,
             Outcome::Failed {
                 reason,
                 at_source,
@@ -274,7 +264,8 @@ impl Migration<'_> {
             }
             Outcome::Split { reason, at_dest } => {
                 let way = (way, &source, &resumed);
-                self.split(started, way, (reason, at_dest)).await
+                self.split((started, left_out), way, (reason, at_dest))
+                    .await
             }
             Outcome::Unknown { why } => {
                 // Nothing is withdrawn: should it have migrated, the log is offered later.
@@ -293,7 +284,7 @@ impl Migration<'_> {
     async fn start(
         &self,
         way: &Way<'_>,
-        logs: Vec<(Log, PathBuf)>,
+        logs: Vec<(Log, Option<PathBuf>)>,
         source: &watch::Sender<Source>,
     ) -> Vec<Started> {
         // Held first: whatever the transport does, the bytes are ours. Then all
@@ -311,7 +302,7 @@ impl Migration<'_> {
                 ));
             }
             let carry = match held {
-                Ok(held) => match Begun::of(way, &log.console, id, Some(&expected)) {
+                Ok(held) => match Begun::of(way, &log.console, id, expected.as_deref()) {
                     Ok(begun) => Ok((held, begun)),
                     Err(reason) => Err((reason, true)),
                 },
@@ -375,14 +366,24 @@ impl Migration<'_> {
     /// The guest runs at the destination: brings the last bytes after it.
     async fn finish(
         &self,
-        started: Vec<Started>,
+        (started, left_out): (Vec<Started>, Vec<String>),
         source: &watch::Sender<Source>,
         resumed: &Resumes,
     ) -> anyhow::Result<Exit> {
         let (name, uri) = (self.domain.name(), &self.request.dest_uri);
         let event = json!({ "event": "migrated", "domain": name, "destination": uri });
+        let no_log = started.is_empty() && left_out.is_empty();
+        let without = if no_log {
+            "; it has no console log"
+        } else {
+            ""
+        };
         self.report
-            .event(&format!("domain {name} migrated to {uri}"), &event);
+            .event(&format!("domain {name} migrated to {uri}{without}"), &event);
+        if no_log {
+            self.report
+                .event("", &json!({ "event": "no-log", "domain": name }));
+        }
         // One that came too late to cancel the migration leaves the log on its way.
         let seen = self.interrupt.count();
         if seen > 0 {
@@ -402,9 +403,10 @@ impl Migration<'_> {
         self.meter.during(Phase::SourceEnd, source_end).await;
         source.send_replace(Source::Over);
         let mut noted = self.note(&started).await;
-        let reasons = self
+        let mut reasons = self
             .arrive(started, (source, resumed), seen, noted.as_mut())
             .await;
+        reasons.extend(left_out);
         if reasons.is_empty() && self.args.undefine_when_carried {
             self.undefine().await;
         }

@@ -19,6 +19,7 @@ use crate::args::Offer;
 use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{Ended, Exit, Usage};
 use crate::host;
+use crate::hosts::{self, Hosts};
 use crate::interrupt::Interrupt;
 use crate::kept;
 use crate::meter::Meter;
@@ -31,6 +32,8 @@ struct Past {
     uuid: Uuid,
     name: String,
     logs: Vec<Part>,
+    /// This host, as libvirt tells it from others.
+    host: Option<Uuid>,
 }
 
 /// A log, or what was put down of one whose files went.
@@ -80,6 +83,11 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         patience: args.carry.patience,
         domain: past.uuid,
         domain_name: &past.name,
+        // Where the domain is by now, nobody here can tell for certain.
+        hosts: Hosts {
+            source: past.host,
+            destination: None,
+        },
         budget: Budget::default(),
         writers: Arc::default(),
     };
@@ -300,7 +308,13 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
                 return Err(e).context(UNKNOWN);
             }
             let name = args.domain.clone();
-            return Ok(Past { uuid, name, logs });
+            let host = hosts::uuid_of(&connection).await;
+            return Ok(Past {
+                uuid,
+                name,
+                logs,
+                host,
+            });
         }
         Err(e) => return Err(e.into()),
     };
@@ -327,6 +341,7 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
         uuid: domain.uuid(),
         name: domain.name().to_owned(),
         logs: with_outbox(logs, state, domain.uuid()).await?,
+        host: hosts::uuid_of(&connection).await,
     })
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// What has a slash in it is a path; anything else is a domain.
+    /// What has a slash in it is a path; anything else is a domain, where it is known as one.
     pub(crate) fn of_path(log: &Which) -> Result<Option<Self>, Usage> {
         if !log.what.contains('/') {
             return Ok(None);
@@ -39,12 +39,24 @@ impl Subject {
                 "--console goes with a domain, not with a path".to_owned(),
             ));
         }
-        Ok(Some(Self {
-            path: PathBuf::from(&log.what),
+        Ok(Some(Self::at(PathBuf::from(&log.what), log)))
+    }
+
+    /// The file of that name in the current folder, for what is no domain's name.
+    pub(crate) fn of_file(log: &Which) -> Option<Self> {
+        // A console is a domain's.
+        let path = Path::new(".").join(&log.what);
+        let is_file = log.console.is_none() && path.is_file();
+        is_file.then(|| Self::at(path, log))
+    }
+
+    fn at(path: PathBuf, log: &Which) -> Self {
+        Self {
+            path,
             numbering: log.numbering,
             domain: None,
             console: None,
-        }))
+        }
     }
 }
 

@@ -112,7 +112,10 @@ impl Work<'_> {
         let mut domain = match domain {
             Ok(domain) => Some(domain),
             Err(e) if self.args.wait && is_unknown(&e) => None,
-            Err(e) => return Err(e),
+            Err(e) => match Subject::of_file(&self.args.log).filter(|_| is_unknown(&e)) {
+                Some(subject) => return self.path(&subject).await,
+                None => return Err(e),
+            },
         };
         let mut told = false;
         let mut left = Vec::new();

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use logchain_core::transport::{self, DirectoryTransport, LogTransport};
+use logchain_libvirt::uri::Uri;
 use logchain_transport_s3::{StoreOptions, StoreTransport, StoreUrl};
-use logchain_transport_ssh::{BadTarget, SshOptions, SshTarget, SshTransport};
+use logchain_transport_ssh::{BadTarget, SshLogin, SshOptions, SshTarget, SshTransport};
 
 use crate::exit::Usage;
 
@@ -28,6 +29,8 @@ pub(crate) enum Choice {
         /// The destination's host, where it is known: its half can be started there.
         host: Option<SshTarget>,
     },
+    /// None could be found, and why.
+    Nowhere(String),
 }
 
 /// A spool over ssh, at the destination or on a third host.
@@ -54,7 +57,7 @@ impl SshSpool {
 
     /// `host`: where the destination's half runs.
     fn beside(&mut self, host: Option<SshTarget>) {
-        self.sftp &= host.as_ref().is_none_or(|h| h.host() != self.target.host());
+        self.sftp &= host.as_ref().is_none_or(|h| !h.is_same_host(&self.target));
         self.host = host.filter(|_| self.sftp);
     }
 
@@ -64,30 +67,25 @@ impl SshSpool {
 }
 
 impl Choice {
-    /// By URL; without one, ssh to the host in the destination's URI.
-    pub(crate) fn of(url: Option<&str>, dest_uri: Option<&str>) -> Result<Self, Usage> {
-        if let Some(url) = url {
-            let mut choice = Self::by_url(url)?;
-            let there = dest_uri.and_then(|uri| ssh_to(uri)?.ok());
-            match &mut choice {
-                Self::Ssh(spool) => spool.beside(there),
-                Self::Store { host, .. } => *host = there,
-                Self::Folder(_) => {}
-            }
-            return Ok(choice);
-        }
-        let Some(uri) = dest_uri else {
+    /// By URL. `host`: the destination's, where it is known.
+    pub(crate) fn of(url: Option<&str>, host: Option<SshTarget>) -> Result<Self, Usage> {
+        let Some(url) = url else {
             return Err(Usage(format!(
                 "say where the pieces are with --transport, as {KNOWN}"
             )));
         };
-        let target = ssh_to(uri).ok_or_else(|| {
-            Usage(format!(
-                "{uri} names no host that ssh could reach; name a transport with --transport"
-            ))
-        })?;
-        let spool = target.map(|target| SshSpool::new(target, false));
-        spool.map(Self::Ssh).map_err(|e| Usage(e.to_string()))
+        let mut choice = Self::by_url(url)?;
+        match &mut choice {
+            Self::Ssh(spool) => spool.beside(host),
+            Self::Store { host: there, .. } => *there = host,
+            Self::Folder(_) | Self::Nowhere(_) => {}
+        }
+        Ok(choice)
+    }
+
+    /// The destination's own spool.
+    pub(crate) fn at(host: SshTarget) -> Self {
+        Self::Ssh(SshSpool::new(host, false))
     }
 
     fn by_url(url: &str) -> Result<Self, Usage> {
@@ -137,7 +135,7 @@ impl Choice {
                 spool.push(target.spool());
                 Some((target, spool))
             }
-            Self::Folder(_) => None,
+            Self::Folder(_) | Self::Nowhere(_) => None,
             Self::Store { url, host } => Some((host.as_ref()?, url.to_string().into())),
         }
     }
@@ -152,7 +150,7 @@ impl Choice {
     pub(crate) fn caution(&self) -> Option<&str> {
         match self {
             Self::Ssh(spool) => spool.caution.get().map(String::as_str),
-            Self::Folder(_) | Self::Store { .. } => None,
+            Self::Folder(_) | Self::Store { .. } | Self::Nowhere(_) => None,
         }
     }
 
@@ -193,13 +191,16 @@ impl Choice {
                 }
                 Arc::new(transport)
             }
+            Self::Nowhere(reason) => anyhow::bail!("{reason}"),
             Self::Folder(path) => Arc::new(folder(path)?),
             Self::Store { url, .. } => {
                 let options = StoreOptions {
                     patience: patience.max(LEAST),
                     ..StoreOptions::default()
                 };
-                let store = StoreTransport::open(url, &options)?;
+                let url = url.clone();
+                let open = move || StoreTransport::open(&url, &options);
+                let store = tokio::task::spawn_blocking(open).await??;
                 // Both halves rest on it that nothing is ever overwritten.
                 store.probe().await?;
                 Arc::new(store)
@@ -209,12 +210,13 @@ impl Choice {
 }
 
 impl fmt::Display for Choice {
-    /// The URL.
+    /// The URL; a place for one where there is none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ssh(spool) => spool.target.fmt(f),
             Self::Folder(path) => write!(f, "file://{}", path.display()),
             Self::Store { url, .. } => url.fmt(f),
+            Self::Nowhere(_) => f.write_str("ssh://DESTINATION"),
         }
     }
 }
@@ -233,42 +235,43 @@ pub(crate) fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOption
     }
 }
 
-/// ssh to the host in a connection URI, if it names one.
-fn ssh_to(uri: &str) -> Option<Result<SshTarget, BadTarget>> {
-    Some(format!("ssh://{}", host_of(uri)?).parse())
+/// ssh to the host in a connection URI, if it names one; by libvirt's own login where
+/// libvirt takes ssh as well.
+pub(crate) fn ssh_to(uri: &Uri) -> Option<Result<SshTarget, String>> {
+    Some(ssh_into(uri, uri.host()?))
 }
 
-/// `[user@]host[:port]` of a connection URI; a port only where it is ssh's.
-fn host_of(uri: &str) -> Option<String> {
-    let (scheme, rest) = uri.split_once("://")?;
-    let authority = rest.split(['/', '?']).next()?;
-    let (user, address) = match authority.rsplit_once('@') {
-        Some((user, address)) => (Some(user), address),
-        None => (None, authority),
-    };
-    let port_at = match address.rfind(']') {
-        Some(end) => address.get(end..)?.find(':').map(|at| end + at),
-        None => address.find(':'),
-    };
-    let ssh =
-        scheme.ends_with("+ssh") || scheme.ends_with("+libssh") || scheme.ends_with("+libssh2");
-    let host = match port_at {
-        Some(at) if !ssh => address.get(..at)?,
-        _ => address,
-    };
-    if host.is_empty() {
-        return None;
+fn ssh_into(uri: &Uri, host: &str) -> Result<SshTarget, String> {
+    let bad = |e: BadTarget| e.to_string();
+    let mut target = SshTarget::on(host).map_err(bad)?;
+    // Another protocol's user, port and parameters are not ssh's.
+    if !uri.is_ssh() {
+        return Ok(target);
     }
-    // Another protocol's user is not ssh's.
-    Some(match user.filter(|_| ssh) {
-        Some(user) => format!("{user}@{host}"),
-        None => host.to_owned(),
-    })
+    if let Some(user) = uri.user() {
+        target = target.as_user(user).map_err(bad)?;
+    }
+    if let Some(port) = uri.port() {
+        target = target.at_port(port);
+    }
+    let by_program = uri.transport() == Some("ssh");
+    let names = ["keyfile", "no_verify", "known_hosts", "known_hosts_verify"];
+    let mut login = SshLogin::default();
+    for name in names.into_iter().chain(by_program.then_some("command")) {
+        if let Some(value) = uri.parameter(name) {
+            login.set(name, value).map_err(str::to_owned)?;
+        }
+    }
+    Ok(target.with_login(login))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn there(uri: Option<&str>) -> Option<SshTarget> {
+        ssh_to(&Uri::parse(uri?)?)?.ok()
+    }
 
     #[test]
     fn a_folder_is_named_without_detours() {
@@ -283,7 +286,7 @@ mod tests {
     #[test]
     fn a_store_knows_the_destination_from_its_uri_alone() {
         let far = |url, uri| {
-            let choice = Choice::of(Some(url), uri).unwrap();
+            let choice = Choice::of(Some(url), there(uri)).unwrap();
             choice
                 .far()
                 .map(|(host, url)| (host.host().to_owned(), url.into_string().unwrap()))
@@ -301,13 +304,20 @@ mod tests {
 
     #[test]
     fn sftp_serves_where_no_half_of_ours_runs() {
-        let of = |url: Option<&str>, uri| match Choice::of(url, uri).unwrap() {
-            Choice::Ssh(spool) => spool,
-            other => panic!("{other}"),
+        let of = |url: Option<&str>, uri| {
+            let choice = match url {
+                Some(url) => Choice::of(Some(url), there(uri)).unwrap(),
+                None => Choice::at(there(uri).unwrap()),
+            };
+            match choice {
+                Choice::Ssh(spool) => spool,
+                other => panic!("{other}"),
+            }
         };
         let uri = Some("qemu+tcp://h2/system");
         assert!(!of(None, uri).sftp);
         assert!(!of(Some("ssh://h2/s"), uri).sftp);
+        assert!(!of(Some("ssh://H2./s"), uri).sftp);
         assert!(of(Some("ssh://h3/s"), uri).sftp);
         assert!(of(Some("ssh://h3/s"), None).sftp);
         // Then the destination's half runs at the destination, and gets the pieces there.

@@ -38,9 +38,24 @@ fn every_failure_ends_in_an_error_for_programs() -> Outcome {
         (
             &["migrate", "test", "qemu+ssh://h2/system"],
             1,
-            "no console log",
+            "cannot connect to qemu+ssh://h2/system",
         ),
-        (&["migrate", "test", "test:///default"], 2, "names no host"),
+        (
+            &["migrate", "test", "test:///default"],
+            1,
+            "is this very host",
+        ),
+        (
+            &[
+                "migrate",
+                "--transport",
+                "ftp://h2",
+                "test",
+                "test:///default",
+            ],
+            2,
+            "there is no transport ftp://",
+        ),
         (&["offer", "test"], 2, "--transport"),
         (
             &["offer", "--transport", "ssh://h2", "nobody"],

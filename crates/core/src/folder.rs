@@ -158,6 +158,10 @@ fn hint(source: &io::Error) -> &'static str {
             "; every file of a log is held open: raise this process's limit of open files"
         }
         Some(Errno::NFILE) => "; raise fs.file-max",
+        Some(Errno::NAMETOOLONG) => {
+            "; with a number behind it the log's name is longer than a file system takes: give \
+             the log a shorter one"
+        }
         _ => "",
     }
 }

@@ -462,13 +462,7 @@ fn entry(
         Err(folder::Error::NotFound { .. }) => return Ok(None),
         opened => opened?,
     };
-    // Its record says which file is the base: `.console.log.logchain`.
-    let names = folder.names()?;
-    let base = names.iter().find_map(|name| {
-        let record = name.to_str()?.strip_prefix('.')?;
-        record.strip_suffix(".logchain").map(OsString::from)
-    });
-    let Some(base) = base else {
+    let Some(base) = base_among(&folder.names()?) else {
         return Ok(None);
     };
     let listing = Listing::read(&folder, &base)?;
@@ -481,6 +475,24 @@ fn entry(
         path: folder.path().join(&base),
         bytes: sizes.fold(0, u64::saturating_add),
     }))
+}
+
+/// Its record says which file is the base: `.console.log.logchain`. The base itself may not be
+/// there; where its name was cut in the record's, a file of the log has to be.
+fn base_among(names: &[OsString]) -> Option<OsString> {
+    let visible = names.iter().filter_map(|name| name.to_str());
+    let visible = visible.filter(|name| !name.starts_with('.'));
+    let mut bases = visible.flat_map(|name| {
+        let shorter = name.match_indices('.').filter_map(|(at, _)| name.get(..at));
+        std::iter::once(name).chain(shorter).map(OsString::from)
+    });
+    let found = bases.find(|base| names.contains(&Record::name(base)));
+    found.or_else(|| {
+        names.iter().find_map(|name| {
+            let record = name.to_str()?.strip_prefix('.')?;
+            record.strip_suffix(".logchain").map(OsString::from)
+        })
+    })
 }
 
 /// With all files in it; the record goes first: what is half removed is no log.

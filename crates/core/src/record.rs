@@ -45,6 +45,7 @@
 //! ```
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -309,10 +310,64 @@ impl Record {
     }
 }
 
-/// `.` + `base` + `suffix`: hidden, so that no reader takes it for a rotated file.
+/// What a file system takes of a name.
+const LONGEST_NAME: usize = 255;
+
+/// `.` + `base` + `suffix`: hidden, so that no reader takes it for a rotated file. Where that
+/// is more than a file system takes, the base is cut, and a digest of it tells it from others.
 pub(crate) fn hidden(base: &OsStr, suffix: &str) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(base);
-    name.push(suffix);
-    name
+    // What is written first has another four bytes behind.
+    let room = LONGEST_NAME.saturating_sub(".".len() + suffix.len() + ".new".len());
+    let bytes = base.as_bytes();
+    let mut name = b".".to_vec();
+    if bytes.len() <= room {
+        name.extend_from_slice(bytes);
+    } else {
+        let digest = blake3::hash(bytes).to_hex();
+        let digest = digest.get(..DIGEST_DIGITS).unwrap_or_default();
+        // And `verify --repair` sets one aside with as many again.
+        let mut end = room.saturating_sub(4 + digest.len() + 1);
+        // Some file systems take no half of a character.
+        while end > 0 && bytes.get(end).is_some_and(|b| b & 0xc0 == 0x80) {
+            end -= 1;
+        }
+        name.extend_from_slice(bytes.get(..end).unwrap_or_default());
+        name.push(b'~');
+        name.extend_from_slice(digest.as_bytes());
+    }
+    name.extend_from_slice(suffix.as_bytes());
+    OsString::from_vec(name)
+}
+
+/// 64 bits: two logs of one folder whose names begin alike do not meet by chance.
+const DIGEST_DIGITS: usize = 16;
+
+#[cfg(test)]
+mod long_names {
+    use super::*;
+
+    #[test]
+    fn a_hidden_name_always_fits() {
+        let of = |base: &str| Record::name(OsStr::new(base)).into_string().unwrap();
+        // As it always was, where that fits.
+        for length in [1, 200, 241] {
+            let base = "x".repeat(length);
+            assert_eq!(of(&base), format!(".{base}.logchain"));
+        }
+        for base in [
+            "x".repeat(242),
+            "x".repeat(255),
+            "\u{e9}".repeat(127),
+            "a".to_owned() + &"\u{e9}".repeat(127),
+        ] {
+            for suffix in [".logchain", ".logchain.d", ".logchain.gone"] {
+                let name = hidden(OsStr::new(&base), suffix).into_string().unwrap();
+                assert!(name.len() + ".damaged".len() <= LONGEST_NAME, "{name}");
+                assert!(name.starts_with('.') && name.ends_with(suffix) && name.contains('~'));
+            }
+        }
+        let one = "x".repeat(250) + "1";
+        let other = "x".repeat(250) + "2";
+        assert_ne!(of(&one), of(&other));
+    }
 }

@@ -12,6 +12,7 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use crate::call::{self, Failure};
 use crate::domain::Domain;
 use crate::events::{self, LifecycleEvents, Passes};
+use crate::uri::Uri;
 use crate::{Error, Result, capabilities, ffi};
 
 /// How long [`Connection::open`] waits.
@@ -126,17 +127,15 @@ impl Connection {
 
     /// Whether paths in the XML of this host's domains are paths on this machine.
     ///
-    /// True where the URI names no host. One that names `localhost` may lead
-    /// through a tunnel: there the host's own name decides.
+    /// True for the daemon's own socket. `localhost`, or a socket of another path, may
+    /// lead through a tunnel: there the host's own name decides.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        match host_of(&self.inner.uri) {
-            None => true,
-            Some(host) if is_loopback(host) => {
-                own_name().is_some_and(|own| first_label(&own) == first_label(self.hostname()))
-            }
-            Some(_) => false,
-        }
+        let Some(uri) = Uri::parse(&self.inner.uri) else {
+            return true;
+        };
+        let named = || own_name().is_some_and(|own| is_same_name(&own, self.hostname()));
+        uri.is_own_socket() || (uri.is_loopback() && named())
     }
 
     /// Whether libvirt has noticed that the connection is broken.
@@ -342,7 +341,9 @@ impl Inner {
             // A host need not have a name; then the one it was called by has to do.
             self.hostname = connect
                 .get_hostname()
-                .unwrap_or_else(|_| host_of(&self.uri).unwrap_or("localhost").to_owned());
+                .ok()
+                .or_else(|| Uri::parse(&self.uri)?.host().map(str::to_owned))
+                .unwrap_or_else(|| "localhost".to_owned());
         }
         Ok(())
     }
@@ -365,23 +366,9 @@ impl Drop for Inner {
     }
 }
 
-/// The host in a URI, `None` where it names none.
-fn host_of(uri: &str) -> Option<&str> {
-    let (_, rest) = uri.split_once("://")?;
-    let authority = rest.split(['/', '?']).next()?;
-    let host = authority.rsplit('@').next()?;
-    let host = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next()?,
-        None => host.split(':').next()?,
-    };
-    (!host.is_empty()).then_some(host)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+/// By the first label: a host may know its own name with its domain, or without.
+fn is_same_name(one: &str, other: &str) -> bool {
+    first_label(one).eq_ignore_ascii_case(first_label(other))
 }
 
 fn first_label(name: &str) -> &str {
@@ -397,23 +384,6 @@ fn own_name() -> Option<String> {
 mod tests {
     use super::*;
     use crate::testing::{self, Machine};
-
-    #[test]
-    fn the_host_in_a_uri() {
-        for (uri, host) in [
-            ("qemu:///system", None),
-            ("test:///default", None),
-            ("qemu+unix:///system?socket=/run/x", None),
-            ("qemu+tcp://h2/system", Some("h2")),
-            ("qemu+ssh://root@h2.example:2222/system", Some("h2.example")),
-            ("qemu+tls://[fd00::2]:16514/system", Some("fd00::2")),
-            ("qemu+tcp://localhost?x=y", Some("localhost")),
-            ("nonsense", None),
-        ] {
-            assert_eq!(host_of(uri), host, "{uri}");
-        }
-        assert!(is_loopback("127.0.0.2") && is_loopback("::1") && !is_loopback("10.0.0.1"));
-    }
 
     #[tokio::test]
     async fn opens_and_knows_itself() {

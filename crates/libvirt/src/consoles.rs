@@ -8,7 +8,7 @@
 //! Must not know: files, or whether what is named is there.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
@@ -18,7 +18,8 @@ use crate::{Error, Result};
 
 /// Above what libvirt itself would take or give.
 const MAX_XML: usize = 32 << 20;
-const MAX_DEPTH: usize = 128;
+/// As deep as libvirt's own parser goes.
+const MAX_DEPTH: usize = 256;
 const MAX_CONSOLES: usize = 256;
 
 /// What kind of device writes a log. In the order in which they are given.
@@ -89,25 +90,45 @@ pub struct Console {
     pub managed_by: ManagedBy,
 }
 
-/// The console logs of a domain: serials first, each path once.
+/// What a domain's XML says of its console logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consoles {
+    /// Serials first, each path once.
+    pub logs: Vec<Console>,
+    /// One sentence for each log that the domain has and that cannot be followed. libvirt
+    /// starts and migrates such a domain; a device of it is no reason to leave out the others.
+    pub left_out: Vec<String>,
+}
+
+/// The console logs of a domain: serials first, each path once, without those of
+/// [`Consoles::left_out`].
 ///
 /// # Errors
-/// [`Error::BadXml`] where the XML is broken or not a domain's, defines entities,
-/// or names a path that is not absolute.
+/// As [`read`].
 pub fn consoles(xml: &str) -> Result<Vec<Console>> {
-    let mut devices = Vec::new();
+    Ok(read(xml)?.logs)
+}
+
+/// The console logs of a domain, and what is wrong with those that cannot be followed.
+///
+/// # Errors
+/// [`Error::BadXml`] where the XML is broken or not a domain's, or defines entities.
+pub fn read(xml: &str) -> Result<Consoles> {
+    let mut devices: Vec<Device> = Vec::new();
+    let mut surplus = 0_usize;
     walk(xml, |path, element| match path {
         ["domain", "devices"] => {
             if let Some(kind) = Kind::of(element.name().0) {
-                let position = devices.iter().filter(|d: &&Device| d.kind == kind).count();
-                if devices.len() >= MAX_CONSOLES {
-                    return bad(format!("more than {MAX_CONSOLES} character devices"));
+                if devices.len() < MAX_CONSOLES {
+                    let position = devices.iter().filter(|d| d.kind == kind).count();
+                    devices.push(Device::new(kind, position, attribute(element, "type")?));
+                } else {
+                    surplus += 1;
                 }
-                devices.push(Device::new(kind, position, attribute(element, "type")?));
             }
             Ok(())
         }
-        ["domain", "devices", parent] if Kind::of(parent).is_some() => {
+        ["domain", "devices", parent] if Kind::of(parent).is_some() && surplus == 0 => {
             devices.last_mut().map_or(Ok(()), |d| d.take(element))
         }
         _ => Ok(()),
@@ -115,19 +136,28 @@ pub fn consoles(xml: &str) -> Result<Vec<Console>> {
     // Stable: within a kind they stay as they stand in the XML.
     devices.sort_by_key(|device| device.kind);
 
-    let mut found: Vec<Console> = Vec::new();
+    let mut found = Consoles::default();
     for device in devices {
+        let base = format!("{}{}", device.kind, device.index);
         for (managed_by, file) in [
             (ManagedBy::Source, device.source),
             (ManagedBy::Log, device.log),
         ] {
             let Some(file) = file else { continue };
-            if found.iter().any(|other| other.path == file.path) {
+            if let Some(why) = why_not_followed(&file.path) {
+                let sentence = format!("the log of {base}, {:?}, {why}", file.path);
+                // The console that mirrors a serial says the same of the same path.
+                let path = format!("{:?}", file.path);
+                if !found.left_out.iter().any(|other| other.contains(&path)) {
+                    found.left_out.push(sentence);
+                }
                 continue;
             }
-            let base = format!("{}{}", device.kind, device.index);
-            found.push(Console {
-                name: free_name(&base, &found),
+            if found.logs.iter().any(|other| other.path == file.path) {
+                continue;
+            }
+            found.logs.push(Console {
+                name: free_name(&base, &found.logs),
                 kind: device.kind,
                 path: file.path,
                 append: file.append,
@@ -135,7 +165,24 @@ pub fn consoles(xml: &str) -> Result<Vec<Console>> {
             });
         }
     }
+    if surplus > 0 {
+        found.left_out.push(format!(
+            "of the domain's character devices {surplus} are more than the {MAX_CONSOLES} whose \
+             logs are followed"
+        ));
+    }
     Ok(found)
+}
+
+/// Whoever opens a log for the domain resolves a relative path in a folder of its own.
+fn why_not_followed(path: &Path) -> Option<&'static str> {
+    if !path.is_absolute() {
+        return Some("has no path from the root, so nobody can tell where it lies");
+    }
+    if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Some("has a path that names no file");
+    }
+    None
 }
 
 /// Whether the domain has a device of this element's name.
@@ -193,12 +240,9 @@ impl Device {
             "log" if self.log.is_none() => self.log = log_file(element, "file")?,
             // A channel's port, where it has one, is one in the guest's network.
             "target" if self.kind != Kind::Channel => {
-                if let Some(port) = attribute(element, "port")? {
-                    match port.parse() {
-                        Ok(port) => self.index = port,
-                        Err(_) => return bad(format!("{port:?} is no port of a {}", self.kind)),
-                    }
-                }
+                // Without one, or one that libvirt would not take, the position counts.
+                let port = attribute(element, "port")?;
+                self.index = port.and_then(|p| p.parse().ok()).unwrap_or(self.index);
             }
             _ => {}
         }
@@ -210,19 +254,13 @@ fn log_file(element: &BytesStart<'_>, name: &str) -> Result<Option<LogFile>> {
     let Some(path) = attribute(element, name)? else {
         return Ok(None);
     };
-    let path = PathBuf::from(path);
-    if !path.is_absolute() {
-        return bad(format!("the log's path {path:?} is not absolute"));
-    }
-    if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return bad(format!("the log's path {path:?} names no file"));
-    }
     let append = match attribute(element, "append")?.as_deref() {
-        None => None,
         Some("on") => Some(true),
         Some("off") => Some(false),
-        Some(other) => return bad(format!("append is {other:?}, neither on nor off")),
+        // libvirt also has "default", which is as good as none.
+        None | Some(_) => None,
     };
+    let path = PathBuf::from(path);
     Ok(Some(LogFile { path, append }))
 }
 

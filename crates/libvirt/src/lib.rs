@@ -5,6 +5,7 @@
 //! domain, and others say what happens to its log.
 //!
 //! - [`Connection`], [`Domain`]: a host, and a domain on it.
+//! - [`uri`]: pure: connection URIs, read as libvirt reads them.
 //! - [`consoles`]: pure: the console logs in a domain's XML.
 //! - [`virtlogd_conf`]: pure: how far a log is rolled over on this host.
 //! - [`events`]: what happens to a domain, as it happens.
@@ -68,6 +69,7 @@ pub mod migrate;
 pub mod outcome;
 pub mod source_end;
 mod state;
+pub mod uri;
 pub mod virtlogd;
 pub mod virtlogd_conf;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use logchain_core::transport::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::tls;
 use crate::url::Kind;
 
 /// What is repeated of a store's own words.
@@ -181,6 +182,9 @@ impl Who {
                 }
             ));
         }
+        if let Some(why) = &said.tls {
+            return self.denied(tls::explain(why, self.kind));
+        }
         match (said.http, said.status) {
             (Some(HttpErrorKind::Timeout), _) => Error::Timeout {
                 transport: self.name.clone(),
@@ -258,6 +262,8 @@ struct Said {
     code: Option<String>,
     status: Option<u16>,
     http: Option<HttpErrorKind>,
+    /// Why no encrypted connection came about.
+    tls: Option<rustls::Error>,
 }
 
 impl Said {
@@ -277,6 +283,7 @@ impl Said {
             code: code(&text),
             status: status(&text),
             deepest: deepest.unwrap_or_else(|| text.clone()),
+            tls: tls::find(error),
             http,
             text,
         }

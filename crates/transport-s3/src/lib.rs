@@ -61,6 +61,8 @@ mod buffers;
 mod failure;
 mod open;
 mod store;
+mod tls;
+mod trust;
 mod url;
 
 #[cfg(test)]

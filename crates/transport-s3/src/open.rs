@@ -8,10 +8,11 @@ use logchain_core::transport::{Error, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 
 use crate::failure::Who;
 use crate::store::StoreTransport;
+use crate::trust;
 use crate::url::{Kind, StoreUrl};
 
 /// A store that is there is connected to within this.
@@ -46,11 +47,15 @@ impl Default for StoreOptions {
 impl StoreTransport {
     /// The store behind a URL, configured by `options` and the environment:
     /// whatever begins with `AWS_`, `GOOGLE_` or `AZURE_` and is a name that
-    /// object_store knows. Nothing is asked of the store yet:
+    /// object_store knows; and `AWS_CA_BUNDLE` or `SSL_CERT_FILE`, files with the
+    /// certificates of authorities. Nothing is asked of the store yet:
     /// [`StoreTransport::probe`] does.
     ///
+    /// Reads files: call it where blocking is no harm.
+    ///
     /// # Errors
-    /// [`Error::Denied`] where the options contradict each other or lack something.
+    /// [`Error::Denied`] where the options contradict each other or lack something, or a file
+    /// that is named cannot be read.
     pub fn open(url: &StoreUrl, options: &StoreOptions) -> Result<Self> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -75,7 +80,10 @@ impl StoreTransport {
             Kind::Azure => "AZURE_",
             Kind::Amazon | Kind::Other => "AWS_",
         };
+        let environment: Vec<_> = environment.into_iter().collect();
+        let authorities = trust::authorities(url.kind(), &environment);
         let given = Given {
+            authorities: authorities.map_err(|reason| who.denied(reason))?,
             environment: environment
                 .into_iter()
                 .filter(|(name, _)| name.starts_with(prefix))
@@ -131,6 +139,7 @@ impl StoreTransport {
 
 /// All that configures a store.
 struct Given<'a> {
+    authorities: Vec<Certificate>,
     environment: Vec<(String, String)>,
     options: &'a StoreOptions,
     who: &'a Who,
@@ -139,9 +148,11 @@ struct Given<'a> {
 impl Given<'_> {
     fn client(&self) -> ClientOptions {
         let request = (self.options.patience / 2).max(Duration::from_secs(1));
-        ClientOptions::new()
+        let client = ClientOptions::new()
             .with_timeout(request)
-            .with_connect_timeout(CONNECT.min(request))
+            .with_connect_timeout(CONNECT.min(request));
+        let authorities = self.authorities.iter().cloned();
+        authorities.fold(client, ClientOptions::with_root_certificate)
     }
 
     fn retry(&self) -> RetryConfig {

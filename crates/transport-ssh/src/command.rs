@@ -62,7 +62,8 @@ pub(crate) fn subsystem(target: &SshTarget, options: &SshOptions) -> Command {
 }
 
 fn ssh(target: &SshTarget, options: &SshOptions) -> Command {
-    let mut command = Command::new(&options.program);
+    let login = target.login();
+    let mut command = Command::new(login.program.as_ref().unwrap_or(&options.program));
     let timeout = options.connect_timeout.as_secs().max(1);
     command
         .args(&options.extra_args)
@@ -80,6 +81,7 @@ fn ssh(target: &SshTarget, options: &SshOptions) -> Command {
             "-oEscapeChar=none",
         ])
         .arg(format!("-oConnectTimeout={timeout}"));
+    login.add_to(&mut command);
     if let Some(port) = target.port() {
         command.arg("-p").arg(port.to_string());
     }

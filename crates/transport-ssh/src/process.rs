@@ -41,7 +41,8 @@ impl Process {
         asks: Asks,
     ) -> Result<(Self, ChildStdout, ChildStdin), Failure> {
         let mut child = command.spawn().map_err(|e| {
-            let program = options.program.display();
+            let program = target.login().program.as_ref();
+            let program = program.unwrap_or(&options.program).display();
             Failure::denied(format!("cannot start {program}: {e}"))
         })?;
         let (Some(input), Some(output), Some(stderr)) =

@@ -1,11 +1,22 @@
-//! `ssh://[user@]host[:port]/spool`
+//! `ssh://[user@]host[:port]/spool[?keyfile=…]`
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::login::SshLogin;
+
 /// The spool where a URL names none.
 pub const DEFAULT_SPOOL: &str = "/var/lib/logchain/spool";
+
+/// What a user's name keeps as it is in a URL.
+const USER: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'-')
+    .remove(b'+');
 
 /// A text that is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +33,7 @@ pub struct SshTarget {
     host: String,
     port: Option<u16>,
     spool: PathBuf,
+    login: SshLogin,
 }
 
 impl SshTarget {
@@ -41,7 +53,48 @@ impl SshTarget {
             host: host.to_owned(),
             port: None,
             spool,
+            login: SshLogin::default(),
         })
+    }
+
+    /// The same host, as this user.
+    ///
+    /// # Errors
+    /// [`BadTarget`] where ssh could not be given such a name.
+    pub fn as_user(mut self, user: &str) -> Result<Self, BadTarget> {
+        check_user(user).map_err(|what| BadTarget {
+            url: user.to_owned(),
+            what,
+        })?;
+        self.user = Some(user.to_owned());
+        Ok(self)
+    }
+
+    /// The same host, at this port.
+    #[must_use]
+    pub fn at_port(mut self, port: u16) -> Self {
+        self.port = Some(port).filter(|port| *port > 0);
+        self
+    }
+
+    /// The same host, by this login.
+    #[must_use]
+    pub fn with_login(mut self, login: SshLogin) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// How ssh gets in there, beside what the user's configuration says.
+    #[must_use]
+    pub fn login(&self) -> &SshLogin {
+        &self.login
+    }
+
+    /// Whether ssh is given the same host: names have no case, and may end in a dot.
+    #[must_use]
+    pub fn is_same_host(&self, other: &Self) -> bool {
+        let plain = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        plain(&self.host) == plain(&other.host)
     }
 
     /// The host, as ssh is given it.
@@ -80,6 +133,8 @@ impl FromStr for SshTarget {
         let rest = url
             .strip_prefix("ssh://")
             .ok_or_else(|| bad("it does not begin with ssh://"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let login = SshLogin::parse(query).map_err(bad)?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
@@ -102,9 +157,15 @@ impl FromStr for SshTarget {
                 None => (address, None),
             }
         };
-        check_host(host).map_err(bad)?;
-        if user.is_some_and(|u| u.is_empty() || u.starts_with('-') || !u.bytes().all(is_plain)) {
-            return Err(bad("the user is not a user's name"));
+        let decoded = |part: &str, what| {
+            let decoded = percent_decode_str(part).decode_utf8();
+            decoded.map(String::from).map_err(|_| bad(what))
+        };
+        let host = decoded(host, NO_HOST)?;
+        check_host(&host).map_err(bad)?;
+        let user = user.map(|user| decoded(user, NO_USER)).transpose()?;
+        if let Some(user) = &user {
+            check_user(user).map_err(bad)?;
         }
         let port = match port {
             None => None,
@@ -122,10 +183,11 @@ impl FromStr for SshTarget {
             path
         };
         Ok(Self {
-            user: user.map(str::to_owned),
-            host: host.to_owned(),
+            user,
+            host,
             port,
             spool: PathBuf::from(spool),
+            login,
         })
     }
 }
@@ -134,18 +196,32 @@ impl fmt::Display for SshTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ssh://")?;
         if let Some(user) = &self.user {
-            write!(f, "{user}@")?;
+            write!(f, "{}@", utf8_percent_encode(user, USER))?;
         }
-        if self.host.contains(':') {
-            write!(f, "[{}]", self.host)?;
+        // It separates an address from its zone.
+        let host = self.host.replace('%', "%25");
+        if host.contains(':') {
+            write!(f, "[{host}]")?;
         } else {
-            f.write_str(&self.host)?;
+            f.write_str(&host)?;
         }
         if let Some(port) = self.port {
             write!(f, ":{port}")?;
         }
-        write!(f, "{}", self.spool.display())
+        write!(f, "{}{}", self.spool.display(), self.login)
     }
+}
+
+const NO_HOST: &str = "the host is not a name or an address";
+const NO_USER: &str = "the user is not a user's name";
+
+/// ssh gets it as an argument of its own, and looks at it itself: `corp\\adm` and
+/// `adm@corp` are users as well.
+fn check_user(user: &str) -> Result<(), &'static str> {
+    if user.is_empty() || user.starts_with('-') || user.chars().any(char::is_control) {
+        return Err(NO_USER);
+    }
+    Ok(())
 }
 
 /// A host may not look like an option to ssh, nor like anything to a shell.
@@ -155,7 +231,7 @@ fn check_host(host: &str) -> Result<(), &'static str> {
         return Err("it names no host");
     }
     if host.starts_with('-') || !host.bytes().all(fits) {
-        return Err("the host is not a name or an address");
+        return Err(NO_HOST);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use uuid::Uuid;
 
 use crate::wire::{GREETING, IN_FLIGHT};
-use crate::{SshOptions, SshTarget, SshTransport, command, serve};
+use crate::{SshLogin, SshOptions, SshTarget, SshTransport, UnknownHostKey, command, serve};
 
 mod thousand;
 
@@ -308,9 +308,29 @@ fn urls() {
         ("ssh://h2", "ssh://h2/var/lib/logchain/spool"),
         ("ssh://h2/", "ssh://h2/var/lib/logchain/spool"),
         ("ssh://root@h2:2222/spool", "ssh://root@h2:2222/spool"),
-        ("ssh://[fe80::1%eth0]:22/s", "ssh://[fe80::1%eth0]:22/s"),
+        ("ssh://[fe80::1%eth0]:22/s", "ssh://[fe80::1%25eth0]:22/s"),
+        ("ssh://[fe80::1%25eth0]/s", "ssh://[fe80::1%25eth0]/s"),
+        ("ssh://adm%40corp@h2/s", "ssh://adm%40corp@h2/s"),
+        ("ssh://adm@corp@h2/s", "ssh://adm%40corp@h2/s"),
+        ("ssh://CORP%5cadm@h2/s", "ssh://CORP%5Cadm@h2/s"),
+        ("ssh://a+b@h2/s", "ssh://a+b@h2/s"),
+        (
+            "ssh://h2/s?KEYFILE=/a%20b&known_hosts=/k&no_verify=1&command=/usr/bin/ssh",
+            "ssh://h2/s?command=/usr/bin/ssh&keyfile=/a%20b&known_hosts=/k&no_verify=1",
+        ),
+        ("ssh://h2?no_verify=0", "ssh://h2/var/lib/logchain/spool"),
+        (
+            "ssh://h2/s?known_hosts_verify=auto",
+            "ssh://h2/s?known_hosts_verify=auto",
+        ),
+        (
+            "ssh://h2/s?known_hosts_verify=ignore",
+            "ssh://h2/s?known_hosts_verify=ignore",
+        ),
     ] {
-        assert_eq!(url.parse::<SshTarget>().unwrap().to_string(), shown);
+        let target = url.parse::<SshTarget>().unwrap();
+        assert_eq!(target.to_string(), shown);
+        assert_eq!(shown.parse::<SshTarget>().unwrap(), target);
     }
     for bad in [
         "h2",
@@ -328,9 +348,66 @@ fn urls() {
         "ssh://[::1]x",
         "ssh://h2/a/../b",
         "ssh://h2:99999",
+        "ssh://%2dl@h2",
+        "ssh://a%00b@h2",
+        "ssh://a%0ab@h2",
+        "ssh://%2doProxyCommand=x/",
+        "ssh://h2%3bid",
+        "ssh://h2/s?keyfile=",
+        "ssh://h2/s?known_hosts_verify=maybe",
+        "ssh://h2/s?no_verify=yes",
+        "ssh://h2/s?socket=/run/x",
     ] {
         assert!(bad.parse::<SshTarget>().is_err(), "{bad}");
     }
+}
+
+/// What `ssh -G` makes of it: nothing is connected.
+#[test]
+fn ssh_is_told_how_to_get_in() {
+    // One that is not there is passed over.
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("k y");
+    std::fs::write(&key, "").unwrap();
+    let key = key.to_str().unwrap();
+    let (by_key, its_key) = (
+        format!("keyfile={}", key.replace(' ', "%20")),
+        format!("identityfile {key}"),
+    );
+    for (query, says) in [
+        (by_key.as_str(), &[its_key.as_str()][..]),
+        ("no_verify=1", &["stricthostkeychecking false"]),
+        ("known_hosts=/a%20b%25c", &["userknownhostsfile /a b%c"]),
+        (
+            "known_hosts_verify=auto&known_hosts=/a",
+            &["stricthostkeychecking accept-new", "userknownhostsfile /a"],
+        ),
+        (
+            "known_hosts_verify=ignore",
+            &[
+                "stricthostkeychecking false",
+                "userknownhostsfile /dev/null",
+            ],
+        ),
+    ] {
+        let target: SshTarget = format!("ssh://CORP%5Cadm@h2/s?{query}").parse().unwrap();
+        let command = command(&target, &SshOptions::default(), &[]);
+        let args = command.as_std().get_args();
+        let output = std::process::Command::new(command.as_std().get_program())
+            .args(["-F", "none", "-G"])
+            .args(args)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{query}: {complaint}");
+        for says in [&["user CORP\\adm"][..], says].concat() {
+            assert!(said.lines().any(|line| line == says), "{says}: {said}");
+        }
+    }
+    let target: SshTarget = "ssh://h2?command=/opt/ssh".parse().unwrap();
+    let command = command(&target, &SshOptions::default(), &[]);
+    assert_eq!(command.as_std().get_program(), "/opt/ssh");
 }
 
 #[test]
@@ -361,4 +438,37 @@ fn words_are_quoted_for_the_far_shell() {
             "logchain adopt 'a b' 'it'\\''s' '' '$(id)' serial0=/x"
         ]
     );
+}
+
+proptest::proptest! {
+    /// What `migrate` prints for a log that stayed behind is what `offer` reads.
+    #[test]
+    fn a_target_reads_what_it_shows(
+        user in proptest::option::of("[^\\p{Cc}-][^\\p{Cc}]{0,12}"),
+        host in "[A-Za-z0-9_][A-Za-z0-9._:%-]{0,12}",
+        port in proptest::option::of(1_u16..),
+        file in proptest::option::of("[^\\p{Cc}\"]{1,12}"),
+        how in 0_usize..4,
+    ) {
+        let mut target = SshTarget::on(&host).unwrap();
+        if let Some(user) = &user {
+            target = target.as_user(user).unwrap();
+        }
+        if let Some(port) = port {
+            target = target.at_port(port);
+        }
+        let file = file.map(OsString::from);
+        let target = target.with_login(SshLogin {
+            program: file.clone(),
+            key_file: None,
+            known_hosts: file,
+            unknown_host_key: [
+                UnknownHostKey::AsConfigured,
+                UnknownHostKey::Accepted,
+                UnknownHostKey::Unverified,
+                UnknownHostKey::Ignored,
+            ][how],
+        });
+        proptest::prop_assert_eq!(target.to_string().parse::<SshTarget>(), Ok(target));
+    }
 }

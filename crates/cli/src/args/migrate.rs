@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Carry, Connect, Format, State, name, seconds};
+use super::{Carry, Connect, Format, State, name, seconds, size};
 
 #[derive(Debug, Args)]
 pub(crate) struct Migrate {
@@ -223,7 +223,7 @@ pub(crate) struct Memory {
     #[arg(long, value_name = "N")]
     pub(crate) comp_mt_dthreads: Option<i32>,
     /// Bytes of the page cache of the method xbzrle.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) comp_xbzrle_cache: Option<u64>,
     /// Send memory over several connections.
     #[arg(long)]

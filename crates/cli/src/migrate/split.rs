@@ -13,7 +13,7 @@ impl Migration<'_> {
     /// where it is, though libvirt's migration is not over.
     pub(super) async fn split(
         &self,
-        started: Vec<Started>,
+        (started, left_out): (Vec<Started>, Vec<String>),
         (way, source, resumed): (Way<'_>, &watch::Sender<Source>, &Resumes),
         (reason, at_dest): (String, Option<bool>),
     ) -> anyhow::Result<Exit> {
@@ -40,7 +40,8 @@ impl Migration<'_> {
         way.writers.left();
         source.send_replace(Source::Over);
         let seen = self.interrupt.count();
-        let reasons = self.arrive(started, (source, resumed), seen, None).await;
+        let mut reasons = self.arrive(started, (source, resumed), seen, None).await;
+        reasons.extend(left_out);
         let log = match reasons.is_empty() {
             true => "its log is whole there",
             false => "its log is whole here",

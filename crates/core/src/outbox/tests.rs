@@ -290,3 +290,21 @@ fn nothing_is_put_down_of_a_log_that_is_empty() {
 }
 
 use crate::pause::pause;
+
+#[test]
+fn the_base_is_found_where_its_record_has_a_cut_name() {
+    let of = |names: &[&str]| base_among(&names.iter().map(OsString::from).collect::<Vec<_>>());
+    let long = "x.".repeat(125);
+    let record = Record::name(OsStr::new(&long)).into_string().unwrap();
+    let rotated = format!("{long}.0");
+    assert_eq!(of(&[&record, &long]), Some(long.clone().into()));
+    assert_eq!(of(&[&rotated, &record]), Some(long.into()));
+    for names in [
+        &[".console.log.logchain"][..],
+        &[".console.log.logchain", "console.log"],
+        &["console.log.0", ".console.log.logchain", "console.log.1.gz"],
+    ] {
+        assert_eq!(of(names), Some("console.log".into()), "{names:?}");
+    }
+    assert_eq!(of(&["console.log"]), None);
+}

@@ -168,10 +168,9 @@ fn broken_and_hostile_xml_is_an_error() {
     let entity = "<!DOCTYPE domain [<!ENTITY a 'x'>]><domain><devices/></domain>";
     let deep = format!(
         "<domain>{}{}</domain>",
-        "<a>".repeat(200),
-        "</a>".repeat(200)
+        "<a>".repeat(300),
+        "</a>".repeat(300)
     );
-    let many = domain(&"<serial type='pty'/>".repeat(300));
     for (xml, says) in [
         (String::new(), "there is no domain in it"),
         ("not xml at all".to_owned(), "there is no domain in it"),
@@ -182,40 +181,97 @@ fn broken_and_hostile_xml_is_an_error() {
         ("<domain></domain></x>".to_owned(), "at byte"),
         ("<domain><!-- ".to_owned(), "at byte"),
         (entity.to_owned(), "document type"),
-        (deep, "more than 128 elements"),
-        (many, "more than 256 character devices"),
-        (
-            domain("<serial><log file='console.log'/></serial>"),
-            "not absolute",
-        ),
-        (domain("<serial><log file=''/></serial>"), "not absolute"),
-        (
-            domain("<serial><log file='/var/log/'/></serial>"),
-            "names no file",
-        ),
-        (
-            domain("<serial><log file='/var/..'/></serial>"),
-            "names no file",
-        ),
-        (domain("<serial><log file='/'/></serial>"), "names no file"),
-        (
-            domain("<serial><log file='/a' append='maybe'/></serial>"),
-            "neither on nor off",
-        ),
+        (deep, "more than 256 elements"),
         (
             domain("<serial><log file='/a' file='/b'/></serial>"),
             "duplicate",
         ),
         (domain("<serial><log file='/&nope;'/></serial>"), "nope"),
-        (
-            domain("<serial><target port='-1'/></serial>"),
-            "no port of a serial",
-        ),
     ] {
         let error = consoles(&xml).unwrap_err().to_string();
         assert!(error.contains(says), "{xml:.80}: {error}");
         assert!(error.starts_with("the XML of the domain cannot be used: "));
     }
+}
+
+/// libvirt takes each of these: the domain runs, and migrates.
+#[test]
+fn a_device_that_cannot_be_followed_is_left_out_alone() {
+    let good = "<serial type='pty'><log file='/l/good'/><target port='7'/></serial>";
+    for (odd, says) in [
+        (
+            "<serial><log file='console.log'/></serial>",
+            "\"console.log\", has no path from the root",
+        ),
+        (
+            "<serial type='file'><source path='../x'/></serial>",
+            "no path from the root",
+        ),
+        ("<serial><log file=''/></serial>", "no path from the root"),
+        (
+            "<channel><log file='/var/log/'/></channel>",
+            "names no file",
+        ),
+        ("<serial><log file='/var/..'/></serial>", "names no file"),
+        ("<parallel><log file='/'/></parallel>", "names no file"),
+    ] {
+        for devices in [format!("{good}{odd}"), format!("{odd}{good}")] {
+            let found = read(&domain(&devices)).unwrap();
+            let names: Vec<_> = found.logs.iter().map(|c| c.name.as_str()).collect();
+            assert_eq!(names, ["serial7"], "{odd}");
+            assert_eq!(found.left_out.len(), 1, "{:?}", found.left_out);
+            assert!(found.left_out[0].contains(says), "{:?}", found.left_out);
+        }
+    }
+    // A mirror says nothing new.
+    let log = "<log file='console.log'/><target type='serial' port='0'/>";
+    let both = format!("<serial type='pty'>{log}</serial><console type='pty'>{log}</console>");
+    assert_eq!(read(&domain(&both)).unwrap().left_out.len(), 1);
+}
+
+#[test]
+fn what_is_odd_about_a_device_costs_no_log() {
+    for (devices, name, append) in [
+        (
+            "<serial><log file='/l/a' append='default'/></serial>",
+            "serial0",
+            None,
+        ),
+        (
+            "<serial><log file='/l/a' append='maybe'/></serial>",
+            "serial0",
+            None,
+        ),
+        (
+            "<serial><log file='/l/a'/><target port='-1'/></serial>",
+            "serial0",
+            None,
+        ),
+        (
+            "<serial/><serial><log file='/l/a' append='on'/><target port='x'/></serial>",
+            "serial1",
+            Some(true),
+        ),
+    ] {
+        let found = read(&domain(devices)).unwrap();
+        assert!(found.left_out.is_empty(), "{:?}", found.left_out);
+        let of: Vec<_> = found
+            .logs
+            .iter()
+            .map(|c| (c.name.as_str(), c.append))
+            .collect();
+        assert_eq!(of, [(name, append)], "{devices}");
+    }
+    let many = "<serial type='pty'/>".repeat(255)
+        + "<serial><log file='/l/last'/></serial><serial><log file='/l/more'/></serial>";
+    let found = read(&domain(&many)).unwrap();
+    assert_eq!(found.logs.len(), 1);
+    assert_eq!(found.logs[0].path, Path::new("/l/last"));
+    assert!(
+        found.left_out[0].contains("devices 1 are more than the 256"),
+        "{:?}",
+        found.left_out
+    );
 }
 
 #[test]

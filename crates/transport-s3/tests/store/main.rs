@@ -19,6 +19,7 @@ mod proxy;
 mod real;
 mod server;
 mod signed;
+mod tls;
 
 use std::time::Duration;
 

@@ -1,0 +1,104 @@
+//! The two hosts of a handoff, told apart by the UUIDs that libvirt gives them.
+//!
+//! ssh and libvirt may reach different machines by one name: through a tunnel, NAT, an
+//! address that moves, an entry in ssh's configuration. The destination's half that runs
+//! anywhere else must touch nothing: at the source it would find the log itself there.
+//! libvirt refuses a migration between hosts of one UUID, so it never takes one for the
+//! other; a machine's id or its boot's would, where containers share a kernel.
+
+use std::ffi::OsString;
+
+use logchain_libvirt::Connection;
+use uuid::Uuid;
+
+/// As far as they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hosts {
+    pub(crate) source: Option<Uuid>,
+    pub(crate) destination: Option<Uuid>,
+}
+
+/// Where the destination's half was started instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Elsewhere {
+    Source,
+    OtherHost,
+}
+
+impl Hosts {
+    /// A host that does not say which one it is stays unknown.
+    pub(crate) async fn of(source: &Connection, destination: Option<&Connection>) -> Self {
+        Self {
+            source: uuid_of(source).await,
+            destination: match destination {
+                Some(there) => uuid_of(there).await,
+                None => None,
+            },
+        }
+    }
+
+    /// Whether both are one.
+    pub(crate) fn same(self) -> Option<Uuid> {
+        self.source.filter(|_| self.source == self.destination)
+    }
+
+    /// What `adopt` is told of them.
+    pub(crate) fn options(self) -> Vec<OsString> {
+        let options = [
+            ("--from-host", self.source),
+            ("--to-host", self.destination),
+        ];
+        let given = options.into_iter().filter_map(|(option, host)| {
+            let host = host?.to_string();
+            Some([OsString::from(option), OsString::from(host)])
+        });
+        given.flatten().collect()
+    }
+
+    /// Whether the destination's half may work at the host `here`.
+    pub(crate) fn check(self, here: Option<Uuid>) -> Result<(), Elsewhere> {
+        let Some(here) = here else {
+            return Ok(());
+        };
+        if self.source == Some(here) {
+            return Err(Elsewhere::Source);
+        }
+        match self.destination {
+            Some(destination) if destination != here => Err(Elsewhere::OtherHost),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) async fn uuid_of(host: &Connection) -> Option<Uuid> {
+    host.host_uuid().await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_half_there_works_at_the_destination_alone() {
+        let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
+        let of = |source, destination| Hosts {
+            source,
+            destination,
+        };
+        let both = of(Some(one), Some(two));
+        assert_eq!(both.check(Some(two)), Ok(()));
+        assert_eq!(both.check(Some(one)), Err(Elsewhere::Source));
+        assert_eq!(both.check(Some(three)), Err(Elsewhere::OtherHost));
+        // What nobody tells is no reason to leave a log behind.
+        assert_eq!(both.check(None), Ok(()));
+        assert_eq!(of(None, None).check(Some(one)), Ok(()));
+        let source = of(Some(one), None);
+        assert_eq!(source.check(Some(three)), Ok(()));
+        assert_eq!(source.check(Some(one)), Err(Elsewhere::Source));
+        assert_eq!(of(Some(one), Some(one)).same(), Some(one));
+        assert_eq!(
+            (both.same(), source.same(), of(None, None).same()),
+            (None, None, None)
+        );
+    }
+}
