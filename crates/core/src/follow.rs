@@ -217,6 +217,7 @@ impl Follower {
                 Source::Packed(_) | Source::Compressed(_) => None,
             },
             after_gap: false,
+            compressed: !matches!(file.source, Source::Plain(_)),
         });
         held.collect()
     }

@@ -189,7 +189,7 @@ impl Live {
             Source::Compressed(_) => newest.at,
         };
         let newest = newest.id;
-        offsets.assume(&self.ledger, Some((newest, size)));
+        offsets.assume(&self.ledger, Some((newest, size)))?;
         let layout = offsets.layout(self.offset)?;
         offsets.remember(&self.chain)?;
         self.ledger = offsets.ledger().clone();
@@ -260,7 +260,7 @@ impl Live {
             Err(Error::Chain(e)) if e.is_not_found() => return Ok(Next::NotYet),
             offsets => offsets?,
         };
-        offsets.assume(&self.ledger, self.held.front().map(|h| (h.id, h.at)));
+        offsets.assume(&self.ledger, self.held.front().map(|h| (h.id, h.at)))?;
         let layout = offsets.layout(self.offset)?;
         let at = offsets.snapshot().files().iter();
         let at = at.map(ChainFile::id).position(|id| Some(id) == ours);

@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod content;
 mod error;
 mod file;
 #[cfg(feature = "fuzzing")]

@@ -162,6 +162,7 @@ pub(super) fn history(record: &mut Record, drained: &Drained, host: &str, own: H
         id: f.id,
         length: Some(f.given),
         after_gap: false,
+        compressed: false,
     });
     let Ok(layout) = record.ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
         // Only a length could be wanting, and all are known.
