@@ -35,7 +35,7 @@ fn bytes_at(file: &File, at: u64, count: u64) -> io::Result<Option<Vec<u8>>> {
 
 /// The last bytes that are known of a file, and where they end. As long as the file
 /// has them there, it is what it was, and may only have grown.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Mark {
     at: u64,
     bytes: Vec<u8>,
@@ -49,10 +49,7 @@ impl Mark {
         // It ends before: emptied just now, it begins anew.
         Ok(match bytes_at(file, at.saturating_sub(window), window)? {
             Some(bytes) => Self { at, bytes },
-            None => Self {
-                at: 0,
-                bytes: Vec::new(),
-            },
+            None => Self::default(),
         })
     }
 

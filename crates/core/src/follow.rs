@@ -47,11 +47,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
 
-use held::{Held, Source};
+use held::{Held, Read, Source};
 
 use crate::chain::{self, Compression, Listing, LogChain};
 use crate::folder::{self, FileId, Folder, stat_open};
-use crate::stream::Seen;
+use crate::stream::{Fingerprint, Seen};
 
 /// Files held at most. A reader that falls behind by more loses the oldest, as
 /// it would lose them to the rotation itself.
@@ -127,16 +127,19 @@ pub struct Followed {
     pub size: u64,
     /// How many bytes of the stream it gave.
     pub given: u64,
+    /// What it holds on disk, where that tells anything.
+    pub print: Option<Fingerprint>,
 }
 
 /// A chain held by descriptors while it grows.
 pub struct Follower {
-    folder: Folder,
-    base: OsString,
+    chain: LogChain,
     /// Oldest first; the last one is the base file, or was when last looked.
     held: VecDeque<Held>,
     /// Every file that gave all its bytes: what a receipt covers.
     seen: Vec<Followed>,
+    /// Files that were emptied from outside, and where the bytes are that they had.
+    moved: Vec<(FileId, FileId)>,
     offset: u64,
     missed: Vec<Missed>,
 }
@@ -165,10 +168,10 @@ impl Follower {
             held.push_back(Held::new(file)?);
         }
         Ok(Self {
-            folder: chain.folder().try_clone()?,
-            base: chain.base_name().to_owned(),
+            chain: chain.try_clone()?,
             held,
             seen: Vec::new(),
+            moved: Vec::new(),
             offset: 0,
             missed: Vec::new(),
         })
@@ -177,7 +180,7 @@ impl Follower {
     /// The name of the base file.
     #[must_use]
     pub fn base(&self) -> &OsStr {
-        &self.base
+        self.chain.base_name()
     }
 
     /// The offset after the last byte given.
@@ -202,8 +205,16 @@ impl Follower {
     /// How many bytes those files have, as they lie on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let sizes = self.files().into_iter().map(|file| file.size);
+        let held = self.held.iter().map(Held::size);
+        let sizes = self.seen.iter().map(|file| file.size).chain(held);
         sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Files that were emptied from outside since they were opened, and the ones that
+    /// hold now what they held. Where nobody has it, the second is one that no file has.
+    #[must_use]
+    pub(crate) fn moved(&self) -> &[(FileId, FileId)] {
+        &self.moved
     }
 
     /// The files held, oldest first, with the length of each in the stream where
@@ -213,11 +224,11 @@ impl Follower {
         let held = self.held.iter().map(|file| Seen {
             id: file.id,
             length: match file.source {
-                Source::Plain(_) => Some(file.size()),
+                Source::Plain(_) | Source::Lost => Some(file.size()),
                 Source::Packed(_) | Source::Compressed(_) => None,
             },
             after_gap: false,
-            compressed: !matches!(file.source, Source::Plain(_)),
+            compressed: !matches!(file.source, Source::Plain(_) | Source::Lost),
         });
         held.collect()
     }
@@ -238,15 +249,21 @@ impl Follower {
 
     /// `false`: names changed while we looked.
     fn refresh_once(&mut self, writers: &dyn Writers) -> Result<bool> {
+        if let Some(newest) = self.held.back_mut()
+            && !newest.is_same()?
+        {
+            self.replaced(self.held.len().saturating_sub(1))?;
+        }
         let newest = self.held.back();
-        let base = self.folder.stat(&self.base)?;
+        let (folder, base_name) = (self.chain.folder(), self.chain.base_name());
+        let base = folder.stat(base_name)?;
         let Some(base) = base.filter(|s| s.regular) else {
             return Ok(true);
         };
         if newest.is_some_and(|n| n.id == base.id) {
             return Ok(true);
         }
-        let listing = Listing::read(&self.folder, &self.base)?;
+        let listing = self.chain.listing()?;
         let rotated = listing.rotated();
         let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
         let newer = match (ours, newest) {
@@ -277,20 +294,11 @@ impl Follower {
             .iter()
             .rev()
             .map(|r| (r.name.as_os_str(), r.stat.id))
-            .chain([(self.base.as_os_str(), base.id)])
+            .chain([(base_name, base.id)])
         {
-            match self.folder.open_file(name) {
+            match folder.open_file(name) {
                 Ok((file, stat)) if stat.id == id => {
-                    let source = Source::Plain(file);
-                    opened.push(Held {
-                        name: name.to_owned(),
-                        id,
-                        source,
-                        size: 0,
-                        given: 0,
-                        before: 0,
-                        ended: false,
-                    });
+                    opened.push(Held::plain(name.to_owned(), id, file)?);
                 }
                 Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(false),
                 Err(e) => return Err(e.into()),
@@ -306,6 +314,59 @@ impl Follower {
             });
         }
         Ok(true)
+    }
+
+    /// A held file was emptied from outside. What it had is read from the copy that was
+    /// made of it before, then what came in between, then the file anew.
+    fn replaced(&mut self, index: usize) -> Result<()> {
+        let Some(held) = self.held.get(index) else {
+            return Ok(());
+        };
+        let known = |id| {
+            let given = self.seen.iter().map(|file| file.id);
+            given
+                .chain(self.held.iter().map(|h| h.id))
+                .any(|is| is == id)
+        };
+        let mut now = Vec::new();
+        let was = held.id;
+        if let Some(files) = self.chain.copied(&held.mark, known)? {
+            for (index, file) in files.into_iter().enumerate() {
+                now.push(match index {
+                    0 => held.moved_to(file)?,
+                    _ => Held::new(file)?,
+                });
+            }
+        } else if held.mark.at() > 0 {
+            // No file has inode 0.
+            let nth = i64::try_from(self.moved.len()).unwrap_or(i64::MAX);
+            now.push(held.lost(FileId {
+                ino: 0,
+                born: Some((nth, 0)),
+            }));
+        }
+        let old = now.first().map(|first| first.id);
+        now.extend(held.anew()?);
+        self.moved.extend(old.map(|old| (was, old)));
+        let newer = self.held.split_off(index);
+        self.held.extend(now);
+        self.held.extend(newer.into_iter().skip(1));
+        Ok(())
+    }
+
+    /// Lets go of the oldest file, which gave all that it had.
+    fn pass(&mut self) {
+        let Some(done) = self.held.pop_front() else {
+            return;
+        };
+        if let Source::Lost = done.source {
+            let why = "the log was emptied from outside before it was read to its end";
+            self.missed.push(Missed {
+                offset: self.offset,
+                why,
+            });
+        }
+        self.seen.push(done.followed());
     }
 
     /// How many bytes [`Follower::next`] gives now, at the most; of a compressed
@@ -357,9 +418,15 @@ impl Follower {
                 return Ok(None);
             };
             let starts_file = file.given == 0;
-            let bytes = file.read(memory, most, growing && !flush)?;
+            let bytes = match file.read(memory, most, growing && !flush)? {
+                Read::Bytes(bytes) => bytes,
+                Read::Replaced(again) => {
+                    memory = again;
+                    self.replaced(0)?;
+                    continue;
+                }
+            };
             if !bytes.is_empty() {
-                file.given = file.given.saturating_add(bytes.len() as u64);
                 let offset = self.offset;
                 self.offset = offset.saturating_add(bytes.len() as u64);
                 return Ok(Some(Piece {
@@ -372,9 +439,7 @@ impl Follower {
             if growing {
                 return Ok(None);
             }
-            if let Some(done) = self.held.pop_front() {
-                self.seen.push(done.followed());
-            }
+            self.pass();
         }
     }
 
@@ -385,16 +450,27 @@ impl Follower {
     /// # Errors
     /// The folder's.
     pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
+        // Emptied just now, and as long as it was: nothing shows in its length.
+        for index in 0..self.held.len() {
+            if let Some(held) = self.held.get_mut(index)
+                && !held.is_same()?
+            {
+                self.replaced(index)?;
+                return Ok(Writer::Some);
+            }
+        }
         // Behind a file that was given to its end an empty one may have come, in which
         // there is nothing to be read: its guest left before it printed again.
         while self.held.len() > 1
             && let Some(first) = self.held.front()
-            && let Source::Plain(file) = &first.source
             && first.left(usize::MAX)? == 0
-            && writers.writer(file) != Writer::Some
+            && match &first.source {
+                Source::Plain(file) => writers.writer(file) != Writer::Some,
+                Source::Lost => true,
+                Source::Packed(_) | Source::Compressed(_) => false,
+            }
         {
-            let done = self.held.pop_front();
-            self.seen.extend(done.map(|done| done.followed()));
+            self.pass();
         }
         let writer = self.written(writers)?;
         let Some(Held {
@@ -406,7 +482,7 @@ impl Follower {
             return Ok(writer);
         };
         let read = |source| Error::Read {
-            name: self.base.clone(),
+            name: self.chain.base_name().to_owned(),
             source,
         };
         let grown = self.held.len() > 1 || stat_open(file).map_err(read)?.size > *given;
@@ -431,7 +507,7 @@ impl Follower {
         if writer == Writer::Some {
             return Ok(Writer::Some);
         }
-        let base = self.folder.stat(&self.base)?;
+        let base = self.chain.folder().stat(self.chain.base_name())?;
         let rolls = base.is_some_and(|b| b.id != *id && self.is_named(*id).unwrap_or(true));
         Ok(if rolls { Writer::Some } else { writer })
     }
@@ -443,10 +519,10 @@ impl Follower {
     pub fn try_clone(&self) -> Result<Self> {
         let held = self.held.iter().map(Held::try_clone);
         Ok(Self {
-            folder: self.folder.try_clone()?,
-            base: self.base.clone(),
+            chain: self.chain.try_clone()?,
             held: held.collect::<Result<_>>()?,
             seen: self.seen.clone(),
+            moved: self.moved.clone(),
             offset: self.offset,
             missed: self.missed.clone(),
         })
@@ -462,7 +538,7 @@ impl Follower {
                     let file = file.as_ref()?;
                     (file.file(), file.compression())
                 }
-                Source::Compressed(_) => return None,
+                Source::Compressed(_) | Source::Lost => return None,
             };
             let id = held.id;
             Some(HeldFile {
@@ -503,7 +579,7 @@ impl Follower {
     }
 
     fn is_named(&self, id: FileId) -> Result<bool> {
-        let listing = Listing::read(&self.folder, &self.base)?;
+        let listing = self.chain.listing()?;
         Ok(listing.rotated().iter().any(|r| r.stat.id == id))
     }
 }

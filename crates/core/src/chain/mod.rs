@@ -33,6 +33,7 @@
 //! ```
 
 mod content;
+mod copied;
 mod error;
 mod file;
 #[cfg(feature = "fuzzing")]
