@@ -2,11 +2,12 @@
 //!
 //! Must not know: chains, records, what follows from it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::folder::stat_open;
+use crate::folder::{FileId, Folder, stat_open};
 use crate::stream::Fingerprint;
 
 /// The fingerprint of `length` bytes of a file, from `skip` on, as they lie on disk;
@@ -21,6 +22,15 @@ pub(crate) fn fingerprint(file: &File, skip: u64, length: u64) -> io::Result<Opt
         return Ok(None);
     };
     Ok(Fingerprint::of(length, &first, &last))
+}
+
+/// Whether the file `name` has the identity `id` and begins with the bytes of `print`.
+pub(crate) fn is_still(folder: &Folder, name: &OsStr, id: FileId, print: Fingerprint) -> bool {
+    let Ok((file, stat)) = folder.open_file(name) else {
+        return false;
+    };
+    let there = fingerprint(&file, 0, print.length());
+    stat.id == id && there.is_ok_and(|there| there == Some(print))
 }
 
 /// `count` bytes of a file; `None` where it ends before.
@@ -56,6 +66,12 @@ impl Mark {
     /// Where the bytes end.
     pub(crate) fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Whether another file with the same bytes there has them hardly by accident.
+    pub(crate) fn is_telling(&self) -> bool {
+        let print = Fingerprint::of(self.bytes.len() as u64, &self.bytes, &self.bytes);
+        print.is_some_and(|print| print.is_telling())
     }
 
     /// The bytes that end there.

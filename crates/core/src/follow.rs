@@ -50,8 +50,10 @@ use std::path::Path;
 use held::{Held, Read, Source};
 
 use crate::chain::{self, Compression, Listing, LogChain};
+use crate::content;
 use crate::folder::{self, FileId, Folder, stat_open};
-use crate::stream::{Fingerprint, Seen};
+use crate::record::Offered;
+use crate::stream::{Fingerprint, Ledger, Seen};
 
 /// Files held at most. A reader that falls behind by more loses the oldest, as
 /// it would lose them to the rotation itself.
@@ -129,6 +131,14 @@ pub struct Followed {
     pub given: u64,
     /// What it holds on disk, where that tells anything.
     pub print: Option<Fingerprint>,
+    /// Whether it is compressed: then that is not what it gave.
+    pub compressed: bool,
+}
+
+/// What these files hold on disk.
+pub(crate) fn prints(files: &[Followed]) -> Vec<(FileId, Fingerprint)> {
+    let prints = files.iter().filter_map(|f| Some((f.id, f.print?)));
+    prints.collect()
 }
 
 /// A chain held by descriptors while it grows.
@@ -233,6 +243,34 @@ impl Follower {
         held.collect()
     }
 
+    /// What is known of the stream, by the files held that have it now. Bytes in
+    /// compressed files that lie far behind their first one are not looked for: a
+    /// migration waits for this.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn recognise(&self, ledger: &Ledger) -> Result<Ledger> {
+        ledger.recognise(&self.lengths(), &mut |file, skip, length| {
+            let held = self.held.get(file);
+            held.map_or(Ok(None), |held| held.fingerprint(skip, length))
+        })
+    }
+
+    /// Whether the files held are those that were handed over, each with all that it
+    /// held then, and perhaps more.
+    pub(crate) fn has_offered(&self, offered: &Offered) -> bool {
+        let mut files = offered.files.iter().filter(|(_, size)| *size > 0);
+        files.all(|(id, _)| {
+            let held = self.held().find(|held| held.id == *id);
+            let is_it = |held: HeldFile<'_>| match offered.print_of(*id) {
+                Some(print) => content::fingerprint(held.file, 0, print.length())
+                    .is_ok_and(|there| there == Some(print)),
+                None => true,
+            };
+            held.is_some_and(is_it)
+        })
+    }
+
     /// Looks for a rollover and opens the files that came.
     ///
     /// # Errors
@@ -249,6 +287,7 @@ impl Follower {
 
     /// `false`: names changed while we looked.
     fn refresh_once(&mut self, writers: &dyn Writers) -> Result<bool> {
+        self.came_before(self.held.len().saturating_sub(1), false)?;
         if let Some(newest) = self.held.back_mut()
             && !newest.is_same()?
         {
@@ -322,15 +361,9 @@ impl Follower {
         let Some(held) = self.held.get(index) else {
             return Ok(());
         };
-        let known = |id| {
-            let given = self.seen.iter().map(|file| file.id);
-            given
-                .chain(self.held.iter().map(|h| h.id))
-                .any(|is| is == id)
-        };
         let mut now = Vec::new();
         let was = held.id;
-        if let Some(files) = self.chain.copied(&held.mark, known)? {
+        if let Some(files) = self.chain.copied(was, &held.mark, |id| self.knows(id))? {
             for (index, file) in files.into_iter().enumerate() {
                 now.push(match index {
                     0 => held.moved_to(file)?,
@@ -344,6 +377,10 @@ impl Follower {
                 ino: 0,
                 born: Some((nth, 0)),
             }));
+            // What it held between then and now.
+            for copy in self.chain.came_before(was, |id| self.knows(id))? {
+                now.push(Held::new(copy)?);
+            }
         }
         let old = now.first().map(|first| first.id);
         now.extend(held.anew()?);
@@ -354,10 +391,39 @@ impl Follower {
         Ok(())
     }
 
+    /// A held file that was empty may have been filled and emptied while nobody looked:
+    /// then the copies of what it held come before it. Says whether there are any.
+    /// `last`: it is not looked at again.
+    fn came_before(&mut self, index: usize, last: bool) -> Result<bool> {
+        let held = self.held.get(index);
+        let Some(held) = held.filter(|held| held.was_empty() && (last || held.is_written())) else {
+            return Ok(false);
+        };
+        let copies = self.chain.came_before(held.id, |id| self.knows(id))?;
+        if copies.is_empty() {
+            return Ok(false);
+        }
+        let newer = self.held.split_off(index);
+        for copy in copies {
+            self.held.push_back(Held::new(copy)?);
+        }
+        self.held.extend(newer);
+        Ok(true)
+    }
+
+    fn knows(&self, id: FileId) -> bool {
+        let given = self.seen.iter().map(|file| file.id);
+        let held = self.held.iter().map(|held| held.id);
+        given.chain(held).any(|known| known == id)
+    }
+
     /// Lets go of the oldest file, which gave all that it had.
-    fn pass(&mut self) {
+    fn pass(&mut self) -> Result<()> {
+        if self.came_before(0, true)? {
+            return Ok(());
+        }
         let Some(done) = self.held.pop_front() else {
-            return;
+            return Ok(());
         };
         if let Source::Lost = done.source {
             let why = "the log was emptied from outside before it was read to its end";
@@ -367,6 +433,7 @@ impl Follower {
             });
         }
         self.seen.push(done.followed());
+        Ok(())
     }
 
     /// How many bytes [`Follower::next`] gives now, at the most; of a compressed
@@ -413,6 +480,7 @@ impl Follower {
         flush: bool,
     ) -> Result<Option<Piece>> {
         loop {
+            self.came_before(0, false)?;
             let growing = self.held.len() <= 1;
             let Some(file) = self.held.front_mut() else {
                 return Ok(None);
@@ -439,7 +507,7 @@ impl Follower {
             if growing {
                 return Ok(None);
             }
-            self.pass();
+            self.pass()?;
         }
     }
 
@@ -452,6 +520,9 @@ impl Follower {
     pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
         // Emptied just now, and as long as it was: nothing shows in its length.
         for index in 0..self.held.len() {
+            if self.came_before(index, true)? {
+                return Ok(Writer::Some);
+            }
             if let Some(held) = self.held.get_mut(index)
                 && !held.is_same()?
             {
@@ -470,7 +541,7 @@ impl Follower {
                 Source::Packed(_) | Source::Compressed(_) => false,
             }
         {
-            self.pass();
+            self.pass()?;
         }
         let writer = self.written(writers)?;
         let Some(Held {
@@ -583,3 +654,6 @@ impl Follower {
         Ok(listing.rotated().iter().any(|r| r.stat.id == id))
     }
 }
+
+#[cfg(test)]
+mod tests;

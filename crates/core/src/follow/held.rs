@@ -13,6 +13,9 @@ use crate::content::{self, Mark};
 use crate::folder::{FileId, stat_open};
 use crate::stream::Fingerprint;
 
+/// How far a compressed file is gone through to see what it holds.
+const UNPACKED: u64 = 64 << 20;
+
 /// What was opened of it, and how far it is read.
 pub(super) struct Held {
     pub(super) name: OsString,
@@ -25,7 +28,7 @@ pub(super) struct Held {
     head: Vec<u8>,
     /// The last bytes known of it, given or not.
     pub(super) mark: Mark,
-    /// Size and time of writing when its mark was looked at.
+    /// Size and time of writing when it was looked at last.
     looked: Option<(u64, (i64, u32))>,
     /// What a compressed file holds on disk.
     print: Option<Fingerprint>,
@@ -72,10 +75,13 @@ impl Held {
     }
 
     pub(super) fn plain(name: OsString, id: FileId, file: File) -> Result<Self> {
-        let mark = Mark::of(&file).map_err(|source| read_error(&name, source))?;
+        let fail = |source| read_error(&name, source);
+        let stat = stat_open(&file).map_err(fail)?;
+        let mark = Mark::of(&file).map_err(fail)?;
         Ok(Self {
             size: mark.at(),
             mark,
+            looked: Some((stat.size, stat.modified)),
             ..Self::with(name, id, Source::Plain(file))
         })
     }
@@ -158,7 +164,21 @@ impl Held {
             size,
             given: self.given,
             print: self.print_of(size),
+            compressed: !matches!(self.source, Source::Plain(_) | Source::Lost),
         }
+    }
+
+    /// The fingerprint of bytes of the stream in it.
+    pub(super) fn fingerprint(&self, skip: u64, length: u64) -> Result<Option<Fingerprint>> {
+        Ok(match &self.source {
+            Source::Plain(file) => {
+                content::fingerprint(file, skip, length).map_err(|e| self.error(e))?
+            }
+            Source::Packed(Some(file)) if skip.saturating_add(length) <= UNPACKED => {
+                file.fingerprint(skip, length).unwrap_or_default()
+            }
+            _ => None,
+        })
     }
 
     /// The fingerprint of what it holds on disk: of what was given, where that was all.
@@ -172,6 +192,19 @@ impl Held {
             return Fingerprint::of(size, head, tail).filter(|_| tail.len() == window);
         }
         content::fingerprint(file, 0, size).ok().flatten()
+    }
+
+    /// Whether it was empty when it was looked at last.
+    pub(super) fn was_empty(&self) -> bool {
+        matches!(self.source, Source::Plain(_)) && self.mark.at() == 0
+    }
+
+    /// Whether it was written since it was looked at last.
+    pub(super) fn is_written(&self) -> bool {
+        let Source::Plain(file) = &self.source else {
+            return false;
+        };
+        stat_open(file).map_or(true, |s| self.looked != Some((s.size, s.modified)))
     }
 
     /// Whether it still has the bytes that were seen of it. Called often, it sees what

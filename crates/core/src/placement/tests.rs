@@ -89,6 +89,7 @@ impl Bed {
             digest: String::new(),
             at: 0,
             files: names.iter().map(stat).map(|s| (s.id, s.size)).collect(),
+            prints: Vec::new(),
             received: true,
         });
         record

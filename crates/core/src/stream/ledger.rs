@@ -244,7 +244,8 @@ impl Ledger {
     /// The same bytes in other files: `now` gives the one that holds those of another.
     #[must_use]
     pub fn copied(&self, now: impl Fn(FileId) -> Option<FileId>) -> Self {
-        let known = self.known.iter().filter_map(|known| {
+        let known = self.known.iter().filter(|known| !known.gone);
+        let known = known.filter_map(|known| {
             let id = now(known.id)?;
             Some(Known { id, ..*known })
         });
