@@ -105,6 +105,67 @@ impl Mark {
     }
 }
 
+/// A file that is held while others write, rename and empty it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watched {
+    mark: Mark,
+    /// Size and time of writing when it was looked at last.
+    looked: Option<(u64, (i64, u32))>,
+}
+
+impl Watched {
+    /// The file as it is now.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let stat = stat_open(file)?;
+        Ok(Self {
+            mark: Mark::of(file)?,
+            looked: Some((stat.size, stat.modified)),
+        })
+    }
+
+    /// The last bytes known of it.
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// `given` are the bytes before the place `at`, which were read.
+    pub(crate) fn go_to(&mut self, at: u64, given: &[u8]) {
+        self.mark.go_to(at, given);
+    }
+
+    /// Whether it was empty when it was looked at last: then no byte tells whether it was
+    /// emptied since.
+    pub(crate) fn was_empty(&self) -> bool {
+        self.mark.at() == 0
+    }
+
+    /// Whether it was written since it was looked at last.
+    pub(crate) fn is_written(&self, file: &File) -> bool {
+        stat_open(file).map_or(true, |s| self.looked != Some((s.size, s.modified)))
+    }
+
+    /// Whether it still has the bytes that were seen of it, `given` of which were read.
+    /// Called often, it sees what was not read yet as well.
+    pub(crate) fn is_same(&mut self, file: &File, given: u64) -> io::Result<bool> {
+        let stat = stat_open(file)?;
+        let looked = (stat.size, stat.modified);
+        if self.looked == Some(looked) {
+            return Ok(true);
+        }
+        let new = Mark::of(file)?;
+        // The old one last: had the file been emptied just now, the new one is of what
+        // came after.
+        if stat.size < given || !self.mark.is_in(file)? {
+            return Ok(false);
+        }
+        if new.at() > self.mark.at() {
+            self.mark = new;
+        }
+        self.looked = Some(looked);
+        Ok(true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

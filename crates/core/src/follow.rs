@@ -363,14 +363,14 @@ impl Follower {
         };
         let mut now = Vec::new();
         let was = held.id;
-        if let Some(files) = self.chain.copied(was, &held.mark, |id| self.knows(id))? {
+        if let Some(files) = self.chain.copied(was, held.mark(), |id| self.knows(id))? {
             for (index, file) in files.into_iter().enumerate() {
                 now.push(match index {
                     0 => held.moved_to(file)?,
                     _ => Held::new(file)?,
                 });
             }
-        } else if held.mark.at() > 0 {
+        } else if held.mark().at() > 0 {
             // No file has inode 0.
             let nth = i64::try_from(self.moved.len()).unwrap_or(i64::MAX);
             now.push(held.lost(FileId {

@@ -172,6 +172,29 @@ impl Offsets {
         Ok(())
     }
 
+    /// The caller was given bytes up to this offset: whatever comes now is behind it.
+    pub(crate) fn reach(&mut self, offset: u64) {
+        self.ledger.reach(offset);
+    }
+
+    /// The caller saw that what was known of the file `was` lies in `now`.
+    pub(crate) fn moved(&mut self, was: FileId, now: FileId) {
+        if self.ledger.is_gone(was) {
+            self.ledger.moved_to(was, now);
+        }
+    }
+
+    /// What is known with this layout of it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn remembered(&self, layout: &Layout) -> chain::Result<Ledger> {
+        let mut ledger = self.ledger.clone();
+        ledger.remember(layout);
+        ledger.note(&self.snapshot.seen(), true, &mut look(&self.snapshot))?;
+        Ok(ledger)
+    }
+
     /// The files.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use super::{Error, Followed, Result};
 use crate::chain::{ChainFile, decompressed};
-use crate::content::{self, Mark};
+use crate::content::{self, Mark, Watched};
 use crate::folder::{FileId, stat_open};
 use crate::stream::Fingerprint;
 
@@ -26,10 +26,8 @@ pub(super) struct Held {
     pub(super) given: u64,
     /// The first bytes given.
     head: Vec<u8>,
-    /// The last bytes known of it, given or not.
-    pub(super) mark: Mark,
-    /// Size and time of writing when it was looked at last.
-    looked: Option<(u64, (i64, u32))>,
+    /// Whether it still is what it was.
+    watched: Watched,
     /// What a compressed file holds on disk.
     print: Option<Fingerprint>,
     /// Whether a compressed file gave its last byte.
@@ -75,13 +73,10 @@ impl Held {
     }
 
     pub(super) fn plain(name: OsString, id: FileId, file: File) -> Result<Self> {
-        let fail = |source| read_error(&name, source);
-        let stat = stat_open(&file).map_err(fail)?;
-        let mark = Mark::of(&file).map_err(fail)?;
+        let watched = Watched::of(&file).map_err(|source| read_error(&name, source))?;
         Ok(Self {
-            size: mark.at(),
-            mark,
-            looked: Some((stat.size, stat.modified)),
+            size: watched.mark().at(),
+            watched,
             ..Self::with(name, id, Source::Plain(file))
         })
     }
@@ -94,8 +89,7 @@ impl Held {
             size: 0,
             given: 0,
             head: Vec::new(),
-            mark: Mark::default(),
-            looked: None,
+            watched: Watched::default(),
             print: None,
             ended: false,
         }
@@ -104,14 +98,9 @@ impl Held {
     /// What it had, in the file `copy` that holds it now.
     pub(super) fn moved_to(&self, copy: ChainFile) -> Result<Self> {
         let copy = Self::new(copy)?;
-        let mark = match copy.source {
-            Source::Plain(_) => self.mark.clone(),
-            _ => Mark::default(),
-        };
         Ok(Self {
             given: self.given,
             head: self.head.clone(),
-            mark,
             ..copy
         })
     }
@@ -152,7 +141,7 @@ impl Held {
             name: self.name.clone(),
             source,
             head: self.head.clone(),
-            mark: self.mark.clone(),
+            watched: self.watched.clone(),
             ..*self
         })
     }
@@ -187,8 +176,9 @@ impl Held {
             return self.print;
         };
         let window = usize::try_from(size.min(Fingerprint::WINDOW)).ok()?;
-        if self.given == size && self.mark.at() == size {
-            let (head, tail) = (self.head.get(..window)?, self.mark.bytes());
+        let mark = self.watched.mark();
+        if self.given == size && mark.at() == size {
+            let (head, tail) = (self.head.get(..window)?, mark.bytes());
             return Fingerprint::of(size, head, tail).filter(|_| tail.len() == window);
         }
         content::fingerprint(file, 0, size).ok().flatten()
@@ -196,15 +186,17 @@ impl Held {
 
     /// Whether it was empty when it was looked at last.
     pub(super) fn was_empty(&self) -> bool {
-        matches!(self.source, Source::Plain(_)) && self.mark.at() == 0
+        matches!(self.source, Source::Plain(_)) && self.watched.was_empty()
     }
 
     /// Whether it was written since it was looked at last.
     pub(super) fn is_written(&self) -> bool {
-        let Source::Plain(file) = &self.source else {
-            return false;
-        };
-        stat_open(file).map_or(true, |s| self.looked != Some((s.size, s.modified)))
+        matches!(&self.source, Source::Plain(file) if self.watched.is_written(file))
+    }
+
+    /// The last bytes known of it.
+    pub(super) fn mark(&self) -> &Mark {
+        self.watched.mark()
     }
 
     /// Whether it still has the bytes that were seen of it. Called often, it sees what
@@ -213,23 +205,8 @@ impl Held {
         let Source::Plain(file) = &self.source else {
             return Ok(true);
         };
-        let fail = |source| read_error(&self.name, source);
-        let stat = stat_open(file).map_err(fail)?;
-        let looked = (stat.size, stat.modified);
-        if self.looked == Some(looked) {
-            return Ok(true);
-        }
-        let new = Mark::of(file).map_err(fail)?;
-        // The old one last: had the file been emptied just now, the new one is of what
-        // came after.
-        if stat.size < self.given || !self.mark.is_in(file).map_err(fail)? {
-            return Ok(false);
-        }
-        if new.at() > self.mark.at() {
-            self.mark = new;
-        }
-        self.looked = Some(looked);
-        Ok(true)
+        let same = self.watched.is_same(file, self.given);
+        same.map_err(|source| read_error(&self.name, source))
     }
 
     /// Size on disk: a plain file may have grown since it was opened.
@@ -289,7 +266,7 @@ impl Held {
                 bytes.truncate(filled);
                 // After they were read: what was read before the file was emptied is
                 // good, and what was read later is not what follows.
-                if !self.mark.is_in(file).map_err(fail)? {
+                if !self.watched.mark().is_in(file).map_err(fail)? {
                     return Ok(Read::Replaced(bytes));
                 }
                 self.give(&bytes);
@@ -320,7 +297,7 @@ impl Held {
             self.head.extend(bytes.get(..more).unwrap_or_default());
         }
         self.given = self.given.saturating_add(bytes.len() as u64);
-        self.mark.go_to(self.given, bytes);
+        self.watched.go_to(self.given, bytes);
     }
 }
 

@@ -277,6 +277,11 @@ impl Ledger {
         }
     }
 
+    /// Bytes were given up to this offset, wherever they are now.
+    pub(crate) fn reach(&mut self, offset: u64) {
+        self.end = self.end.max(offset);
+    }
+
     /// Takes over what a layout found. Says whether that is worth writing down:
     /// growth alone is not.
     pub fn remember(&mut self, layout: &Layout) -> bool {

@@ -146,8 +146,13 @@ impl Ledger {
     /// What `was` held lies in `now`, and `was` holds other bytes.
     pub(crate) fn moved_to(&mut self, was: FileId, now: FileId) {
         for known in self.known.iter_mut().filter(|k| k.id == was) {
-            known.id = now;
+            (known.id, known.gone) = (now, false);
         }
+    }
+
+    /// Whether a file that is known holds no longer what it held.
+    pub(crate) fn is_gone(&self, id: FileId) -> bool {
+        self.known.iter().any(|k| k.id == id && k.gone)
     }
 
     /// Whether both have the runs of a file at the same places.
