@@ -257,7 +257,8 @@ proptest! {
             prop_assert_eq!(&all, &bed.printed);
         }
         // Without the places that were told it is what was printed.
-        let mut cuts: Vec<usize> = follower.missed().iter().map(|m| m.offset as usize).collect();
+        let cuts = follower.missed().iter().map(|m| usize::try_from(m.offset).unwrap());
+        let mut cuts: Vec<usize> = cuts.collect();
         cuts.push(all.len());
         let (mut from, mut at) = (0, 0);
         for cut in cuts {

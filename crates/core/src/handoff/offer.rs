@@ -320,7 +320,7 @@ impl Offer {
     ) -> Result<Told, crate::record::Error> {
         let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
-        let known = chain.known.clone();
+        let known = Arc::clone(&chain.known);
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
                 let told = history(record, &known, &drained, &host, handoff.id);

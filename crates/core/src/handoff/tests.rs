@@ -21,6 +21,7 @@ use crate::rotation::Retention;
 use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
+mod rebooted;
 mod resumed;
 mod streamed;
 mod thousand;

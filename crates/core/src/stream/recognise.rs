@@ -116,7 +116,7 @@ impl Ledger {
                 .print
                 .is_none_or(|old| old.length().saturating_mul(2) <= known.length);
             let grew = known.print.is_some_and(|p| p.length() < known.length);
-            if !is_much && !(all && grew) {
+            if !(is_much || (all && grew)) {
                 continue;
             }
             let new = look(file, known.skip, known.length)?;

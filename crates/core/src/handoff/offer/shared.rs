@@ -2,6 +2,7 @@
 //! has to be sent. What is left to say is that the guest has left, and where its log
 //! ended then.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far};
@@ -67,7 +68,7 @@ impl Offer {
     async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<(), String> {
         let folder = chain.folder.try_clone().map_err(|e| e.to_string())?;
         let (base, handoff) = (chain.base.clone(), self.handoff.clone());
-        let (host, drained, was) = (self.host.clone(), ended.clone(), chain.known.clone());
+        let (host, drained, was) = (self.host.clone(), ended.clone(), Arc::clone(&chain.known));
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
                 record.begun = None;
