@@ -7,6 +7,7 @@
 mod checking;
 mod clocks;
 mod common;
+mod copytruncate;
 mod faults;
 mod interrupted;
 mod journey;

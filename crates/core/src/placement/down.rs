@@ -2,8 +2,10 @@
 //! stream, and that they are in place.
 
 use super::{Error, Owed, Result, Staging, entries};
+use crate::chain::LogChain;
 use crate::content;
 use crate::folder::FileId;
+use crate::offsets::Offsets;
 use crate::record::{Adopted, Offered, Record};
 use crate::stream::Arrival;
 use crate::transport::HandoffId;
@@ -50,7 +52,17 @@ impl Staging {
             record.contain(&owed.contains);
             record.contain(&stayed);
             record.offered = left;
-        })
+        })?;
+        // So that they are known again, should one of them be emptied before anybody
+        // looks. It can be done at any later look as well.
+        let numbering = self.rules.numbering.into();
+        let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering);
+        if let Ok(chain) = chain
+            && let Ok(offsets) = Offsets::of(&chain)
+        {
+            let _ = offsets.remember(&chain);
+        }
+        Ok(())
     }
 
     /// Whether a file that is in place holds what it held when it was handed over.

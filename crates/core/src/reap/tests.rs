@@ -231,6 +231,17 @@ fn what_grew_came_since_or_was_not_received_stays() {
     assert_eq!(bed.names(), before);
 }
 
+/// Emptied and filled again to the very size that was handed over.
+#[test]
+fn a_file_of_the_same_size_that_holds_something_else_stays() {
+    let bed = Bed::new(true);
+    fs::write(&bed.log, "other").unwrap();
+    assert_eq!(bed.look(), Log::There(Known::More));
+    let removed = bed.remove().unwrap();
+    assert_eq!((removed.files, removed.kept), (2, vec!["console.log".to_owned()]));
+    assert_eq!(fs::read(&bed.log).unwrap(), b"other");
+}
+
 #[test]
 fn a_log_with_a_writer_stays() {
     struct Busy;

@@ -54,7 +54,12 @@ impl Fingerprint {
     /// Whether another file with this fingerprint may be taken to hold the same bytes.
     #[must_use]
     pub fn is_telling(&self) -> bool {
-        self.length >= Self::TELLING
+        Self::tells(self.length)
+    }
+
+    /// Whether that of so many bytes is telling.
+    pub(super) fn tells(length: u64) -> bool {
+        length >= Self::TELLING
     }
 }
 

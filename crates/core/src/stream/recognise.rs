@@ -100,7 +100,7 @@ impl Ledger {
     }
 
     /// Notes what the files hold, so that they are known again. `all`: of every run
-    /// that grew; else of those only of which nothing is known, or that are twice as
+    /// that grew; else of those only of which too little is known, or that are twice as
     /// long since. Says whether that is worth writing down.
     ///
     /// # Errors
@@ -112,9 +112,10 @@ impl Ledger {
             let Some((file, _)) = there.filter(|(_, s)| !s.compressed) else {
                 continue;
             };
-            let is_much = known
-                .print
-                .is_none_or(|old| old.length().saturating_mul(2) <= known.length);
+            let is_much = known.print.is_none_or(|old| {
+                let tells_now = Fingerprint::tells(known.length) && !old.is_telling();
+                tells_now || old.length().saturating_mul(2) <= known.length
+            });
             let grew = known.print.is_some_and(|p| p.length() < known.length);
             if !(is_much || (all && grew)) {
                 continue;
