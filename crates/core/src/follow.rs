@@ -378,7 +378,10 @@ impl Follower {
                 born: Some((nth, 0)),
             }));
             // What it held between then and now.
-            for copy in self.chain.came_before(was, |id| self.knows(id))? {
+            let came = self
+                .chain
+                .came_before(was, |id| self.knows(id), || self.given());
+            for copy in came? {
                 now.push(Held::new(copy)?);
             }
         }
@@ -399,7 +402,8 @@ impl Follower {
         let Some(held) = held.filter(|held| held.was_empty() && (last || held.is_written())) else {
             return Ok(false);
         };
-        let copies = self.chain.came_before(held.id, |id| self.knows(id))?;
+        let known = |id| self.knows(id);
+        let copies = self.chain.came_before(held.id, known, || self.given())?;
         if copies.is_empty() {
             return Ok(false);
         }
@@ -409,6 +413,12 @@ impl Follower {
         }
         self.held.extend(newer);
         Ok(true)
+    }
+
+    /// What the files hold that are known.
+    fn given(&self) -> Vec<Fingerprint> {
+        let files = self.files().into_iter().filter(|file| !file.compressed);
+        files.filter_map(|file| file.print).collect()
     }
 
     fn knows(&self, id: FileId) -> bool {

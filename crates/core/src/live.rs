@@ -46,7 +46,7 @@ use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
 use crate::pause::pause;
-use crate::stream::{Ledger, Place};
+use crate::stream::{Fingerprint, Ledger, Place};
 
 /// How long history that is being put in place is waited for before what came
 /// after it is given: an adoption that hangs must not silence the log for ever.
@@ -86,8 +86,8 @@ pub struct Live {
     notices: Option<OwnedFd>,
     /// Since when history was seen to be on its way.
     arriving: Option<Instant>,
-    /// The files that were there when the folder was looked at last.
-    seen: Vec<FileId>,
+    /// The files that were there when the folder was looked at last, and what they held.
+    seen: Vec<(FileId, Option<Fingerprint>)>,
 }
 
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl Live {
             offset,
             notices,
             arriving: None,
-            seen: ids(offsets.snapshot()),
+            seen: seen(offsets.snapshot())?,
         })
     }
 
@@ -223,7 +223,7 @@ impl Live {
         let layout = offsets.layout(self.offset)?;
         offsets.remember(&self.chain)?;
         self.ledger = offsets.remembered(&layout)?;
-        self.seen = ids(offsets.snapshot());
+        self.seen = seen(offsets.snapshot())?;
         let files = offsets.into_snapshot().into_files();
         let Some(at) = files.iter().position(|f| f.id() == newest) else {
             // History comes, or all is gone: reading finds out at its end.
@@ -289,10 +289,12 @@ impl Live {
             ..Held::at(held.id, 0)
         };
         let (id, known) = (held.id, |id| self.knows(id));
+        let mut came = Vec::new();
         let (mut now, mut copy) = (Vec::new(), None);
         match self.chain.copied(id, held.watched.mark(), known)? {
             Some(files) => {
                 for (index, file) in files.into_iter().enumerate() {
+                    came.push(print(&file)?);
                     now.push(match index {
                         0 => Held::new(file, held.at)?,
                         _ => Held::new(file, 0)?,
@@ -305,13 +307,14 @@ impl Live {
             }
             None => {
                 now.push(Held::at(id, held.at));
-                for copy in self.chain.came_before(id, known)? {
+                for copy in self.chain.came_before(id, known, || self.given())? {
+                    came.push(print(&copy)?);
                     now.push(Held::new(copy, 0)?);
                 }
             }
         }
         now.push(anew);
-        self.seen.extend(now.iter().map(|held| held.id));
+        self.seen.extend(came);
         let newer = self.held.split_off(index);
         self.held.extend(now);
         self.held.extend(newer.into_iter().skip(1));
@@ -332,21 +335,28 @@ impl Live {
         let Some(id) = held.map(|held| held.id) else {
             return Ok(false);
         };
-        let copies = self.chain.came_before(id, |id| self.knows(id))?;
+        let known = |id| self.knows(id);
+        let copies = self.chain.came_before(id, known, || self.given())?;
         if copies.is_empty() {
             return Ok(false);
         }
         let newer = self.held.split_off(index);
         for copy in copies {
-            self.seen.push(copy.id());
+            self.seen.push(print(&copy)?);
             self.held.push_back(Held::new(copy, 0)?);
         }
         self.held.extend(newer);
         Ok(true)
     }
 
+    /// What the files hold that are known.
+    fn given(&self) -> Vec<Fingerprint> {
+        self.seen.iter().filter_map(|(_, print)| *print).collect()
+    }
+
     fn knows(&self, id: FileId) -> bool {
-        self.seen.contains(&id) || self.held.iter().any(|held| held.id == id)
+        let seen = self.seen.iter().any(|(seen, _)| *seen == id);
+        seen || self.held.iter().any(|held| held.id == id)
     }
 
     /// The log was emptied: where its bytes are is written down while that can be seen.
@@ -470,7 +480,7 @@ impl Live {
             // Less than was given: another VM's log, perhaps. All of it is new.
             (None, Place::Beyond) => (0, 0, Some(None)),
         };
-        self.seen = ids(offsets.snapshot());
+        self.seen = seen(offsets.snapshot())?;
         // Ours first: bytes may have come since we read its end, before it was renamed.
         self.held = ours.map(|(_, held)| held).into_iter().collect();
         let newer = offsets.into_snapshot().into_files().into_iter().skip(file);
@@ -512,8 +522,17 @@ enum Given {
     Replaced,
 }
 
-fn ids(snapshot: &Snapshot) -> Vec<FileId> {
-    snapshot.files().iter().map(ChainFile::id).collect()
+fn seen(snapshot: &Snapshot) -> chain::Result<Vec<(FileId, Option<Fingerprint>)>> {
+    let seen = snapshot.files().iter().map(print);
+    seen.collect()
+}
+
+/// A plain file, and what it holds.
+fn print(file: &ChainFile) -> chain::Result<(FileId, Option<Fingerprint>)> {
+    Ok(match file.compression() {
+        None => (file.id(), file.fingerprint(0, file.size())?),
+        Some(_) => (file.id(), None),
+    })
 }
 
 impl Held {

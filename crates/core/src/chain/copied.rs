@@ -10,6 +10,7 @@
 use super::{ChainFile, Error, LogChain, Result, Rotated};
 use crate::content::Mark;
 use crate::folder::FileId;
+use crate::stream::Fingerprint;
 
 impl LogChain {
     /// The files that hold what the file `id` held, which has no longer the bytes of
@@ -51,8 +52,9 @@ impl LogChain {
     /// The copies of what the file `id` held while nobody looked, oldest first: it was
     /// empty when it was seen last, so no byte tells whether it was emptied since.
     ///
-    /// They are plain files that are not `known`, newer than all that are. A compressed
-    /// one may be a known file that was compressed since.
+    /// They are plain files that are not `known`, newer than all that are, and do not
+    /// have the bytes of a file that was `given` already, as one has that was restored
+    /// from a backup. A compressed one may be a known file that was compressed since.
     ///
     /// # Errors
     /// The folder's.
@@ -60,6 +62,7 @@ impl LogChain {
         &self,
         id: FileId,
         known: impl Fn(FileId) -> bool,
+        given: impl FnOnce() -> Vec<Fingerprint>,
     ) -> Result<Vec<ChainFile>> {
         let listing = self.listing()?;
         let older = listing.rotated().iter();
@@ -76,9 +79,15 @@ impl LogChain {
             snapshot => snapshot?.into_files(),
         };
         let older = files.into_iter().take_while(|file| file.id() != id);
+        let mut given = given();
+        given.retain(Fingerprint::is_telling);
         let mut copies = Vec::new();
         for file in older.filter(|file| file.number().is_some()) {
-            if file.compression().is_some() || known(file.id()) {
+            let mut is_known = file.compression().is_some() || known(file.id());
+            for print in &given {
+                is_known = is_known || file.fingerprint(0, print.length())? == Some(*print);
+            }
+            if is_known {
                 copies.clear();
             } else {
                 copies.push(file);

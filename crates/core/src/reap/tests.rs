@@ -238,7 +238,10 @@ fn a_file_of_the_same_size_that_holds_something_else_stays() {
     fs::write(&bed.log, "other").unwrap();
     assert_eq!(bed.look(), Log::There(Known::More));
     let removed = bed.remove().unwrap();
-    assert_eq!((removed.files, removed.kept), (2, vec!["console.log".to_owned()]));
+    assert_eq!(
+        (removed.files, removed.kept),
+        (2, vec!["console.log".to_owned()])
+    );
     assert_eq!(fs::read(&bed.log).unwrap(), b"other");
 }
 

@@ -92,7 +92,8 @@ impl Logd {
                 rename(&packed(&from), &packed(&numbered(&self.base, n)))?;
             }
         }
-        self.file = File::create_new(&self.base)?;
+        let mut new = OpenOptions::new();
+        self.file = new.append(true).create_new(true).open(&self.base)?;
         self.size = 0;
         self.rollovers += 1;
         Ok(())
