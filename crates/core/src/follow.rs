@@ -47,11 +47,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
 
-use held::{Held, Source};
+use held::{Held, Read, Source};
 
 use crate::chain::{self, Compression, Listing, LogChain};
+use crate::content;
 use crate::folder::{self, FileId, Folder, stat_open};
-use crate::stream::Seen;
+use crate::record::Offered;
+use crate::stream::{Fingerprint, Ledger, Seen};
 
 /// Files held at most. A reader that falls behind by more loses the oldest, as
 /// it would lose them to the rotation itself.
@@ -127,16 +129,27 @@ pub struct Followed {
     pub size: u64,
     /// How many bytes of the stream it gave.
     pub given: u64,
+    /// What it holds on disk, where that tells anything.
+    pub print: Option<Fingerprint>,
+    /// Whether it is compressed: then that is not what it gave.
+    pub compressed: bool,
+}
+
+/// What these files hold on disk.
+pub(crate) fn prints(files: &[Followed]) -> Vec<(FileId, Fingerprint)> {
+    let prints = files.iter().filter_map(|f| Some((f.id, f.print?)));
+    prints.collect()
 }
 
 /// A chain held by descriptors while it grows.
 pub struct Follower {
-    folder: Folder,
-    base: OsString,
+    chain: LogChain,
     /// Oldest first; the last one is the base file, or was when last looked.
     held: VecDeque<Held>,
     /// Every file that gave all its bytes: what a receipt covers.
     seen: Vec<Followed>,
+    /// Files that were emptied from outside, and where the bytes are that they had.
+    moved: Vec<(FileId, FileId)>,
     offset: u64,
     missed: Vec<Missed>,
 }
@@ -165,10 +178,10 @@ impl Follower {
             held.push_back(Held::new(file)?);
         }
         Ok(Self {
-            folder: chain.folder().try_clone()?,
-            base: chain.base_name().to_owned(),
+            chain: chain.try_clone()?,
             held,
             seen: Vec::new(),
+            moved: Vec::new(),
             offset: 0,
             missed: Vec::new(),
         })
@@ -177,7 +190,7 @@ impl Follower {
     /// The name of the base file.
     #[must_use]
     pub fn base(&self) -> &OsStr {
-        &self.base
+        self.chain.base_name()
     }
 
     /// The offset after the last byte given.
@@ -202,8 +215,16 @@ impl Follower {
     /// How many bytes those files have, as they lie on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let sizes = self.files().into_iter().map(|file| file.size);
+        let held = self.held.iter().map(Held::size);
+        let sizes = self.seen.iter().map(|file| file.size).chain(held);
         sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Files that were emptied from outside since they were opened, and the ones that
+    /// hold now what they held. Where nobody has it, the second is one that no file has.
+    #[must_use]
+    pub(crate) fn moved(&self) -> &[(FileId, FileId)] {
+        &self.moved
     }
 
     /// The files held, oldest first, with the length of each in the stream where
@@ -213,12 +234,41 @@ impl Follower {
         let held = self.held.iter().map(|file| Seen {
             id: file.id,
             length: match file.source {
-                Source::Plain(_) => Some(file.size()),
+                Source::Plain(_) | Source::Lost => Some(file.size()),
                 Source::Packed(_) | Source::Compressed(_) => None,
             },
             after_gap: false,
+            compressed: !matches!(file.source, Source::Plain(_) | Source::Lost),
         });
         held.collect()
+    }
+
+    /// What is known of the stream, by the files held that have it now. Bytes in
+    /// compressed files that lie far behind their first one are not looked for: a
+    /// migration waits for this.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn recognise(&self, ledger: &Ledger) -> Result<Ledger> {
+        ledger.recognise(&self.lengths(), &mut |file, skip, length| {
+            let held = self.held.get(file);
+            held.map_or(Ok(None), |held| held.fingerprint(skip, length))
+        })
+    }
+
+    /// Whether the files held are those that were handed over, each with all that it
+    /// held then, and perhaps more.
+    pub(crate) fn has_offered(&self, offered: &Offered) -> bool {
+        let mut files = offered.files.iter().filter(|(_, size)| *size > 0);
+        files.all(|(id, _)| {
+            let held = self.held().find(|held| held.id == *id);
+            let is_it = |held: HeldFile<'_>| match offered.print_of(*id) {
+                Some(print) => content::fingerprint(held.file, 0, print.length())
+                    .is_ok_and(|there| there == Some(print)),
+                None => true,
+            };
+            held.is_some_and(is_it)
+        })
     }
 
     /// Looks for a rollover and opens the files that came.
@@ -237,15 +287,22 @@ impl Follower {
 
     /// `false`: names changed while we looked.
     fn refresh_once(&mut self, writers: &dyn Writers) -> Result<bool> {
+        self.came_before(self.held.len().saturating_sub(1), false)?;
+        if let Some(newest) = self.held.back_mut()
+            && !newest.is_same()?
+        {
+            self.replaced(self.held.len().saturating_sub(1))?;
+        }
         let newest = self.held.back();
-        let base = self.folder.stat(&self.base)?;
+        let (folder, base_name) = (self.chain.folder(), self.chain.base_name());
+        let base = folder.stat(base_name)?;
         let Some(base) = base.filter(|s| s.regular) else {
             return Ok(true);
         };
         if newest.is_some_and(|n| n.id == base.id) {
             return Ok(true);
         }
-        let listing = Listing::read(&self.folder, &self.base)?;
+        let listing = self.chain.listing()?;
         let rotated = listing.rotated();
         let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
         let newer = match (ours, newest) {
@@ -276,20 +333,11 @@ impl Follower {
             .iter()
             .rev()
             .map(|r| (r.name.as_os_str(), r.stat.id))
-            .chain([(self.base.as_os_str(), base.id)])
+            .chain([(base_name, base.id)])
         {
-            match self.folder.open_file(name) {
+            match folder.open_file(name) {
                 Ok((file, stat)) if stat.id == id => {
-                    let source = Source::Plain(file);
-                    opened.push(Held {
-                        name: name.to_owned(),
-                        id,
-                        source,
-                        size: 0,
-                        given: 0,
-                        before: 0,
-                        ended: false,
-                    });
+                    opened.push(Held::plain(name.to_owned(), id, file)?);
                 }
                 Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(false),
                 Err(e) => return Err(e.into()),
@@ -305,6 +353,97 @@ impl Follower {
             });
         }
         Ok(true)
+    }
+
+    /// A held file was emptied from outside. What it had is read from the copy that was
+    /// made of it before, then what came in between, then the file anew.
+    fn replaced(&mut self, index: usize) -> Result<()> {
+        let Some(held) = self.held.get(index) else {
+            return Ok(());
+        };
+        let mut now = Vec::new();
+        let was = held.id;
+        if let Some(files) = self.chain.copied(was, held.mark(), |id| self.knows(id))? {
+            for (index, file) in files.into_iter().enumerate() {
+                now.push(match index {
+                    0 => held.moved_to(file)?,
+                    _ => Held::new(file)?,
+                });
+            }
+        } else if held.mark().at() > 0 {
+            // No file has inode 0.
+            let nth = i64::try_from(self.moved.len()).unwrap_or(i64::MAX);
+            now.push(held.lost(FileId {
+                ino: 0,
+                born: Some((nth, 0)),
+            }));
+            // What it held between then and now.
+            let came = self
+                .chain
+                .came_before(was, |id| self.knows(id), || self.given());
+            for copy in came? {
+                now.push(Held::new(copy)?);
+            }
+        }
+        let old = now.first().map(|first| first.id);
+        now.extend(held.anew()?);
+        self.moved.extend(old.map(|old| (was, old)));
+        let newer = self.held.split_off(index);
+        self.held.extend(now);
+        self.held.extend(newer.into_iter().skip(1));
+        Ok(())
+    }
+
+    /// A held file that was empty may have been filled and emptied while nobody looked:
+    /// then the copies of what it held come before it. Says whether there are any.
+    /// `last`: it is not looked at again.
+    fn came_before(&mut self, index: usize, last: bool) -> Result<bool> {
+        let held = self.held.get(index);
+        let Some(held) = held.filter(|held| held.was_empty() && (last || held.is_written())) else {
+            return Ok(false);
+        };
+        let known = |id| self.knows(id);
+        let copies = self.chain.came_before(held.id, known, || self.given())?;
+        if copies.is_empty() {
+            return Ok(false);
+        }
+        let newer = self.held.split_off(index);
+        for copy in copies {
+            self.held.push_back(Held::new(copy)?);
+        }
+        self.held.extend(newer);
+        Ok(true)
+    }
+
+    /// What the files hold that are known.
+    fn given(&self) -> Vec<Fingerprint> {
+        let files = self.files().into_iter().filter(|file| !file.compressed);
+        files.filter_map(|file| file.print).collect()
+    }
+
+    fn knows(&self, id: FileId) -> bool {
+        let given = self.seen.iter().map(|file| file.id);
+        let held = self.held.iter().map(|held| held.id);
+        given.chain(held).any(|known| known == id)
+    }
+
+    /// Lets go of the oldest file, which gave all that it had.
+    fn pass(&mut self) -> Result<()> {
+        if self.came_before(0, true)? {
+            return Ok(());
+        }
+        let Some(done) = self.held.pop_front() else {
+            return Ok(());
+        };
+        if let Source::Lost = done.source {
+            let why = "the log was emptied from outside before it was read to its end";
+            self.missed.push(Missed {
+                offset: self.offset,
+                why,
+            });
+        }
+        self.seen.push(done.followed());
+        Ok(())
     }
 
     /// How many bytes [`Follower::next`] gives now, at the most; of a compressed
@@ -351,14 +490,21 @@ impl Follower {
         flush: bool,
     ) -> Result<Option<Piece>> {
         loop {
+            self.came_before(0, false)?;
             let growing = self.held.len() <= 1;
             let Some(file) = self.held.front_mut() else {
                 return Ok(None);
             };
             let starts_file = file.given == 0;
-            let bytes = file.read(memory, most, growing && !flush)?;
+            let bytes = match file.read(memory, most, growing && !flush)? {
+                Read::Bytes(bytes) => bytes,
+                Read::Replaced(again) => {
+                    memory = again;
+                    self.replaced(0)?;
+                    continue;
+                }
+            };
             if !bytes.is_empty() {
-                file.given = file.given.saturating_add(bytes.len() as u64);
                 let offset = self.offset;
                 self.offset = offset.saturating_add(bytes.len() as u64);
                 return Ok(Some(Piece {
@@ -371,9 +517,7 @@ impl Follower {
             if growing {
                 return Ok(None);
             }
-            if let Some(done) = self.held.pop_front() {
-                self.seen.push(done.followed());
-            }
+            self.pass()?;
         }
     }
 
@@ -384,16 +528,30 @@ impl Follower {
     /// # Errors
     /// The folder's.
     pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
+        // Emptied just now, and as long as it was: nothing shows in its length.
+        for index in 0..self.held.len() {
+            if self.came_before(index, true)? {
+                return Ok(Writer::Some);
+            }
+            if let Some(held) = self.held.get_mut(index)
+                && !held.is_same()?
+            {
+                self.replaced(index)?;
+                return Ok(Writer::Some);
+            }
+        }
         // Behind a file that was given to its end an empty one may have come, in which
         // there is nothing to be read: its guest left before it printed again.
         while self.held.len() > 1
             && let Some(first) = self.held.front()
-            && let Source::Plain(file) = &first.source
             && first.left(usize::MAX)? == 0
-            && writers.writer(file) != Writer::Some
+            && match &first.source {
+                Source::Plain(file) => writers.writer(file) != Writer::Some,
+                Source::Lost => true,
+                Source::Packed(_) | Source::Compressed(_) => false,
+            }
         {
-            let done = self.held.pop_front();
-            self.seen.extend(done.map(|done| done.followed()));
+            self.pass()?;
         }
         let writer = self.written(writers)?;
         let Some(Held {
@@ -405,7 +563,7 @@ impl Follower {
             return Ok(writer);
         };
         let read = |source| Error::Read {
-            name: self.base.clone(),
+            name: self.chain.base_name().to_owned(),
             source,
         };
         let grown = self.held.len() > 1 || stat_open(file).map_err(read)?.size > *given;
@@ -430,7 +588,7 @@ impl Follower {
         if writer == Writer::Some {
             return Ok(Writer::Some);
         }
-        let base = self.folder.stat(&self.base)?;
+        let base = self.chain.folder().stat(self.chain.base_name())?;
         let rolls = base.is_some_and(|b| b.id != *id && self.is_named(*id).unwrap_or(true));
         Ok(if rolls { Writer::Some } else { writer })
     }
@@ -442,10 +600,10 @@ impl Follower {
     pub fn try_clone(&self) -> Result<Self> {
         let held = self.held.iter().map(Held::try_clone);
         Ok(Self {
-            folder: self.folder.try_clone()?,
-            base: self.base.clone(),
+            chain: self.chain.try_clone()?,
             held: held.collect::<Result<_>>()?,
             seen: self.seen.clone(),
+            moved: self.moved.clone(),
             offset: self.offset,
             missed: self.missed.clone(),
         })
@@ -461,7 +619,7 @@ impl Follower {
                     let file = file.as_ref()?;
                     (file.file(), file.compression())
                 }
-                Source::Compressed(_) => return None,
+                Source::Compressed(_) | Source::Lost => return None,
             };
             let id = held.id;
             Some(HeldFile {
@@ -502,7 +660,10 @@ impl Follower {
     }
 
     fn is_named(&self, id: FileId) -> Result<bool> {
-        let listing = Listing::read(&self.folder, &self.base)?;
+        let listing = self.chain.listing()?;
         Ok(listing.rotated().iter().any(|r| r.stat.id == id))
     }
 }
+
+#[cfg(test)]
+mod tests;

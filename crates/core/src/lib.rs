@@ -22,6 +22,7 @@
 
 pub mod archive;
 pub mod chain;
+mod content;
 pub mod departure;
 pub mod escape;
 pub mod folder;

@@ -41,11 +41,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::chain::{self, ChainFile, LogChain, decompressed};
+use crate::chain::{self, ChainFile, LogChain, Snapshot, decompressed};
+use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
 use crate::pause::pause;
-use crate::stream::{Ledger, Place};
+use crate::stream::{Fingerprint, Ledger, Place};
 
 /// How long history that is being put in place is waited for before what came
 /// after it is given: an adoption that hangs must not silence the log for ever.
@@ -85,6 +86,8 @@ pub struct Live {
     notices: Option<OwnedFd>,
     /// Since when history was seen to be on its way.
     arriving: Option<Instant>,
+    /// The files that were there when the folder was looked at last, and what they held.
+    seen: Vec<(FileId, Option<Fingerprint>)>,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,8 @@ struct Held {
     name: std::ffi::OsString,
     source: Source,
     at: u64,
+    /// Whether a plain file still is what it was.
+    watched: Watched,
     /// The offset of the byte at which it begins to be read, where known.
     start: Option<u64>,
 }
@@ -100,6 +105,8 @@ struct Held {
 enum Source {
     Plain(File),
     Compressed(Box<dyn Read + Send>),
+    /// What it held and was not given is gone: it was emptied from outside.
+    Lost,
 }
 
 impl std::fmt::Debug for Source {
@@ -107,6 +114,7 @@ impl std::fmt::Debug for Source {
         f.write_str(match self {
             Self::Plain(_) => "Plain",
             Self::Compressed(_) => "Compressed",
+            Self::Lost => "Lost",
         })
     }
 }
@@ -118,8 +126,7 @@ impl Live {
     /// Those of reading.
     pub fn after(offsets: &Offsets, chain: LogChain) -> Result<Self> {
         let layout = offsets.layout(u64::MAX)?;
-        let (mut ledger, offset) = (offsets.ledger().clone(), layout.end());
-        ledger.remember(&layout);
+        let (ledger, offset) = (offsets.remembered(&layout)?, layout.end());
         let mut held = VecDeque::new();
         let placed = |f: &&ChainFile| !ledger.is_foreign(f.id());
         if let Some(file) = offsets.snapshot().files().iter().rfind(placed) {
@@ -133,6 +140,7 @@ impl Live {
             offset,
             notices,
             arriving: None,
+            seen: seen(offsets.snapshot())?,
         })
     }
 
@@ -148,10 +156,24 @@ impl Live {
     /// Those of reading. After one it can be tried again.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<News> {
         loop {
-            if let Some(news) = self.read_held(buffer)? {
-                return Ok(news);
+            self.came_before(0, false)?;
+            let front = self.held.front().map(|held| &held.source);
+            if matches!(front, Some(Source::Lost)) {
+                self.held.pop_front();
+                return Ok(News::Missing { size: None });
+            }
+            match self.read_held(buffer)? {
+                Given::Bytes(0) => {}
+                Given::Bytes(n) => return Ok(News::Bytes(n)),
+                Given::Replaced => {
+                    self.replaced(0)?;
+                    continue;
+                }
             }
             if self.held.len() > 1 {
+                if self.came_before(0, true)? {
+                    continue;
+                }
                 self.held.pop_front();
                 if let Some(missing) = self.go_to_next() {
                     return Ok(missing);
@@ -172,6 +194,10 @@ impl Live {
     /// # Errors
     /// Those of reading.
     pub fn hold(&mut self) -> Result<()> {
+        // Once more where its copies came: what follows it is wanted as well.
+        if !self.is_newest_same()? && !self.is_newest_same()? {
+            return Ok(());
+        }
         let Some(newest) = self.held.back() else {
             return Ok(());
         };
@@ -186,14 +212,18 @@ impl Live {
         };
         let size = match &newest.source {
             Source::Plain(file) => stat_open(file).map_or(newest.at, |s| s.size),
-            Source::Compressed(_) => newest.at,
+            Source::Compressed(_) | Source::Lost => newest.at,
         };
         let newest = newest.id;
-        offsets.assume(&self.ledger, Some((newest, size)));
+        // What the snapshot holds counts as seen from here on.
+        if !self.is_newest_same()? {
+            return Ok(());
+        }
+        offsets.assume(&self.ledger, Some((newest, size)))?;
         let layout = offsets.layout(self.offset)?;
         offsets.remember(&self.chain)?;
-        self.ledger = offsets.ledger().clone();
-        self.ledger.remember(&layout);
+        self.ledger = offsets.remembered(&layout)?;
+        self.seen = seen(offsets.snapshot())?;
         let files = offsets.into_snapshot().into_files();
         let Some(at) = files.iter().position(|f| f.id() == newest) else {
             // History comes, or all is gone: reading finds out at its end.
@@ -216,9 +246,141 @@ impl Live {
         Some(News::Missing { size: Some(size) })
     }
 
-    fn read_held(&mut self, buffer: &mut [u8]) -> Result<Option<News>> {
+    /// Whether the newest file still has what was seen of it. Where it has not, what it
+    /// had is read from its copy, or told to be missing.
+    fn is_newest_same(&mut self) -> Result<bool> {
+        let came = self.came_before(self.held.len().saturating_sub(1), false)?;
+        let Some(held) = self.held.back_mut() else {
+            return Ok(true);
+        };
+        let Source::Plain(file) = &held.source else {
+            return Ok(true);
+        };
+        let same = held.watched.is_same(file, held.at);
+        let same = same.map_err(|source| chain::Error::Read {
+            path: self.chain.folder().path().join(&held.name),
+            source,
+        })?;
+        if !same {
+            self.replaced(self.held.len().saturating_sub(1))?;
+        }
+        Ok(same && !came)
+    }
+
+    /// A held file was emptied from outside. What it had is read from the copy that was
+    /// made of it before, then what came in between, then the file anew.
+    fn replaced(&mut self, index: usize) -> Result<()> {
+        let Some(held) = self.held.get(index) else {
+            return Ok(());
+        };
+        let Source::Plain(file) = &held.source else {
+            return Ok(());
+        };
+        let fail = |source| chain::Error::Read {
+            path: self.chain.folder().path().join(&held.name),
+            source,
+        };
+        let file = file.try_clone().map_err(fail)?;
+        let watched = Watched::of(&file).map_err(fail)?;
+        let anew = Held {
+            name: held.name.clone(),
+            source: Source::Plain(file),
+            watched,
+            ..Held::at(held.id, 0)
+        };
+        let (id, known) = (held.id, |id| self.knows(id));
+        let mut came = Vec::new();
+        let (mut now, mut copy) = (Vec::new(), None);
+        match self.chain.copied(id, held.watched.mark(), known)? {
+            Some(files) => {
+                for (index, file) in files.into_iter().enumerate() {
+                    came.push(print(&file)?);
+                    now.push(match index {
+                        0 => Held::new(file, held.at)?,
+                        _ => Held::new(file, 0)?,
+                    });
+                }
+                if let Some(first) = now.first_mut() {
+                    first.start = held.start;
+                    copy = Some((id, first.id));
+                }
+            }
+            None => {
+                now.push(Held::at(id, held.at));
+                for copy in self.chain.came_before(id, known, || self.given())? {
+                    came.push(print(&copy)?);
+                    now.push(Held::new(copy, 0)?);
+                }
+            }
+        }
+        now.push(anew);
+        self.seen.extend(came);
+        let newer = self.held.split_off(index);
+        self.held.extend(now);
+        self.held.extend(newer.into_iter().skip(1));
+        // What was given of it lies before what it holds now.
+        let given = (index == 0 && copy.is_none()).then_some(self.offset);
+        self.remember(copy, given)
+    }
+
+    /// The copies of what a file held while nobody looked: it was empty when it was seen
+    /// last. Says whether there are any. `last`: it is not looked at again.
+    fn came_before(&mut self, index: usize, last: bool) -> Result<bool> {
+        let held = self.held.get(index).filter(|held| match &held.source {
+            Source::Plain(file) => {
+                held.watched.was_empty() && (last || held.watched.is_written(file))
+            }
+            Source::Compressed(_) | Source::Lost => false,
+        });
+        let Some(id) = held.map(|held| held.id) else {
+            return Ok(false);
+        };
+        let known = |id| self.knows(id);
+        let copies = self.chain.came_before(id, known, || self.given())?;
+        if copies.is_empty() {
+            return Ok(false);
+        }
+        let newer = self.held.split_off(index);
+        for copy in copies {
+            self.seen.push(print(&copy)?);
+            self.held.push_back(Held::new(copy, 0)?);
+        }
+        self.held.extend(newer);
+        Ok(true)
+    }
+
+    /// What the files hold that are known.
+    fn given(&self) -> Vec<Fingerprint> {
+        self.seen.iter().filter_map(|(_, print)| *print).collect()
+    }
+
+    fn knows(&self, id: FileId) -> bool {
+        let seen = self.seen.iter().any(|(seen, _)| *seen == id);
+        seen || self.held.iter().any(|held| held.id == id)
+    }
+
+    /// The log was emptied: where its bytes are is written down while that can be seen.
+    fn remember(&mut self, moved: Option<(FileId, FileId)>, given: Option<u64>) -> Result<()> {
+        let mut offsets = match Offsets::of(&self.chain) {
+            Err(Error::Chain(e)) if e.is_not_found() => return Ok(()),
+            offsets => offsets?,
+        };
+        offsets.assume(&self.ledger, None)?;
+        if let Some((was, now)) = moved {
+            offsets.moved(was, now);
+        }
+        if let Some(given) = given {
+            offsets.reach(given);
+        }
+        let layout = offsets.layout(self.offset)?;
+        offsets.remember(&self.chain)?;
+        self.ledger = offsets.remembered(&layout)?;
+        Ok(())
+    }
+
+    fn read_held(&mut self, buffer: &mut [u8]) -> Result<Given> {
         let Some(held) = self.held.front_mut() else {
-            return Ok(None);
+            return Ok(Given::Bytes(0));
         };
         let path = || self.chain.folder().path().join(&held.name);
         let read = match &mut held.source {
@@ -228,13 +390,22 @@ impl Live {
                     source,
                 })?;
                 if stat.size < held.at {
-                    // Emptied from outside. What it held was given, as far as we know.
-                    held.at = 0;
-                    return Ok(Some(News::Missing { size: None }));
+                    return Ok(Given::Replaced);
                 }
-                file.read_at(buffer, held.at)
+                let read = file.read_at(buffer, held.at);
+                // After it was read: what was read before the file was emptied is good,
+                // and what was read later is not what follows.
+                let same = held.watched.mark().is_in(file);
+                if !same.map_err(|source| chain::Error::Read {
+                    path: path(),
+                    source,
+                })? {
+                    return Ok(Given::Replaced);
+                }
+                read
             }
             Source::Compressed(reader) => reader.read(buffer),
+            Source::Lost => Ok(0),
         };
         let n = match read {
             Ok(n) => n,
@@ -242,8 +413,10 @@ impl Live {
             Err(e) => return Err(chain::Error::of_io(e, path()).into()),
         };
         held.at = held.at.saturating_add(n as u64);
+        let given = buffer.get(..n).unwrap_or_default();
+        held.watched.go_to(held.at, given);
         self.offset = self.offset.saturating_add(n as u64);
-        Ok((n > 0).then_some(News::Bytes(n)))
+        Ok(Given::Bytes(n))
     }
 
     /// The file held is at its end: whether another one follows it.
@@ -260,7 +433,11 @@ impl Live {
             Err(Error::Chain(e)) if e.is_not_found() => return Ok(Next::NotYet),
             offsets => offsets?,
         };
-        offsets.assume(&self.ledger, self.held.front().map(|h| (h.id, h.at)));
+        // What the snapshot holds counts as seen from here on.
+        if !self.is_newest_same()? {
+            return Ok(Next::Found);
+        }
+        offsets.assume(&self.ledger, self.held.front().map(|h| (h.id, h.at)))?;
         let layout = offsets.layout(self.offset)?;
         let at = offsets.snapshot().files().iter();
         let at = at.map(ChainFile::id).position(|id| Some(id) == ours);
@@ -280,8 +457,7 @@ impl Live {
         }
         self.arriving = None;
         offsets.remember(&self.chain)?;
-        self.ledger = offsets.ledger().clone();
-        self.ledger.remember(&layout);
+        self.ledger = offsets.remembered(&layout)?;
         let was = self.offset;
         let ours = at.and_then(|at| Some((at, self.held.pop_front()?)));
         let (file, skip, missing) = match (&ours, layout.find(was)) {
@@ -304,6 +480,7 @@ impl Live {
             // Less than was given: another VM's log, perhaps. All of it is new.
             (None, Place::Beyond) => (0, 0, Some(None)),
         };
+        self.seen = seen(offsets.snapshot())?;
         // Ours first: bytes may have come since we read its end, before it was renamed.
         self.held = ours.map(|(_, held)| held).into_iter().collect();
         let newer = offsets.into_snapshot().into_files().into_iter().skip(file);
@@ -338,11 +515,51 @@ enum Next {
     NotYet,
 }
 
+/// What was read of a file.
+enum Given {
+    Bytes(usize),
+    /// Nothing: it was emptied from outside, and may hold other bytes by now.
+    Replaced,
+}
+
+fn seen(snapshot: &Snapshot) -> chain::Result<Vec<(FileId, Option<Fingerprint>)>> {
+    let seen = snapshot.files().iter().map(print);
+    seen.collect()
+}
+
+/// A plain file, and what it holds.
+fn print(file: &ChainFile) -> chain::Result<(FileId, Option<Fingerprint>)> {
+    Ok(match file.compression() {
+        None => (file.id(), file.fingerprint(0, file.size())?),
+        Some(_) => (file.id(), None),
+    })
+}
+
 impl Held {
+    fn at(id: FileId, at: u64) -> Self {
+        Self {
+            id,
+            name: std::ffi::OsString::new(),
+            source: Source::Lost,
+            at,
+            watched: Watched::default(),
+            start: None,
+        }
+    }
+
     fn new(file: ChainFile, at: u64) -> Result<Self> {
         let (id, name) = (file.id(), file.name().to_owned());
+        let mut watched = Watched::default();
         let source = match file.compression() {
-            None => Source::Plain(file.into_file()),
+            None => {
+                let file = file.into_file();
+                let fail = |source| chain::Error::Read {
+                    path: (&name).into(),
+                    source,
+                };
+                watched = Watched::of(&file).map_err(fail)?;
+                Source::Plain(file)
+            }
             Some(_) => {
                 let mut reader = decompressed(file)?;
                 let skip = io::copy(&mut reader.by_ref().take(at), &mut io::sink());
@@ -355,6 +572,7 @@ impl Held {
             name,
             source,
             at,
+            watched,
             start: None,
         })
     }

@@ -32,7 +32,7 @@ use crate::chain::{self, LogChain, Reader, Snapshot};
 use crate::folder::FileId;
 use crate::placement;
 use crate::record::{self, Record};
-use crate::stream::{Layout, Ledger, Measure, Place};
+use crate::stream::{Fingerprint, Layout, Ledger, Measure, Place};
 
 /// How often record and files are read anew because the record changed meanwhile.
 const TRIES: usize = 20;
@@ -56,6 +56,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct Offsets {
     snapshot: Snapshot,
+    /// With the files that hold its runs now.
     ledger: Ledger,
     /// As the record has it.
     recorded: Ledger,
@@ -89,6 +90,7 @@ pub struct Run<'a> {
     offset: u64,
     length: u64,
     end: u64,
+    follows_gap: bool,
 }
 
 impl Run<'_> {
@@ -102,6 +104,13 @@ impl Run<'_> {
     #[must_use]
     pub fn next(&self) -> u64 {
         self.offset.saturating_add(self.length)
+    }
+
+    /// Whether bytes are missing just before it, nobody knows how many: offsets do not
+    /// count them.
+    #[must_use]
+    pub fn follows_gap(&self) -> bool {
+        self.follows_gap
     }
 
     /// Whether more bytes follow, behind a gap perhaps.
@@ -131,9 +140,10 @@ impl Offsets {
             let after = read()?;
             if after == record {
                 let recorded = record.map(|r| r.ledger).unwrap_or_default();
+                let ledger = recognised(&recorded, &snapshot)?;
                 return Ok(Self {
                     snapshot,
-                    ledger: recorded.clone(),
+                    ledger,
                     recorded,
                     arriving,
                 });
@@ -145,13 +155,44 @@ impl Offsets {
 
     /// What the caller knows of the stream where no record says it, and of a
     /// file that it had open.
-    pub(crate) fn assume(&mut self, ledger: &Ledger, held: Option<(FileId, u64)>) {
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn assume(
+        &mut self,
+        ledger: &Ledger,
+        held: Option<(FileId, u64)>,
+    ) -> chain::Result<()> {
         if self.ledger.is_empty() {
-            self.ledger = ledger.clone();
+            self.ledger = recognised(ledger, &self.snapshot)?;
         }
         if let Some((id, length)) = held {
             self.ledger.grown(id, length);
         }
+        Ok(())
+    }
+
+    /// The caller was given bytes up to this offset: whatever comes now is behind it.
+    pub(crate) fn reach(&mut self, offset: u64) {
+        self.ledger.reach(offset);
+    }
+
+    /// The caller saw that what was known of the file `was` lies in `now`.
+    pub(crate) fn moved(&mut self, was: FileId, now: FileId) {
+        if self.ledger.is_gone(was) {
+            self.ledger.moved_to(was, now);
+        }
+    }
+
+    /// What is known with this layout of it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn remembered(&self, layout: &Layout) -> chain::Result<Ledger> {
+        let mut ledger = self.ledger.clone();
+        ledger.remember(layout);
+        ledger.note(&self.snapshot.seen(), true, &mut look(&self.snapshot))?;
+        Ok(ledger)
     }
 
     /// The files.
@@ -208,12 +249,19 @@ impl Offsets {
             }
             Place::Beyond => return Ok(Found::Beyond { end: layout.end() }),
         };
-        let length = layout.run_after(offset).min(most);
+        let not_counted = || {
+            let holes = self.ledger.holes().iter().chain(layout.holes());
+            holes.filter(|hole| hole.size.is_none()).map(|hole| hole.at)
+        };
+        let up_to = not_counted().filter(|at| *at > offset).min();
+        let up_to = up_to.unwrap_or(u64::MAX).saturating_sub(offset);
+        let length = layout.run_after(offset).min(up_to).min(most);
         Ok(Found::Run(Run {
             reader: self.snapshot.read_at(file, skip).take(length),
             offset,
             length,
             end: layout.end(),
+            follows_gap: not_counted().any(|at| at == offset),
         }))
     }
 
@@ -227,7 +275,10 @@ impl Offsets {
     pub fn remember(&self, chain: &LogChain) -> Result<bool> {
         let layout = self.layout(u64::MAX)?;
         let mut ledger = self.ledger.clone();
-        if !ledger.remember(&layout) {
+        let found = ledger.remember(&layout) || !self.ledger.has_places_of(&self.recorded);
+        let seen = self.snapshot.seen();
+        let noted = ledger.note(&seen, found, &mut look(&self.snapshot))?;
+        if !found && !noted {
             return Ok(false);
         }
         let (folder, base) = (chain.folder(), chain.base_name());
@@ -247,5 +298,24 @@ impl Offsets {
             Err(record::Error::Folder(e)) if e.is_refusal() => Ok(false),
             other => Ok(other?),
         }
+    }
+}
+
+/// What is known, by the files that hold it now.
+fn recognised(ledger: &Ledger, snapshot: &Snapshot) -> chain::Result<Ledger> {
+    ledger.recognise(&snapshot.seen(), &mut look(snapshot))
+}
+
+/// Looks into the files of a snapshot.
+fn look(
+    snapshot: &Snapshot,
+) -> impl FnMut(usize, u64, u64) -> chain::Result<Option<Fingerprint>> + '_ {
+    |file, skip, length| match snapshot.files().get(file) {
+        Some(file) => match file.fingerprint(skip, length) {
+            // Whoever reads it is told; here it just is not what is looked for.
+            Err(chain::Error::Damaged { .. }) => Ok(None),
+            print => print,
+        },
+        None => Ok(None),
     }
 }

@@ -64,9 +64,9 @@ use uuid::Uuid;
 pub use keeper::{Keeper, Kept};
 
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
-use crate::folder::{self, FileId, Folder, fault, stat_open};
-use crate::follow::{self, Follower, HeldFile};
-use crate::record::{self, Offered, Record};
+use crate::folder::{self, FileId, Folder, fault};
+use crate::follow::{self, Follower, HeldFile, prints};
+use crate::record::{self, Offered, OnDisk, Record};
 use crate::transport::{ConsoleName, HandoffId};
 
 /// Its folder in the host's state folder.
@@ -315,10 +315,11 @@ impl Outbox {
         let (Some(path), Some((domain, console))) = (log.there, &log.record.owner) else {
             return Ok(());
         };
-        let files = log.held.files().into_iter();
+        let files = log.held.files();
         let offered = Offered {
             to: self.path.display().to_string(),
-            files: files.map(|file| (file.id, file.size)).collect(),
+            files: files.iter().map(|file| (file.id, file.size)).collect(),
+            prints: prints(&files),
             ..offered.clone()
         };
         let marked = Folder::of_file(path).map_err(Error::from);
@@ -342,18 +343,20 @@ impl Outbox {
     fn fill(&self, new: &Folder, log: &PutDown<'_>) -> Result<Offered> {
         let base = log.held.base().to_owned();
         let held: Vec<_> = log.held.held().collect();
-        let mut moved: Vec<(FileId, FileId, u64)> = Vec::new();
+        let mut moved: Vec<(FileId, OnDisk)> = Vec::new();
         for (age, file) in (0..held.len()).rev().zip(&held) {
             let name = name_at(&base, age, file);
-            let (id, size) = copy(file, new, &name)?;
-            moved.push((file.id, id, size));
+            moved.push((file.id, copy(file, new, &name)?));
         }
         let mut record = log.record.clone();
         (record.arriving, record.begun, record.offered) = (None, None, None);
+        for (was, now) in log.held.moved() {
+            record.ledger.moved_to(*was, *now);
+        }
         if let Ok(layout) = record.ledger.lay(&log.held.lengths(), 0) {
             record.ledger.remember(&layout);
         }
-        let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1);
+        let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1.id);
         record.ledger = record.ledger.copied(now);
         let (bytes, digest) = digest(new, &base)?;
         let same = log
@@ -365,7 +368,11 @@ impl Outbox {
             bytes,
             digest,
             at: crate::handoff::now(),
-            files: moved.iter().map(|(_, id, size)| (*id, *size)).collect(),
+            files: moved.iter().map(|(_, copy)| (copy.id, copy.size)).collect(),
+            prints: (moved
+                .iter()
+                .filter_map(|(_, copy)| Some((copy.id, copy.print?))))
+            .collect(),
             received: false,
         };
         record.offered = Some(offered.clone());
@@ -387,8 +394,8 @@ fn name_at(base: &OsStr, age: usize, file: &HeldFile<'_>) -> OsString {
     name
 }
 
-/// Copies what there is; gives the copy's identity and size.
-fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<(FileId, u64)> {
+/// Copies what there is; gives the copy.
+fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<OnDisk> {
     let path = folder.path().join(name);
     let fail = |action| {
         let path = path.clone();
@@ -413,8 +420,7 @@ fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<(FileId, u
         at = at.saturating_add(read as u64);
     }
     fault::sync(&to).map_err(fail("sync"))?;
-    let stat = stat_open(&to).map_err(fail("look at"))?;
-    Ok((stat.id, stat.size))
+    OnDisk::of(&to).map_err(fail("look at"))
 }
 
 /// Length and digest of the stream that lies there.

@@ -26,7 +26,7 @@ pub mod files;
 use std::path::PathBuf;
 
 use crate::departure::{Departure, LeftLog};
-use crate::record::Record;
+use crate::record::{OnDisk, Record};
 
 /// What libvirt here says of the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,13 +161,13 @@ fn is_carried(left: &LeftLog, found: Option<&Log>) -> Result<(), String> {
     }
 }
 
-/// What a record says of the files that are there (identity and size).
+/// What a record says of the files that are there.
 #[must_use]
-pub fn known(record: Option<&Record>, files: &[(crate::folder::FileId, u64)]) -> Known {
+pub fn known(record: Option<&Record>, files: &[OnDisk]) -> Known {
     let Some((record, offered)) = record.and_then(|r| Some((r, r.offered.as_ref()?))) else {
         return Known::Nothing;
     };
-    if record.offered_all(files.iter().copied()) {
+    if record.offered_all(files) {
         Known::HandedOver {
             received: offered.received,
         }

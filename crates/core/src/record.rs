@@ -45,14 +45,17 @@
 //! ```
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::folder::{FileId, Folder};
-use crate::stream::{Arrival, History, Ledger};
+use crate::chain::{self, Listing};
+use crate::content;
+use crate::folder::{FileId, Folder, Stat, stat_open};
+use crate::stream::{Arrival, Fingerprint, History, Ledger};
 use crate::transport::{ConsoleName, HandoffId};
 use crate::versioned;
 
@@ -109,6 +112,10 @@ pub struct Offered {
     pub at: u64,
     /// The files that hold it here, and their sizes.
     pub files: Vec<(FileId, u64)>,
+    /// What they held on disk: a file of the same identity and size may hold something
+    /// else by now. Not of files that tell nothing, nor from earlier releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prints: Vec<(FileId, Fingerprint)>,
     /// Whether the destination's receipt was seen.
     pub received: bool,
 }
@@ -295,18 +302,82 @@ impl Record {
 
     /// Whether the last handoff from here held all of these files, as they are.
     #[must_use]
-    pub fn offered_all(&self, files: impl IntoIterator<Item = (FileId, u64)>) -> bool {
+    pub fn offered_all<'a>(&self, files: impl IntoIterator<Item = &'a OnDisk>) -> bool {
         let Some(offered) = &self.offered else {
             return false;
         };
         let mut files = files.into_iter();
-        files.all(|file| file.1 == 0 || offered.files.contains(&file))
+        files.all(|file| file.size == 0 || offered.holds(file))
     }
 
     /// Whether it held no other bytes than these files'.
-    pub(crate) fn offered_no_other(&self, files: &[(FileId, u64)]) -> bool {
+    pub(crate) fn offered_no_other(&self, files: &[OnDisk]) -> bool {
         let mut offered = self.offered.iter().flat_map(|o| &o.files);
-        offered.all(|file| file.1 == 0 || files.contains(file))
+        let is_there = |(id, size)| files.iter().any(|f| f.id == id && f.size == size);
+        offered.all(|file| file.1 == 0 || is_there(*file))
+    }
+}
+
+impl Offered {
+    /// Whether it held all that this file holds.
+    #[must_use]
+    pub fn holds(&self, file: &OnDisk) -> bool {
+        let print = self.print_of(file.id);
+        self.files.contains(&(file.id, file.size))
+            && print.is_none_or(|print| file.print == Some(print))
+    }
+
+    /// What that file held.
+    pub(crate) fn print_of(&self, id: FileId) -> Option<Fingerprint> {
+        let print = self.prints.iter().find(|(file, _)| *file == id);
+        print.map(|(_, print)| *print)
+    }
+}
+
+/// A file as it lies on disk now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDisk {
+    /// Which file.
+    pub id: FileId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it holds; `None`: it cannot be read, or what it holds tells nothing.
+    pub print: Option<Fingerprint>,
+}
+
+impl OnDisk {
+    /// That of an open file.
+    pub(crate) fn of(file: &File) -> std::io::Result<Self> {
+        let Stat { id, size, .. } = stat_open(file)?;
+        let print = content::fingerprint(file, 0, size)?;
+        Ok(Self { id, size, print })
+    }
+
+    /// That of a name under which `stat` was found.
+    pub(crate) fn named(folder: &Folder, name: &OsStr, stat: &Stat) -> Self {
+        let opened = folder.open_file(name).ok();
+        let there = opened.and_then(|(file, _)| Self::of(&file).ok());
+        // Another file by now, or one that may not be opened: it is not known to hold
+        // what was handed over.
+        let print = there.filter(|f| f.id == stat.id && f.size == stat.size);
+        Self {
+            id: stat.id,
+            size: stat.size,
+            print: print.and_then(|f| f.print),
+        }
+    }
+
+    /// Those of a chain.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub(crate) fn of_chain(folder: &Folder, base: &OsStr) -> chain::Result<Vec<Self>> {
+        let listing = Listing::read(folder, base)?;
+        let rotated = listing.rotated().iter().map(|r| (&*r.name, &r.stat));
+        let all = rotated.chain(listing.base().map(|stat| (base, stat)));
+        Ok(all
+            .map(|(name, stat)| Self::named(folder, name, stat))
+            .collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A VM's whole life against a model, which is one vector of all the bytes it
 //! ever printed: it prints, its log is rolled over by virtlogd's rules and
-//! compressed, it moves from host to host, a migration fails, a program is killed
+//! compressed, or emptied by somebody who leaves a copy, it moves from host to host, a migration fails, a program is killed
 //! in the middle and started again. Whatever happened, what is read is the model,
 //! but for what the rotation dropped; an offset is a place in the model.
 
@@ -95,6 +95,10 @@ enum Act {
     RollOver,
     /// The oldest plain rotated file.
     Compress,
+    /// Somebody empties the log under virtlogd, and leaves a copy.
+    CopyAndTruncate,
+    /// All of it from a backup: other identities, the same bytes.
+    Restore,
     Move {
         append: bool,
         /// The program is killed after so many milliseconds, and the log offered
@@ -110,6 +114,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         5 => (1..90_usize, 1..20_usize).prop_map(|(len, count)| Act::Print(len, count)),
         2 => Just(Act::RollOver),
         1 => Just(Act::Compress),
+        2 => Just(Act::CopyAndTruncate),
+        1 => Just(Act::Restore),
         2 => (any::<bool>(), proptest::option::weighted(0.4, 0..60_u64))
             .prop_map(|(append, killed)| Act::Move { append, killed }),
         1 => Just(Act::FailedMove),
@@ -183,6 +189,28 @@ impl Vm {
         name.push(".zst");
         fs::write(name, packed).unwrap();
         fs::remove_file(path).unwrap();
+    }
+
+    fn copy_and_truncate(&mut self) {
+        let log = self.host().log();
+        // A copy of so little is not known again: the gap is told then.
+        if fs::metadata(&log).unwrap().len() >= 64 {
+            self.logd.copy_and_truncate().unwrap();
+        }
+    }
+
+    fn restore(&mut self) {
+        let folder = self.host().dir.path().to_owned();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let bytes = fs::read(&path).unwrap_or_default();
+            // The base stays virtlogd's.
+            if name.starts_with("console.log.") && (64..1 << 20).contains(&bytes.len()) {
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, bytes).unwrap();
+            }
+        }
     }
 
     fn place(&self, host: usize) -> Place {
@@ -398,6 +426,8 @@ async fn live(max: (u64, u32), acts: Vec<Act>, lossless: bool) {
             Act::Print(len, count) => vm.print(len, count),
             Act::RollOver => vm.logd.roll_over().unwrap(),
             Act::Compress => vm.compress(),
+            Act::CopyAndTruncate => vm.copy_and_truncate(),
+            Act::Restore => vm.restore(),
             Act::Move { append, killed } => vm.moves(append, killed, false).await,
             Act::FailedMove => vm.moves(false, None, true).await,
             Act::Read(a, b) => vm.check(a, b),
@@ -427,7 +457,10 @@ proptest! {
     /// virtlogd rolls over all the time and drops what is old.
     #[test]
     fn only_the_rotation_drops_bytes(acts in acts(), backups in 1..4_u32) {
-        let acts = acts.into_iter().filter(|a| !matches!(a, Act::Compress | Act::RollOver));
+        let acts = acts.into_iter().filter(|a| !matches!(
+            a,
+            Act::Compress | Act::RollOver | Act::CopyAndTruncate | Act::Restore
+        ));
         let acts = acts.collect();
         Runtime::new().unwrap().block_on(live((600, backups), acts, false));
     }

@@ -226,6 +226,7 @@ fn record(log: &Path, names: &[&str]) -> Record {
         digest: String::new(),
         at: 0,
         files: names.iter().map(stat).map(|s| (s.id, s.size)).collect(),
+        prints: Vec::new(),
         received: true,
     });
     record

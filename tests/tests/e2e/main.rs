@@ -8,6 +8,7 @@ mod any_log;
 mod checking;
 mod clocks;
 mod common;
+mod copytruncate;
 mod faults;
 mod interrupted;
 mod journey;

@@ -73,6 +73,9 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
         match offsets.from(at, left)? {
             Found::Run(run) => {
                 let (next, more) = (run.next(), run.more());
+                if run.follows_gap() {
+                    out.missing(at, None)?;
+                }
                 left = left.saturating_sub(next.saturating_sub(at));
                 each_block(run, |bytes| {
                     out.push(at, bytes)?;
@@ -126,7 +129,14 @@ fn beyond(offset: u64, end: u64) -> String {
 fn one_object(shown: Shown, offsets: &Offsets, offset: u64, most: u64) -> anyhow::Result<Exit> {
     let mut out = io::stdout().lock();
     let (next, more, expired, exit) = match offsets.from(offset, most)? {
-        Found::Run(run) => (run.next(), run.more(), None, Exit::Done),
+        Found::Run(run) => {
+            if run.follows_gap() {
+                eprintln!(
+                    "logchain: bytes are missing before offset {offset}, nobody knows how many"
+                );
+            }
+            (run.next(), run.more(), None, Exit::Done)
+        }
         Found::Gone { next, arriving } => {
             eprintln!("logchain: {}", gone(offset, next, arriving));
             (next, true, (!arriving).then_some(next), Exit::Failed)

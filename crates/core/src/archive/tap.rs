@@ -149,6 +149,12 @@ impl Work {
                 Found::Beyond { .. } => return Ok(true),
             };
             let next = run.next();
+            if run.follows_gap() && at != from {
+                let size = None;
+                if !self.send(Tapped::Missing { next: at, size }, live)? {
+                    return Ok(false);
+                }
+            }
             while at < next {
                 let mut bytes = Vec::new();
                 let read = run.by_ref().take(BLOCK as u64).read_to_end(&mut bytes);

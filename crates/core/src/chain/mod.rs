@@ -32,6 +32,8 @@
 //! # }
 //! ```
 
+mod content;
+mod copied;
 mod error;
 mod file;
 #[cfg(feature = "fuzzing")]

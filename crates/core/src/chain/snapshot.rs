@@ -184,6 +184,7 @@ impl Snapshot {
                 id: file.id(),
                 length: file.known_length(),
                 after_gap,
+                compressed: file.compression().is_some(),
             }
         });
         seen.collect()

@@ -46,6 +46,7 @@ fn arrive(commit: &Commit) {
         id,
         length: Some(length),
         after_gap: false,
+        compressed: false,
     });
     let Ok(layout) = ledger.lay(&seen, 0) else {
         return;

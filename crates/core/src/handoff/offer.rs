@@ -44,7 +44,7 @@ use super::put::{Lies, Puts, Putter};
 use super::streamed::Streamed;
 use super::{Abort, Budget, Commit, Handoff, Receipt, now};
 use crate::folder::Folder;
-use crate::follow::Writers;
+use crate::follow::{Writers, prints};
 use crate::record::{Offered, Record};
 use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
 
@@ -290,6 +290,7 @@ impl Offer {
             digest: drained.digest.clone(),
             at: now(),
             files: drained.files.iter().map(|f| (f.id, f.size)).collect(),
+            prints: prints(&drained.files),
             received: false,
         };
         let _ = chain.committed.set(offered.clone());
@@ -298,6 +299,7 @@ impl Offer {
             // A folder that is gone (Nova removes it) has no record to keep.
             Err(e) if folder_is_gone(&e) => history(
                 &mut chain.record.clone(),
+                &chain.known,
                 drained,
                 &self.host,
                 self.handoff.id,
@@ -318,9 +320,10 @@ impl Offer {
     ) -> Result<Told, crate::record::Error> {
         let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
+        let known = Arc::clone(&chain.known);
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
-                let told = history(record, &drained, &host, handoff.id);
+                let told = history(record, &known, &drained, &host, handoff.id);
                 record.offered = Some(offered);
                 record.begun = None;
                 told

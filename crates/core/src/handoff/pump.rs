@@ -17,6 +17,7 @@ use super::budget::Room;
 use super::memory::Memory;
 use super::pool::{Handle, Next, Turn};
 use super::{Budget, Sum};
+use crate::folder::FileId;
 use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
 
 /// Bytes in a piece at most: what an object costs beside its bytes is little then,
@@ -58,6 +59,8 @@ pub(super) struct Drained {
     pub(super) missed: Vec<Missed>,
     /// The files that hold it, oldest first.
     pub(super) files: Vec<Followed>,
+    /// Files that were emptied from outside, and where the bytes are that they had.
+    pub(super) moved: Vec<(FileId, FileId)>,
 }
 
 enum Out {
@@ -283,6 +286,7 @@ impl Reader {
                 digest: self.sum.digest().to_hex().to_string(),
                 missed: self.follower.missed().to_vec(),
                 files: self.follower.files(),
+                moved: self.follower.moved().to_vec(),
             }));
         }
         if since.elapsed() > DRAIN {

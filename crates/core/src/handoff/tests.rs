@@ -21,6 +21,7 @@ use crate::rotation::Retention;
 use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
+mod rebooted;
 mod resumed;
 mod streamed;
 mod thousand;
@@ -208,6 +209,62 @@ fn carried(outcome: offer::Outcome) -> Receipt {
     match outcome {
         offer::Outcome::Carried(receipt) => receipt,
         other => panic!("{other:?}"),
+    }
+}
+
+/// `copytruncate` while the handoff follows the log: what was not read yet lies in the
+/// copy. Without one the gap is told, with its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
+    use crate::offsets::{Found, Offsets};
+
+    for copy in [true, false] {
+        let (source, destination) = (Host::new(), Host::new());
+        let line = |n: usize| format!("line number {n}\n");
+        let first: String = (0..100).map(line).collect();
+        let second: String = (100..400).map(line).collect();
+        source.print(&first);
+        let chain = LogChain::open(&source.log, NumberingChoice::FromZero).unwrap();
+        Offsets::of(&chain).unwrap().remember(&chain).unwrap();
+        let trial = Trial::new(memory());
+        let offer = trial.offer(&source);
+        if copy {
+            fs::copy(&source.log, source.dir.path().join("console.log.0")).unwrap();
+        }
+        fs::write(&source.log, "").unwrap();
+        // Longer than it was.
+        source.print(&second);
+        let adopt = trial.adopt(&destination, true);
+        destination.print("there");
+        trial.here.send_replace(true);
+        trial.source.send_replace(Source::Over);
+        carried(offer.await.unwrap());
+        assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
+        let all = format!("{first}{second}there");
+        let offered = source.record(&trial.handoff).unwrap().offered.unwrap();
+        assert!(!offered.prints.is_empty());
+
+        let chain = LogChain::open(&destination.log, NumberingChoice::FromZero).unwrap();
+        let offsets = Offsets::of(&chain).unwrap();
+        let read = |from| match offsets.from(from, u64::MAX).unwrap() {
+            Found::Run(mut run) => {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut run, &mut text).unwrap();
+                (text, run.follows_gap())
+            }
+            other => panic!("{other:?}"),
+        };
+        if copy {
+            assert_eq!(destination.merged(), all);
+            assert_eq!(read(0), (all, false));
+        } else {
+            let end = first.len() as u64;
+            // What was read before it was emptied is there; the gap comes after it.
+            let got = destination.merged();
+            assert!(got.ends_with(&format!("{second}there")), "{got}");
+            assert!(got.starts_with(&first) || got.len() < all.len());
+            assert_eq!(read(end), (format!("{second}there"), true));
+        }
     }
 }
 

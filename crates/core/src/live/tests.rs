@@ -48,7 +48,17 @@ impl Bed {
         self.written.extend(bytes);
     }
 
-    fn roll_over(&mut self) {
+    /// No two places look alike, not even a few bytes of them.
+    fn print_random(&mut self, count: usize) {
+        let mut bytes = vec![0; count];
+        let mut all = blake3::Hasher::new().finalize_xof();
+        all.set_position(self.written.len() as u64);
+        all.fill(&mut bytes);
+        self.log.write_all(&bytes).unwrap();
+        self.written.extend(bytes);
+    }
+
+    fn make_room(&self) {
         for to in (0..self.backups).rev() {
             let from = to
                 .checked_sub(1)
@@ -57,7 +67,23 @@ impl Bed {
                 rename(&self.path(&from), &self.path(&format!(".{to}")));
             }
         }
+    }
+
+    fn roll_over(&mut self) {
+        self.make_room();
         self.log = File::create(self.path("")).unwrap();
+    }
+
+    fn copy_and_truncate(&mut self, copy: bool) {
+        let kept = self.path(".kept");
+        rename(&self.path(""), &kept);
+        self.make_room();
+        rename(&kept, &self.path(""));
+        if copy {
+            fs::copy(self.path(""), self.path(".0")).unwrap();
+        }
+        self.log.set_len(0).unwrap();
+        std::io::Seek::rewind(&mut self.log).unwrap();
     }
 
     fn chain(&self) -> LogChain {
@@ -276,11 +302,97 @@ fn who_holds_and_does_not_read_loses_nothing() {
 enum Act {
     Print(usize),
     RollOver,
+    /// With a copy, or without.
+    CopyAndTruncate(bool),
     Read,
     Hold,
 }
 
+#[test]
+fn what_copytruncate_took_away_comes_from_the_copy() {
+    let mut bed = Bed::new(9);
+    bed.print(10);
+    let mut live = bed.live();
+    bed.print(20);
+    bed.copy_and_truncate(true);
+    bed.print(100);
+    assert_eq!(read(&mut live), (bed.written[10..].to_vec(), Vec::new()));
+    assert_eq!(live.offset(), 130);
+    let offsets = Offsets::of(&bed.chain()).unwrap();
+    assert_eq!(offsets.layout(0).unwrap().end(), 130);
+
+    // Without a copy, and again longer than it was.
+    bed.copy_and_truncate(false);
+    bed.print(500);
+    assert_eq!(read(&mut live), (bed.written[130..].to_vec(), vec![None]));
+    assert_eq!(live.offset(), 630);
+    let offsets = Offsets::of(&bed.chain()).unwrap();
+    assert_eq!(offsets.layout(0).unwrap().end(), 630);
+}
+
 proptest! {
+    /// Each byte once and in order, with its offset; where some are missing, it is said.
+    #[test]
+    fn no_loss_is_silent(
+        acts in proptest::collection::vec(
+            prop_oneof![
+                3 => (9..300_usize).prop_map(Act::Print),
+                1 => Just(Act::RollOver),
+                2 => proptest::bool::weighted(0.8).prop_map(Act::CopyAndTruncate),
+                2 => Just(Act::Read),
+                2 => Just(Act::Hold),
+            ],
+            0..40,
+        ),
+    ) {
+        let mut bed = Bed::new(64);
+        let mut live = bed.live();
+        let (mut at, mut lossless, mut all) = (0, true, 0);
+        let mut reads = |bed: &Bed, live: &mut Live, lossless: bool| {
+            let mut block = [0; 100];
+            loop {
+                match live.read(&mut block).unwrap() {
+                    News::None => return,
+                    News::Missing { .. } => {
+                        assert!(!lossless);
+                        all = usize::MAX;
+                    }
+                    News::Bytes(n) => {
+                        let rest = &bed.written[at..];
+                        // Behind what is missing it goes on wherever these bytes are.
+                        let skip = match all {
+                            usize::MAX => rest.windows(n).position(|w| w == &block[..n]),
+                            _ => rest.starts_with(&block[..n]).then_some(0),
+                        };
+                        at += skip.expect("bytes that were not printed here") + n;
+                        all = at;
+                        if lossless {
+                            assert_eq!(live.offset(), at as u64);
+                        }
+                    }
+                }
+            }
+        };
+        for act in acts {
+            match act {
+                Act::Print(n) => bed.print_random(n),
+                Act::RollOver => bed.roll_over(),
+                Act::CopyAndTruncate(copy) => {
+                    if !copy {
+                        live.hold().unwrap();
+                        lossless = false;
+                    }
+                    bed.copy_and_truncate(copy);
+                }
+                Act::Hold => live.hold().unwrap(),
+                Act::Read => reads(&bed, &mut live, lossless),
+            }
+        }
+        bed.print_random(9);
+        reads(&bed, &mut live, lossless);
+        prop_assert_eq!(at, bed.written.len());
+    }
+
     #[test]
     fn nothing_is_missed_or_doubled_over_rollovers(
         acts in proptest::collection::vec(
@@ -301,6 +413,7 @@ proptest! {
             match act {
                 Act::Print(n) => bed.print(n),
                 Act::RollOver => bed.roll_over(),
+                Act::CopyAndTruncate(copy) => bed.copy_and_truncate(copy),
                 Act::Hold => live.hold().unwrap(),
                 Act::Read => {
                     let (bytes, missing) = read(&mut live);

@@ -1,9 +1,12 @@
 //! What is put down beside the chain: where the history's files lie in the
 //! stream, and that they are in place.
 
-use super::{Error, Owed, Result, Staging};
+use super::{Error, Owed, Result, Staging, entries};
+use crate::chain::LogChain;
+use crate::content;
 use crate::folder::FileId;
-use crate::record::{Adopted, Record};
+use crate::offsets::Offsets;
+use crate::record::{Adopted, Offered, Record};
 use crate::stream::Arrival;
 use crate::transport::HandoffId;
 
@@ -28,7 +31,7 @@ impl Staging {
             let kept = |id| self.journal.older.iter().any(|o| o.id == id);
             let stayed = record.offered.iter().filter(|o| {
                 let mut files = o.files.iter().filter(|(_, size)| *size > 0);
-                o.bytes > 0 && files.all(|(id, _)| kept(*id))
+                o.bytes > 0 && files.all(|(id, _)| kept(*id) && self.is_as_offered(o, *id))
             });
             let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
             // The VM may have left again since.
@@ -49,7 +52,28 @@ impl Staging {
             record.contain(&owed.contains);
             record.contain(&stayed);
             record.offered = left;
-        })
+        })?;
+        // So that they are known again, should one of them be emptied before anybody
+        // looks. It can be done at any later look as well.
+        let numbering = self.rules.numbering.into();
+        let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering);
+        if let Ok(chain) = chain
+            && let Ok(offsets) = Offsets::of(&chain)
+        {
+            let _ = offsets.remember(&chain);
+        }
+        Ok(())
+    }
+
+    /// Whether a file that is in place holds what it held when it was handed over.
+    fn is_as_offered(&self, offered: &Offered, id: FileId) -> bool {
+        let Some(print) = offered.print_of(id) else {
+            return true;
+        };
+        let entries = self.listing().map(|listing| entries(&listing, &self.base));
+        let mut entries = entries.into_iter().flatten();
+        let name = entries.find(|(_, _, stat)| stat.id == id);
+        name.is_some_and(|(name, ..)| content::is_still(&self.log, &name, id, print))
     }
 
     pub(super) fn put_down(

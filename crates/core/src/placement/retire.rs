@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::journal::{Aged, Journal, Phase, Retired};
 use super::{Error, Result, Rules, Staging, apply, entries};
 use crate::chain::Listing;
-use crate::folder::FileId;
+use crate::content;
+use crate::folder::{FileId, Folder};
 use crate::follow::{Writer, Writers};
 use crate::record::Record;
 use crate::transport::HandoffId;
@@ -74,7 +75,8 @@ impl Staging {
         for (name, number, stat) in found.filter(|_| !here) {
             // Beyond virtlogd's limit nothing is wiped and nothing is moved.
             let safe = number.is_some_and(|n| self.rules.is_beyond(n));
-            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            let file = (&self.log, name.as_os_str());
+            let comes_back = self.comes_back(record, file, stat.id) == Some(stat.size);
             if record.is_some() && (!safe || comes_back) {
                 self.retire_one(&name, number, stat.id)?;
             } else if let Some(number) = number {
@@ -144,7 +146,8 @@ impl Staging {
             let Some(stat) = self.own.stat(aside)? else {
                 continue;
             };
-            let comes_back = self.comes_back(record, stat.id) == Some(stat.size);
+            let comes_back = self.comes_back(record, (&self.own, aside), stat.id);
+            let comes_back = comes_back == Some(stat.size);
             if comes_back || stat.size == 0 {
                 continue;
             }
@@ -163,17 +166,22 @@ impl Staging {
         Ok(())
     }
 
-    /// How many bytes of the file `id` the history holds, where it holds any:
-    /// files are recognised by identity.
-    pub(super) fn comes_back(&self, record: Option<&Record>, id: FileId) -> Option<u64> {
+    /// How many bytes of the file `id`, which has this name, the history holds, where it
+    /// holds any: files are recognised by identity, and by what they held.
+    pub(super) fn comes_back(
+        &self,
+        record: Option<&Record>,
+        (folder, name): (&Folder, &OsStr),
+        id: FileId,
+    ) -> Option<u64> {
         let offered = record?.offered.as_ref()?;
         let owed = self.journal.owed.as_ref();
         let held = offered.received || owed.is_some_and(|o| o.contains.contains(&offered.handoff));
-        let files = offered.files.iter().filter(|_| held);
-        files
-            .filter(|(file, _)| *file == id)
-            .map(|(_, size)| *size)
-            .next()
+        let mut files = offered.files.iter().filter(|_| held);
+        let (_, size) = files.find(|(file, _)| *file == id)?;
+        let print = offered.print_of(id);
+        let is_it = print.is_none_or(|print| content::is_still(folder, name, id, print));
+        is_it.then_some(*size)
     }
 
     /// Rotated files that hold nothing but bytes the history holds too. One that
@@ -181,7 +189,7 @@ impl Staging {
     pub(super) fn stale(&self, listing: &Listing, record: Option<&Record>) -> Result<Vec<FileId>> {
         let mut stale = Vec::new();
         for (name, number, stat) in entries(listing, &self.base) {
-            match self.comes_back(record, stat.id) {
+            match self.comes_back(record, (&self.log, &name), stat.id) {
                 None | Some(0) => {}
                 Some(size) if number.is_some() && size == stat.size => stale.push(stat.id),
                 Some(bytes) => {

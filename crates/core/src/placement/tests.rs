@@ -89,6 +89,7 @@ impl Bed {
             digest: String::new(),
             at: 0,
             files: names.iter().map(stat).map(|s| (s.id, s.size)).collect(),
+            prints: Vec::new(),
             received: true,
         });
         record
@@ -259,6 +260,30 @@ fn what_was_handed_over_goes_when_it_comes_back() {
     staging.place().unwrap();
     staging.clean().unwrap();
     assert_eq!(bed.merged(), "abcd");
+}
+
+/// Emptied and filled again since, to the very size: it is no part of what comes back.
+#[test]
+fn what_was_written_over_since_it_was_handed_over_stays() {
+    for (rotated, all) in [("ef", "efabcdg"), ("ef and more", "ef and moreabcdg")] {
+        let bed = Bed::new();
+        bed.write("console.log", "cd");
+        bed.write("console.log.0", "ab");
+        let mut record = bed.handed_over(&["console.log", "console.log.0"]);
+        let (folder, base) = Folder::of_file(&bed.log).unwrap();
+        let files = crate::record::OnDisk::of_chain(&folder, &base).unwrap();
+        let prints = files.iter().filter_map(|f| Some((f.id, f.print?)));
+        record.offered.as_mut().unwrap().prints = prints.collect();
+        bed.write("console.log.0", rotated);
+        let mut staging = bed.open(FREE);
+        staging.retire(Some(&record)).unwrap();
+        bed.write("console.log", "g");
+        staging.append(true, b"abcd").unwrap();
+        staging.seal(Some(&record)).unwrap();
+        staging.place().unwrap();
+        staging.clean().unwrap();
+        assert_eq!(bed.merged(), all);
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The files of a log that left: looked at, and removed. The one place that acts.
 //!
 //! A file goes only if the record lists it by identity as handed over, with the
-//! receipt, at the very size that it has, and nobody writes it. It is taken from
+//! receipt, at the very size that it has and with the same bytes at both ends, and
+//! nobody writes it. It is taken from
 //! its name first and looked at then, so that what somebody put there meanwhile
 //! gets its name back.
 //!
@@ -14,10 +15,10 @@ use uuid::Uuid;
 
 use super::{Log, known};
 use crate::chain::Listing;
-use crate::folder::{self, FileId, Folder, stat_open};
+use crate::folder::{self, Folder};
 use crate::follow::{Writer, Writers};
 use crate::placement;
-use crate::record::{LOCK_WAIT, Record, hidden};
+use crate::record::{LOCK_WAIT, OnDisk, Record, hidden};
 use crate::transport::ConsoleName;
 
 /// Why files could not be looked at or removed.
@@ -96,10 +97,10 @@ pub fn remove(
         return Ok(removed);
     };
     let aside = hidden(&base, ".logchain.gone");
-    let went = |file: (FileId, u64)| offered.files.contains(&file);
+    let went = |file: &OnDisk| offered.holds(file);
     // Of a process that was killed: it went by the same rule.
     if let Some(stat) = folder.stat(&aside)? {
-        if !went((stat.id, stat.size)) {
+        if !went(&OnDisk::named(&folder, &aside, &stat)) {
             removed.kept.push(aside.to_string_lossy().into_owned());
             return Ok(removed);
         }
@@ -115,7 +116,8 @@ pub fn remove(
         .chain(listing.base().map(|stat| (base.as_os_str(), *stat)))
         .collect();
     for (name, stat) in names {
-        if went((stat.id, stat.size)) && take(&folder, name, &aside, &went, writers)? {
+        let file = OnDisk::named(&folder, name, &stat);
+        if went(&file) && take(&folder, name, &aside, &went, writers)? {
             removed.files = removed.files.saturating_add(1);
             removed.bytes = removed.bytes.saturating_add(stat.size);
         } else {
@@ -135,19 +137,19 @@ fn take(
     folder: &Folder,
     name: &OsStr,
     aside: &OsStr,
-    went: &impl Fn((FileId, u64)) -> bool,
+    went: &impl Fn(&OnDisk) -> bool,
     writers: &dyn Writers,
 ) -> Result<bool, Error> {
     folder.take_aside(name, folder, aside)?;
     let (file, _) = folder.open_file(aside)?;
     let idle = writers.writer(&file) != Writer::Some;
-    // The writer is asked first: what one wrote before it went shows in the size.
-    let now = stat_open(&file).map_err(|source| folder::Error::Io {
+    // The writer is asked first: what one wrote before it went shows in the file.
+    let now = OnDisk::of(&file).map_err(|source| folder::Error::Io {
         action: "look at",
         path: folder.path().join(name),
         source,
     })?;
-    if idle && went((now.id, now.size)) {
+    if idle && went(&now) {
         folder.remove(aside)?;
         return Ok(true);
     }
@@ -155,23 +157,17 @@ fn take(
     Ok(false)
 }
 
-/// Identity and size of every file of the chain, those that are not read among them.
-fn files(folder: &Folder, base: &OsStr) -> Result<Vec<(FileId, u64)>, Error> {
-    let listing = Listing::read(folder, base)?;
-    let mut files: Vec<_> = listing
-        .rotated()
-        .iter()
-        .map(|r| &r.stat)
-        .chain(listing.base())
-        .map(|stat| (stat.id, stat.size))
-        .collect();
-    for name in listing.shadowed() {
-        files.extend(folder.stat(name)?.map(|stat| (stat.id, stat.size)));
+/// Every file of the chain, those that are not read among them.
+fn files(folder: &Folder, base: &OsStr) -> Result<Vec<OnDisk>, Error> {
+    let mut files = OnDisk::of_chain(folder, base)?;
+    for name in Listing::read(folder, base)?.shadowed() {
+        let stat = folder.stat(name)?;
+        files.extend(stat.map(|stat| OnDisk::named(folder, name, &stat)));
     }
     Ok(files)
 }
 
 #[cfg(test)]
-pub(super) fn files_of(folder: &Folder, base: &OsStr) -> Vec<(FileId, u64)> {
+pub(super) fn files_of(folder: &Folder, base: &OsStr) -> Vec<OnDisk> {
     files(folder, base).unwrap()
 }

@@ -109,12 +109,14 @@ proptest! {
 fn a_file_that_grew_or_came_since_is_more_than_was_handed_over() {
     let file = |ino, size| {
         let id = crate::folder::FileId { ino, born: None };
-        (id, size)
+        let print = None;
+        OnDisk { id, size, print }
     };
     assert_eq!(known(None, &[file(1, 5)]), Known::Nothing);
     let mut record = Record::new(Uuid::from_u128(1), console());
     assert_eq!(known(Some(&record), &[file(1, 5)]), Known::Nothing);
-    record.offered = Some(offered(vec![file(1, 5), file(2, 3)], true));
+    let files = [file(1, 5), file(2, 3)].map(|f| (f.id, f.size));
+    record.offered = Some(offered(files.to_vec(), true));
     let handed = Known::HandedOver { received: true };
     assert_eq!(known(Some(&record), &[file(2, 3)]), handed);
     for more in [file(1, 6), file(3, 3)] {
@@ -130,6 +132,7 @@ fn offered(files: Vec<(crate::folder::FileId, u64)>, received: bool) -> Offered 
         digest: String::new(),
         at: 7,
         files,
+        prints: Vec::new(),
         received,
     }
 }
@@ -162,7 +165,13 @@ impl Bed {
         let (folder, base) = Folder::of_file(&log).unwrap();
         let mut record = Record::new(Uuid::from_u128(1), console());
         let files = files::files_of(&folder, &base);
-        record.offered = Some(offered(files, received));
+        let prints = files.iter().filter_map(|f| Some((f.id, f.print?)));
+        let prints = prints.collect();
+        let files = files.iter().map(|f| (f.id, f.size)).collect();
+        record.offered = Some(Offered {
+            prints,
+            ..offered(files, received)
+        });
         record.write(&folder, &base).unwrap();
         Self { dir, log }
     }
@@ -220,6 +229,20 @@ fn what_grew_came_since_or_was_not_received_stays() {
     assert_eq!(bed.look(), waiting);
     assert_eq!(bed.remove().unwrap(), files::Removed::default());
     assert_eq!(bed.names(), before);
+}
+
+/// Emptied and filled again to the very size that was handed over.
+#[test]
+fn a_file_of_the_same_size_that_holds_something_else_stays() {
+    let bed = Bed::new(true);
+    fs::write(&bed.log, "other").unwrap();
+    assert_eq!(bed.look(), Log::There(Known::More));
+    let removed = bed.remove().unwrap();
+    assert_eq!(
+        (removed.files, removed.kept),
+        (2, vec!["console.log".to_owned()])
+    );
+    assert_eq!(fs::read(&bed.log).unwrap(), b"other");
 }
 
 #[test]

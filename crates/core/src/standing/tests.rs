@@ -16,6 +16,7 @@ fn offered(received: bool) -> Offered {
         digest: String::new(),
         at: NOW - 300,
         files: Vec::new(),
+        prints: Vec::new(),
         received,
     }
 }

@@ -143,12 +143,8 @@ impl Ledger {
                 let takes = left.min(has);
                 left = left.saturating_sub(takes);
                 let has = has.saturating_sub(takes);
-                known.push(Known {
-                    id: *id,
-                    skip: left,
-                    start: start.saturating_add(has).saturating_add(shift),
-                    length: takes,
-                });
+                let start_here = start.saturating_add(has).saturating_add(shift);
+                known.push(Known::new(*id, left, start_here, takes));
                 run = if has > 0 {
                     Some((start, has))
                 } else {
@@ -168,12 +164,7 @@ impl Ledger {
         let start = ends.saturating_add(shift);
         let mut end = start;
         for (id, length) in &arrival.newer {
-            known.push(Known {
-                id: *id,
-                skip: 0,
-                start: end,
-                length: *length,
-            });
+            known.push(Known::new(*id, 0, end, *length));
             end = end.saturating_add(*length);
         }
 

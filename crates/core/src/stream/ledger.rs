@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::between;
-use super::{Hole, Hop, Layout, Measure, Seen, Span};
+use super::{Fingerprint, Hole, Hop, Layout, Measure, Seen, Span};
 use crate::folder::FileId;
 
 /// Hosts remembered. A VM that moved more often forgets the first ones.
@@ -35,10 +35,30 @@ pub(super) struct Known {
     pub(super) start: u64,
     /// Its length when it was last seen.
     pub(super) length: u64,
+    /// What it held, where that is known: not for runs that an earlier release wrote
+    /// down, and not where the bytes tell nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) print: Option<Fingerprint>,
+    /// Whether no file is known to hold it any more: its own is gone, or holds other
+    /// bytes. Found out anew at each look.
+    #[serde(skip)]
+    pub(super) gone: bool,
 }
 
 impl Known {
-    fn end(&self) -> u64 {
+    /// A run of which the bytes were not looked at.
+    pub(super) fn new(id: FileId, skip: u64, start: u64, length: u64) -> Self {
+        Self {
+            id,
+            skip,
+            start,
+            length,
+            print: None,
+            gone: false,
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
     }
 }
@@ -90,14 +110,18 @@ impl Ledger {
         let mut spans = Vec::new();
         let mut newer = newer.iter();
         let mut end = self.end;
+        // The file that grew when it was last seen, and may have grown since, is gone or
+        // holds other bytes: nobody knows how many there were.
+        let mut cut = false;
         let upto = match newest {
             Some((_, whole)) => {
                 newer.next();
                 let start = whole.first().map_or(self.end, |s| s.start);
                 let last = whole.last().map_or(self.end, Span::end);
                 // Newer files that are known and gone: so are their bytes.
-                let is_newest = self.known.last().map(|k| k.id) == whole.last().map(|s| s.id);
-                end = if is_newest { last } else { last.max(self.end) };
+                let newest_known = self.known.last().filter(|k| !k.gone).map(|k| k.id);
+                cut = newest_known != whole.last().map(|s| s.id) || last < self.end;
+                end = last.max(self.end);
                 spans.extend(whole);
                 Some(start)
             }
@@ -113,11 +137,9 @@ impl Ledger {
         };
         // Files newer than all that are known follow each other.
         for (index, (file, seen)) in newer.enumerate() {
-            // Emptied from outside since it was seen: what it held is gone.
-            let was = self.known.iter().rfind(|k| k.id == seen.id).map(Known::end);
-            let start = end.max(was.unwrap_or_default());
-            let first_of_all = index == 0 && upto.is_none();
-            if seen.after_gap && start == end && !first_of_all {
+            let start = end;
+            let follows_nothing = index == 0 && upto.is_none();
+            if (seen.after_gap && !follows_nothing) || (cut && index == 0) {
                 holes.push(Hole {
                     at: start,
                     size: None,
@@ -133,6 +155,7 @@ impl Ledger {
         }
         holes.extend(between(&spans));
         holes.retain(|h| !self.holes.iter().any(|k| k.at == h.at));
+        holes.sort_by_key(|h| h.at);
         let seen = seen.iter().map(|s| s.id).collect();
         Ok(Layout {
             spans,
@@ -150,7 +173,9 @@ impl Ledger {
         down_to: u64,
     ) -> Result<Vec<Span>, Measure> {
         let mut spans = Vec::new();
-        for (file, seen) in older.iter().rev() {
+        // Whether the file that is looked at ends where the next newer one begins.
+        let mut adjoins = true;
+        for (index, (file, seen)) in older.iter().enumerate().rev() {
             if upto <= down_to {
                 break;
             }
@@ -158,12 +183,26 @@ impl Ledger {
                 upto = whole.first().map_or(upto, |s| s.start);
                 whole.reverse();
                 spans.extend(whole);
+                adjoins = true;
+                continue;
+            }
+            // Known, and replaced since: whatever it holds was not printed here.
+            adjoins &= !self.known.iter().any(|k| k.id == seen.id);
+            if !adjoins {
                 continue;
             }
             let length = seen.length.ok_or(Measure(*file))?;
-            // One that holds more than there is room for is not of this stream.
-            let Some(start) = upto.checked_sub(length) else {
-                break;
+            let mut room = older.iter().take(index).rev();
+            let room = room.find_map(|(file, seen)| self.whole(*file, seen)?.last().map(Span::end));
+            // One that holds more than there is room for is not of this stream, nor is
+            // one that lies where other bytes are known to have been.
+            let start = upto
+                .checked_sub(length)
+                .filter(|start| room.is_none_or(|room| *start >= room))
+                .filter(|start| seen.compressed || !self.is_taken(*start, upto));
+            let Some(start) = start else {
+                adjoins = false;
+                continue;
             };
             spans.push(Span::whole_file(*file, seen.id, start, length));
             upto = start;
@@ -172,10 +211,18 @@ impl Ledger {
         Ok(spans)
     }
 
+    /// Whether bytes of which it is known what they were, and that are in no plain file
+    /// any more, lie between these offsets.
+    fn is_taken(&self, from: u64, to: u64) -> bool {
+        let gone = self.known.iter().filter(|k| k.gone);
+        let mut told = gone.filter(|k| k.print.is_some_and(|p| p.is_telling()));
+        told.any(|k| k.start < to && k.end() > from)
+    }
+
     /// The runs of a file that is known and still is what it was; its last run
     /// may have grown.
     fn whole(&self, file: usize, seen: &Seen) -> Option<Vec<Span>> {
-        let known = self.known.iter().filter(|k| k.id == seen.id);
+        let known = self.known.iter().filter(|k| k.id == seen.id && !k.gone);
         let mut spans: Vec<Span> = known
             .map(|k| Span {
                 file,
@@ -197,7 +244,8 @@ impl Ledger {
     /// The same bytes in other files: `now` gives the one that holds those of another.
     #[must_use]
     pub fn copied(&self, now: impl Fn(FileId) -> Option<FileId>) -> Self {
-        let known = self.known.iter().filter_map(|known| {
+        let known = self.known.iter().filter(|known| !known.gone);
+        let known = known.filter_map(|known| {
             let id = now(known.id)?;
             Some(Known { id, ..*known })
         });
@@ -229,31 +277,44 @@ impl Ledger {
         }
     }
 
+    /// Bytes were given up to this offset, wherever they are now.
+    pub(crate) fn reach(&mut self, offset: u64) {
+        self.end = self.end.max(offset);
+    }
+
     /// Takes over what a layout found. Says whether that is worth writing down:
     /// growth alone is not.
     pub fn remember(&mut self, layout: &Layout) -> bool {
         let first = layout.first().unwrap_or(layout.end);
         // Older files that are there, but nobody asked for, stay known.
         let older = self.known.iter().copied();
-        let older = older.filter(|k| k.start < first && layout.seen.contains(&k.id));
-        let spans = layout.spans.iter().map(|s| Known {
-            id: s.id,
-            skip: s.skip,
-            start: s.start,
-            length: s.length,
+        let older = older.filter(|k| k.start < first && !k.gone && layout.seen.contains(&k.id));
+        let spans = layout.spans.iter().map(|s| {
+            let is_it = |k: &&Known| !k.gone && (k.id, k.skip) == (s.id, s.skip);
+            let print = self.known.iter().find(is_it).and_then(|k| k.print);
+            Known {
+                print: print.filter(|p| p.length() <= s.length),
+                ..Known::new(s.id, s.skip, s.start, s.length)
+            }
         });
         let known: Vec<Known> = older.chain(spans).collect();
-        let places = |known: &[Known]| {
-            let places = known.iter().map(|k| (k.id, k.skip, k.start));
-            places.collect::<Vec<_>>()
-        };
-        let news = places(&known) != places(&self.known) || !layout.holes.is_empty();
+        let before = self.clone();
         self.known = known;
+        let news = !self.has_places_of(&before) || !layout.holes.is_empty();
         self.end = self.end.max(layout.end);
         self.holes.extend(&layout.holes);
         let first = self.known.first().map_or(self.end, |k| k.start);
         self.keep(first);
         news
+    }
+
+    /// Whether both know the same runs, however long those are by now.
+    pub(crate) fn has_places_of(&self, other: &Self) -> bool {
+        let places = |ledger: &Self| {
+            let places = ledger.known.iter().map(|k| (k.id, k.skip, k.start));
+            places.collect::<Vec<_>>()
+        };
+        places(self) == places(other)
     }
 
     /// Forgets what is missing before `first`, and what is more than is kept.

@@ -6,6 +6,11 @@
 //! [`Layout`] says it of the files that are there now. What nobody saw (a
 //! rollover that dropped bytes, a restart that wiped the log) is a [`Hole`].
 //!
+//! An identity alone does not tell what a file holds: `copytruncate` copies a log
+//! and empties it, and it is soon longer than it was. So the ledger remembers a
+//! [`Fingerprint`] of each run as well, and [`Ledger::recognise`] says which files
+//! still hold what they held, and which others hold it now.
+//!
 //! Must not know: files, I/O, clocks, who remembers the ledger.
 //!
 //! ```
@@ -13,7 +18,7 @@
 //! use logchain_core::stream::{Ledger, Seen};
 //!
 //! let file = |ino| FileId { ino, born: None };
-//! let seen = |ino, length| Seen { id: file(ino), length: Some(length), after_gap: false };
+//! let seen = |ino, length| Seen::plain(file(ino), length);
 //!
 //! let mut ledger = Ledger::default();
 //! let before = [seen(1, 100), seen(2, 40)];
@@ -27,17 +32,21 @@
 //! # Ok::<(), logchain_core::stream::Measure>(())
 //! ```
 
+mod fingerprint;
 mod history;
 mod layout;
 mod ledger;
+mod recognise;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use fingerprint::Fingerprint;
 pub use history::{Arrival, History};
 pub use layout::{Layout, Place, Span};
 pub use ledger::Ledger;
+pub use recognise::Look;
 
 use crate::folder::FileId;
 
@@ -72,6 +81,21 @@ pub struct Seen {
     pub length: Option<u64>,
     /// Whether numbers are missing between this file and the next older one.
     pub after_gap: bool,
+    /// Whether it is compressed: its bytes cannot be had without going through it.
+    pub compressed: bool,
+}
+
+impl Seen {
+    /// A file whose bytes lie on disk as they are in the stream.
+    #[must_use]
+    pub fn plain(id: FileId, length: u64) -> Self {
+        Self {
+            id,
+            length: Some(length),
+            after_gap: false,
+            compressed: false,
+        }
+    }
 }
 
 /// The length of this file, by its place in the list, must be found out first.

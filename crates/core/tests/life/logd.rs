@@ -68,6 +68,17 @@ impl Logd {
         Ok(())
     }
 
+    /// What logrotate's `copytruncate` does under it. Its own idea of the size stays.
+    pub(crate) fn copy_and_truncate(&mut self) -> io::Result<()> {
+        for n in (1..self.max_backups).rev() {
+            let (from, to) = (numbered(&self.base, n - 1), numbered(&self.base, n));
+            rename(&from, &to)?;
+            rename(&packed(&from), &packed(&to))?;
+        }
+        fs::copy(&self.base, numbered(&self.base, 0))?;
+        self.file.set_len(0)
+    }
+
     pub(crate) fn roll_over(&mut self) -> io::Result<()> {
         if self.max_backups == 0 {
             fs::remove_file(&self.base)?;
@@ -81,7 +92,8 @@ impl Logd {
                 rename(&packed(&from), &packed(&numbered(&self.base, n)))?;
             }
         }
-        self.file = File::create_new(&self.base)?;
+        let mut new = OpenOptions::new();
+        self.file = new.append(true).create_new(true).open(&self.base)?;
         self.size = 0;
         self.rollovers += 1;
         Ok(())

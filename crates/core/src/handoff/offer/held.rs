@@ -16,7 +16,7 @@ use crate::handoff::Handoff;
 use crate::handoff::pump::Drained;
 use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
-use crate::stream::{History, Seen};
+use crate::stream::{History, Ledger, Seen};
 use crate::transport::{ConsoleName, HandoffId};
 
 /// A chain held open from before the migration.
@@ -26,6 +26,7 @@ pub struct Held {
     base: OsString,
     /// As it was then: the folder, and the record in it, may go.
     record: Record,
+    known: Arc<Known>,
     /// What was committed of it, once it is.
     committed: Arc<OnceLock<Offered>>,
 }
@@ -50,11 +51,21 @@ impl Held {
             let there = Record::read(folder, base, domain, console)?;
             there.ok_or(e)
         });
+        let mut record = record.unwrap_or_else(|_| Record::new(domain, console.clone()));
+        let recorded = record.ledger.clone();
+        record.ledger = follower.recognise(&recorded)?;
+        let here = record.offered.as_ref().filter(|o| follower.has_offered(o));
+        let known = Known {
+            recorded,
+            recognised: record.ledger.clone(),
+            offered: here.map(|o| o.handoff),
+        };
         Ok(Self {
             follower,
             folder: folder.try_clone()?,
             base: base.to_owned(),
-            record: record.unwrap_or_else(|_| Record::new(domain, console.clone())),
+            record,
+            known: Arc::new(known),
             committed: Arc::default(),
         })
     }
@@ -85,12 +96,14 @@ impl Held {
             folder,
             base,
             record,
+            known,
             committed,
         } = self;
         let chain = Chain {
             folder,
             base,
             record,
+            known,
             committed,
             may_be_committed: Arc::default(),
         };
@@ -115,11 +128,22 @@ pub(super) fn announce(
     })
 }
 
+/// What was known of the files when they were opened.
+pub(super) struct Known {
+    /// As the record had it.
+    recorded: Ledger,
+    /// By the files that held it.
+    recognised: Ledger,
+    /// The last handoff from here, where all that it held was in them.
+    offered: Option<HandoffId>,
+}
+
 /// Where a chain is, and what was remembered of it when it was opened.
 pub(super) struct Chain {
     pub(super) folder: Folder,
     pub(super) base: OsString,
     pub(super) record: Record,
+    pub(super) known: Arc<Known>,
     pub(super) committed: Arc<OnceLock<Offered>>,
     /// What an earlier run committed as this handoff may be on its way still, and may be
     /// all that there is of it some day: it is not withdrawn, unless it can never be whole.
@@ -145,24 +169,39 @@ pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option
 
 /// What the next host is told in the handoff `own`; this one remembers where its files
 /// lay. Said again in the same handoff, it is the same.
-pub(super) fn history(record: &mut Record, drained: &Drained, host: &str, own: HandoffId) -> Told {
+pub(super) fn history(
+    record: &mut Record,
+    known: &Known,
+    drained: &Drained,
+    host: &str,
+    own: HandoffId,
+) -> Told {
     // An earlier handoff of the same files, which nobody confirmed: whoever
     // adopts both must not have it twice.
     let earlier = record.offered.as_ref().filter(|o| o.handoff != own);
+    let earlier = earlier.filter(|o| known.offered == Some(o.handoff));
     let earlier = earlier.filter(|o| {
         let files = o.files.iter().filter(|(_, size)| *size > 0);
-        let here = |id| drained.files.iter().any(|f| f.id == id);
+        let moved = |id| drained.moved.iter().find(|(was, _)| *was == id);
+        let now = |id| moved(id).map_or(id, |(_, now)| *now);
+        let here = |id| drained.files.iter().any(|f| f.id == now(id));
         o.bytes > 0 && files.clone().all(|(id, _)| here(*id))
     });
     let earlier = earlier.map(|o| o.handoff);
     record.contain(earlier.as_slice());
     let contains = record.contains.clone();
 
-    let seen = drained.files.iter().map(|f| Seen {
-        id: f.id,
-        length: Some(f.given),
-        after_gap: false,
-    });
+    // What anybody wrote down meanwhile he saw in the files themselves.
+    if record.ledger == known.recorded {
+        record.ledger = known.recognised.clone();
+    }
+    for (was, now) in &drained.moved {
+        // Else it is known by what it holds since it was emptied.
+        if record.ledger.agrees_on(&known.recognised, *was) {
+            record.ledger.moved_to(*was, *now);
+        }
+    }
+    let seen = drained.files.iter().map(|f| Seen::plain(f.id, f.given));
     let Ok(layout) = record.ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
         // Only a length could be wanting, and all are known.
         return (History::of(drained.bytes), contains);
@@ -170,5 +209,10 @@ pub(super) fn history(record: &mut Record, drained: &Drained, host: &str, own: H
     let missed: Vec<u64> = drained.missed.iter().map(|m| m.offset).collect();
     let history = record.ledger.history(&layout, host, &missed);
     record.ledger.remember(&layout);
+    for file in drained.files.iter().filter(|f| !f.compressed) {
+        if let Some(print) = file.print {
+            record.ledger.held(file.id, print);
+        }
+    }
     (history, contains)
 }

@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 
 use uuid::Uuid;
 
-use crate::chain::{Listing, LogChain};
-use crate::folder::{FileId, Folder};
+use crate::chain::LogChain;
+use crate::folder::Folder;
 use crate::handoff::{Handoff, blocking};
-use crate::record::{Offered, Record};
+use crate::record::{Offered, OnDisk, Record};
 use crate::transport::{ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName};
 
 /// What is left to do for a chain whose VM has left.
@@ -97,11 +97,8 @@ impl Known {
         let Some(record) = record else {
             return Ok(Self::default());
         };
-        let listing = Listing::read(folder, base).map_err(|e| e.to_string())?;
-        let rotated = listing.rotated().iter().map(|r| r.stat);
-        let files = rotated.chain(listing.base().copied());
-        let files: Vec<(FileId, u64)> = files.map(|s| (s.id, s.size)).collect();
-        let all = record.offered_all(files.iter().copied());
+        let files = OnDisk::of_chain(folder, base).map_err(|e| e.to_string())?;
+        let all = record.offered_all(&files);
         let same = all && record.offered_no_other(&files);
         let offered = record.offered;
         let committed = offered.as_ref().map(|o| o.handoff);

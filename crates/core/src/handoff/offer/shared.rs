@@ -2,6 +2,7 @@
 //! has to be sent. What is left to say is that the guest has left, and where its log
 //! ended then.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far};
@@ -67,11 +68,11 @@ impl Offer {
     async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<(), String> {
         let folder = chain.folder.try_clone().map_err(|e| e.to_string())?;
         let (base, handoff) = (chain.base.clone(), self.handoff.clone());
-        let (host, drained) = (self.host.clone(), ended.clone());
+        let (host, drained, was) = (self.host.clone(), ended.clone(), Arc::clone(&chain.known));
         let work = move || {
             Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
                 record.begun = None;
-                history(record, &drained, &host, handoff.id)
+                history(record, &was, &drained, &host, handoff.id)
             })
         };
         let told = self.budget.work(work).await;
@@ -91,5 +92,6 @@ fn ended(follower: &Follower) -> Drained {
         digest: NOT_SENT.to_owned(),
         missed: Vec::new(),
         files,
+        moved: follower.moved().to_vec(),
     }
 }

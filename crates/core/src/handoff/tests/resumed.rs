@@ -42,7 +42,7 @@ fn counting(
     (Arc::new(transport), count)
 }
 
-async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     for _ in 0..2000 {
         if is().await {
             return;

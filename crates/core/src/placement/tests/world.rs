@@ -192,6 +192,7 @@ impl World {
             digest: String::new(),
             at: 0,
             files,
+            prints: Vec::new(),
             received: true,
         });
         record.write(&folder, &base).unwrap();
