@@ -1,18 +1,19 @@
 //! `logchain show`: a chain as one stream.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-mod copy;
 mod hops;
 mod json;
 pub(crate) mod out;
 mod stream;
 
 use anyhow::Context;
-use copy::Output;
 use logchain_core::chain::{self, LogChain, NumberingChoice, Snapshot, decompressed};
 use logchain_core::escape::Escaper;
+use rustix::fs::copy_file_range;
 
 use crate::args::{Amount, DEFAULT_BYTES, Format, Show, Which};
 use crate::exit::{Exit, Usage};
@@ -83,7 +84,7 @@ fn plain(args: &Show, subject: &Subject, chain: &LogChain) -> anyhow::Result<()>
     match args.format {
         Format::Text if args.raw || !io::stdout().is_terminal() => match (args.lines, args.bytes) {
             (None, Some(Amount::All)) => copy_all(snapshot),
-            _ => Output::new()?.copy(reader(args, &snapshot)?),
+            _ => copy(reader(args, &snapshot)?),
         },
         Format::Text => escape(reader(args, &snapshot)?, &mut io::stdout().lock()),
         Format::Json => {
@@ -141,16 +142,42 @@ fn each_block(
     }
 }
 
+/// The standard output, past its own buffer, which looks for lines to flush.
+fn plain_output() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+fn copy(reader: impl Read) -> anyhow::Result<()> {
+    let mut out = plain_output()?;
+    each_block(reader, |bytes| written(out.write_all(bytes)))
+}
+
+fn written(written: io::Result<()>) -> anyhow::Result<()> {
+    written.context("cannot write to standard output")
+}
+
 /// Copies whole files; into a file the system does it, as for `cat`.
 fn copy_all(snapshot: Snapshot) -> anyhow::Result<()> {
-    let mut out = Output::new()?;
+    let mut out = plain_output()?;
     for file in snapshot.into_files() {
         if file.compression().is_some() {
-            out.copy(decompressed(file)?)?;
+            each_block(decompressed(file)?, |bytes| written(out.write_all(bytes)))?;
             continue;
         }
         let (path, size) = (file.path().to_owned(), file.size());
-        if out.copy_file(file.into_file(), size)? > 0 {
+        let mut rest = file.into_file().take(size);
+        while let Ok(copied @ 1..) = copy_file_range(
+            rest.get_ref(),
+            None,
+            &out,
+            None,
+            usize::try_from(rest.limit()).unwrap_or(usize::MAX),
+        ) {
+            rest.set_limit(rest.limit().saturating_sub(copied as u64));
+        }
+        // What it will not do is written by hand, and says what is wrong if anything is.
+        each_block(&mut rest, |bytes| written(out.write_all(bytes)))?;
+        if rest.limit() > 0 {
             return Err(chain::Error::Shrunk { path }.into());
         }
     }

@@ -8,7 +8,6 @@
 //! Must not know: what the names mean (see [`crate::chain`]).
 
 pub(crate) mod fault;
-pub mod sparse;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

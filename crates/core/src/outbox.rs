@@ -234,10 +234,9 @@ impl Outbox {
         }
         // Of one that was killed: what it held is gone with it.
         remove_folder(&of_console, OsStr::new(NEW))?;
-        let bytes = log.held.held().fold(0_u64, |all, held| {
-            // Holes stay holes. A block more for each: it is an estimate anyway.
-            let stat = stat_open(held.file).map(|stat| stat.allocated.min(stat.size));
-            all.saturating_add(stat.unwrap_or(0)).saturating_add(4096)
+        let bytes = log.held.files().iter().fold(0_u64, |all, file| {
+            // A block more for each: it is an estimate anyway.
+            all.saturating_add(file.size).saturating_add(4096)
         });
         of_console.check_room(bytes)?;
         let new = of_console.make_folder(OsStr::new(NEW))?;
@@ -416,7 +415,7 @@ fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<OnDisk> {
             Err(e) => return Err(fail("read what is held for")(e)),
         };
         let bytes = block.get(..read).unwrap_or_default();
-        fault::write_sparse(&mut to, bytes).map_err(fail("write"))?;
+        fault::write_all(&mut to, bytes).map_err(fail("write"))?;
         at = at.saturating_add(read as u64);
     }
     fault::sync(&to).map_err(fail("sync"))?;

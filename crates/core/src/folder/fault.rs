@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::sparse;
-
 #[cfg(test)]
 pub(crate) use seam::{Other, arm, disarm, refuse_noreplace};
 pub(crate) use seam::{look, noreplace, pause, point};
@@ -23,16 +21,6 @@ pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         return Err(e.into());
     }
     write_in_blocks(file, bytes)
-}
-
-/// As [`write_all`], at the place where `file` stands, which has to be its end: what is
-/// zero becomes a hole, which takes no room on the disk.
-pub(crate) fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    if !sparse::has_holes(bytes) {
-        return write_all(file, bytes);
-    }
-    point()?;
-    sparse::write(file, bytes)
 }
 
 /// Larger writes have the page cache take larger blocks of memory. A virtual machine

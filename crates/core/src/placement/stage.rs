@@ -11,7 +11,7 @@ use rustix::fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxatt
 
 use super::error::{Error, Result};
 use super::journal::Part;
-use crate::folder::{Folder, Stat, fault, sparse, stat_open};
+use crate::folder::{Folder, Stat, fault, stat_open};
 use crate::rotation::Retention;
 
 /// So many bytes are written before they are made durable, beside the writing:
@@ -75,7 +75,7 @@ impl Parts {
         if bytes.is_empty() {
             return Ok(());
         }
-        own.check_room(sparse::allocated(bytes))?;
+        own.check_room(bytes.len() as u64)?;
         let newest = self.held.back().map(|h| h.part.size);
         let cut = |size| starts_file && !self.keeps_newest && self.retention.cut_at_file(size);
         if newest.is_none_or(cut) {
@@ -248,7 +248,7 @@ fn label(file: &File, name: &str) -> Option<Vec<u8>> {
 impl Held {
     fn write(&mut self, own: &Folder, bytes: &[u8]) -> Result<()> {
         let path = own.path().join(&self.part.name);
-        fault::write_sparse(&mut self.file, bytes).map_err(|e| Error::io("write", &path, e))?;
+        fault::write_all(&mut self.file, bytes).map_err(|e| Error::io("write", &path, e))?;
         self.part.size = self.part.size.saturating_add(bytes.len() as u64);
         Ok(())
     }
