@@ -352,13 +352,18 @@ async fn tell(
             ),
             Progress::Placed(placed) => {
                 is_placed = true;
-                let event = json!({
+                let mut event = json!({
                     "event": "placed",
                     "console": console,
                     "files": placed.files,
                     "dropped": placed.dropped,
                 });
-                report.event("", &event);
+                if let (Some(event), false) = (event.as_object_mut(), placed.notes.is_empty()) {
+                    event.insert("warnings".to_owned(), json!(placed.notes));
+                }
+                let notes = placed.notes.iter();
+                let notes: Vec<String> = notes.map(|note| format!("{console}: {note}")).collect();
+                report.event(&notes.join("\n"), &event);
             }
         }
     }

@@ -418,6 +418,17 @@ pub(crate) fn tell(
                     receipt.dropped
                 ));
             }
+            // They come from another host, and go to a terminal.
+            let note = |note: &String| {
+                note.chars()
+                    .filter(|c| !c.is_control())
+                    .take(1000)
+                    .collect()
+            };
+            let notes: Vec<String> = receipt.notes.iter().map(note).collect();
+            for note in &notes {
+                sentence.push_str(&format!("; at {host}: {note}"));
+            }
             let mut event = json!({
                 "event": "carried",
                 "console": console,
@@ -426,6 +437,9 @@ pub(crate) fn tell(
                 "files": receipt.placed,
                 "host": host,
             });
+            if let (Some(event), false) = (event.as_object_mut(), notes.is_empty()) {
+                event.insert("warnings".to_owned(), json!(notes));
+            }
             if let (Some(event), serde_json::Value::Object(more)) = (event.as_object_mut(), more) {
                 event.extend(more);
             }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+mod holes;
 mod hops;
 mod json;
 pub(crate) mod out;
@@ -156,32 +157,62 @@ fn written(written: io::Result<()>) -> anyhow::Result<()> {
     written.context("cannot write to standard output")
 }
 
-/// Copies whole files; into a file the system does it, as for `cat`.
+/// Copies whole files; into a file the system does it, as for `cat`, and holes stay
+/// holes there.
 fn copy_all(snapshot: Snapshot) -> anyhow::Result<()> {
     let mut out = plain_output()?;
+    let fit_for_holes = holes::fit(&mut out);
     for file in snapshot.into_files() {
         if file.compression().is_some() {
             each_block(decompressed(file)?, |bytes| written(out.write_all(bytes)))?;
             continue;
         }
         let (path, size) = (file.path().to_owned(), file.size());
-        let mut rest = file.into_file().take(size);
-        while let Ok(copied @ 1..) = copy_file_range(
-            rest.get_ref(),
-            None,
-            &out,
-            None,
-            usize::try_from(rest.limit()).unwrap_or(usize::MAX),
-        ) {
-            rest.set_limit(rest.limit().saturating_sub(copied as u64));
-        }
-        // What it will not do is written by hand, and says what is wrong if anything is.
-        each_block(&mut rest, |bytes| written(out.write_all(bytes)))?;
-        if rest.limit() > 0 {
-            return Err(chain::Error::Shrunk { path }.into());
+        let mut file = file.into_file();
+        let mut at = 0;
+        while at < size {
+            let run = if fit_for_holes {
+                holes::next(&mut file, at, size).context("cannot read the log")?
+            } else {
+                holes::Run {
+                    hole: 0,
+                    data: size,
+                }
+            };
+            if run.hole > 0 {
+                written(holes::leave(&mut out, run.hole))?;
+            }
+            let left = copy_data(&file, run.data, &mut out)?;
+            // Behind the end of a file that was cut there are no holes.
+            let cut = run.hole > 0 && file.metadata().map_or(true, |m| m.len() < size);
+            if left > 0 || cut {
+                return Err(chain::Error::Shrunk { path }.into());
+            }
+            at = at.saturating_add(run.hole).saturating_add(run.data);
         }
     }
     Ok(())
+}
+
+/// Copies `len` bytes from where `file` stands; says how many of them are not there.
+fn copy_data(file: &File, len: u64, out: &mut File) -> anyhow::Result<u64> {
+    let mut rest = file.take(len);
+    while rest.limit() > 0
+        && let Ok(copied @ 1..) = copy_file_range(
+            rest.get_ref(),
+            None,
+            &*out,
+            None,
+            usize::try_from(rest.limit()).unwrap_or(usize::MAX),
+        )
+    {
+        rest.set_limit(rest.limit().saturating_sub(copied as u64));
+    }
+    // What it will not do is written by hand, and says what is wrong if anything is.
+    if rest.limit() > 0 {
+        each_block(&mut rest, |bytes| written(out.write_all(bytes)))?;
+    }
+    Ok(rest.limit())
 }
 
 fn escape(reader: impl Read, out: &mut impl Write) -> anyhow::Result<()> {

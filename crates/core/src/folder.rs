@@ -8,6 +8,7 @@
 //! Must not know: what the names mean (see [`crate::chain`]).
 
 pub(crate) mod fault;
+pub(crate) mod sparse;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{
     self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
-    StatxFlags,
+    StatxAttributes, StatxFlags,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -59,6 +60,17 @@ pub struct Stat {
     pub owner: (u32, u32),
     /// Whether it is a regular file. Nothing else is ever opened for reading.
     pub regular: bool,
+}
+
+/// What a folder is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FolderStat {
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// The user that owns it.
+    pub(crate) owner: u32,
+    /// Whether it is append-only or immutable: no name in it is changed or removed.
+    pub(crate) is_fixed: bool,
 }
 
 /// A failure in a log's folder, with the path it happened at.
@@ -545,6 +557,18 @@ impl Folder {
                 Err(e) => return Err(fail(e)),
             }
         }
+    }
+
+    /// What this folder itself is like.
+    pub(crate) fn own_stat(&self) -> Result<FolderStat> {
+        let x = fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+            .map_err(|e| io_error("look at", self.path.clone(), e))?;
+        let fixed = StatxAttributes::APPEND | StatxAttributes::IMMUTABLE;
+        Ok(FolderStat {
+            mode: u32::from(x.stx_mode) & 0o7777,
+            owner: x.stx_uid,
+            is_fixed: x.stx_attributes.intersects(fixed),
+        })
     }
 
     /// Whether so many bytes more may be written here. virtlogd lets go of a log for

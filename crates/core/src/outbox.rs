@@ -64,7 +64,7 @@ use uuid::Uuid;
 pub use keeper::{Keeper, Kept};
 
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
-use crate::folder::{self, FileId, Folder, fault};
+use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
 use crate::record::{self, Offered, OnDisk, Record};
 use crate::transport::{ConsoleName, HandoffId};
@@ -234,9 +234,10 @@ impl Outbox {
         }
         // Of one that was killed: what it held is gone with it.
         remove_folder(&of_console, OsStr::new(NEW))?;
-        let bytes = log.held.files().iter().fold(0_u64, |all, file| {
-            // A block more for each: it is an estimate anyway.
-            all.saturating_add(file.size).saturating_add(4096)
+        let bytes = log.held.held().fold(0_u64, |all, file| {
+            // Holes take no room. A block more for each: it is an estimate anyway.
+            let takes = stat_open(file.file).map_or(0, |s| s.size.min(s.allocated));
+            all.saturating_add(takes).saturating_add(4096)
         });
         of_console.check_room(bytes)?;
         let new = of_console.make_folder(OsStr::new(NEW))?;
@@ -404,7 +405,7 @@ fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<OnDisk> {
             source,
         }
     };
-    let mut to = folder.create_new(name, 0o600)?;
+    let to = folder.create_new(name, 0o600)?;
     let mut block = vec![0; BLOCK];
     let mut at = 0_u64;
     loop {
@@ -415,7 +416,7 @@ fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<OnDisk> {
             Err(e) => return Err(fail("read what is held for")(e)),
         };
         let bytes = block.get(..read).unwrap_or_default();
-        fault::write_all(&mut to, bytes).map_err(fail("write"))?;
+        sparse::write_at_end(&to, at, bytes).map_err(fail("write"))?;
         at = at.saturating_add(read as u64);
     }
     fault::sync(&to).map_err(fail("sync"))?;

@@ -9,18 +9,26 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 #[cfg(test)]
-pub(crate) use seam::{Other, arm, disarm, refuse_noreplace};
-pub(crate) use seam::{look, noreplace, pause, point};
+pub(crate) use seam::{Other, arm, disarm, refuse_noreplace, refuse_owner};
+pub(crate) use seam::{look, noreplace, owner, pause, point};
 
 /// Writes all of `bytes`. A death in here leaves half of them.
 pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    if let Err(e) = point() {
-        if seam::torn() {
-            file.write_all(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
-        }
-        return Err(e.into());
+    torn_point(bytes, |bytes| write_in_blocks(file, bytes))
+}
+
+/// A [`point`] before `write`, which gets half of `bytes` where a test dies in it.
+pub(crate) fn torn_point(
+    bytes: &[u8],
+    write: impl FnOnce(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let Err(e) = point() else {
+        return write(bytes);
+    };
+    if seam::torn() {
+        write(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
     }
-    write_in_blocks(file, bytes)
+    Err(e.into())
 }
 
 /// Larger writes have the page cache take larger blocks of memory. A virtual machine
@@ -29,9 +37,12 @@ pub(crate) fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
 const BLOCK: usize = 64 << 10;
 
 pub(crate) fn write_in_blocks(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    bytes
-        .chunks(BLOCK)
-        .try_for_each(|block| file.write_all(block))
+    blocks(bytes).try_for_each(|block| file.write_all(block))
+}
+
+/// What is written at a time.
+pub(crate) fn blocks(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.chunks(BLOCK)
 }
 
 /// Makes a file's bytes durable.
@@ -53,6 +64,12 @@ mod seam {
     #[expect(clippy::unnecessary_wraps, reason = "tests fail here")]
     #[inline]
     pub(crate) fn noreplace() -> Result<(), Errno> {
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "tests fail here")]
+    #[inline]
+    pub(crate) fn owner() -> Result<(), Errno> {
         Ok(())
     }
 
@@ -92,6 +109,7 @@ mod seam {
     thread_local! {
         static SEAM: RefCell<Seam> = RefCell::default();
         static REFUSES_NOREPLACE: Cell<bool> = const { Cell::new(false) };
+        static REFUSES_OWNER: Cell<bool> = const { Cell::new(false) };
     }
 
     /// From now on, in this thread, the file system renames only with the risk of
@@ -103,6 +121,18 @@ mod seam {
     pub(crate) fn noreplace() -> Result<(), Errno> {
         if REFUSES_NOREPLACE.get() {
             return Err(Errno::INVAL);
+        }
+        Ok(())
+    }
+
+    /// From now on, in this thread, no owner can be given away, as without CAP_CHOWN.
+    pub(crate) fn refuse_owner(refuses: bool) {
+        REFUSES_OWNER.set(refuses);
+    }
+
+    pub(crate) fn owner() -> Result<(), Errno> {
+        if REFUSES_OWNER.get() {
+            return Err(Errno::PERM);
         }
         Ok(())
     }

@@ -414,7 +414,8 @@ impl Desk {
             Ok((placed, Some(sums))) => {
                 self.tell(Progress::Placed(placed.clone()));
                 let host = self.adopt.host.clone();
-                Event::Placed(Receipt::new(sums, host, placed.dropped, placed.files))
+                let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
+                Event::Placed(receipt.noting(placed.notes))
             }
             Ok((_, None)) => Event::Failed("it was placed by another program".to_owned()),
             Err(reason) => Event::Failed(reason),

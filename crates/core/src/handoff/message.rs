@@ -95,6 +95,9 @@ pub struct Receipt {
     pub dropped: u64,
     /// The names given there and their sizes, newest first.
     pub placed: Vec<(String, u64)>,
+    /// What the reader of these files should know, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Begin {
@@ -170,7 +173,13 @@ impl Receipt {
             host,
             dropped,
             placed,
+            notes: Vec::new(),
         }
+    }
+
+    /// With what the reader of the files should know.
+    pub(super) fn noting(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
     }
 }
 

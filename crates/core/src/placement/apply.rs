@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::journal::{Retired, Taking};
-use super::{Error, Placed, Result, Staging, pause};
+use super::{Error, LABELS, Placed, Result, Staging, attributes, pause};
 use crate::chain::{Listing, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::Writer;
@@ -68,7 +68,33 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
             _ => dropped = dropped.saturating_add(part.size),
         }
     }
-    Ok(Placed { files, dropped })
+    let notes = notes(staging, &listing, &files);
+    Ok(Placed {
+        files,
+        dropped,
+        notes,
+    })
+}
+
+/// In what the placed files differ from the log's own: all do in the same.
+fn notes(staging: &Staging, listing: &Listing, files: &[(String, u64)]) -> Vec<String> {
+    let newest = files.first().and_then(|(name, _)| {
+        let mut rotated = listing.rotated().iter();
+        rotated.find(|r| r.name.to_str() == Some(name))
+    });
+    let (Some(base), Some(newest)) = (listing.base(), newest) else {
+        return Vec::new();
+    };
+    let label = |name: &OsStr| {
+        let (file, _) = staging.log.open_file(name).ok()?;
+        Some(LABELS.map(|label| attributes::label(&file, label)))
+    };
+    let labels_differ = label(&staging.base) != label(&newest.name);
+    let difference = attributes::difference(base, &newest.stat, labels_differ);
+    let all = files.iter().map(|(name, _)| name.as_str());
+    let all = all.collect::<Vec<_>>().join(", ");
+    let note = difference.map(|difference| format!("{all}: {difference}"));
+    note.into_iter().collect()
 }
 
 /// Brings files of the staging behind the base, as many as the rotation keeps.

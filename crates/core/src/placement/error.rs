@@ -43,6 +43,17 @@ pub enum Error {
         /// How many bytes.
         bytes: u64,
     },
+    /// The writer of the log could not rename or remove what would be placed.
+    #[error(
+        "nothing was placed in {}, because the log's writer could not rename or remove it \
+         there, and the VM would not start then: {why}", .path.display()
+    )]
+    Stuck {
+        /// The folder of the log.
+        path: PathBuf,
+        /// Why it could not, and what the reader can do.
+        why: String,
+    },
     /// Rollovers came faster than the names could be put right.
     #[error("the rotated files of {} keep changing; the history stays staged and can be placed later", .path.display())]
     Unsettled {

@@ -62,6 +62,7 @@
 //! ```
 
 mod apply;
+mod attributes;
 mod down;
 mod error;
 mod journal;
@@ -105,7 +106,7 @@ pub fn fuzz_journal(data: &[u8]) {
 }
 
 /// Where SELinux keeps a file's label.
-const LABELS: &[&str] = &["security.selinux"];
+const LABELS: [&str; 1] = ["security.selinux"];
 
 /// What the destination's rotation does with this log.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +157,10 @@ pub struct Placed {
     pub files: Vec<(String, u64)>,
     /// How many of the oldest bytes the rotation here does not keep.
     pub dropped: u64,
+    /// What the reader of these files should know, in words: their owner, mode or label
+    /// is not the log's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What is put down beside the chain once a handoff is placed, whoever places it.
@@ -195,6 +200,7 @@ impl Staging {
         writers: Arc<dyn Writers>,
     ) -> Result<Self> {
         let (log, base) = Folder::of_file(path)?;
+        attributes::check_folder(&log)?;
         let root_name = Self::root_name(&base);
         let (root, lock) = lock(&log, &root_name)?;
         let mut others = Vec::new();
@@ -331,8 +337,7 @@ impl Staging {
         let stale = self.stale(&listing, record)?;
         self.parts.finish(&self.own)?;
         if let Some(base) = self.open_base()? {
-            self.parts
-                .match_base(&self.own, (&base.0, &base.1), LABELS)?;
+            self.match_base((&base.0, &base.1))?;
         }
         self.own.sync()?;
         let mut journal = self.journal.clone();
@@ -348,6 +353,19 @@ impl Staging {
         journal.write(&self.own)?;
         self.journal = journal;
         Ok(())
+    }
+
+    /// Owner, mode and label of the parts, and whether a rollover could move them then.
+    fn match_base(&self, base: (&File, &folder::Stat)) -> Result<()> {
+        self.parts.match_base(&self.own, base, &LABELS)?;
+        let Some((part, owner)) = self.parts.newest() else {
+            return Ok(());
+        };
+        attributes::try_placing(
+            (&self.log, &self.base),
+            (&self.own, OsStr::new(part)),
+            (base.1.owner.0, owner),
+        )
     }
 
     fn open_base(&self) -> Result<Option<(File, folder::Stat)>> {
@@ -423,6 +441,7 @@ impl Staging {
     /// Leaves nothing in the folder of this handoff, whose files all have their
     /// names elsewhere or are not wanted any more.
     fn empty(&mut self) -> Result<()> {
+        attributes::remove_tried(&self.log, &self.base)?;
         let journal = OsStr::new(Journal::NAME);
         if self.own.stat(journal)?.is_some() {
             // A kill in between must not find a journal whose files are gone.
@@ -441,6 +460,7 @@ impl Staging {
     }
 
     fn remove_parts(&mut self) -> Result<()> {
+        attributes::remove_tried(&self.log, &self.base)?;
         for name in self.own.names()? {
             if name.to_str().is_some_and(|n| n.starts_with(stage::PART)) {
                 self.own.remove(&name)?;

@@ -145,6 +145,7 @@ impl Staging {
                 .map(|(name, _, stat)| (name.to_string_lossy().into_owned(), stat.size))
                 .collect(),
             dropped: 0,
+            notes: Vec::new(),
         };
         let files = placed.files.clone();
         self.journal.owed = Some(owed);

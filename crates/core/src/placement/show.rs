@@ -45,8 +45,7 @@ impl Staging {
             return Ok(false);
         }
         self.parts.join_newest(&self.own)?;
-        self.parts
-            .match_base(&self.own, (&base, &stat), super::LABELS)?;
+        self.match_base((&base, &stat))?;
         let (parts, _) = self.parts.described();
         let found = Record::read_any(&self.log, &self.base)?;
         let there = found.is_some();

@@ -4,19 +4,22 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr};
-
+use super::attributes;
 use super::error::{Error, Result};
 use super::journal::Part;
-use crate::folder::{Folder, Stat, fault, stat_open};
+use crate::folder::{Folder, Stat, fault, sparse, stat_open};
 use crate::rotation::Retention;
 
 /// So many bytes are written before they are made durable, beside the writing:
 /// or all of a large history would wait for the disk in the end.
 const BEHIND: u64 = 16 << 20;
+
+/// Bytes copied at a time where two parts become one.
+const COPIED: usize = 64 << 10;
 
 /// How the names of parts begin.
 pub(super) const PART: &str = "part-";
@@ -75,7 +78,12 @@ impl Parts {
         if bytes.is_empty() {
             return Ok(());
         }
-        own.check_room(bytes.len() as u64)?;
+        // NULs become holes, which take none.
+        let at = self.held.back().map_or(0, |h| h.part.size);
+        match sparse::data(at, bytes) {
+            0 => {}
+            data => own.check_room(data)?,
+        }
         let newest = self.held.back().map(|h| h.part.size);
         let cut = |size| starts_file && !self.keeps_newest && self.retention.cut_at_file(size);
         if newest.is_none_or(cut) {
@@ -166,16 +174,12 @@ impl Parts {
             .is_some_and(|h| self.retention.join_newest(h.part.size));
         if small
             && self.held.len() > 1
-            && let (Some(mut newest), Some(before)) = (self.held.pop_back(), self.held.back_mut())
+            && let (Some(newest), Some(before)) = (self.held.pop_back(), self.held.back_mut())
         {
             let path = own.path().join(&newest.part.name);
-            let copied = newest
-                .file
-                .seek(SeekFrom::Start(0))
-                .and_then(|_| Ok(fault::point()?))
-                .and_then(|()| io::copy(&mut newest.file, &mut before.file))
+            newest
+                .copy_to(before)
                 .map_err(|e| Error::io("copy", &path, e))?;
-            before.part.size = before.part.size.saturating_add(copied);
             own.remove(OsStr::new(&newest.part.name))?;
         }
         Ok(())
@@ -199,8 +203,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Owner, mode and `labels` as the base file's: who may read the log may read
-    /// its history.
+    /// Owner, mode and `labels` as the base file's, see [`attributes`].
     pub(super) fn match_base(
         &self,
         own: &Folder,
@@ -209,47 +212,48 @@ impl Parts {
     ) -> Result<()> {
         let labels: Vec<(&str, Vec<u8>)> = labels
             .iter()
-            .filter_map(|name| Some((*name, label(base, name)?)))
+            .filter_map(|name| Some((*name, attributes::label(base, name)?)))
             .collect();
         for held in &self.held {
             let path = own.path().join(&held.part.name);
-            let (uid, gid) = stat.owner;
-            fault::point()
-                .and_then(|()| {
-                    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-                    fchown(&held.file, Some(uid), Some(gid))
-                })
-                .map_err(|e| Error::io("change the owner of", &path, e.into()))?;
-            fault::point()
-                .and_then(|()| fchmod(&held.file, Mode::from_raw_mode(stat.mode)))
-                .map_err(|e| Error::io("change the mode of", &path, e.into()))?;
-            for (name, value) in &labels {
-                fault::point().map_err(|e| Error::io("label", &path, e.into()))?;
-                // As well as may be: a policy may forbid it, and the history
-                // matters more than who can read it without help.
-                let _ = fsetxattr(&held.file, *name, value, XattrFlags::empty());
-            }
+            attributes::match_base((&held.file, &path), stat, &labels)?;
         }
         Ok(())
     }
-}
 
-/// A label is a short text; what is longer is none.
-const LABEL_BYTES: usize = 4096;
-
-/// The value of a label, where the file system has labels and this file one.
-fn label(file: &File, name: &str) -> Option<Vec<u8>> {
-    let mut value = vec![0; LABEL_BYTES];
-    let length = fgetxattr(file, name, value.as_mut_slice()).ok()?;
-    value.truncate(length);
-    Some(value)
+    /// The newest part and the user that it belongs to.
+    pub(super) fn newest(&self) -> Option<(&str, u32)> {
+        let newest = self.held.back()?;
+        let owner = stat_open(&newest.file).ok()?.owner;
+        Some((&newest.part.name, owner.0))
+    }
 }
 
 impl Held {
     fn write(&mut self, own: &Folder, bytes: &[u8]) -> Result<()> {
         let path = own.path().join(&self.part.name);
-        fault::write_all(&mut self.file, bytes).map_err(|e| Error::io("write", &path, e))?;
+        self.add(bytes).map_err(|e| Error::io("write", &path, e))
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        sparse::write_at_end(&self.file, self.part.size, bytes)?;
         self.part.size = self.part.size.saturating_add(bytes.len() as u64);
         Ok(())
+    }
+
+    /// Adds all that is here to another part.
+    fn copy_to(&self, to: &mut Held) -> io::Result<()> {
+        let mut block = vec![0; COPIED];
+        let mut at = 0;
+        loop {
+            let read = match self.file.read_at(&mut block, at) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            to.add(block.get(..read).unwrap_or_default())?;
+            at = at.saturating_add(read as u64);
+        }
     }
 }

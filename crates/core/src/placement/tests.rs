@@ -654,3 +654,142 @@ fn gaps_are_closed_and_nothing_is_dropped() {
         b"a"
     );
 }
+
+/// A hole of the source is one here, and room is asked for what is not a hole.
+#[test]
+fn what_is_nothing_but_nuls_takes_no_room() {
+    let bed = Bed::new();
+    bed.write("console.log", "base");
+    let mut staging = bed.open(FREE);
+    let nuls = vec![0; 4 << 20];
+    staging.append(true, b"first line\n").unwrap();
+    for _ in 0..128 {
+        staging.append(false, &nuls).unwrap();
+    }
+    staging.append(false, b"last line\n").unwrap();
+    let total = staging.staged_bytes();
+    staging.seal(None).unwrap();
+    staging.place().unwrap();
+    staging.clean().unwrap();
+    let placed = fs::metadata(bed.dir.path().join("console.log.0")).unwrap();
+    assert_eq!(placed.len(), total);
+    let allocated = std::os::unix::fs::MetadataExt::blocks(&placed) * 512;
+    assert!(allocated < 1 << 20, "{allocated} bytes allocated");
+    let snapshot = LogChain::open(&bed.log, NumberingChoice::Auto)
+        .unwrap()
+        .snapshot()
+        .unwrap();
+    let mut end = Vec::new();
+    let mut tail = snapshot.tail(15).unwrap();
+    std::io::Read::read_to_end(&mut tail, &mut end).unwrap();
+    assert_eq!(end, b"\0last line\nbase");
+}
+
+/// Ends what `chattr` did, whatever came of the test.
+struct Attribute<'a>(&'a std::path::Path, &'static str);
+
+impl<'a> Attribute<'a> {
+    /// `None` where it cannot be set here.
+    fn set(path: &'a std::path::Path, letter: &'static str) -> Option<Self> {
+        let mut chattr = std::process::Command::new("chattr");
+        let set = chattr.arg(format!("+{letter}")).arg(path).output();
+        if set.is_ok_and(|set| set.status.success()) {
+            return Some(Self(path, letter));
+        }
+        eprintln!("skipped: no attributes can be set here");
+        None
+    }
+}
+
+impl Drop for Attribute<'_> {
+    fn drop(&mut self) {
+        let mut chattr = std::process::Command::new("chattr");
+        let _ = chattr.arg(format!("-{}", self.1)).arg(self.0).status();
+    }
+}
+
+/// An append-only folder takes new names and gives none away: virtlogd's next rollover
+/// would fail, and with it the start of the VM.
+#[test]
+fn where_no_file_can_be_removed_none_is_placed() {
+    for letter in ["a", "i"] {
+        let bed = Bed::new();
+        bed.write("console.log", "base");
+        let Some(_set) = Attribute::set(bed.dir.path(), letter) else {
+            return;
+        };
+        let opened = Staging::open(&bed.log, HandoffId::random(), FREE, Arc::new(Nobody));
+        let Err(refused) = opened else {
+            panic!("opened in a folder with +{letter}");
+        };
+        assert!(matches!(refused, Error::Stuck { .. }), "{refused}");
+        assert_eq!(bed.names(), ["console.log"], "+{letter}");
+    }
+}
+
+/// The folder becomes append-only while the history comes: nothing is sealed, so the
+/// source keeps all of it.
+#[test]
+fn a_folder_that_becomes_append_only_is_found_before_the_history_is_sealed() {
+    let bed = Bed::new();
+    bed.write("console.log", "base");
+    let mut staging = bed.open(FREE);
+    staging.append(true, b"history").unwrap();
+    let Some(set) = Attribute::set(bed.dir.path(), "a") else {
+        return;
+    };
+    let refused = staging.seal(None).unwrap_err();
+    assert!(matches!(refused, Error::Stuck { .. }), "{refused}");
+    assert!(!staging.is_sealed());
+    drop(set);
+    staging.discard().unwrap();
+    assert_eq!(bed.names(), ["console.log"]);
+}
+
+/// Without CAP_CHOWN, or on a server that makes root nobody.
+#[test]
+fn where_the_owner_cannot_be_set_only_the_owner_may_read() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    let place = |folder_mode: u32| {
+        let bed = Bed::new();
+        bed.write("console.log", "base");
+        fs::set_permissions(&bed.log, fs::Permissions::from_mode(0o644)).unwrap();
+        let theirs = chown(&bed.log, Some(12345), Some(12345)).is_ok()
+            && chown(bed.dir.path(), Some(23456), None).is_ok();
+        if !theirs {
+            eprintln!("skipped: only root can give files away");
+            return None;
+        }
+        fs::set_permissions(bed.dir.path(), fs::Permissions::from_mode(folder_mode)).unwrap();
+        let mut staging = bed.open(FREE);
+        staging.append(true, b"history").unwrap();
+        fault::refuse_owner(true);
+        let sealed = staging.seal(None);
+        fault::refuse_owner(false);
+        Some((bed, staging, sealed))
+    };
+    let Some((bed, mut staging, sealed)) = place(0o777) else {
+        return;
+    };
+    sealed.unwrap();
+    let placed = staging.place().unwrap();
+    staging.clean().unwrap();
+    let file = fs::metadata(bed.dir.path().join("console.log.0")).unwrap();
+    assert_ne!(file.uid(), 12345);
+    assert_eq!(file.mode() & 0o7777, 0o600);
+    let [note] = placed.notes.as_slice() else {
+        panic!("{:?}", placed.notes);
+    };
+    assert!(note.starts_with("console.log.0: belongs to "), "{note}");
+    assert!(note.contains("has the mode 0600, not 0644"), "{note}");
+
+    // A sticky folder of somebody else's: the log's user could not take it away.
+    let Some((bed, staging, sealed)) = place(0o1777) else {
+        return;
+    };
+    let refused = sealed.unwrap_err();
+    assert!(matches!(refused, Error::Stuck { .. }), "{refused}");
+    staging.discard().unwrap();
+    assert_eq!(bed.names(), ["console.log"]);
+}
