@@ -49,7 +49,7 @@ use std::path::Path;
 
 use held::{Held, Source};
 
-use crate::chain::{self, Compression, Listing, LogChain};
+use crate::chain::{self, Compression, Listing, LogChain, Ownership, Remark};
 use crate::folder::{self, FileId, Folder, stat_open};
 use crate::stream::Seen;
 
@@ -73,6 +73,13 @@ pub enum Writer {
 pub trait Writers: Send + Sync {
     /// Whether somebody, in any process, has `file` open for writing now.
     fn writer(&self, file: &File) -> Writer;
+
+    /// Whose the files beside the log `base` in `folder` are, as far as that is known
+    /// without looking at them: whoever knows guests knows their logs.
+    fn ownership(&self, folder: &Folder, base: &OsStr) -> Ownership {
+        let _ = (folder, base);
+        Ownership::default()
+    }
 }
 
 /// Why a chain could not be followed.
@@ -133,6 +140,9 @@ pub struct Followed {
 pub struct Follower {
     folder: Folder,
     base: OsString,
+    ownership: Ownership,
+    /// What was told of the chain when it was opened.
+    remarks: Vec<Remark>,
     /// Oldest first; the last one is the base file, or was when last looked.
     held: VecDeque<Held>,
     /// Every file that gave all its bytes: what a receipt covers.
@@ -160,6 +170,7 @@ impl Follower {
     /// The chain's.
     pub fn begin(chain: &LogChain) -> Result<Self> {
         let snapshot = chain.snapshot()?;
+        let remarks = snapshot.remarks().to_vec();
         let mut held = VecDeque::new();
         for file in snapshot.into_files() {
             held.push_back(Held::new(file)?);
@@ -167,6 +178,8 @@ impl Follower {
         Ok(Self {
             folder: chain.folder().try_clone()?,
             base: chain.base_name().to_owned(),
+            ownership: chain.ownership().clone(),
+            remarks,
             held,
             seen: Vec::new(),
             offset: 0,
@@ -178,6 +191,13 @@ impl Follower {
     #[must_use]
     pub fn base(&self) -> &OsStr {
         &self.base
+    }
+
+    /// What of the chain was not read when it was opened, and where its order is not
+    /// that of the names.
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     /// The offset after the last byte given.
@@ -245,7 +265,7 @@ impl Follower {
         if newest.is_some_and(|n| n.id == base.id) {
             return Ok(true);
         }
-        let listing = Listing::read(&self.folder, &self.base)?;
+        let listing = self.listing()?;
         let rotated = listing.rotated();
         let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
         let newer = match (ours, newest) {
@@ -305,6 +325,22 @@ impl Follower {
             });
         }
         Ok(true)
+    }
+
+    fn listing(&self) -> Result<Listing> {
+        Ok(Listing::read_owned(
+            &self.folder,
+            &self.base,
+            &self.known(),
+        )?)
+    }
+
+    /// Whose the files in the folder are: what was held is this log's, whatever its
+    /// times say.
+    fn known(&self) -> Ownership {
+        let mut known = self.ownership.clone();
+        known.ours(self.files().into_iter().map(|file| file.id));
+        known
     }
 
     /// How many bytes [`Follower::next`] gives now, at the most; of a compressed
@@ -444,6 +480,8 @@ impl Follower {
         Ok(Self {
             folder: self.folder.try_clone()?,
             base: self.base.clone(),
+            ownership: self.ownership.clone(),
+            remarks: self.remarks.clone(),
             held: held.collect::<Result<_>>()?,
             seen: self.seen.clone(),
             offset: self.offset,
@@ -482,11 +520,8 @@ impl Follower {
             Err(folder::Error::NotFound { .. }) => return Ok(false),
             opened => opened?,
         };
-        let listing = Listing::read(&folder, &base)?;
-        let found = |id| {
-            let rotated = listing.rotated().iter().map(|r| &r.stat);
-            rotated.chain(listing.base()).any(|stat| stat.id == id)
-        };
+        let listing = Listing::read_owned(&folder, &base, &self.known())?;
+        let found = |id| listing.files().any(|file| file.stat.id == id);
         let mut newest = self.held.iter().rev();
         let newest = newest.find(|held| held.size() > 0).or(self.held.back());
         Ok(newest.is_none_or(|held| found(held.id)))
@@ -502,7 +537,7 @@ impl Follower {
     }
 
     fn is_named(&self, id: FileId) -> Result<bool> {
-        let listing = Listing::read(&self.folder, &self.base)?;
+        let listing = self.listing()?;
         Ok(listing.rotated().iter().any(|r| r.stat.id == id))
     }
 }

@@ -1,3 +1,4 @@
+mod beside;
 mod matrix;
 mod random;
 mod world;

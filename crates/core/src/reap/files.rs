@@ -109,12 +109,12 @@ pub fn remove(
     }
     let listing = Listing::read(&folder, &base)?;
     // The oldest first: what is left if we are killed reads as one stream.
-    let rotated = listing.rotated().iter().rev();
-    let names: Vec<_> = rotated
-        .map(|r| (r.name.as_os_str(), r.stat))
-        .chain(listing.base().map(|stat| (base.as_os_str(), *stat)))
-        .collect();
-    for (name, stat) in names {
+    let mut names: Vec<_> = listing.files().collect();
+    names.reverse();
+    for (name, stat) in names
+        .into_iter()
+        .map(|file| (file.name.unwrap_or(&base), file.stat))
+    {
         if went((stat.id, stat.size)) && take(&folder, name, &aside, &went, writers)? {
             removed.files = removed.files.saturating_add(1);
             removed.bytes = removed.bytes.saturating_add(stat.size);
@@ -155,17 +155,15 @@ fn take(
     Ok(false)
 }
 
-/// Identity and size of every file of the chain, those that are not read among them.
+/// Identity and size of every file of the chain, and of those that are not read: they
+/// were not handed over.
 fn files(folder: &Folder, base: &OsStr) -> Result<Vec<(FileId, u64)>, Error> {
     let listing = Listing::read(folder, base)?;
     let mut files: Vec<_> = listing
-        .rotated()
-        .iter()
-        .map(|r| &r.stat)
-        .chain(listing.base())
-        .map(|stat| (stat.id, stat.size))
+        .files()
+        .map(|file| (file.stat.id, file.stat.size))
         .collect();
-    for name in listing.shadowed() {
+    for name in listing.shadowed().iter().chain(listing.unread()) {
         files.extend(folder.stat(name)?.map(|stat| (stat.id, stat.size)));
     }
     Ok(files)

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use uuid::Uuid;
 
-use crate::chain::{Listing, LogChain};
+use crate::chain::{Listing, LogChain, Ownership};
 use crate::folder::{FileId, Folder};
 use crate::handoff::{Handoff, blocking};
 use crate::record::{Offered, Record};
@@ -38,7 +38,8 @@ pub async fn left(
 ) -> Result<Left, String> {
     let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
-    let work = move || Known::of(&folder, &base, domain, &of_console);
+    let ownership = chain.ownership().clone();
+    let work = move || Known::of(&folder, &base, domain, &of_console, &ownership);
     let Known { offered, goes_on } = blocking(work).await?;
     let handoff = |id| Handoff {
         domain,
@@ -88,6 +89,7 @@ impl Known {
         base: &OsStr,
         domain: Uuid,
         console: &ConsoleName,
+        ownership: &Ownership,
     ) -> Result<Self, String> {
         let record = match Record::read(folder, base, domain, console) {
             // It is begun anew.
@@ -97,10 +99,9 @@ impl Known {
         let Some(record) = record else {
             return Ok(Self::default());
         };
-        let listing = Listing::read(folder, base).map_err(|e| e.to_string())?;
-        let rotated = listing.rotated().iter().map(|r| r.stat);
-        let files = rotated.chain(listing.base().copied());
-        let files: Vec<(FileId, u64)> = files.map(|s| (s.id, s.size)).collect();
+        let listing = Listing::read_owned(folder, base, ownership).map_err(|e| e.to_string())?;
+        let files = listing.files().map(|file| (file.stat.id, file.stat.size));
+        let files: Vec<(FileId, u64)> = files.collect();
         let all = record.offered_all(files.iter().copied());
         let same = all && record.offered_no_other(&files);
         let offered = record.offered;
