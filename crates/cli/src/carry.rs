@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::far::FarAdopt;
 use crate::host::{self, Leases};
+use crate::neighbours;
 use crate::report::Report;
 use crate::transports::Choice;
 
@@ -36,7 +37,19 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn chain(&self) -> Result<LogChain, String> {
-        LogChain::open(&self.path, host::limits().numbering()).map_err(|e| e.to_string())
+        let numbering = host::limits().numbering();
+        neighbours::chain(&self.path, numbering).map_err(|e| e.to_string())
+    }
+
+    /// What of the log will not be carried, or is in doubt.
+    pub(crate) fn say_remarks(&self, report: Report, held: &Held) {
+        for remark in held.remarks() {
+            report.warn(&format!(
+                "{}: {}",
+                self.console,
+                neighbours::sentence(&self.path, remark)
+            ));
+        }
     }
 
     /// Opens every file of the log: from now on its bytes are ours, whatever

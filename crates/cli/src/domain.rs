@@ -6,11 +6,13 @@ use logchain_core::chain::NumberingChoice;
 
 use crate::args::Which;
 use crate::host;
+use crate::neighbours;
 use crate::show::Subject;
 
 /// By path, or as libvirt here knows it.
 pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
     if let Some(subject) = Subject::of_path(log)? {
+        neighbours::learn_of_path(&subject.path).await;
         return Ok(subject);
     }
     let uri = log.connect.uri.as_deref();

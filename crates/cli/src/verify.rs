@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use logchain_core::chain::{LogChain, Numbering};
+use logchain_core::chain::Numbering;
 use logchain_core::folder::Folder;
 use logchain_core::placement::{Rules, Staging};
 use logchain_core::record::Record;
@@ -15,6 +15,7 @@ use crate::args::{Format, Verify};
 use crate::domain;
 use crate::exit::Exit;
 use crate::host::{self, Leases};
+use crate::neighbours;
 use crate::show::Subject;
 
 pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
@@ -24,7 +25,7 @@ pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
 }
 
 fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
-    let chain = LogChain::open(&subject.path, subject.numbering)?;
+    let chain = neighbours::chain(&subject.path, subject.numbering)?;
     let numbering = chain.numbering();
     let rules = Rules {
         numbering,
