@@ -23,6 +23,7 @@ use crate::far::FarAdopt;
 use crate::host::{self, Leases};
 use crate::hosts::Hosts;
 use crate::limits;
+use crate::neighbours;
 use crate::report::Report;
 use crate::transports::Choice;
 
@@ -38,7 +39,18 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn chain(&self) -> Result<LogChain, String> {
-        LogChain::open(&self.path, limits::numbering()).map_err(|e| e.to_string())
+        neighbours::chain(&self.path, limits::numbering()).map_err(|e| e.to_string())
+    }
+
+    /// What of the log will not be carried, or is in doubt.
+    pub(crate) fn say_remarks(&self, report: Report, held: &Held) {
+        for remark in held.remarks() {
+            report.warn(&format!(
+                "{}: {}",
+                self.console,
+                neighbours::sentence(&self.path, remark)
+            ));
+        }
     }
 
     /// Opens every file of the log: from now on its bytes are ours, whatever

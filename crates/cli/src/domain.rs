@@ -7,12 +7,14 @@ use crate::args::Which;
 use crate::exit;
 use crate::host;
 use crate::limits;
+use crate::neighbours;
 use crate::show::Subject;
 
 /// By path, or as libvirt here knows it. A file in the current folder is meant where no such
 /// domain is known.
 pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
     if let Some(subject) = Subject::of_path(log)? {
+        neighbours::learn_of_path(&subject.path).await;
         return Ok(subject);
     }
     let uri = log.connect.uri.as_deref();

@@ -1,11 +1,14 @@
 //! This host, as libvirt here tells of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use logchain_core::chain::Ownership;
+use logchain_core::folder::Folder;
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::adopt::{Destination, Place};
 use logchain_core::transport::ConsoleName;
@@ -17,6 +20,7 @@ use uuid::Uuid;
 use crate::exit::Usage;
 use crate::hosts::Hosts;
 use crate::limits::Limits;
+use crate::neighbours;
 
 /// Writers as leases show them.
 #[derive(Debug, Default)]
@@ -40,6 +44,10 @@ impl Writers for Leases {
             drain::Writer::Some => Writer::Some,
             drain::Writer::Unknown => Writer::Unknown,
         }
+    }
+
+    fn ownership(&self, folder: &Folder, base: &OsStr) -> Ownership {
+        neighbours::ownership(folder, base)
     }
 }
 
@@ -91,6 +99,8 @@ pub(crate) async fn consoles_of(domain: &Domain) -> anyhow::Result<Vec<Console>>
             domain.name()
         );
     }
+    let paths = found.logs.iter().map(|console| console.path.clone());
+    neighbours::learn(domain.connection(), paths.collect()).await;
     Ok(found.logs)
 }
 
@@ -156,7 +166,10 @@ impl Destination for Arriving {
         let found = consoles(&xml).map_err(text)?;
         let console = found.into_iter().find(|c| c.name == self.console.as_str());
         match console {
-            Some(console) => Ok(Some(self.limits.place(console.path))),
+            Some(console) => {
+                neighbours::learn(&self.connection, vec![console.path.clone()]).await;
+                Ok(Some(self.limits.place(console.path)))
+            }
             None => Err(format!(
                 "domain {} has no console {} here",
                 domain.name(),

@@ -16,6 +16,7 @@ mod kept;
 mod limits;
 mod meter;
 mod migrate;
+mod neighbours;
 mod noted;
 mod offer;
 mod progress;
@@ -50,7 +51,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Show(args) if args.transport.is_some() => shown::run(args).await,
         Command::Show(args) => {
             let subject = domain::subject(&args.log).await?;
-            tokio::task::spawn_blocking(move || show::run(&args, &subject)).await?
+            let work = move || {
+                let chain = neighbours::chain(&subject.path, subject.numbering)?;
+                show::run(&args, &subject, chain)
+            };
+            tokio::task::spawn_blocking(work).await?
         }
         Command::Verify(args) => verify::run(args).await,
         Command::Stream(args) => stream::run(args, Interrupt::catch()?).await,

@@ -7,6 +7,7 @@
 //! Must not know: libvirt. Not even linked: its crate is named only in `libvirt.rs`.
 
 mod args;
+mod definitions;
 #[expect(dead_code, reason = "some statuses only logchain-libvirt ends with")]
 mod exit;
 mod serve;
@@ -14,6 +15,8 @@ mod show;
 mod sibling;
 
 use std::process::ExitCode;
+
+use logchain_core::chain::LogChain;
 
 use crate::args::{Command, Transport};
 use crate::show::Subject;
@@ -28,9 +31,9 @@ fn main() -> ExitCode {
         }
         Command::Show(args) => match Subject::of_path(&args.log) {
             // Without a runtime, whose threads take as long to start as this takes.
-            Ok(Some(subject)) => exit::status(show::run(&args, &subject), format),
+            Ok(Some(subject)) => exit::status(show(&args, &subject), format),
             Ok(None) => match Subject::of_file(&args.log).filter(|_| sibling::is_missing()) {
-                Some(subject) => exit::status(show::run(&args, &subject), format),
+                Some(subject) => exit::status(show(&args, &subject), format),
                 None => exit::status(Err(sibling::become_it()), format),
             },
             Err(e) => exit::status(Err(e.into()), format),
@@ -48,4 +51,10 @@ fn main() -> ExitCode {
             exit::status(Err(sibling::become_it()), format)
         }
     }
+}
+
+fn show(args: &args::Show, subject: &Subject) -> anyhow::Result<exit::Exit> {
+    let chain = LogChain::open(&subject.path, subject.numbering)?;
+    let known = definitions::ownership(&chain);
+    show::run(args, subject, chain.owned(known)?)
 }

@@ -293,6 +293,9 @@ impl Migration<'_> {
         for (log, expected) in logs {
             let id = HandoffId::random();
             let held = log.hold_for(way.domain, Some(id)).await;
+            if let Ok(held) = &held {
+                log.say_remarks(self.report, held);
+            }
             if let Ok(held) = &held
                 && let Err(reason) = self.keepers.keep(&log, held)
             {

@@ -238,6 +238,7 @@ async fn carry_one(
         Ok(Err(reason)) => Err(reason),
         Ok(Ok(begun)) => {
             let held = log.hold(way.domain).await.map_err(anyhow::Error::msg)?;
+            log.say_remarks(way.report, &held);
             let source = over.subscribe();
             let start = Carry::start(way, transport, begun, held, source, false);
             meter.during(Phase::Prepare, start).await

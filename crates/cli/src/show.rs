@@ -63,8 +63,7 @@ impl Subject {
 }
 
 /// Blocks.
-pub(crate) fn run(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
-    let chain = LogChain::open(&subject.path, subject.numbering)?;
+pub(crate) fn run(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::Result<Exit> {
     let shown = if args.hops {
         hops::show(args, &chain)
     } else if args.from.is_some() || args.follow {
@@ -81,7 +80,7 @@ pub(crate) fn run(args: &Show, subject: &Subject) -> anyhow::Result<Exit> {
 
 fn plain(args: &Show, subject: &Subject, chain: &LogChain) -> anyhow::Result<()> {
     let snapshot = chain.snapshot()?;
-    say_gaps(subject, &snapshot);
+    say_remarks(subject, &snapshot);
     match args.format {
         Format::Text if args.raw || !io::stdout().is_terminal() => match (args.lines, args.bytes) {
             (None, Some(Amount::All)) => copy_all(snapshot),
@@ -95,7 +94,11 @@ fn plain(args: &Show, subject: &Subject, chain: &LogChain) -> anyhow::Result<()>
     }
 }
 
-fn say_gaps(subject: &Subject, snapshot: &Snapshot) {
+/// What of the log is missing, is not read, or is in doubt.
+fn say_remarks(subject: &Subject, snapshot: &Snapshot) {
+    for remark in snapshot.remarks() {
+        eprintln!("logchain: {}: {remark}", subject.path.display());
+    }
     for gap in snapshot.gaps() {
         let sentence = gap_sentence(&subject.path, gap.first, gap.last);
         eprintln!("logchain: {sentence}");

@@ -29,7 +29,9 @@ use crate::args::{Format, Status};
 use crate::carry;
 use crate::exit::{self, Exit};
 use crate::host;
+use crate::limits;
 use crate::migrate::later;
+use crate::neighbours;
 use crate::noted::now;
 use crate::reap::{look, look_at_logs};
 
@@ -98,6 +100,9 @@ impl Found {
         {
             let noted = notes.iter().any(|note| note.domain == domain.uuid());
             let standing = logs_of(&domain, noted).await;
+            for sentence in neighbours::remarks(&domain, limits::numbering()).await {
+                self.warn(format!("{}: {sentence}", domain.name()));
+            }
             let what = format!("the logs of {}", domain.name());
             let standing = self.or_warn(&what, standing);
             self.all.extend(standing.into_iter().flatten());

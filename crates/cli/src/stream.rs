@@ -20,6 +20,7 @@ use crate::exit::{self, Ended, Exit, Usage};
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::limits;
+use crate::neighbours;
 use crate::report::Report;
 use crate::show::Subject;
 use crate::transports::{Choice, ssh_options};
@@ -75,7 +76,7 @@ struct Log {
 impl Work<'_> {
     /// A log that is only known by its path, until interrupted.
     async fn path(&self, subject: &Subject) -> anyhow::Result<Exit> {
-        let chain = LogChain::open(&subject.path, subject.numbering)?;
+        let chain = neighbours::chain(&subject.path, subject.numbering)?;
         let record = Record::read_any(chain.folder(), chain.base_name())?;
         let owner = record.and_then(|r| r.owner);
         let (domain, console) = match (self.args.uuid, owner) {
@@ -212,7 +213,7 @@ impl Work<'_> {
                 domain: domain.uuid(),
                 name: domain.name().to_owned(),
                 console: host::key_name(&console)?,
-                chain: LogChain::open(&console.path, numbering)?,
+                chain: neighbours::chain(&console.path, numbering)?,
             });
         }
         if logs.is_empty() {

@@ -16,6 +16,7 @@ use crate::domain;
 use crate::exit::Exit;
 use crate::host::Leases;
 use crate::limits::{self, Limits};
+use crate::neighbours;
 use crate::report::Report;
 use crate::show::Subject;
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
 }
 
 fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
-    let chain = LogChain::open(&subject.path, subject.numbering)?;
+    let chain = neighbours::chain(&subject.path, subject.numbering)?;
     let numbering = chain.numbering();
     let limits = limits::limits();
     limits.warn(Report::new(Format::Text));

@@ -49,7 +49,7 @@ use std::path::Path;
 
 use held::{Held, Read, Source};
 
-use crate::chain::{self, Compression, Listing, LogChain};
+use crate::chain::{self, Compression, Listing, LogChain, Ownership, Remark};
 use crate::content;
 use crate::folder::{self, FileId, Folder, stat_open};
 use crate::record::Offered;
@@ -75,6 +75,13 @@ pub enum Writer {
 pub trait Writers: Send + Sync {
     /// Whether somebody, in any process, has `file` open for writing now.
     fn writer(&self, file: &File) -> Writer;
+
+    /// Whose the files beside the log `base` in `folder` are, as far as that is known
+    /// without looking at them: whoever knows guests knows their logs.
+    fn ownership(&self, folder: &Folder, base: &OsStr) -> Ownership {
+        let _ = (folder, base);
+        Ownership::default()
+    }
 }
 
 /// Why a chain could not be followed.
@@ -144,6 +151,8 @@ pub(crate) fn prints(files: &[Followed]) -> Vec<(FileId, Fingerprint)> {
 /// A chain held by descriptors while it grows.
 pub struct Follower {
     chain: LogChain,
+    /// What was told of the chain when it was opened.
+    remarks: Vec<Remark>,
     /// Oldest first; the last one is the base file, or was when last looked.
     held: VecDeque<Held>,
     /// Every file that gave all its bytes: what a receipt covers.
@@ -173,12 +182,14 @@ impl Follower {
     /// The chain's.
     pub fn begin(chain: &LogChain) -> Result<Self> {
         let snapshot = chain.snapshot()?;
+        let remarks = snapshot.remarks().to_vec();
         let mut held = VecDeque::new();
         for file in snapshot.into_files() {
             held.push_back(Held::new(file)?);
         }
         Ok(Self {
             chain: chain.try_clone()?,
+            remarks,
             held,
             seen: Vec::new(),
             moved: Vec::new(),
@@ -191,6 +202,13 @@ impl Follower {
     #[must_use]
     pub fn base(&self) -> &OsStr {
         self.chain.base_name()
+    }
+
+    /// What of the chain was not read when it was opened, and where its order is not
+    /// that of the names.
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     /// The offset after the last byte given.
@@ -302,7 +320,7 @@ impl Follower {
         if newest.is_some_and(|n| n.id == base.id) {
             return Ok(true);
         }
-        let listing = self.chain.listing()?;
+        let listing = self.listing()?;
         let rotated = listing.rotated();
         let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
         let newer = match (ours, newest) {
@@ -444,6 +462,19 @@ impl Follower {
         }
         self.seen.push(done.followed());
         Ok(())
+    }
+
+    fn listing(&self) -> Result<Listing> {
+        let (folder, base) = (self.chain.folder(), self.chain.base_name());
+        Ok(Listing::read_owned(folder, base, &self.known())?)
+    }
+
+    /// Whose the files in the folder are: what was held is this log's, whatever its
+    /// times say.
+    fn known(&self) -> Ownership {
+        let mut known = self.chain.ownership().clone();
+        known.ours(self.files().into_iter().map(|file| file.id));
+        known
     }
 
     /// How many bytes [`Follower::next`] gives now, at the most; of a compressed
@@ -601,6 +632,7 @@ impl Follower {
         let held = self.held.iter().map(Held::try_clone);
         Ok(Self {
             chain: self.chain.try_clone()?,
+            remarks: self.remarks.clone(),
             held: held.collect::<Result<_>>()?,
             seen: self.seen.clone(),
             moved: self.moved.clone(),
@@ -640,11 +672,8 @@ impl Follower {
             Err(folder::Error::NotFound { .. }) => return Ok(false),
             opened => opened?,
         };
-        let listing = Listing::read(&folder, &base)?;
-        let found = |id| {
-            let rotated = listing.rotated().iter().map(|r| &r.stat);
-            rotated.chain(listing.base()).any(|stat| stat.id == id)
-        };
+        let listing = Listing::read_owned(&folder, &base, &self.known())?;
+        let found = |id| listing.files().any(|file| file.stat.id == id);
         let mut newest = self.held.iter().rev();
         let newest = newest.find(|held| held.size() > 0).or(self.held.back());
         Ok(newest.is_none_or(|held| found(held.id)))
@@ -660,7 +689,7 @@ impl Follower {
     }
 
     fn is_named(&self, id: FileId) -> Result<bool> {
-        let listing = self.chain.listing()?;
+        let listing = self.listing()?;
         Ok(listing.rotated().iter().any(|r| r.stat.id == id))
     }
 }

@@ -2,7 +2,7 @@
 //! outside, and asserts what must hold whatever they are. No part of the API.
 
 pub use crate::archive::fuzz::batch;
-pub use crate::chain::fuzz::{gzip, zstd};
+pub use crate::chain::fuzz::{gzip, xz, zstd};
 pub use crate::handoff::fuzz::{chunk, message};
 pub use crate::placement::fuzz_journal as journal;
 pub use crate::transport::fuzz::name;
@@ -31,4 +31,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("note", note),
     ("record", record),
     ("zstd", zstd),
+    ("xz", xz),
 ];

@@ -206,7 +206,7 @@ impl Live {
         if self.held.len() >= HELD || base.is_none_or(|b| b.id == newest.id) {
             return Ok(());
         }
-        let mut offsets = match Offsets::of(&self.chain) {
+        let mut offsets = match self.offsets() {
             Err(Error::Chain(e)) if e.is_not_found() => return Ok(()),
             offsets => offsets?,
         };
@@ -236,6 +236,13 @@ impl Live {
             self.held.push_back(next);
         }
         Ok(())
+    }
+
+    /// The chain as it is now. What is held is part of it, even where its writer went on
+    /// writing to it after a new base was begun.
+    fn offsets(&self) -> Result<Offsets> {
+        let held = self.held.iter().map(|held| held.id);
+        Offsets::of(&self.chain.with_ours(held)?)
     }
 
     /// The next file is the front now. `Some`: there is a gap before it.
@@ -429,7 +436,7 @@ impl Live {
         if base.is_none_or(|b| Some(b.id) == ours || b.size == 0) {
             return Ok(Next::NotYet);
         }
-        let mut offsets = match Offsets::of(&self.chain) {
+        let mut offsets = match self.offsets() {
             Err(Error::Chain(e)) if e.is_not_found() => return Ok(Next::NotYet),
             offsets => offsets?,
         };

@@ -472,8 +472,7 @@ fn entry(
         return Ok(None);
     };
     let listing = Listing::read(&folder, &base)?;
-    let sizes = listing.rotated().iter().map(|r| r.stat.size);
-    let sizes = sizes.chain(listing.base().map(|stat| stat.size));
+    let sizes = listing.files().map(|file| file.stat.size);
     Ok(Some(Entry {
         domain,
         console: console.clone(),

@@ -52,7 +52,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::chain::{self, Listing};
+use crate::chain::{self, Listing, Ownership};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat, stat_open};
 use crate::stream::{Arrival, Fingerprint, History, Ledger};
@@ -371,13 +371,15 @@ impl OnDisk {
     ///
     /// # Errors
     /// The folder's.
-    pub(crate) fn of_chain(folder: &Folder, base: &OsStr) -> chain::Result<Vec<Self>> {
-        let listing = Listing::read(folder, base)?;
-        let rotated = listing.rotated().iter().map(|r| (&*r.name, &r.stat));
-        let all = rotated.chain(listing.base().map(|stat| (base, stat)));
-        Ok(all
-            .map(|(name, stat)| Self::named(folder, name, stat))
-            .collect())
+    pub(crate) fn of_chain(
+        folder: &Folder,
+        base: &OsStr,
+        ownership: &Ownership,
+    ) -> chain::Result<Vec<Self>> {
+        let listing = Listing::read_owned(folder, base, ownership)?;
+        let named = |name: Option<_>, stat| Self::named(folder, name.unwrap_or(base), stat);
+        let files = listing.files();
+        Ok(files.map(|file| named(file.name, file.stat)).collect())
     }
 }
 

@@ -26,11 +26,12 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use crate::chain::{self, LogChain};
+use crate::chain::{self, ChainFile, LogChain, Remark};
 use crate::folder;
 use crate::offsets::Offsets;
 use crate::placement;
 use crate::record::{self, Record};
+use crate::stream::Ledger;
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,11 +67,15 @@ pub enum Finding {
         /// How many rotated files virtlogd keeps.
         max_backups: u32,
     },
-    /// A file that is not read, because a plain one has its number: left over from
-    /// compressing, or numbered by somebody who did not see it.
-    Shadowed {
+    /// Something beside the log that is not read, or an order that its names and
+    /// times do not agree on.
+    Remark(Remark),
+    /// A rotated file has fewer bytes than when it was last seen.
+    Shortened {
         /// Its name.
         name: String,
+        /// How many bytes it had, and has no more.
+        missing: u64,
     },
     /// A file that cannot be read, or is no file: a link, a FIFO.
     Unreadable {
@@ -138,10 +143,10 @@ impl fmt::Display for Finding {
                 "{name} is removed by virtlogd within a day, since max_age_days is set and its \
                  number is above max_backups ({max_backups}): raise max_backups, or keep a copy"
             ),
-            Self::Shadowed { name } => write!(
+            Self::Remark(remark) => remark.fmt(f),
+            Self::Shortened { name, missing } => write!(
                 f,
-                "{name} is not read, since another file has its number: remove it, or give it a \
-                 number of its own"
+                "{name} was cut short: {missing} bytes that it had are gone"
             ),
             Self::Unreadable { reason } => f.write_str(reason),
             Self::NoBase => f.write_str("there are rotated files, but no base file"),
@@ -205,10 +210,6 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
             max_backups,
         }));
     }
-    let shadowed = listing.shadowed().iter();
-    findings.extend(shadowed.map(|name| Finding::Shadowed {
-        name: name.to_string_lossy().into_owned(),
-    }));
     // Without the record, if that is damaged: the files count.
     let record = Record::read_any(chain.folder(), chain.base_name());
     if let Err(e @ record::Error::Damaged { .. }) = &record {
@@ -219,6 +220,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         Ok(snapshot) => snapshot,
         Err(e @ (chain::Error::SameFile { .. } | chain::Error::TooManyFiles { .. })) => {
             let reason = e.to_string();
+            findings.extend(listing.remarks().into_iter().map(Finding::Remark));
             findings.push(Finding::Unreadable { reason });
             return Ok(Verdict {
                 findings,
@@ -227,6 +229,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         }
         Err(chain::Error::Folder(e @ folder::Error::NotRegular { .. })) => {
             let reason = e.to_string();
+            findings.extend(listing.remarks().into_iter().map(Finding::Remark));
             findings.push(Finding::Unreadable { reason });
             return Ok(Verdict {
                 findings,
@@ -235,6 +238,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         }
         Err(e) => return Err(e),
     };
+    findings.extend(snapshot.remarks().iter().cloned().map(Finding::Remark));
     if snapshot.base_is_missing() {
         findings.push(Finding::NoBase);
     }
@@ -243,10 +247,13 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         first: g.first,
         last: g.last,
     }));
+    let ledger = record.ok().flatten().map(|r| r.ledger).unwrap_or_default();
     let mut verdict = Verdict::default();
     for file in 0..snapshot.files().len() {
         match snapshot.length_of(file) {
             Ok(length) => {
+                let file = snapshot.files().get(file).filter(|f| !f.is_base());
+                findings.extend(file.and_then(|f| shortened(f, length, &ledger)));
                 verdict.files = verdict.files.saturating_add(1);
                 verdict.bytes = verdict.bytes.saturating_add(length);
             }
@@ -276,93 +283,14 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
     Ok(verdict)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::chain::NumberingChoice;
-
-    struct Bed(tempfile::TempDir);
-
-    impl Bed {
-        fn with(files: &[(&str, &[u8])]) -> Self {
-            let bed = Self(tempfile::tempdir().unwrap());
-            for (name, content) in files {
-                fs::write(bed.0.path().join(name), content).unwrap();
-            }
-            bed
-        }
-
-        fn verify(&self) -> chain::Result<Verdict> {
-            let path = self.0.path().join("l");
-            let chain = LogChain::open(&path, NumberingChoice::FromZero)?;
-            verify(&chain, NonZeroU32::new(3))
-        }
-
-        fn findings(&self) -> Vec<String> {
-            let findings = self.verify().unwrap().findings;
-            findings.iter().map(ToString::to_string).collect()
-        }
-    }
-
-    #[test]
-    fn a_whole_chain_is_whole() {
-        let bed = Bed::with(&[("l", b"cd"), ("l.0", b"b"), ("l.1", b"a")]);
-        let verdict = bed.verify().unwrap();
-        assert!(verdict.is_whole());
-        assert_eq!((verdict.files, verdict.bytes), (3, 4));
-        let none = Bed::with(&[("other", b"")]).verify();
-        assert!(none.unwrap_err().is_not_found());
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let bed = Bed::with(&[
-            ("l", b"x"),
-            ("l.1", b"y"),
-            ("l.2.gz", b"no gzip"),
-            ("l.7", b"z"),
-            ("l.1.gz", b"as well"),
-            (".l.logchain", b"{}\n\n"),
-        ]);
-        fs::create_dir(bed.0.path().join(".l.logchain.d")).unwrap();
-        let found = bed.findings();
-        let has = |what: &str| found.iter().any(|f| f.contains(what));
-        assert!(has("history is being put in place"), "{found:?}");
-        assert!(has("l.7 lies beyond the 3 files"), "{found:?}");
-        assert!(has("number 0 is missing"), "{found:?}");
-        assert!(has("numbers 3 to 6 are missing"), "{found:?}");
-        assert!(has("l.2.gz is cut short or damaged"), "{found:?}");
-        assert!(has("is damaged: its digest does not fit"), "{found:?}");
-        assert!(has("l.1.gz is not read"), "{found:?}");
-        assert_eq!(found.len(), 7, "{found:?}");
-    }
-
-    #[test]
-    fn a_link_is_no_file() {
-        let bed = Bed::with(&[("l", b"x"), ("real", b"")]);
-        std::os::unix::fs::symlink("real", bed.0.path().join("l.0")).unwrap();
-        let found = bed.findings();
-        assert!(found[0].contains("is a link"), "{found:?}");
-        let bed = Bed::with(&[("l.0", b"x")]);
-        assert_eq!(
-            bed.findings(),
-            ["there are rotated files, but no base file"]
-        );
-    }
-
-    #[test]
-    fn what_was_lost_is_said_with_its_place() {
-        let bed = Bed::with(&[("l", b"three"), ("l.0", b"two"), ("l.1", b"one")]);
-        let path = bed.0.path().join("l");
-        let chain = LogChain::open(&path, NumberingChoice::FromZero).unwrap();
-        Offsets::of(&chain).unwrap().remember(&chain).unwrap();
-        fs::remove_file(bed.0.path().join("l.0")).unwrap();
-        let lost = Finding::Lost {
-            at: 3,
-            size: Some(3),
-        };
-        assert!(bed.verify().unwrap().findings.contains(&lost));
-    }
+/// Nobody empties a rotated file; a base file is emptied by `copytruncate`.
+fn shortened(file: &ChainFile, length: u64, ledger: &Ledger) -> Option<Finding> {
+    let missing = ledger.length_of(file.id())?.checked_sub(length)?;
+    (missing > 0).then(|| Finding::Shortened {
+        name: file.name().to_string_lossy().into_owned(),
+        missing,
+    })
 }
+
+#[cfg(test)]
+mod tests;

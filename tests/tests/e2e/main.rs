@@ -13,6 +13,7 @@ mod faults;
 mod interrupted;
 mod journey;
 mod left_behind;
+mod neighbours;
 mod offsets;
 mod options;
 mod postcopy;

@@ -9,7 +9,7 @@ use logchain_core::offsets::{Found, Offsets};
 
 use super::json::{Place, Shown};
 use super::out::Out;
-use super::{BLOCK, Subject, each_block, reader, say_gaps};
+use super::{BLOCK, Subject, each_block, reader, say_remarks};
 use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
 use crate::exit::Exit;
 
@@ -21,7 +21,7 @@ pub(super) fn show(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::R
     if let Err(e) = offsets.remember(&chain) {
         eprintln!("logchain: offsets are not kept: {e}");
     }
-    say_gaps(subject, offsets.snapshot());
+    say_remarks(subject, offsets.snapshot());
     let mut out = Out::new(args)?;
     let (Some(offset), Format::Json, false) = (args.from, args.format, args.follow) else {
         if let Some(exit) = begin(args, &offsets, &mut out)? {

@@ -7,7 +7,7 @@
 //!
 //! Must not know: who reads, how far.
 
-use super::{ChainFile, Error, LogChain, Result, Rotated};
+use super::{ChainFile, Error, LogChain, Result};
 use crate::content::Mark;
 use crate::folder::FileId;
 use crate::stream::Fingerprint;
@@ -34,7 +34,7 @@ impl LogChain {
             snapshot => snapshot?.into_files(),
         };
         let older = files.into_iter().take_while(|file| file.id() != id);
-        let mut came = older.filter(|file| file.number().is_some() && !known(file.id()));
+        let mut came = older.filter(|file| !file.is_base() && !known(file.id()));
         let tells = |file: &ChainFile| file.compression().is_none() || mark.is_telling();
         let copy = loop {
             let Some(file) = came.next() else {
@@ -65,13 +65,9 @@ impl LogChain {
         given: impl FnOnce() -> Vec<Fingerprint>,
     ) -> Result<Vec<ChainFile>> {
         let listing = self.listing()?;
-        let older = listing.rotated().iter();
-        let older =
-            older.skip_while(|r| listing.base().is_none_or(|b| b.id != id) && r.stat.id != id);
-        let mut older = older.filter(|r| r.stat.id != id);
-        let is_copy = |r: &Rotated| r.compression.is_none() && !known(r.stat.id);
+        let mut others = listing.files().filter(|file| file.stat.id != id);
         // Most often there is none, and nothing is opened.
-        if !older.next().is_some_and(is_copy) {
+        if !others.any(|file| file.compression.is_none() && !known(file.stat.id)) {
             return Ok(Vec::new());
         }
         let files = match self.snapshot() {
@@ -82,7 +78,7 @@ impl LogChain {
         let mut given = given();
         given.retain(Fingerprint::is_telling);
         let mut copies = Vec::new();
-        for file in older.filter(|file| file.number().is_some()) {
+        for file in older.filter(|file| !file.is_base()) {
             let mut is_known = file.compression().is_some() || known(file.id());
             for print in &given {
                 is_known = is_known || file.fingerprint(0, print.length())? == Some(*print);

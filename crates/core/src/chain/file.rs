@@ -13,11 +13,22 @@ use std::sync::OnceLock;
 
 use super::inflate::Inflated;
 use super::merge::{Counted, LineSearch};
-use super::{Compression, Error, Result};
+use super::{Compression, Date, Error, Result};
 use crate::folder::{FileId, Stat};
 
 /// What is read at once where the reader's own buffer does not say.
 pub(super) const BLOCK: usize = 64 * 1024;
+
+/// Which part of its chain a file is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The base file, the newest of all.
+    Base,
+    /// A rotated file: the greater its number, the older.
+    Number(u32),
+    /// A rotated file with a date.
+    Date(Date),
+}
 
 /// A file of a chain, held open. Whatever becomes of its name, its bytes stay.
 #[derive(Debug)]
@@ -25,7 +36,7 @@ pub struct ChainFile {
     file: File,
     path: PathBuf,
     name: OsString,
-    number: Option<u32>,
+    part: Part,
     compression: Option<Compression>,
     stat: Stat,
     /// What a pass over a compressed file told.
@@ -38,14 +49,14 @@ impl ChainFile {
         (file, stat): (File, Stat),
         folder: &Path,
         name: &OsStr,
-        number: Option<u32>,
+        part: Part,
         compression: Option<Compression>,
     ) -> Self {
         Self {
             file,
             path: folder.join(name),
             name: name.to_owned(),
-            number,
+            part,
             compression,
             stat,
             counted: OnceLock::new(),
@@ -64,10 +75,25 @@ impl ChainFile {
         &self.path
     }
 
-    /// Its number when it was opened; `None`: it was the base file.
+    /// Which part of the chain it was when it was opened.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// Its number when it was opened; `None`: it was the base file, or has a date.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
-        self.number
+        match self.part {
+            Part::Number(number) => Some(number),
+            Part::Base | Part::Date(_) => None,
+        }
+    }
+
+    /// Whether it was the base file when it was opened.
+    #[must_use]
+    pub fn is_base(&self) -> bool {
+        self.part == Part::Base
     }
 
     /// Which file it is.
@@ -80,6 +106,11 @@ impl ChainFile {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.stat.size
+    }
+
+    /// When it was last written, as it was when it was opened.
+    pub(super) fn modified(&self) -> (i64, u32) {
+        self.stat.modified
     }
 
     /// How it is compressed, if it is.
@@ -102,7 +133,7 @@ impl ChainFile {
             file,
             path: self.path.clone(),
             name: self.name.clone(),
-            number: self.number,
+            part: self.part,
             compression: self.compression,
             stat: self.stat,
             counted: self.counted.clone(),

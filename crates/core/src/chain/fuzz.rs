@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::file::ChainFile;
+use super::file::{ChainFile, Part};
 use super::inflate::Inflated;
 use super::merge::{Counted, Start};
 use super::{Compression, Reader};
@@ -24,6 +24,11 @@ pub fn gzip(data: &[u8]) {
 /// A `.zst`.
 pub fn zstd(data: &[u8]) {
     compressed(data, Compression::Zstd);
+}
+
+/// A `.xz`.
+pub fn xz(data: &[u8]) {
+    compressed(data, Compression::Xz);
 }
 
 fn compressed(data: &[u8], compression: Compression) {
@@ -69,13 +74,13 @@ fn held(name: &OsStr, data: &[u8], compression: Option<Compression>) -> io::Resu
     let mut file = File::from(memfd_create(c"fuzzed", MemfdFlags::CLOEXEC)?);
     file.write_all(data)?;
     let stat = stat_open(&file)?;
-    let number = compression.map(|_| 0);
+    let part = compression.map_or(Part::Base, |_| Part::Number(0));
     let folder = Path::new("/");
     Ok(ChainFile::new(
         (file, stat),
         folder,
         name,
-        number,
+        part,
         compression,
     ))
 }

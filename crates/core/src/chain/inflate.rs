@@ -1,11 +1,12 @@
 //! Decompresses a rotated file in one pass and bounded memory (zstd refuses
-//! windows over 128 MiB by itself). What the file holds is not trusted.
+//! windows over 128 MiB by itself, xz is told to). What the file holds is not trusted.
 
 use std::borrow::Borrow;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 use super::file::{BLOCK, ChainFile, Raw};
 use super::{Compression, Error, Result};
@@ -13,6 +14,9 @@ use super::{Compression, Error, Result};
 /// How much is read from one compressed file at most: a file of some megabytes
 /// can promise a stream that never ends.
 pub const INFLATED_MAX: u64 = 64 << 30;
+
+/// The most memory that an xz stream may ask for, in KiB: `xz -9` takes 65 MiB.
+const XZ_MEMORY: u32 = 128 << 10;
 
 /// The stream in a compressed file.
 pub(super) struct Inflated<F: Borrow<ChainFile>> {
@@ -29,6 +33,8 @@ enum Decoder<R: io::BufRead> {
     // Other gzip readers stop at the end of the first member without a word.
     Gzip(MultiGzDecoder<R>),
     Zstd(zstd::stream::read::Decoder<'static, R>),
+    // Several streams in one file are one, as for `xz` itself.
+    Xz(Box<XzReader<R>>),
 }
 
 impl<F: Borrow<ChainFile>> Inflated<F> {
@@ -57,6 +63,7 @@ impl<F: Borrow<ChainFile>> Inflated<F> {
                     source,
                 })?,
             ),
+            Compression::Xz => Decoder::Xz(Box::new(XzReader::new_mem_limit(raw, true, XZ_MEMORY))),
         };
         Ok(Self {
             decoder,
@@ -107,6 +114,7 @@ impl<F: Borrow<ChainFile>> Read for Inflated<F> {
         let got = match &mut self.decoder {
             Decoder::Gzip(decoder) => decoder.read(buffer),
             Decoder::Zstd(decoder) => decoder.read(buffer),
+            Decoder::Xz(decoder) => decoder.read(buffer),
         };
         let got = got.map_err(|e| self.failed(e))?;
         self.given = self.given.saturating_add(got as u64);

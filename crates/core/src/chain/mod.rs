@@ -34,6 +34,7 @@
 
 mod content;
 mod copied;
+mod dates;
 mod error;
 mod file;
 #[cfg(feature = "fuzzing")]
@@ -41,8 +42,12 @@ pub(crate) mod fuzz;
 mod inflate;
 mod listing;
 mod merge;
+mod names;
 mod numbering;
+mod order;
+mod ownership;
 mod reader;
+mod remark;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -51,18 +56,22 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use dates::Date;
 pub use error::{Error, Result};
-pub use file::{ChainFile, decompressed};
+pub use file::{ChainFile, Part, decompressed};
 pub use inflate::INFLATED_MAX;
-pub use listing::{Gap, Listing, Rotated};
+pub use listing::{Dated, Entry, Gap, Listing, Rotated};
 pub use numbering::{
     Compression, MAX_NUMBER, Numbering, NumberingChoice, RotatedName, UnknownNumbering,
     rotated_name,
 };
+pub use order::Contradiction;
+pub use ownership::{Claim, Foreign, Ownership};
 pub use reader::Reader;
+pub use remark::Remark;
 pub use snapshot::Snapshot;
 
-use crate::folder::Folder;
+use crate::folder::{FileId, Folder};
 
 /// How often we look for a `.0` that a rollover may have moved on just now.
 const LOOKS: usize = 10;
@@ -78,7 +87,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 pub struct LogChain {
     folder: Folder,
     base: OsString,
+    choice: NumberingChoice,
     numbering: Numbering,
+    ownership: Ownership,
 }
 
 impl LogChain {
@@ -97,12 +108,40 @@ impl LogChain {
     /// # Errors
     /// [`Error::Folder`].
     pub fn beneath(folder: Folder, base: OsString, choice: NumberingChoice) -> Result<Self> {
-        let numbering = resolve(&folder, &base, choice)?;
+        let ownership = Ownership::default();
+        let numbering = resolve(&folder, &base, choice, &ownership)?;
         Ok(Self {
             folder,
             base,
+            choice,
             numbering,
+            ownership,
         })
+    }
+
+    /// The same chain, by someone who knows more of whose the files in its folder are.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn owned(self, ownership: Ownership) -> Result<Self> {
+        let numbering = resolve(&self.folder, &self.base, self.choice, &ownership)?;
+        Ok(Self {
+            numbering,
+            ownership,
+            ..self
+        })
+    }
+
+    /// Another handle on it, of which these files are a part whatever their times say.
+    pub(crate) fn with_ours(&self, files: impl IntoIterator<Item = FileId>) -> Result<Self> {
+        let mut chain = self.try_clone()?;
+        chain.ownership.ours(files);
+        Ok(chain)
+    }
+
+    /// What is known of whose the files in its folder are.
+    pub(crate) fn ownership(&self) -> &Ownership {
+        &self.ownership
     }
 
     /// Another handle on it.
@@ -113,7 +152,9 @@ impl LogChain {
         Ok(Self {
             folder: self.folder.try_clone()?,
             base: self.base.clone(),
+            choice: self.choice,
             numbering: self.numbering,
+            ownership: self.ownership.clone(),
         })
     }
 
@@ -146,7 +187,7 @@ impl LogChain {
     /// # Errors
     /// [`Error::Folder`].
     pub fn listing(&self) -> Result<Listing> {
-        Listing::read(&self.folder, &self.base)
+        Listing::read_owned(&self.folder, &self.base, &self.ownership)
     }
 
     /// Opens all files of the chain as they are at one moment. Waits some
@@ -157,14 +198,23 @@ impl LogChain {
     /// them is not a regular file or may not be opened, [`Error::Unsettled`],
     /// [`Error::SameFile`], [`Error::TooManyFiles`].
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::take(&self.folder, &self.base, self.numbering)
+        let folder = snapshot::Owned {
+            folder: &self.folder,
+            ownership: &self.ownership,
+        };
+        Snapshot::take(&folder, &self.base, self.numbering)
     }
 }
 
-fn resolve(folder: &Folder, base: &OsStr, choice: NumberingChoice) -> Result<Numbering> {
+fn resolve(
+    folder: &Folder,
+    base: &OsStr,
+    choice: NumberingChoice,
+    ownership: &Ownership,
+) -> Result<Numbering> {
     let mut looks = LOOKS;
     loop {
-        let listing = Listing::read(folder, base)?;
+        let listing = Listing::read_owned(folder, base, ownership)?;
         let numbering = choice.resolve(listing.rotated().iter().map(|r| r.number));
         looks = looks.saturating_sub(1);
         // In a rollover a chain from zero has no `.0` for a moment.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
 /// The greatest number that counts as one of a rotated file. virtlogd keeps 32
-/// files at most; a date such as `console.log.20260801` must not pass for a number.
+/// files at most; a date such as `console.log.20260801` is read as a date.
 pub const MAX_NUMBER: u32 = 1_000_000;
 
 /// Where the numbers of a chain begin.
@@ -114,15 +114,31 @@ pub enum Compression {
     Gzip,
     /// `.zst`
     Zstd,
+    /// `.xz`
+    Xz,
 }
 
 impl Compression {
+    /// All that are read.
+    pub const ALL: [Self; 3] = [Self::Gzip, Self::Zstd, Self::Xz];
+
+    /// Takes the suffix from the end of a name, where it has one that is read.
+    #[must_use]
+    pub(crate) fn strip(name: &[u8]) -> (&[u8], Option<Self>) {
+        let stripped = Self::ALL.into_iter().find_map(|compression| {
+            let plain = name.strip_suffix(compression.suffix().as_bytes())?;
+            Some((plain, Some(compression)))
+        });
+        stripped.unwrap_or((name, None))
+    }
+
     /// The end of the file's name, with its dot.
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Gzip => ".gz",
             Self::Zstd => ".zst",
+            Self::Xz => ".xz",
         }
     }
 }
@@ -132,6 +148,7 @@ impl fmt::Display for Compression {
         f.write_str(match self {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Xz => "xz",
         })
     }
 }
@@ -157,14 +174,8 @@ impl RotatedName {
             .as_bytes()
             .strip_prefix(base.as_bytes())?
             .strip_prefix(b".")?;
-        let (digits, compression) = if let Some(digits) = rest.strip_suffix(b".gz") {
-            (digits, Some(Compression::Gzip))
-        } else if let Some(digits) = rest.strip_suffix(b".zst") {
-            (digits, Some(Compression::Zstd))
-        } else {
-            (rest, None)
-        };
-        let plain = digits.iter().all(u8::is_ascii_digit);
+        let (digits, compression) = Compression::strip(rest);
+        let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         let leading_zero = digits.len() > 1 && digits.starts_with(b"0");
         if !plain || leading_zero {
             return None;
@@ -208,6 +219,7 @@ mod tests {
             parse("console.log.2.zst"),
             Some((2, Some(Compression::Zstd)))
         );
+        assert_eq!(parse("console.log.2.xz"), Some((2, Some(Compression::Xz))));
         assert_eq!(parse("console.log.1000000"), Some((1_000_000, None)));
     }
 
@@ -295,7 +307,7 @@ mod tests {
             base in proptest::collection::vec(any::<u8>(), 1..20),
             number in 0..=MAX_NUMBER,
             compression in prop_oneof![
-                Just(None), Just(Some(Compression::Gzip)), Just(Some(Compression::Zstd))
+                Just(None), proptest::sample::select(&Compression::ALL).prop_map(Some)
             ],
         ) {
             let base = OsStr::from_bytes(&base);
@@ -308,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn a_parsed_name_is_the_one_a_rotation_writes(rest in "[0-9+-]{0,4}(\\.gz|\\.zst|\\.){0,2}") {
+        fn a_parsed_name_is_the_one_a_rotation_writes(rest in "[0-9+-]{0,4}(\\.gz|\\.zst|\\.xz|\\.){0,2}") {
             let base = OsStr::new("b");
             let name = OsString::from(format!("b.{rest}"));
             if let Some(parsed) = RotatedName::parse(base, &name) {

@@ -15,11 +15,13 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::ChainFile;
+use super::file::{ChainFile, Part};
 use super::merge::{self, LineSearch, Plan, Start};
-use super::{Compression, Error, Gap, Listing, Numbering, Reader, Result};
-use crate::folder::{self, FileId, Folder, Stat};
-use crate::stream::Seen;
+use super::order::{Age, is_contradicted, order};
+use super::{Entry, Error, Gap, Listing, Numbering, Ownership, Reader, Remark, Result};
+use crate::folder::{self, Folder, Stat};
+use crate::record::Record;
+use crate::stream::{Ledger, Seen};
 
 /// How often the files are looked at anew before we give up. A rollover takes
 /// microseconds, unless the one who does it is stopped in the middle.
@@ -53,8 +55,7 @@ pub struct Snapshot {
     /// Oldest first.
     files: Vec<ChainFile>,
     gaps: Vec<Gap>,
-    /// The number of the newest rotated file.
-    first: u32,
+    remarks: Vec<Remark>,
 }
 
 impl Snapshot {
@@ -97,10 +98,17 @@ impl Snapshot {
         &self.gaps
     }
 
+    /// What else a reader should know: what was not read, and where names and times
+    /// give two orders.
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+
     /// Whether rotated files are there but, even after a while, no base file.
     #[must_use]
     pub fn base_is_missing(&self) -> bool {
-        self.files.last().is_none_or(|file| file.number().is_some())
+        self.files.last().is_none_or(|file| !file.is_base())
     }
 
     /// The length of the stream in bytes. Compressed files are decompressed
@@ -176,10 +184,15 @@ impl Snapshot {
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let mut older = None;
         let seen = self.files.iter().map(|file| {
+            let before = older.replace(file.part());
             // Numbers fall towards the base.
-            let next = file.number().map_or(self.first, |n| n.saturating_add(1));
-            let before = older.replace(file.number()).flatten();
-            let after_gap = before.is_some_and(|n| n > next);
+            let after_gap = match (before, file.part()) {
+                (Some(Part::Number(before)), Part::Number(after)) => {
+                    self.is_gap_between(Some(after), before)
+                }
+                (Some(Part::Number(before)), Part::Base) => self.is_gap_between(None, before),
+                _ => false,
+            };
             Seen {
                 id: file.id(),
                 length: file.known_length(),
@@ -188,6 +201,12 @@ impl Snapshot {
             }
         });
         seen.collect()
+    }
+
+    /// Whether numbers are missing that are lower than `before` and greater than `after`.
+    fn is_gap_between(&self, after: Option<u32>, before: u32) -> bool {
+        let mut gaps = self.gaps.iter();
+        gaps.any(|gap| gap.last < before && after.is_none_or(|after| gap.first > after))
     }
 
     /// Finds out the length of a file.
@@ -234,20 +253,33 @@ pub(super) trait Names {
     fn path(&self) -> &Path;
     fn listing(&self, base: &OsStr) -> Result<Listing>;
     fn open(&self, name: &OsStr) -> folder::Result<(File, Stat)>;
+    /// What the record beside the base knows of where its files begin.
+    fn ledger(&self, base: &OsStr) -> Ledger;
     fn wait(&self, time: Duration);
 }
 
-impl Names for Folder {
+/// A folder, and whose the files in it are.
+pub(super) struct Owned<'a> {
+    pub(super) folder: &'a Folder,
+    pub(super) ownership: &'a Ownership,
+}
+
+impl Names for Owned<'_> {
     fn path(&self) -> &Path {
-        Folder::path(self)
+        self.folder.path()
     }
 
     fn listing(&self, base: &OsStr) -> Result<Listing> {
-        Listing::read(self, base)
+        Listing::read_owned(self.folder, base, self.ownership)
     }
 
     fn open(&self, name: &OsStr) -> folder::Result<(File, Stat)> {
-        self.open_file(name)
+        self.folder.open_file(name)
+    }
+
+    fn ledger(&self, base: &OsStr) -> Ledger {
+        let record = Record::read_any(self.folder, base);
+        record.ok().flatten().map(|r| r.ledger).unwrap_or_default()
     }
 
     fn wait(&self, time: Duration) {
@@ -298,7 +330,7 @@ fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look>
     if let Some((newer, older)) = listing.same_file_twice() {
         return Ok(Look::Odd(Odd::SameFile(name(newer), name(older))));
     }
-    let count = listing.rotated().len();
+    let count = listing.files().filter(|f| f.part != Part::Base).count();
     if count >= FILES_MAX {
         let path = folder.path().join(base);
         return Err(Error::TooManyFiles {
@@ -307,7 +339,7 @@ fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look>
             most: FILES_MAX.saturating_sub(1),
         });
     }
-    let Some(files) = open_all(folder, base, &listing)? else {
+    let Some(mut files) = open_all(folder, base, &listing)? else {
         return Ok(Look::Odd(Odd::Changed));
     };
     let gaps = listing.gaps(numbering);
@@ -316,8 +348,13 @@ fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look>
             return Ok(Look::Odd(Odd::Changed));
         }
     }
-    let first = numbering.first();
-    let snapshot = Snapshot { files, gaps, first };
+    let mut remarks = listing.remarks();
+    remarks.extend(put_in_order(folder, base, &mut files));
+    let snapshot = Snapshot {
+        files,
+        gaps,
+        remarks,
+    };
     Ok(match listing.base() {
         Some(_) => Look::Whole(snapshot),
         None => Look::Odd(Odd::NoBase(snapshot)),
@@ -330,28 +367,22 @@ fn open_all(
     base: &OsStr,
     listing: &Listing,
 ) -> Result<Option<Vec<ChainFile>>> {
-    type Entry<'a> = (&'a OsStr, FileId, Option<u32>, Option<Compression>);
-    let newest = listing
-        .base()
-        .map(|s| -> Entry<'_> { (base, s.id, None, None) });
-    let rotated = listing.rotated().iter();
-    let rotated =
-        rotated.map(|r| -> Entry<'_> { (&r.name, r.stat.id, Some(r.number), r.compression) });
     let mut files = Vec::new();
     // Newest first, so that sizes are taken in this order: carried history still
     // being appended to an older file is complete before the base gets its first
     // byte, and must not look shorter than it was at that moment.
-    for (name, id, number, compression) in newest.into_iter().chain(rotated) {
+    for Entry {
+        name,
+        part,
+        compression,
+        stat: Stat { id, .. },
+    } in listing.files()
+    {
+        let name = name.unwrap_or(base);
         match folder.open(name) {
-            Ok((file, stat)) if stat.id == id => {
+            Ok((file, stat)) if stat.id == *id => {
                 let open = (file, stat);
-                files.push(ChainFile::new(
-                    open,
-                    folder.path(),
-                    name,
-                    number,
-                    compression,
-                ));
+                files.push(ChainFile::new(open, folder.path(), name, part, compression));
             }
             Ok(_) | Err(folder::Error::NotFound { .. }) => return Ok(None),
             Err(e) => return Err(e.into()),
@@ -359,4 +390,34 @@ fn open_all(
     }
     files.reverse();
     Ok(Some(files))
+}
+
+/// Puts `files`, oldest first by name, in the order in which they were written, and
+/// says where names and times give two. The base stays the last.
+fn put_in_order(folder: &impl Names, base: &OsStr, files: &mut Vec<ChainFile>) -> Option<Remark> {
+    let base_file = files.pop_if(|file| file.is_base());
+    let mut contradiction = None;
+    if is_contradicted(&ages(files, &Ledger::default())) {
+        let written = base_file.as_ref().filter(|file| file.size() > 0);
+        let written = written.map(ChainFile::modified);
+        let order = order(&ages(files, &folder.ledger(base)), written);
+        let mut by_name: Vec<_> = std::mem::take(files).into_iter().map(Some).collect();
+        let moved = order.files.into_iter();
+        *files = moved
+            .filter_map(|index| by_name.get_mut(index)?.take())
+            .collect();
+        contradiction = order.contradiction;
+    }
+    files.extend(base_file);
+    contradiction.map(Remark::OutOfOrder)
+}
+
+fn ages<'a>(files: &'a [ChainFile], ledger: &Ledger) -> Vec<Age<'a>> {
+    let age = |file: &'a ChainFile| Age {
+        name: file.name(),
+        modified: file.modified(),
+        is_empty: file.size() == 0,
+        start: ledger.start_of(file.id()),
+    };
+    files.iter().map(age).collect()
 }

@@ -429,3 +429,26 @@ proptest! {
         prop_assert_eq!(got, bed.written);
     }
 }
+
+/// As where a rotation begins a new base before the writer is told: the old file is
+/// older than the new one, and written after it, as another log would be.
+#[test]
+fn a_writer_that_is_late_to_the_new_base_is_followed() {
+    let mut bed = Bed::new(2);
+    bed.print(20);
+    let mut live = bed.live();
+    rename(&bed.path(""), &bed.path(".0"));
+    let base = File::create(bed.path("")).unwrap();
+    crate::pause::pause(Duration::from_millis(30));
+    bed.print(10);
+    bed.log = base;
+    bed.print(5);
+    let (got, missing) = read(&mut live);
+    assert_eq!((&got[..], missing), (&bed.written[20..], Vec::new()));
+    // And whoever comes later goes by the record that it left.
+    let snapshot = bed.chain().snapshot().unwrap();
+    let mut all = Vec::new();
+    snapshot.read_all().unwrap().read_to_end(&mut all).unwrap();
+    assert_eq!(all, bed.written);
+    assert_eq!(snapshot.remarks(), []);
+}

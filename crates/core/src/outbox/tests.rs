@@ -201,7 +201,8 @@ fn a_committed_handoff_is_remembered_only_for_just_these_bytes() {
         let kept = record.offered.as_ref().map(|o| o.handoff);
         assert_eq!(kept == Some(offered.handoff), same);
         // Either way it has an id of its own from now on.
-        let files = record::OnDisk::of_chain(&folder, &base).unwrap();
+        let files =
+            record::OnDisk::of_chain(&folder, &base, &crate::chain::Ownership::default()).unwrap();
         assert!(!files.is_empty() && record.offered_all(&files));
     }
 }

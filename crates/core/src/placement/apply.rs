@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::journal::{Retired, Taking};
-use super::{Error, LABELS, Placed, Result, Staging, attributes, pause};
-use crate::chain::{Listing, rotated_name};
+use super::{Error, LABELS, Placed, Result, Staging, attributes, ending, pause};
+use crate::chain::{Listing, MAX_NUMBER, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::Writer;
 use crate::rotation::{Goal, Held, Older, Step, Taken, next_step};
@@ -155,6 +155,13 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
             taken_is_fine(staging.log.link_from(&staging.own, &member.name, &name))?;
         }
     }
+    // What has its date back has no number.
+    members.retain(|(retired, member)| {
+        let mut name = base.clone();
+        name.push(&retired.suffix);
+        let dated = retired.number.is_some_and(|n| n > MAX_NUMBER);
+        !(dated && is_at(staging, &name, member.id))
+    });
     let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
     if !staging.journal.taking.is_empty() || !stay_back(staging, &members)? {
         // What would lie beyond the limit would leave a hole at the next rollover;
@@ -211,14 +218,9 @@ fn aside(staging: &Staging) -> Result<Vec<(Retired, Member)>> {
         if is_new_base(retired) && is_unused(staging, &name)? {
             continue;
         }
-        let base = retired.suffix.len();
-        let ending = retired.number.map_or(String::new(), |number| {
-            let plain = format!(".{number}").len().min(base);
-            retired.suffix.get(plain..).unwrap_or_default().to_owned()
-        });
         let member = Member {
             name,
-            ending,
+            ending: ending(OsStr::new(&retired.suffix)),
             id: stat.id,
         };
         members.push((retired.clone(), member));
@@ -313,14 +315,24 @@ impl<'a> Convergence<'a> {
             let older = self.older()?;
             let (taken, names) = self.taken()?;
             let listing = stable(self.staging)?;
+            self.take_stale_dates(&listing)?;
+            let first = self.staging.rules.numbering.first();
+            // Numbers that other logs' files have are left out: what is decided of are
+            // places among the others.
+            let place = |number: u32| number.saturating_sub(listing.taken_below(first, number));
             let rotated: Vec<(u32, FileId)> = listing
                 .rotated()
                 .iter()
-                .map(|r| (r.number, r.stat.id))
+                .map(|r| (place(r.number), r.stat.id))
                 .collect();
+            let limit = self.limit.map(|max| {
+                let end = first.saturating_add(max.get());
+                let left = max.get().saturating_sub(listing.taken_below(first, end));
+                NonZeroU32::new(left).unwrap_or(NonZeroU32::MIN)
+            });
             let goal = Goal {
-                first: self.staging.rules.numbering.first(),
-                max_backups: self.limit,
+                first,
+                max_backups: limit,
                 taken: &taken,
                 staged: &self.staged,
                 older: &older,
@@ -345,8 +357,12 @@ impl<'a> Convergence<'a> {
                         return Ok((placed, listing));
                     }
                 }
-                Step::Link { file, to } => self.link(file, to, &names)?,
-                Step::Take { number, id } => self.take(&listing, number, id)?,
+                Step::Link { file, to } => {
+                    self.link(file, listing.number_at(first, to), &names)?;
+                }
+                Step::Take { number, id } => {
+                    self.take(&listing, listing.number_at(first, number), id)?;
+                }
             }
         }
         Err(Error::Unsettled {
@@ -384,6 +400,26 @@ impl<'a> Convergence<'a> {
         pause(wait);
         self.calm = self.calm.saturating_add(wait);
         Ok(false)
+    }
+
+    /// Takes files with dates, whose bytes the history holds too, from their names.
+    /// Nobody renames such a file, so there is no race to be lost.
+    fn take_stale_dates(&self, listing: &Listing) -> Result<()> {
+        let stale = &self.staging.journal.stale;
+        let dated = listing.dated().iter();
+        for (index, file) in dated
+            .filter(|file| stale.contains(&file.stat.id))
+            .enumerate()
+        {
+            let aside = OsString::from(format!("stale-{index}"));
+            self.staging.own.remove(&aside)?; // of a process that was killed here
+            let (log, own) = (&self.staging.log, &self.staging.own);
+            match log.rename_noreplace(&file.name, own, &aside) {
+                Err(folder::Error::NotFound { .. }) => {}
+                taken => taken?,
+            }
+        }
+        Ok(())
     }
 
     fn older(&self) -> Result<Vec<Older>> {
@@ -471,7 +507,7 @@ impl<'a> Convergence<'a> {
         let taking = Taking {
             aside: format!("aside-{}", staging.journal.taking.len()),
             id,
-            ending: staging.ending(&there.name, number),
+            ending: ending(&there.name),
             seen: (listing.base().iter().map(|s| s.id))
                 .chain(listing.rotated().iter().map(|r| r.stat.id))
                 .collect(),

@@ -105,8 +105,12 @@ impl Staging {
     pub(super) fn arrival(&self) -> Result<Arrival> {
         let journal = &self.journal;
         let parts: Vec<_> = journal.parts.iter().rev().map(|p| (p.id, p.size)).collect();
-        let older: Vec<FileId> = journal.older.iter().rev().map(|o| o.id).collect();
         let listing = self.listing()?;
+        let stale = |id: &FileId| journal.stale.contains(id);
+        let dated = listing.dated().iter().rev().map(|d| d.stat.id);
+        let older: Vec<FileId> = (dated.filter(|id| !stale(id)))
+            .chain(journal.older.iter().rev().map(|o| o.id))
+            .collect();
         let rotated = listing.rotated().iter().rev().map(|r| r.stat);
         let newer = rotated.chain(listing.base().copied());
         let newer = newer.map(|s| (s.id, s.size)).filter(|(id, _)| {

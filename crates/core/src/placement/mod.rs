@@ -79,6 +79,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,8 +89,8 @@ use uuid::Uuid;
 
 pub use error::{Error, Result};
 
-use crate::chain::{Listing, Numbering, rotated_name};
-use crate::folder::{self, Folder, fault};
+use crate::chain::{Compression, Listing, Numbering};
+use crate::folder::{self, FileId, Folder, fault};
 use crate::follow::Writers;
 use crate::record::{Record, hidden};
 use crate::rotation::Retention;
@@ -292,16 +293,18 @@ impl Staging {
         Some(suffix.to_owned())
     }
 
-    /// What follows the number in `name`: how the file is compressed.
-    fn ending(&self, name: &OsStr, number: u32) -> String {
-        let plain = rotated_name(&self.base, number);
-        let ending = plain.to_str().zip(name.to_str());
-        let ending = ending.and_then(|(plain, name)| name.strip_prefix(plain));
-        ending.unwrap_or_default().to_owned()
-    }
-
+    /// The chain as it is now. What this staging has put there, or has taken from
+    /// there, is part of it whatever its times say.
     fn listing(&self) -> Result<Listing> {
-        Ok(Listing::read(&self.log, &self.base)?)
+        let journal = &self.journal;
+        let mut ownership = self.writers.ownership(&self.log, &self.base);
+        ownership.ours(journal.parts.iter().map(|p| p.id));
+        ownership.ours(self.parts.described().0.iter().map(|p| p.id));
+        ownership.ours(journal.retired.iter().map(|r| r.id));
+        ownership.ours(journal.taking.iter().map(|t| t.id));
+        ownership.ours(journal.stale.iter().copied());
+        ownership.ours(journal.shown.iter().flat_map(|s| s.files.iter().copied()));
+        Ok(Listing::read_owned(&self.log, &self.base, &ownership)?)
     }
 
     fn write_journal(&self) -> Result<()> {
@@ -339,6 +342,9 @@ impl Staging {
         if let Some(base) = self.open_base()? {
             self.match_base((&base.0, &base.1))?;
         }
+        if let Some(time) = self.came_before(&listing, &stale) {
+            self.parts.set_times(&self.own, time)?;
+        }
         self.own.sync()?;
         let mut journal = self.journal.clone();
         (journal.parts, journal.dropped) = self.parts.described();
@@ -366,6 +372,21 @@ impl Staging {
             (&self.own, OsStr::new(part)),
             (base.1.owner.0, owner),
         )
+    }
+
+    /// A time that is no later than anything that the VM wrote here, which is what the
+    /// history is: who reads the log without its record goes by such times.
+    fn came_before(&self, listing: &Listing, stale: &[FileId]) -> Option<(i64, u32)> {
+        let older = |id: &FileId| {
+            let older = self.journal.older.iter().any(|o| o.id == *id);
+            let shown = self.journal.shown.iter().any(|s| s.files.contains(id));
+            older || shown || stale.contains(id)
+        };
+        let rotated = listing.rotated().iter().map(|r| &r.stat);
+        let here = listing.base().into_iter().chain(rotated);
+        let here = here.filter(|stat| !older(&stat.id));
+        here.map(|stat| stat.id.born.unwrap_or(stat.modified).min(stat.modified))
+            .min()
     }
 
     fn open_base(&self) -> Result<Option<(File, folder::Stat)>> {
@@ -513,7 +534,13 @@ pub fn is_under_way(log: &Folder, base: &OsStr) -> bool {
     root.is_ok_and(|root| root.is_some())
 }
 
-/// Base and rotated files with their names; the base has no number.
+/// What follows the number or date in `name`: how the file is compressed.
+fn ending(name: &OsStr) -> String {
+    let (_, compression) = Compression::strip(name.as_bytes());
+    compression.map_or("", Compression::suffix).to_owned()
+}
+
+/// Base and numbered files with their names; the base has no number.
 fn entries(listing: &Listing, base: &OsStr) -> Vec<(OsString, Option<u32>, folder::Stat)> {
     let rotated = listing
         .rotated()

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::journal::{Aged, Journal, Phase, Retired};
-use super::{Error, Result, Rules, Staging, apply, entries};
-use crate::chain::Listing;
+use super::{Error, Result, Rules, Staging, apply, ending, entries};
+use crate::chain::{Listing, MAX_NUMBER};
 use crate::content;
 use crate::folder::{FileId, Folder};
 use crate::follow::{Writer, Writers};
@@ -29,14 +29,18 @@ impl Staging {
         let (below, above): (Vec<_>, Vec<_>) =
             listing.rotated().iter().partition(|r| r.number < gap);
         let room = rules.retention().max_backups.map_or(usize::MAX, |max| {
-            let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
-            max.saturating_sub(below.len())
+            let first = rules.numbering.first();
+            let taken = listing.taken_below(first, first.saturating_add(max.get()));
+            let max = max.get().saturating_sub(taken);
+            usize::try_from(max)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(below.len())
         });
         for (index, file) in above.iter().enumerate() {
             if index < room {
                 staging.retire_one(&file.name, Some(file.number), file.stat.id)?;
             } else {
-                let (id, ending) = (file.stat.id, staging.ending(&file.name, file.number));
+                let (id, ending) = (file.stat.id, ending(&file.name));
                 staging.journal.older.push(Aged { id, ending });
             }
         }
@@ -79,10 +83,20 @@ impl Staging {
             let comes_back = self.comes_back(record, file, stat.id) == Some(stat.size);
             if record.is_some() && (!safe || comes_back) {
                 self.retire_one(&name, number, stat.id)?;
-            } else if let Some(number) = number {
-                let ending = self.ending(&name, number);
+            } else if number.is_some() {
+                let ending = ending(&name);
                 let id = stat.id;
                 self.journal.older.push(Aged { id, ending });
+            }
+        }
+        // virtlogd never touches a file with a date: what does not come back stays there.
+        for (age, file) in (1..).zip(listing.dated().iter().filter(|_| !here)) {
+            let id = file.stat.id;
+            let named = (&self.log, file.name.as_os_str());
+            if self.comes_back(record, named, id) == Some(file.stat.size) {
+                // Older than all with numbers, and no number is as great.
+                let number = MAX_NUMBER.saturating_add(age);
+                self.retire_one(&file.name, Some(number), id)?;
             }
         }
         self.journal.phase = Phase::Staging;
@@ -154,11 +168,9 @@ impl Staging {
             let name = apply::older_name(kept.len());
             self.own.remove(&name)?; // of a process that was killed here
             self.own.link_from(&self.own, aside, &name)?;
-            let plain = retired.number.map(|n| format!(".{n}"));
-            let ending = plain.and_then(|p| retired.suffix.strip_prefix(&p));
             kept.push(Aged {
                 id: stat.id,
-                ending: ending.unwrap_or_default().to_owned(),
+                ending: ending(OsStr::new(&retired.suffix)),
             });
         }
         kept.append(&mut journal.older);
@@ -199,6 +211,11 @@ impl Staging {
                     });
                 }
             }
+        }
+        for file in listing.dated() {
+            let size = self.comes_back(record, (&self.log, &file.name), file.stat.id);
+            let all = size.is_some_and(|size| size > 0 && size == file.stat.size);
+            stale.extend(all.then_some(file.stat.id));
         }
         Ok(stale)
     }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::journal::{Aged, Retired, Taking};
-use super::{Error, Rules, Staging, apply, pause};
-use crate::chain::{Listing, rotated_name};
+use super::{Error, Rules, Staging, apply, ending, pause};
+use crate::chain::{Foreign, Listing, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::{Writer, Writers};
 use crate::transport::HandoffId;
@@ -65,6 +65,9 @@ pub enum RollError {
     /// As placing fails.
     #[error(transparent)]
     Placement(#[from] Error),
+    /// A file of another log would be overwritten by this log's rotation.
+    #[error("{0}; nothing was rotated")]
+    Foreign(Foreign),
     /// The file is not written by whom it should be.
     #[error("{what} is not written by who was found to write it; try again")]
     NotWritten {
@@ -192,6 +195,11 @@ impl Staging {
         patience: Duration,
     ) -> Result<Tried, RollError> {
         let listing = apply::stable(self)?;
+        let mut foreign = listing.foreign().iter();
+        let in_the_way = |number| !self.rules.is_beyond(number);
+        if let Some(foreign) = foreign.find(|f| f.number.is_some_and(in_the_way)) {
+            return Err(RollError::Foreign(foreign.clone()));
+        }
         let first = rotated_name(&self.base, self.rules.numbering.first());
         let is_written = |file: &File| reopen.writes(file) == Ok(true);
         let old = match self.open_base()? {
@@ -269,7 +277,7 @@ impl Staging {
             let id = file.stat.id;
             if self.rules.is_beyond(file.number) {
                 // virtlogd never touches it, and neither do we.
-                let ending = self.ending(&file.name, file.number);
+                let ending = ending(&file.name);
                 self.journal.older.push(Aged { id, ending });
                 continue;
             }
@@ -358,7 +366,7 @@ impl Staging {
                 continue;
             }
             let mut to = rotated_name(&self.base, number);
-            to.push(self.ending(&file.name, file.number));
+            to.push(ending(&file.name));
             match self.log.link_from(&self.own, &held, &to) {
                 Err(folder::Error::AlreadyExists { .. }) => return Ok(false),
                 other => other?,

@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 
 use super::apply::Member;
 use super::journal::{Phase, Retired, Shown};
-use super::{Error, Owed, Placed, Result, Staging, apply, entries};
+use super::{Error, Owed, Placed, Result, Staging, apply, ending, entries};
 use crate::chain::Listing;
 use crate::folder::{self, FileId};
 use crate::record::Adopted;
@@ -111,13 +111,10 @@ impl Staging {
     fn members(&self) -> Vec<Member> {
         let retired = self.journal.retired.iter().rev();
         retired
-            .map(|r| {
-                let plain = r.number.map_or(0, |n| format!(".{n}").len());
-                Member {
-                    name: OsString::from(&r.aside),
-                    ending: r.suffix.get(plain..).unwrap_or_default().to_owned(),
-                    id: r.id,
-                }
+            .map(|r| Member {
+                name: OsString::from(&r.aside),
+                ending: ending(OsStr::new(&r.suffix)),
+                id: r.id,
             })
             .collect()
     }

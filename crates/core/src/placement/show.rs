@@ -50,7 +50,10 @@ impl Staging {
         let found = Record::read_any(&self.log, &self.base)?;
         let there = found.is_some();
         let record = found.unwrap_or_else(Record::unowned);
-        let numbers = (self.rules.numbering.first()..).take_while(|n| in_the_way(*n));
+        let first = self.rules.numbering.first();
+        let numbers = (first..)
+            .map(|place| listing.number_at(first, place))
+            .take_while(|n| in_the_way(*n));
         let names: Vec<_> = parts.iter().zip(numbers).collect();
         self.journal.shown = Some(Shown {
             files: names.iter().map(|(part, _)| part.id).collect(),
@@ -67,7 +70,8 @@ impl Staging {
         let arrival = Arrival {
             parts: parts.iter().rev().map(|p| (p.id, p.size)).collect(),
             newer: Vec::new(),
-            older: (listing.rotated().iter().rev().map(|r| r.stat.id))
+            older: (listing.dated().iter().rev().map(|d| d.stat.id))
+                .chain(listing.rotated().iter().rev().map(|r| r.stat.id))
                 .chain([stat.id])
                 .collect(),
         };

@@ -1,3 +1,4 @@
+mod beside;
 mod matrix;
 mod random;
 mod world;
@@ -271,7 +272,9 @@ fn what_was_written_over_since_it_was_handed_over_stays() {
         bed.write("console.log.0", "ab");
         let mut record = bed.handed_over(&["console.log", "console.log.0"]);
         let (folder, base) = Folder::of_file(&bed.log).unwrap();
-        let files = crate::record::OnDisk::of_chain(&folder, &base).unwrap();
+        let files =
+            crate::record::OnDisk::of_chain(&folder, &base, &crate::chain::Ownership::default())
+                .unwrap();
         let prints = files.iter().filter_map(|f| Some((f.id, f.print?)));
         record.offered.as_mut().unwrap().prints = prints.collect();
         bed.write("console.log.0", rotated);

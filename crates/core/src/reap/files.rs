@@ -14,7 +14,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::{Log, known};
-use crate::chain::Listing;
+use crate::chain::{Listing, Ownership};
 use crate::folder::{self, Folder};
 use crate::follow::{Writer, Writers};
 use crate::placement;
@@ -110,11 +110,11 @@ pub fn remove(
     }
     let listing = Listing::read(&folder, &base)?;
     // The oldest first: what is left if we are killed reads as one stream.
-    let rotated = listing.rotated().iter().rev();
-    let names: Vec<_> = rotated
-        .map(|r| (r.name.as_os_str(), r.stat))
-        .chain(listing.base().map(|stat| (base.as_os_str(), *stat)))
+    let mut names: Vec<_> = listing
+        .files()
+        .map(|file| (file.name.unwrap_or(&base), *file.stat))
         .collect();
+    names.reverse();
     for (name, stat) in names {
         let file = OnDisk::named(&folder, name, &stat);
         if went(&file) && take(&folder, name, &aside, &went, writers)? {
@@ -157,10 +157,11 @@ fn take(
     Ok(false)
 }
 
-/// Every file of the chain, those that are not read among them.
+/// Every file of the chain, and those that are not read: they were not handed over.
 fn files(folder: &Folder, base: &OsStr) -> Result<Vec<OnDisk>, Error> {
-    let mut files = OnDisk::of_chain(folder, base)?;
-    for name in Listing::read(folder, base)?.shadowed() {
+    let mut files = OnDisk::of_chain(folder, base, &Ownership::default())?;
+    let listing = Listing::read(folder, base)?;
+    for name in listing.shadowed().iter().chain(listing.unread()) {
         let stat = folder.stat(name)?;
         files.extend(stat.map(|stat| OnDisk::named(folder, name, &stat)));
     }

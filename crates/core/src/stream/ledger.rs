@@ -88,6 +88,19 @@ impl Ledger {
         self.foreign.contains(&id)
     }
 
+    /// The offset at which this file begins, where that is known.
+    #[must_use]
+    pub fn start_of(&self, id: FileId) -> Option<u64> {
+        self.known.iter().find(|k| k.id == id).map(|k| k.start)
+    }
+
+    /// How many bytes this file had when it was last seen, where it is known.
+    #[must_use]
+    pub fn length_of(&self, id: FileId) -> Option<u64> {
+        let runs = self.known.iter().filter(|k| k.id == id);
+        runs.map(|k| k.skip.saturating_add(k.length)).max()
+    }
+
     /// Finds the places of `seen`, oldest first. Files before the offset
     /// `down_to` are only looked at as far as needed.
     ///

@@ -7,11 +7,12 @@ fn several_members_and_frames_are_all_read() {
     let bed = Bed::with(&[("", "g")]);
     bed.write(".0.gz", &[gzip(b"cd"), gzip(b""), gzip(b"ef")].concat());
     bed.write(".1.zst", &[zstd(b"a"), zstd(b""), zstd(b"b")].concat());
+    bed.write(".2.xz", &[xz(b"y"), xz(b""), xz(b"z")].concat());
     let snapshot = bed.snapshot();
-    assert_eq!(text(snapshot.read_all()), "abcdefg");
+    assert_eq!(text(snapshot.read_all()), "yzabcdefg");
     assert_eq!(text(snapshot.tail(3)), "efg");
     assert_eq!(text(snapshot.tail(6)), "bcdefg");
-    assert_eq!(snapshot.len().unwrap(), 7);
+    assert_eq!(snapshot.len().unwrap(), 9);
     let kinds: Vec<_> = snapshot
         .files()
         .iter()
@@ -19,8 +20,38 @@ fn several_members_and_frames_are_all_read() {
         .collect();
     assert_eq!(
         kinds,
-        [Some(Compression::Zstd), Some(Compression::Gzip), None]
+        [
+            Some(Compression::Xz),
+            Some(Compression::Zstd),
+            Some(Compression::Gzip),
+            None
+        ]
     );
+}
+
+/// What `xz` itself writes: several blocks, several streams, padding between them.
+#[test]
+fn files_of_the_xz_program_are_read() {
+    let blocks = include_bytes!("../../../../../fuzz/seeds/xz/blocks");
+    let streams = include_bytes!("../../../../../fuzz/seeds/xz/two-streams-padded");
+    let bed = Bed::with(&[("", "end\n")]);
+    bed.write(".0.xz", blocks);
+    bed.write(".1.xz", streams);
+    let all: String = (1..=400).map(|n| format!("line {n}\n")).collect();
+    let snapshot = bed.snapshot();
+    assert_eq!(text(snapshot.read_all()), format!("one\ntwo\n{all}end\n"));
+    assert_eq!(text(snapshot.tail_lines(2)), "line 400\nend\n");
+}
+
+#[test]
+fn an_xz_stream_that_wants_more_memory_than_the_limit_is_refused() {
+    let bed = Bed::with(&[("", "")]);
+    bed.write(
+        ".0.xz",
+        include_bytes!("../../../../../fuzz/seeds/xz/wide-dictionary"),
+    );
+    let error = error(bed.snapshot().read_all());
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
 
 #[test]
@@ -79,7 +110,11 @@ fn files_cut_short_or_damaged_are_errors() {
     let content: Vec<u8> = (0..40_000_u32)
         .flat_map(|n| format!("line {n}\n").into_bytes())
         .collect();
-    for (suffix, whole) in [(".0.gz", gzip(&content)), (".0.zst", zstd(&content))] {
+    for (suffix, whole) in [
+        (".0.gz", gzip(&content)),
+        (".0.zst", zstd(&content)),
+        (".0.xz", xz(&content)),
+    ] {
         let cuts = [
             0,
             1,
@@ -120,6 +155,7 @@ fn what_a_file_may_hold_is_bounded() {
     let zeros = vec![0; 1 << 20];
     bed.write(".0.gz", &gzip(&zeros));
     bed.write(".1.zst", &zstd(&zeros));
+    bed.write(".2.xz", &xz(&zeros));
     for file in bed
         .snapshot()
         .files()

@@ -93,11 +93,19 @@ fn zstd(content: &[u8]) -> Vec<u8> {
     zstd::encode_all(content, 1).unwrap()
 }
 
+fn xz(content: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(1);
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn compress(compression: Option<Compression>, content: &[u8]) -> Vec<u8> {
     match compression {
         None => content.to_owned(),
         Some(Compression::Gzip) => gzip(content),
         Some(Compression::Zstd) => zstd(content),
+        Some(Compression::Xz) => xz(content),
     }
 }
 

@@ -27,7 +27,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
 
 fn part() -> impl Strategy<Value = Part> {
     let gap = prop_oneof![3 => Just(0), 1 => 1..4_u32];
-    let compression = prop_oneof![2 => Just(None), 1 => Just(Some(Compression::Gzip)), 1 => Just(Some(Compression::Zstd))];
+    let compression = prop_oneof![2 => Just(None), 2 => proptest::sample::select(&Compression::ALL).prop_map(Some)];
     (gap, compression, vec(content(), 1..3)).prop_map(|(gap, compression, members)| Part {
         gap,
         compression,
@@ -45,6 +45,7 @@ struct Model {
 fn build(first: u32, base: Option<&Vec<u8>>, parts: &[Part]) -> Model {
     let bed = Bed::new();
     let (mut files, mut gaps, mut number) = (Vec::new(), Vec::new(), first);
+    let mut written = Vec::new();
     for part in parts {
         if part.gap > 0 {
             gaps.push(Gap {
@@ -59,9 +60,13 @@ fn build(first: u32, base: Option<&Vec<u8>>, parts: &[Part]) -> Model {
             .iter()
             .map(|m| compress(part.compression, m))
             .collect();
-        bed.write(&format!(".{number}{suffix}"), &packed.concat());
+        written.push((format!(".{number}{suffix}"), packed.concat()));
         files.push(part.members.concat());
         number += 1;
+    }
+    // The oldest first, as a rotation does: times are evidence.
+    for (suffix, content) in written.iter().rev() {
+        bed.write(suffix, content);
     }
     let mut bytes = Vec::new();
     files.iter().rev().for_each(|f| bytes.extend_from_slice(f));

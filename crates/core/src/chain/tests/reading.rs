@@ -121,7 +121,6 @@ fn names_that_are_not_of_the_chain_are_left_alone() {
         (".01", "X"),
         (".0.gz.gz", "X"),
         (".1.bz2", "X"),
-        (".20260801", "X"),
         (".99999999999999999999", "X"),
         (".+1", "X"),
         (".bak", "X"),
@@ -131,6 +130,54 @@ fn names_that_are_not_of_the_chain_are_left_alone() {
     let snapshot = bed.snapshot();
     assert_eq!(text(snapshot.read_all()), "ab");
     assert!(snapshot.gaps().is_empty());
+    // Those that a rotation may have left are not passed over in silence.
+    let remarks = snapshot.remarks().iter().map(ToString::to_string);
+    let unread: Vec<_> = remarks
+        .map(|r| r.split(' ').next().unwrap().replace("console.log", ""))
+        .collect();
+    assert_eq!(
+        unread,
+        [
+            ".0.gz.gz",
+            ".01",
+            ".1.bz2",
+            ".1~",
+            ".99999999999999999999",
+            ".bak"
+        ]
+    );
+}
+
+#[test]
+fn files_with_dates_are_older_than_those_with_numbers() {
+    let bed = Bed::new();
+    bed.write("-20261101.gz", &gzip(b"1"));
+    bed.write("-20261102.xz", &xz(b"2"));
+    bed.write("-20261103", b"3");
+    bed.write(".1", b"4");
+    bed.write(".0", b"5");
+    bed.write("", b"6");
+    let snapshot = bed.snapshot();
+    assert_eq!(text(snapshot.read_all()), "123456");
+    assert_eq!(text(snapshot.tail(4)), "3456");
+    assert!(snapshot.gaps().is_empty() && snapshot.remarks().is_empty());
+    // A compressor at work: the plain file counts.
+    bed.write("-20261103.gz", b"half");
+    let snapshot = bed.snapshot();
+    assert_eq!(text(snapshot.read_all()), "123456");
+    let name = "console.log-20261103.gz".into();
+    assert_eq!(snapshot.remarks(), [Remark::Shadowed { name }]);
+}
+
+#[test]
+fn dates_alone_make_a_chain() {
+    let bed = Bed::new();
+    bed.write("-20261102", b"a");
+    let snapshot = bed.snapshot();
+    assert!(snapshot.base_is_missing());
+    bed.write("", b"b");
+    assert_eq!(text(bed.snapshot().read_all()), "ab");
+    assert_eq!(bed.chain().numbering(), Numbering::FromZero);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::chain::snapshot::Names;
 use crate::folder::{self, FileId, Stat};
+use crate::stream::Ledger;
 
 const BACKUPS: usize = 3;
 
@@ -108,7 +109,7 @@ impl Names for RefCell<Rolling> {
                 stat,
             }));
         }
-        Ok(Listing::new(at, rotated))
+        Ok(Listing::new(at, rotated, []))
     }
 
     fn open(&self, name: &OsStr) -> folder::Result<(File, Stat)> {
@@ -117,6 +118,10 @@ impl Names for RefCell<Rolling> {
         let missing = || folder::Error::NotFound { path: name.into() };
         let stat = self.borrow_mut().slot(slot).ok_or_else(missing)?;
         Ok((File::open("/dev/null").unwrap(), stat))
+    }
+
+    fn ledger(&self, _: &OsStr) -> Ledger {
+        Ledger::default()
     }
 
     fn wait(&self, _: Duration) {

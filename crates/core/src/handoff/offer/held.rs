@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
-use crate::chain::LogChain;
+use crate::chain::{LogChain, Remark};
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::handoff::Handoff;
@@ -88,6 +88,12 @@ impl Held {
         let (record, committed) = (self.record.clone(), Arc::clone(&self.committed));
         let keeper = Keeper::start(follower, record, committed, writers);
         keeper.map_err(|e| format!("cannot start a thread: {e}"))
+    }
+
+    /// What of the chain is not carried, and where its order is in doubt.
+    #[must_use]
+    pub fn remarks(&self) -> &[Remark] {
+        self.follower.remarks()
     }
 
     pub(super) fn apart(self) -> (Follower, Chain) {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use uuid::Uuid;
 
-use crate::chain::LogChain;
+use crate::chain::{LogChain, Ownership};
 use crate::folder::Folder;
 use crate::handoff::{Handoff, blocking};
 use crate::record::{Offered, OnDisk, Record};
@@ -38,7 +38,8 @@ pub async fn left(
 ) -> Result<Left, String> {
     let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
-    let work = move || Known::of(&folder, &base, domain, &of_console);
+    let ownership = chain.ownership().clone();
+    let work = move || Known::of(&folder, &base, domain, &of_console, &ownership);
     let Known { offered, goes_on } = blocking(work).await?;
     let handoff = |id| Handoff {
         domain,
@@ -88,6 +89,7 @@ impl Known {
         base: &OsStr,
         domain: Uuid,
         console: &ConsoleName,
+        ownership: &Ownership,
     ) -> Result<Self, String> {
         let record = match Record::read(folder, base, domain, console) {
             // It is begun anew.
@@ -97,7 +99,7 @@ impl Known {
         let Some(record) = record else {
             return Ok(Self::default());
         };
-        let files = OnDisk::of_chain(folder, base).map_err(|e| e.to_string())?;
+        let files = OnDisk::of_chain(folder, base, ownership).map_err(|e| e.to_string())?;
         let all = record.offered_all(&files);
         let same = all && record.offered_no_other(&files);
         let offered = record.offered;

@@ -176,7 +176,8 @@ impl World {
         let log = dir.path().join("console.log");
         let mut files = Vec::new();
         let (folder, base) = Folder::of_file(&log).unwrap();
-        for (suffix, content, kind) in case.found {
+        // The oldest first, as they were written: times are evidence.
+        for (suffix, content, kind) in case.found.iter().rev() {
             let name = format!("console.log{suffix}");
             fs::write(dir.path().join(&name), content).unwrap();
             if *kind == Kind::Handed {
