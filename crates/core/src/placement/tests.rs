@@ -796,3 +796,46 @@ fn where_the_owner_cannot_be_set_only_the_owner_may_read() {
     staging.discard().unwrap();
     assert_eq!(bed.names(), ["console.log"]);
 }
+
+/// Unmounts when dropped, whatever came of the test.
+struct SmallDisk(tempfile::TempDir);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut umount = std::process::Command::new("umount");
+        let _ = umount.arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// A disk of 16 MiB has room for 512 MiB of which all but two lines are a hole.
+#[test]
+fn a_hole_is_not_refused_for_room() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut mount = std::process::Command::new("mount");
+    let mount = mount.args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]);
+    if !mount.arg(disk.path()).status().is_ok_and(|s| s.success()) {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    }
+    let disk = SmallDisk(disk);
+    let log = disk.0.path().join("console.log");
+    fs::write(&log, "base").unwrap();
+    let mut staging = Staging::open(&log, HandoffId::random(), FREE, Arc::new(Nobody)).unwrap();
+    staging.append(true, b"first\n").unwrap();
+    let nuls = vec![0; 4 << 20];
+    for _ in 0..128 {
+        staging.append(false, &nuls).unwrap();
+    }
+    staging.append(false, b"last\n").unwrap();
+    // Data that does not fit is refused as before.
+    let refused = staging.append(false, &vec![b'x'; 16 << 20]).unwrap_err();
+    assert!(
+        matches!(refused, Error::Folder(folder::Error::NoRoom { .. })),
+        "{refused}"
+    );
+    staging.seal(None).unwrap();
+    staging.place().unwrap();
+    staging.clean().unwrap();
+    let placed = fs::metadata(disk.0.path().join("console.log.0")).unwrap();
+    assert_eq!(placed.len(), 11 + (512 << 20));
+}
