@@ -2,6 +2,7 @@
 //! the transport leads there.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,19 +57,21 @@ impl Log {
     /// Opens every file of the log: from now on its bytes are ours, whatever
     /// happens to its names.
     pub(crate) async fn hold(&self, domain: Uuid) -> Result<Held, String> {
-        self.hold_for(domain, None).await
+        self.hold_for(domain, None, None).await
     }
 
     /// As [`Log::hold`], before a migration. Should the destination have the same
-    /// folder, it finds the handoff's name there.
+    /// folder, it finds the handoff's name there. `newest`: the file that the log is
+    /// really written to, where its path does not lead there.
     pub(crate) async fn hold_for(
         &self,
         domain: Uuid,
         handoff: Option<HandoffId>,
+        newest: Option<File>,
     ) -> Result<Held, String> {
         let log = self.clone();
         let work = move || {
-            let held = Held::open(&log.chain()?, domain, &log.console);
+            let held = Held::open_with(&log.chain()?, newest, domain, &log.console);
             let held = held.map_err(|e| e.to_string())?;
             if let Some(id) = handoff {
                 let console = log.console;

@@ -1,5 +1,7 @@
 //! Which log a domain's name stands for.
 
+use std::io::Write;
+
 use logchain_core::chain::NumberingChoice;
 use logchain_libvirt::Error;
 
@@ -9,6 +11,7 @@ use crate::host;
 use crate::limits;
 use crate::neighbours;
 use crate::show::Subject;
+use crate::written;
 
 /// By path, or as libvirt here knows it. A file in the current folder is meant where no such
 /// domain is known.
@@ -53,4 +56,29 @@ pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
         domain: Some((domain.name().to_owned(), domain.uuid().to_string())),
         console: Some(console.name.clone()),
     })
+}
+
+/// Says where a running guest's log is, where there is nothing at its path. Looked for only
+/// then: showing a log is to take no longer for it.
+pub(crate) async fn warn_if_hidden(log: &Which, subject: &Subject) {
+    let path = subject.path.clone();
+    let look = move || std::fs::metadata(path).map_or(0, |m| m.len());
+    let there = tokio::task::spawn_blocking(look).await.unwrap_or(0);
+    if there > 0 {
+        return;
+    }
+    if let Some(sentence) = not_written_here(log, subject).await {
+        let _ = writeln!(std::io::stderr(), "logchain: {sentence}");
+    }
+}
+
+/// What is wrong with where a running domain's log is written; `None` also for a path,
+/// and where nobody can tell.
+pub(crate) async fn not_written_here(log: &Which, subject: &Subject) -> Option<String> {
+    let (_, uuid) = subject.domain.as_ref()?;
+    let connection = host::connect_local(log.connect.uri.as_deref()).await.ok()?;
+    let domain = connection.lookup_uuid(uuid.parse().ok()?).await.ok()?;
+    let mut look = written::Look::new().await?;
+    let found = look.at(&domain, &subject.path).await?;
+    written::sentence(&subject.path, &found)
 }

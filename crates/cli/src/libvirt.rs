@@ -30,6 +30,7 @@ mod status;
 mod stream;
 mod transports;
 mod verify;
+mod written;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Show(args) if args.transport.is_some() => shown::run(args).await,
         Command::Show(args) => {
             let subject = domain::subject(&args.log).await?;
+            domain::warn_if_hidden(&args.log, &subject).await;
             let work = move || {
                 let chain = neighbours::chain(&subject.path, subject.numbering)?;
                 show::run(&args, &subject, chain)

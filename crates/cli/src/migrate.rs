@@ -42,6 +42,7 @@ use crate::noted::Noted;
 use crate::progress::Phase;
 use crate::report::Report;
 use crate::transports::{Choice, ssh_options};
+use crate::written;
 use guest::Resumes;
 use later::Left;
 use logs::Logs;
@@ -292,7 +293,12 @@ impl Migration<'_> {
         let mut begun = Vec::new();
         for (log, expected) in logs {
             let id = HandoffId::random();
-            let held = log.hold_for(way.domain, Some(id)).await;
+            let hidden = written::hidden(&self.domain, &log.path).await;
+            let newest = hidden.map(|(newest, sentence)| {
+                self.report.warn(&format!("{}: {sentence}", log.console));
+                newest
+            });
+            let held = log.hold_for(way.domain, Some(id), newest).await;
             if let Ok(held) = &held {
                 log.say_remarks(self.report, held);
             }

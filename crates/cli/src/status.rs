@@ -34,6 +34,7 @@ use crate::migrate::later;
 use crate::neighbours;
 use crate::noted::now;
 use crate::reap::{look, look_at_logs};
+use crate::written;
 
 /// A message in the spool is small.
 const MAX_BEGIN: u64 = 64 * 1024;
@@ -94,6 +95,7 @@ impl Found {
 
     async fn logs(&mut self, connection: &Connection, notes: &[Departure]) {
         let domains = connection.domains().await.map_err(Into::into);
+        let mut look = written::Look::new().await;
         for domain in self
             .or_warn("libvirt's domains", domains)
             .unwrap_or_default()
@@ -106,6 +108,22 @@ impl Found {
             let what = format!("the logs of {}", domain.name());
             let standing = self.or_warn(&what, standing);
             self.all.extend(standing.into_iter().flatten());
+            if let Some(look) = &mut look {
+                self.written(&domain, look).await;
+            }
+        }
+    }
+
+    /// Whether what a running guest prints is found in its logs.
+    async fn written(&mut self, domain: &Domain, look: &mut written::Look) {
+        let xml = domain.live_xml().await.ok();
+        let found = xml.and_then(|xml| consoles(&xml).ok()).unwrap_or_default();
+        for console in found {
+            let written = look.at(domain, &console.path).await;
+            let sentence = written.and_then(|w| written::sentence(&console.path, &w));
+            if let Some(sentence) = sentence {
+                self.warn(format!("{}: {sentence}", domain.name()));
+            }
         }
     }
 

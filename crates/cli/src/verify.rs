@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use logchain_core::chain::{LogChain, Numbering};
+use logchain_core::chain::{self, LogChain, Numbering};
 use logchain_core::folder::Folder;
 use logchain_core::placement::{Rules, Staging};
 use logchain_core::record::Record;
@@ -22,11 +22,13 @@ use crate::show::Subject;
 
 pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
     let subject = domain::subject(&args.log).await?;
-    let work = move || check(&args, &subject);
+    let elsewhere = domain::not_written_here(&args.log, &subject).await;
+    let work = move || check(&args, &subject, elsewhere);
     tokio::task::spawn_blocking(work).await?
 }
 
-fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
+/// `elsewhere`: why what the guest prints is not in the file at its path.
+fn check(args: &Verify, subject: &Subject, elsewhere: Option<String>) -> anyhow::Result<Exit> {
     let chain = neighbours::chain(&subject.path, subject.numbering)?;
     let numbering = chain.numbering();
     let limits = limits::limits();
@@ -39,7 +41,11 @@ fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
     let limit = rules.retention.max_backups;
     let limit = limit.filter(|_| numbering == Numbering::FromZero);
     let look = || -> anyhow::Result<Verdict> {
-        let mut verdict = verify(&chain, limit)?;
+        let mut verdict = match verify(&chain, limit) {
+            // Of a removed log there may be no file left.
+            Err(chain::Error::NotFound { .. }) if elsewhere.is_some() => Verdict::default(),
+            verdict => verdict?,
+        };
         add_cleaned(&mut verdict, &chain, &limits)?;
         Ok(verdict)
     };
@@ -54,6 +60,8 @@ fn check(args: &Verify, subject: &Subject) -> anyhow::Result<Exit> {
             }
         }
     }
+    let elsewhere = elsewhere.map(|reason| Finding::NotWrittenHere { reason });
+    verdict.findings.extend(elsewhere);
     tell(args.format, &subject.path, &verdict, &done);
     Ok(if verdict.is_whole() {
         Exit::Done

@@ -41,6 +41,7 @@
 //! ```
 
 mod held;
+mod nameless;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -161,6 +162,8 @@ pub struct Follower {
     moved: Vec<(FileId, FileId)>,
     offset: u64,
     missed: Vec<Missed>,
+    /// A file that was written though it was not the base when this began.
+    nameless: Option<FileId>,
 }
 
 /// A file that is held, of which nothing was read.
@@ -195,6 +198,7 @@ impl Follower {
             moved: Vec::new(),
             offset: 0,
             missed: Vec::new(),
+            nameless: None,
         })
     }
 
@@ -320,6 +324,9 @@ impl Follower {
         if newest.is_some_and(|n| n.id == base.id) {
             return Ok(true);
         }
+        if self.writes_nameless(writers) {
+            return Ok(true);
+        }
         let listing = self.listing()?;
         let rotated = listing.rotated();
         let ours = newest.and_then(|n| rotated.iter().position(|r| r.stat.id == n.id));
@@ -336,6 +343,7 @@ impl Follower {
                 // wiped for another writer, and what has its name is not ours.
                 return Ok(true);
             }
+            (None, Some(newest)) if self.nameless == Some(newest.id) => rotated,
             (None, Some(_)) => {
                 let why = "rollovers came faster than they could be followed";
                 self.missed.push(Missed {
@@ -351,6 +359,7 @@ impl Follower {
             .iter()
             .rev()
             .map(|r| (r.name.as_os_str(), r.stat.id))
+            .filter(|(_, id)| !self.knows(*id))
             .chain([(base_name, base.id)])
         {
             match folder.open_file(name) {
@@ -638,6 +647,7 @@ impl Follower {
             moved: self.moved.clone(),
             offset: self.offset,
             missed: self.missed.clone(),
+            nameless: self.nameless,
         })
     }
 

@@ -86,6 +86,11 @@ pub enum Finding {
     NoBase,
     /// A handoff was begun and neither finished nor undone, or is under way.
     Unfinished,
+    /// The guest runs, and what it prints does not go to the file at the log's path.
+    NotWrittenHere {
+        /// Where it goes, and what to do.
+        reason: String,
+    },
     /// The record beside the chain is damaged: offsets and what was handed over
     /// are forgotten.
     Record {
@@ -148,7 +153,7 @@ impl fmt::Display for Finding {
                 f,
                 "{name} was cut short: {missing} bytes that it had are gone"
             ),
-            Self::Unreadable { reason } => f.write_str(reason),
+            Self::Unreadable { reason } | Self::NotWrittenHere { reason } => f.write_str(reason),
             Self::NoBase => f.write_str("there are rotated files, but no base file"),
             Self::Unfinished => {
                 f.write_str("history is being put in place, or was when somebody was killed")

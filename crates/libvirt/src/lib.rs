@@ -72,6 +72,7 @@ mod state;
 pub mod uri;
 pub mod virtlogd;
 pub mod virtlogd_conf;
+pub mod written;
 
 pub use connection::Connection;
 pub use domain::Domain;

@@ -10,6 +10,7 @@ mod clocks;
 mod common;
 mod copytruncate;
 mod faults;
+mod hidden;
 mod interrupted;
 mod journey;
 mod left_behind;

@@ -4,6 +4,7 @@
 //! Must not know: the transport.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
@@ -42,7 +43,24 @@ impl Held {
         domain: Uuid,
         console: &ConsoleName,
     ) -> Result<Self, crate::follow::Error> {
-        let follower = Follower::begin(chain)?;
+        Self::open_with(chain, None, domain, console)
+    }
+
+    /// As [`Held::open`], where the log is written to a file that has lost its name: see
+    /// [`Follower::begin_with`].
+    ///
+    /// # Errors
+    /// The chain's.
+    pub fn open_with(
+        chain: &LogChain,
+        newest: Option<File>,
+        domain: Uuid,
+        console: &ConsoleName,
+    ) -> Result<Self, crate::follow::Error> {
+        let follower = match newest {
+            None => Follower::begin(chain)?,
+            Some(newest) => Follower::begin_with(chain, newest)?,
+        };
         let (folder, base) = (chain.folder(), chain.base_name());
         // Where nothing can be written, or what is there is damaged, the log
         // goes all the same.

@@ -1,0 +1,222 @@
+//! Whether what a running guest prints goes to the file at its log's path: a log that
+//! was removed or renamed is written on, and one whose writer ended is not.
+//!
+//! What is looked for is libvirt's `written`; here it is asked with what libvirt says
+//! of the other domains, and put into words.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use logchain_core::chain::{Listing, rotated_name};
+use logchain_core::folder::Folder;
+use logchain_libvirt::Domain;
+use logchain_libvirt::consoles::consoles;
+use logchain_libvirt::drain;
+use logchain_libvirt::written::{Descriptor, Inode, Kind, Log, Open, Written, decide, inode};
+
+/// Where the logs of one running domain are written, as far as it can be seen.
+pub(crate) struct Look {
+    open: Open,
+    /// Of the other running domains, once somebody has to know.
+    others: Option<Others>,
+}
+
+struct Others {
+    paths: Vec<PathBuf>,
+}
+
+impl Look {
+    /// `None` where /proc does not tell.
+    pub(crate) async fn new() -> Option<Self> {
+        let open = tokio::task::spawn_blocking(Open::look).await.ok()?.ok()?;
+        Some(Self { open, others: None })
+    }
+
+    /// Who writes the log at `path` of `domain`. `None` where nobody knows: the domain
+    /// does not run, or who writes its log cannot be seen.
+    pub(crate) async fn at(&mut self, domain: &Domain, path: &Path) -> Option<Written> {
+        if !domain.state().await.ok()?.is_active() {
+            return None;
+        }
+        let open = self.open.of(path)?;
+        let (base, rotated) = {
+            let path = path.to_owned();
+            let chain = move || (inode(&path), rotated(&path));
+            tokio::task::spawn_blocking(chain).await.ok()?
+        };
+        // Most are where they belong: libvirt need not be asked about all its domains.
+        if open.iter().any(|d| base == Some(d.inode)) {
+            return Some(Written::AtItsPath);
+        }
+        let others = match &self.others {
+            Some(others) => others,
+            None => self.others.insert(others_than(domain, path).await?),
+        };
+        let written = |other: &PathBuf| {
+            let base = inode(other);
+            let open = self.open.of(other).unwrap_or_default();
+            open.iter().any(|d| base == Some(d.inode))
+        };
+        let others: Vec<PathBuf> = others
+            .paths
+            .iter()
+            .filter(|p| *p != path)
+            .cloned()
+            .collect();
+        let log = Log {
+            path,
+            base,
+            rotated: &rotated,
+            is_only_one_without_writer: others.iter().all(written),
+            others: &others,
+        };
+        let found = decide(&log, &open);
+        // Somebody writes it whom we do not see, in a container maybe.
+        if found == Written::ByNobody && is_leased(path).await {
+            return None;
+        }
+        Some(found)
+    }
+}
+
+/// Console logs of every running domain, those of `domain` among them.
+async fn others_than(domain: &Domain, path: &Path) -> Option<Others> {
+    let mut paths = Vec::new();
+    for other in domain.connection().domains().await.ok()? {
+        if !other.state().await.is_ok_and(|state| state.is_active()) {
+            continue;
+        }
+        let xml = other.live_xml().await.ok();
+        let found = xml.and_then(|xml| consoles(&xml).ok()).unwrap_or_default();
+        paths.extend(found.into_iter().map(|console| console.path));
+    }
+    paths.retain(|other| other != path);
+    Some(Others { paths })
+}
+
+/// Blocks.
+fn rotated(path: &Path) -> Vec<Inode> {
+    let Ok((folder, base)) = Folder::of_file(path) else {
+        return Vec::new();
+    };
+    let listing = Listing::read(&folder, &base);
+    let names = listing.map(|listing| {
+        let names = listing.rotated().iter().map(|r| r.name.clone());
+        names.collect::<Vec<_>>()
+    });
+    let mut names = names.unwrap_or_default();
+    // The listing has one file a number.
+    names.extend([0, 1].map(|n| rotated_name(&base, n)));
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    names
+        .iter()
+        .filter_map(|n| inode(&parent.join(n)))
+        .collect()
+}
+
+/// Whether the file at its path may have a writer.
+async fn is_leased(path: &Path) -> bool {
+    let path = path.to_owned();
+    let work = move || {
+        let (folder, base) = Folder::of_file(&path).ok()?;
+        let (file, _) = folder.open_file(&base).ok()?;
+        Some(drain::has_writer(&file) != drain::Writer::None)
+    };
+    let leased = tokio::task::spawn_blocking(work).await;
+    leased.ok().flatten().unwrap_or(false)
+}
+
+/// The file that a running guest's log is written to, where the path does not lead to
+/// it, and what to say of that.
+pub(crate) async fn hidden(domain: &Domain, path: &Path) -> Option<(File, String)> {
+    let found = match Look::new().await?.at(domain, path).await? {
+        Written::Hidden(found) => found,
+        Written::AtItsPath | Written::Doubtful(_) | Written::ByNobody => return None,
+    };
+    let sentence = sentence(path, &Written::Hidden(found.clone()))?;
+    let open = move || found.open().ok();
+    let file = tokio::task::spawn_blocking(open).await.ok()??;
+    Some((file, sentence))
+}
+
+/// What is wrong, and what to do; `None` where nothing is.
+pub(crate) fn sentence(path: &Path, written: &Written) -> Option<String> {
+    let path = path.display();
+    match written {
+        Written::AtItsPath => None,
+        Written::Hidden(found) => Some(format!(
+            "what the guest prints is not in {path}: {}; nobody who reads the log sees it. {}. \
+             `logchain migrate` carries it",
+            which(found),
+            remedy(found, &path.to_string()),
+        )),
+        Written::Doubtful(found) => {
+            let which: Vec<String> = found.iter().map(which).collect();
+            Some(format!(
+                "nobody writes {path}, and what the guest prints may go to any of these: {}",
+                which.join("; ")
+            ))
+        }
+        Written::ByNobody => Some(format!(
+            "nobody has {path} open for writing: what the guest prints is lost. virtlogd was ended \
+             or could not write (is the disk full?); the log goes on once the guest is migrated, or \
+             shut down and started"
+        )),
+    }
+}
+
+fn which(found: &Descriptor) -> String {
+    let program = match found.kind {
+        Kind::Virtlogd => "virtlogd",
+        Kind::Qemu => "QEMU",
+    };
+    let (process, path) = (found.process, found.path.display());
+    if found.removed {
+        format!("{program} (process {process}) writes to a removed file, once {path}")
+    } else {
+        format!("{program} (process {process}) writes to {path}, which was renamed")
+    }
+}
+
+fn remedy(found: &Descriptor, path: &str) -> String {
+    let (process, fd) = (found.process, found.fd);
+    if found.removed {
+        format!(
+            "Copy it (cp /proc/{process}/fd/{fd} …), then `systemctl reload virtlogd` begins a new file"
+        )
+    } else {
+        format!("Rename it back to {path}, or `systemctl reload virtlogd` begins a new file")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(removed: bool) -> Written {
+        Written::Hidden(Descriptor {
+            process: 7,
+            fd: 12,
+            kind: Kind::Virtlogd,
+            path: PathBuf::from("/c/vm.log"),
+            removed,
+            inode: (1, 2),
+        })
+    }
+
+    #[test]
+    fn each_finding_says_where_it_is_and_what_to_do() {
+        let path = Path::new("/c/vm.log");
+        assert_eq!(sentence(path, &Written::AtItsPath), None);
+        let removed = sentence(path, &found(true)).unwrap();
+        assert!(
+            removed.contains("removed file, once /c/vm.log"),
+            "{removed}"
+        );
+        assert!(removed.contains("cp /proc/7/fd/12"), "{removed}");
+        let renamed = sentence(path, &found(false)).unwrap();
+        assert!(renamed.contains("which was renamed"), "{renamed}");
+        let lost = sentence(path, &Written::ByNobody).unwrap();
+        assert!(lost.contains("what the guest prints is lost"), "{lost}");
+    }
+}
