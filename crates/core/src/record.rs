@@ -231,6 +231,17 @@ impl Record {
         Ok(result)
     }
 
+    /// Removes what is left of a record whose writer was killed, unless one is at work.
+    ///
+    /// # Errors
+    /// What locking and removing give.
+    pub(crate) fn remove_unfinished(folder: &Folder, base: &OsStr) -> Result<(), Error> {
+        if folder.lock(Duration::ZERO)?.is_some() {
+            versioned::remove_unfinished(folder, &Self::name(base))?;
+        }
+        Ok(())
+    }
+
     /// Writes the record, durably.
     ///
     /// # Errors

@@ -54,8 +54,7 @@ pub(crate) fn write<T: Serialize>(
         name: name.to_owned(),
         what: e.to_string(),
     })?;
-    let mut temporary = name.to_owned();
-    temporary.push(".new");
+    let temporary = temporary(name);
     folder.remove(&temporary)?;
     let mut file = folder.create_new(&temporary, 0o600)?;
     if let Some(stat) = like.and_then(|like| folder.stat(like).ok().flatten()) {
@@ -78,6 +77,18 @@ pub(crate) fn write<T: Serialize>(
     folder.rename_over(&temporary, name)?;
     folder.sync()?;
     Ok(())
+}
+
+/// Removes what a writer left that was killed before its record had its name. Nobody else
+/// may be writing it meanwhile.
+pub(crate) fn remove_unfinished(folder: &Folder, name: &OsStr) -> Result<(), Error> {
+    Ok(folder.remove(&temporary(name))?)
+}
+
+fn temporary(name: &OsStr) -> OsString {
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    temporary
 }
 
 /// Reads the record under `name`; `None` where there is none.

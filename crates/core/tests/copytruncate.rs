@@ -4,9 +4,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failing test")]
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::offsets::{Found, Offsets};
@@ -15,6 +16,9 @@ struct Bed {
     dir: tempfile::TempDir,
     log: File,
     printed: Vec<u8>,
+    /// Held, so that no file made within the same tick of the clock gets both inode
+    /// number and time of birth of one that is gone: no real log is as fast.
+    removed: RefCell<Vec<File>>,
 }
 
 impl Bed {
@@ -26,7 +30,17 @@ impl Bed {
             dir,
             log: log.unwrap(),
             printed: Vec::new(),
+            removed: RefCell::default(),
         }
+    }
+
+    /// Says whether there was such a file.
+    fn remove(&self, path: &Path) -> bool {
+        let Ok(file) = File::open(path) else {
+            return false;
+        };
+        self.removed.borrow_mut().push(file);
+        fs::remove_file(path).is_ok()
     }
 
     fn path(&self, ending: &str) -> PathBuf {
@@ -61,7 +75,7 @@ impl Bed {
         let path = self.path(ending);
         let packed = zstd::bulk::compress(&fs::read(&path).unwrap(), 1).unwrap();
         fs::write(self.path(&format!("{ending}.zst")), packed).unwrap();
-        fs::remove_file(path).unwrap();
+        assert!(self.remove(&path));
     }
 
     fn chain(&self) -> LogChain {
@@ -288,8 +302,12 @@ mod life {
             let Ok(bytes) = fs::read(&path) else {
                 return;
             };
-            fs::remove_file(&path).unwrap();
+            // With its time, as a backup is restored.
+            let time = fs::metadata(&path).unwrap().modified().unwrap();
+            assert!(self.remove(&path));
             fs::write(&path, bytes).unwrap();
+            let file = OpenOptions::new().append(true).open(&path).unwrap();
+            file.set_modified(time).unwrap();
             if number == 0 {
                 self.log = OpenOptions::new().append(true).open(&path).unwrap();
             }
@@ -298,7 +316,7 @@ mod life {
         fn drop_oldest(&self) {
             for number in (1..10).rev() {
                 for packed in ["", ".zst"] {
-                    if fs::remove_file(self.path(&format!(".{number}{packed}"))).is_ok() {
+                    if self.remove(&self.path(&format!(".{number}{packed}"))) {
                         return;
                     }
                 }

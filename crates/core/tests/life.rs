@@ -207,8 +207,12 @@ impl Vm {
             let bytes = fs::read(&path).unwrap_or_default();
             // The base stays virtlogd's.
             if name.starts_with("console.log.") && (64..1 << 20).contains(&bytes.len()) {
+                // With its time, as a backup is restored.
+                let time = fs::metadata(&path).unwrap().modified().unwrap();
                 fs::remove_file(&path).unwrap();
                 fs::write(&path, bytes).unwrap();
+                let file = File::options().append(true).open(&path).unwrap();
+                file.set_modified(time).unwrap();
             }
         }
     }

@@ -65,9 +65,10 @@ impl LogChain {
         given: impl FnOnce() -> Vec<Fingerprint>,
     ) -> Result<Vec<ChainFile>> {
         let listing = self.listing()?;
-        let mut others = listing.files().filter(|file| file.stat.id != id);
+        let older = listing.files().skip_while(|file| file.stat.id != id);
         // Most often there is none, and nothing is opened.
-        if !others.any(|file| file.compression.is_none() && !known(file.stat.id)) {
+        let mut older = older.filter(|file| file.stat.id != id && file.compression.is_none());
+        if !older.any(|file| !known(file.stat.id)) {
             return Ok(Vec::new());
         }
         let files = match self.snapshot() {

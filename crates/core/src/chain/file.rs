@@ -113,6 +113,13 @@ impl ChainFile {
         self.stat.modified
     }
 
+    /// Whether that says when its bytes were printed. A compressed file that was last
+    /// written when it was made, or later, was not given the time of what it holds.
+    pub(super) fn tells_time(&self) -> bool {
+        let born = self.stat.id.born;
+        self.compression.is_none() || born.is_none_or(|born| self.stat.modified < born)
+    }
+
     /// How it is compressed, if it is.
     #[must_use]
     pub fn compression(&self) -> Option<Compression> {

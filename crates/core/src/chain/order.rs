@@ -20,6 +20,9 @@ pub(super) struct Age<'a> {
     pub(super) name: &'a OsStr,
     /// When it was last written.
     pub(super) modified: (i64, u32),
+    /// Whether that says when its bytes were printed: gzip, zstd and xz give a file the
+    /// time of what they compressed, but a shell's `gzip <a >a.gz` does not.
+    pub(super) tells_time: bool,
     /// A file without a byte is in no order.
     pub(super) is_empty: bool,
     /// The offset at which it begins, where the record knows it.
@@ -49,8 +52,7 @@ pub(super) struct Order {
 /// Whether times contradict the names of `files`, oldest first by name. Then the
 /// record is needed to tell their order.
 pub(super) fn is_contradicted(files: &[Age<'_>]) -> bool {
-    let times: Vec<_> = files.iter().map(|f| f.modified).collect();
-    contradict(files, &times)
+    contradict(files, &told_times(files))
 }
 
 /// Whether a file was last written later than one that is newer by its name.
@@ -149,7 +151,7 @@ pub(super) fn order(files: &[Age<'_>], base: Option<(i64, u32)>) -> Order {
 /// order whatever their times are: parts that logchain has put in place were written
 /// when they came. An older one counts as no later than the newer ones then.
 fn times(files: &[Age<'_>]) -> Vec<(i64, u32)> {
-    let mut times: Vec<_> = files.iter().map(|f| f.modified).collect();
+    let mut times = told_times(files);
     let known = files.iter().enumerate().filter(|(_, f)| !f.is_empty);
     let mut known: Vec<(u64, usize)> = known
         .filter_map(|(index, f)| Some((f.start?, index)))
@@ -163,6 +165,28 @@ fn times(files: &[Age<'_>]) -> Vec<(i64, u32)> {
         *time = latest.map_or(*time, |latest| latest.min(*time));
         latest = Some(*time);
     }
+    times
+}
+
+/// The times of the files; one that does not tell counts as no later than those that are
+/// newer by their names.
+fn told_times(files: &[Age<'_>]) -> Vec<(i64, u32)> {
+    let mut earliest: Option<(i64, u32)> = None;
+    let mut times: Vec<_> = files
+        .iter()
+        .rev()
+        .map(|file| {
+            let time = match earliest {
+                Some(newer) if !file.tells_time => newer.min(file.modified),
+                _ => file.modified,
+            };
+            if !file.is_empty {
+                earliest = Some(earliest.map_or(time, |newer| newer.min(time)));
+            }
+            time
+        })
+        .collect();
+    times.reverse();
     times
 }
 
@@ -180,7 +204,7 @@ enum Worth {
 /// leaves the greatest number oldest, and the base newest.
 fn worth(files: &[Age<'_>], base: Option<(i64, u32)>) -> Worth {
     let mut written: Vec<&Age<'_>> = files.iter().collect();
-    written.retain(|f| !f.is_empty && f.start.is_none());
+    written.retain(|f| !f.is_empty && f.start.is_none() && f.tells_time);
     written.sort_by_key(|f| f.name);
     let rises = written.windows(2).all(|pair| match pair {
         [before, after] => before.modified <= after.modified,
@@ -206,6 +230,7 @@ mod tests {
         let age = |(name, modified, start): &(&'a str, i64, Option<u64>)| Age {
             name: OsStr::new(*name),
             modified: (*modified, 0),
+            tells_time: true,
             is_empty: false,
             start: *start,
         };
@@ -274,6 +299,16 @@ mod tests {
     }
 
     #[test]
+    fn a_compressed_file_that_has_no_time_of_its_own_stays_where_its_name_puts_it() {
+        let mut files = ages(&[(".2.gz", 9, None), (".1", 3, None), (".0", 2, None)]);
+        files[0].tells_time = false;
+        assert_eq!(names(&files, 10), (".2.gz .0 .1".to_owned(), Some(true)));
+        let mut files = ages(&[(".1.gz", 9, None), (".0", 2, None)]);
+        files[0].tells_time = false;
+        assert!(!is_contradicted(&files));
+    }
+
+    #[test]
     fn a_file_without_a_byte_is_in_no_order() {
         let mut files = ages(&[(".1", 9, None), (".0", 1, None)]);
         files[0].is_empty = true;
@@ -297,6 +332,7 @@ mod tests {
                 Age {
                     name: OsStr::new(name),
                     modified: (*time, 0),
+                    tells_time: true,
                     is_empty: *empty,
                     start: known.then_some(start),
                 }

@@ -416,6 +416,7 @@ fn ages<'a>(files: &'a [ChainFile], ledger: &Ledger) -> Vec<Age<'a>> {
     let age = |file: &'a ChainFile| Age {
         name: file.name(),
         modified: file.modified(),
+        tells_time: file.tells_time(),
         is_empty: file.size() == 0,
         start: ledger.start_of(file.id()),
     };

@@ -244,6 +244,7 @@ impl Desk {
                     return Err(e.into());
                 }
             };
+            Record::remove_unfinished(staging.folder(), staging.base())?;
             let adopted = record.as_ref().and_then(|r| r.find_adopted(id));
             let contained = record.as_ref().is_some_and(|r| r.contains.contains(&id));
             if adopted.is_some() || contained {
