@@ -294,7 +294,7 @@ impl Migration<'_> {
         for (log, expected) in logs {
             let id = HandoffId::random();
             let hidden = written::hidden(&self.domain, &log.path).await;
-            let newest = hidden.map(|(newest, sentence)| {
+            let newest = hidden.and_then(|(newest, sentence)| {
                 self.report.warn(&format!("{}: {sentence}", log.console));
                 newest
             });

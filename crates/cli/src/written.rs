@@ -126,17 +126,22 @@ async fn is_leased(path: &Path) -> bool {
     leased.ok().flatten().unwrap_or(false)
 }
 
-/// The file that a running guest's log is written to, where the path does not lead to
-/// it, and what to say of that.
-pub(crate) async fn hidden(domain: &Domain, path: &Path) -> Option<(File, String)> {
-    let found = match Look::new().await?.at(domain, path).await? {
-        Written::Hidden(found) => found,
-        Written::AtItsPath | Written::Doubtful(_) | Written::ByNobody => return None,
+/// What to say of a running guest's log whose path does not lead to what the guest prints,
+/// and the file that it is written to, where that is known and can be opened.
+pub(crate) async fn hidden(domain: &Domain, path: &Path) -> Option<(Option<File>, String)> {
+    let written = Look::new().await?.at(domain, path).await?;
+    let sentence = sentence(path, &written)?;
+    let Written::Hidden(found) = written else {
+        return Some((None, sentence));
     };
-    let sentence = sentence(path, &Written::Hidden(found.clone()))?;
-    let open = move || found.open().ok();
-    let file = tokio::task::spawn_blocking(open).await.ok()??;
-    Some((file, sentence))
+    let opened = tokio::task::spawn_blocking(move || found.open()).await;
+    match opened.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+        Ok(file) => Some((Some(file), sentence)),
+        Err(e) => {
+            let sentence = format!("{sentence}; but that file cannot be opened here: {e}");
+            Some((None, sentence))
+        }
+    }
 }
 
 /// What is wrong, and what to do; `None` where nothing is.
@@ -145,8 +150,8 @@ pub(crate) fn sentence(path: &Path, written: &Written) -> Option<String> {
     match written {
         Written::AtItsPath => None,
         Written::Hidden(found) => Some(format!(
-            "what the guest prints is not in {path}: {}; nobody who reads the log sees it. {}. \
-             `logchain migrate` carries it",
+            "what the guest prints is not in {path}: {}; nobody who reads the log sees it. \
+             `logchain migrate` carries it. {}",
             which(found),
             remedy(found, &path.to_string()),
         )),
@@ -181,11 +186,9 @@ fn which(found: &Descriptor) -> String {
 fn remedy(found: &Descriptor, path: &str) -> String {
     let (process, fd) = (found.process, found.fd);
     if found.removed {
-        format!(
-            "Copy it (cp /proc/{process}/fd/{fd} …), then `systemctl reload virtlogd` begins a new file"
-        )
+        format!("Here it can be copied (cp /proc/{process}/fd/{fd} …) until its writer closes it")
     } else {
-        format!("Rename it back to {path}, or `systemctl reload virtlogd` begins a new file")
+        format!("Renamed back to {path}, it is found again")
     }
 }
 

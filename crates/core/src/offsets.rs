@@ -273,7 +273,14 @@ impl Offsets {
     /// # Errors
     /// Those of reading and writing, but for a lack of rights.
     pub fn remember(&self, chain: &LogChain) -> Result<bool> {
-        let layout = self.layout(u64::MAX)?;
+        // A known file that is gone was compressed, maybe: its place is known now, and
+        // would not be any more once the files after it are gone too. One that is being
+        // compressed at this moment is not whole yet.
+        let down_to = self.recorded.oldest_gone(&self.snapshot.seen());
+        let layout = match self.layout(down_to.unwrap_or(u64::MAX)) {
+            Err(_) if down_to.is_some() => self.layout(u64::MAX),
+            layout => layout,
+        }?;
         let mut ledger = self.ledger.clone();
         let found = ledger.remember(&layout) || !self.ledger.has_places_of(&self.recorded);
         let seen = self.snapshot.seen();

@@ -97,6 +97,7 @@ pub fn decide(log: &Log<'_>, open: &[Descriptor]) -> Written {
     for rule in rules {
         let mut found: Vec<Descriptor> = open.iter().filter(rule).cloned().collect();
         // One file may be open twice, by QEMU and its helper.
+        found.sort_by_key(|d| d.inode);
         found.dedup_by_key(|d| d.inode);
         if found.len() > 1 {
             return Written::Doubtful(found);

@@ -82,6 +82,13 @@ impl Ledger {
         &self.holes
     }
 
+    /// The offset of the oldest byte known to be in a file that is not `seen` any more.
+    pub(crate) fn oldest_gone(&self, seen: &[Seen]) -> Option<u64> {
+        let mut known = self.known.iter().filter(|known| known.length > 0);
+        let gone = known.find(|known| seen.iter().all(|seen| seen.id != known.id));
+        gone.map(|known| known.start)
+    }
+
     /// Whether this file is no part of the stream, or has no place in it yet.
     #[must_use]
     pub fn is_foreign(&self, id: FileId) -> bool {
