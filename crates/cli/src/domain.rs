@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use logchain_core::chain::NumberingChoice;
+use logchain_core::folder::Folder;
 use logchain_libvirt::Error;
+use logchain_libvirt::drain::{Writer, has_writer};
 
 use crate::args::Which;
 use crate::exit;
@@ -58,13 +60,17 @@ pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
     })
 }
 
-/// Says where a running guest's log is, where there is nothing at its path. Looked for only
-/// then: showing a log is to take no longer for it.
+/// Says where a running guest's log is, where nobody writes the file at its path. Looked
+/// for only then: showing a log is to take no longer for it.
 pub(crate) async fn warn_if_hidden(log: &Which, subject: &Subject) {
     let path = subject.path.clone();
-    let look = move || std::fs::metadata(path).map_or(0, |m| m.len());
-    let there = tokio::task::spawn_blocking(look).await.unwrap_or(0);
-    if there > 0 {
+    let look = move || {
+        let (folder, base) = Folder::of_file(&path).ok()?;
+        let (file, _) = folder.open_file(&base).ok()?;
+        Some(has_writer(&file) != Writer::None)
+    };
+    let written = tokio::task::spawn_blocking(look).await;
+    if written.ok().flatten().unwrap_or(false) {
         return;
     }
     if let Some(sentence) = not_written_here(log, subject).await {
@@ -78,6 +84,9 @@ pub(crate) async fn not_written_here(log: &Which, subject: &Subject) -> Option<S
     let (_, uuid) = subject.domain.as_ref()?;
     let connection = host::connect_local(log.connect.uri.as_deref()).await.ok()?;
     let domain = connection.lookup_uuid(uuid.parse().ok()?).await.ok()?;
+    if !domain.state().await.ok()?.is_active() {
+        return None;
+    }
     let mut look = written::Look::new().await?;
     let found = look.at(&domain, &subject.path).await?;
     written::sentence(&subject.path, &found)

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use logchain_core::chain::{self, LogChain, Numbering};
 use logchain_core::folder::Folder;
 use logchain_core::placement::{Rules, Staging};
@@ -29,7 +30,12 @@ pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
 
 /// `elsewhere`: why what the guest prints is not in the file at its path.
 fn check(args: &Verify, subject: &Subject, elsewhere: Option<String>) -> anyhow::Result<Exit> {
-    let chain = neighbours::chain(&subject.path, subject.numbering)?;
+    let chain = neighbours::chain(&subject.path, subject.numbering);
+    let chain = match &elsewhere {
+        // Its folder was removed or renamed under it, maybe.
+        Some(elsewhere) => chain.with_context(|| elsewhere.clone())?,
+        None => chain?,
+    };
     let numbering = chain.numbering();
     let limits = limits::limits();
     limits.warn(Report::new(Format::Text));

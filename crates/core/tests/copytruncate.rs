@@ -57,6 +57,18 @@ impl Bed {
 
     /// As logrotate does it: numbers from one.
     fn copy_and_truncate(&self, copy: bool) {
+        self.make_room();
+        if copy {
+            fs::copy(self.path(""), self.path(".1")).unwrap();
+        }
+        self.log.set_len(0).unwrap();
+    }
+
+    /// What is the ninth goes: the names of two must never have one number.
+    fn make_room(&self) {
+        for packed in ["", ".gz", ".zst"] {
+            self.remove(&self.path(&format!(".9{packed}")));
+        }
         for number in (1..9).rev() {
             for packed in ["", ".gz", ".zst"] {
                 let from = self.path(&format!(".{number}{packed}"));
@@ -65,10 +77,6 @@ impl Bed {
                 }
             }
         }
-        if copy {
-            fs::copy(self.path(""), self.path(".1")).unwrap();
-        }
-        self.log.set_len(0).unwrap();
     }
 
     fn compress(&self, ending: &str) {
@@ -341,7 +349,7 @@ mod life {
                     Act::Print(lines) => bed.print(lines),
                     Act::RollOver => {
                         bed.from(0);
-                        rename_all(&bed);
+                        bed.make_room();
                         rename(&bed.path(""), &bed.path(".1"));
                         bed.log = OpenOptions::new().append(true).create(true).open(bed.path("")).unwrap();
                     }
@@ -379,17 +387,6 @@ mod life {
                         model.map(String::from_utf8_lossy),
                         "at {}", at
                     );
-                }
-            }
-        }
-    }
-
-    fn rename_all(bed: &Bed) {
-        for number in (1..9).rev() {
-            for packed in ["", ".zst"] {
-                let from = bed.path(&format!(".{number}{packed}"));
-                if from.exists() {
-                    rename(&from, &bed.path(&format!(".{}{packed}", number + 1)));
                 }
             }
         }
