@@ -404,7 +404,10 @@ impl Whose<'_> {
         compression: Option<Compression>,
     ) -> Option<Claim> {
         if let Some(known) = self.ownership.claim(name) {
-            return Some(known);
+            // History that is being put in place is held open for writing by whoever does it.
+            let is_part = known == Claim::Written
+                && (self.ownership.is_ours(stat.id) || self.is_recorded(stat.id));
+            return (!is_part).then_some(known);
         }
         // Only a plain file is ever a log that somebody writes.
         if compression.is_some() {
