@@ -17,7 +17,8 @@ fn rotate(host: &Host, name: &str) -> Result<Value, Box<dyn std::error::Error>> 
 /// virtlogd roll over as well; a second, silent guest is rotated in between.
 #[test]
 fn a_flood_is_rotated_ten_times_and_nothing_is_lost() -> Outcome {
-    let lab = Lab::builder().hosts(1).virtlogd(96 << 10, 32).start()?;
+    // Small enough to roll over meanwhile, and so large that the rotation drops nothing.
+    let lab = Lab::builder().hosts(1).virtlogd(144 << 10, 32).start()?;
     let h1 = lab.host(0);
     let flood = h1.define(&Guest::new("flood").pace(Pace::Flat))?;
     let silent = h1.define(&Guest::new("silent").lines(50))?;

@@ -11,6 +11,7 @@ use logchain_libvirt::migrate::MigrateRequest;
 
 use crate::carry::Log;
 use crate::host;
+use crate::neighbours;
 
 /// What a domain has of logs.
 #[derive(Debug, Default)]
@@ -25,7 +26,11 @@ impl Logs {
     pub(super) async fn of(domain: &Domain, request: &MigrateRequest) -> Self {
         let xml = domain.live_xml().await;
         match xml.and_then(|xml| read(&xml)) {
-            Ok(here) => Self::at(here, request.params.dest_xml.as_deref()),
+            Ok(here) => {
+                let paths = here.logs.iter().map(|console| console.path.clone());
+                neighbours::learn(domain.connection(), paths.collect()).await;
+                Self::at(here, request.params.dest_xml.as_deref())
+            }
             Err(e) => Self {
                 found: Vec::new(),
                 left_out: vec![format!(
