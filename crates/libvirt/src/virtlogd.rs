@@ -374,7 +374,7 @@ fn living(path: PathBuf) -> PathBuf {
 }
 
 /// Pure: whether a descriptor can be written to, by its text in `/proc/*/fdinfo`.
-fn is_writable(info: &str) -> bool {
+pub(crate) fn is_writable(info: &str) -> bool {
     let flags = info.lines().find_map(|l| l.strip_prefix("flags:"));
     let flags = flags.and_then(|f| u32::from_str_radix(f.trim(), 8).ok());
     // The access mode: 0 is reading only.

@@ -16,6 +16,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::virtlogd::is_writable;
+
 /// Device and inode number: which file it is, as long as somebody has it open.
 pub type Inode = (u64, u64);
 
@@ -313,13 +315,6 @@ fn open_for_writing(proc: &Path, wanted: Option<u64>) -> io::Result<Vec<(i32, Op
         }
     }
     Ok(found)
-}
-
-/// Pure: whether a descriptor can be written to, by its text in `/proc/*/fdinfo`.
-fn is_writable(info: &str) -> bool {
-    let flags = field(info, "flags:").and_then(|f| u32::from_str_radix(f, 8).ok());
-    // The access mode: 0 is reading only.
-    flags.is_some_and(|flags| flags & 0o3 != 0)
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

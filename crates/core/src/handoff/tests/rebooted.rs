@@ -6,10 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::resumed::until;
+use super::resumed::killed_after_its_claim;
 use super::*;
 use crate::offsets::{Found, Offsets};
-use crate::transport::fault::{Fault, FaultTransport, Verb};
 
 /// A file system in a file, on a loop device.
 struct Disk {
@@ -136,19 +135,7 @@ async fn a_claim_is_known_as_our_own_on_another_device_number() {
     trial.patience = Duration::from_secs(5);
     trial.here.send_replace(true);
     // The destination goes down between its claim and its seal.
-    let hour = Duration::from_secs(3600);
-    trial.transport = Arc::new(FaultTransport::new(Arc::clone(&spool), move |call| {
-        let is_begin = call.key?.object == ObjectName::Begin;
-        (call.verb == Verb::Get && is_begin).then_some(Fault::Delay(hour))
-    }));
-    let killed = trial.adopt(&host, false);
-    let claim = trial.handoff.key(ObjectName::Claim);
-    until("a claim", async || {
-        spool.get_opt(&claim, 1 << 20).await.unwrap().is_some()
-    })
-    .await;
-    killed.abort();
-    let _ = killed.await;
+    killed_after_its_claim(&mut trial, &spool, &host).await;
     disk.reboot();
 
     trial.transport = Arc::clone(&spool);

@@ -269,6 +269,27 @@ async fn only_one_of_two_destinations_takes_it_in() {
     }
 }
 
+/// A destination's half that is killed between its claim and its seal.
+pub(super) async fn killed_after_its_claim(
+    trial: &mut Trial,
+    spool: &Arc<dyn LogTransport>,
+    host: &Host,
+) {
+    let hour = Duration::from_secs(3600);
+    trial.transport = Arc::new(FaultTransport::new(Arc::clone(spool), move |call| {
+        let is_begin = call.key?.object == ObjectName::Begin;
+        (call.verb == Verb::Get && is_begin).then_some(Fault::Delay(hour))
+    }));
+    let killed = trial.adopt(host, false);
+    let claim = trial.handoff.key(ObjectName::Claim);
+    until("a claim", async || {
+        spool.get_opt(&claim, 1 << 20).await.unwrap().is_some()
+    })
+    .await;
+    killed.abort();
+    let _ = killed.await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_claimed_first_is_named_and_may_go_on() {
     let (source, one, two) = (Host::new(), Host::new(), Host::new());
@@ -284,19 +305,7 @@ async fn who_claimed_first_is_named_and_may_go_on() {
     trial.here.send_replace(true);
 
     // The first one is killed between its claim and its seal.
-    let hour = Duration::from_secs(3600);
-    trial.transport = Arc::new(FaultTransport::new(Arc::clone(&spool), move |call| {
-        let is_begin = call.key?.object == ObjectName::Begin;
-        (call.verb == Verb::Get && is_begin).then_some(Fault::Delay(hour))
-    }));
-    let killed = trial.adopt(&one, false);
-    let claim = trial.handoff.key(ObjectName::Claim);
-    until("a claim", async || {
-        spool.get_opt(&claim, 1 << 20).await.unwrap().is_some()
-    })
-    .await;
-    killed.abort();
-    let _ = killed.await;
+    killed_after_its_claim(&mut trial, &spool, &one).await;
 
     trial.transport = Arc::clone(&spool);
     let adopted = trial.adopt(&two, false).await.unwrap();
