@@ -301,6 +301,13 @@ impl Record {
         self.adopted.iter().find(|a| a.handoff == handoff)
     }
 
+    /// The last handoff from here, where a history that comes here brings its bytes back.
+    /// `contains`: the handoffs whose bytes that history holds, as its source says.
+    pub(crate) fn brought_back(&self, contains: &[HandoffId]) -> Option<&Offered> {
+        let offered = self.offered.as_ref();
+        offered.filter(|o| o.received || contains.contains(&o.handoff))
+    }
+
     /// The bytes of these handoffs are part of this chain.
     pub fn contain(&mut self, handoffs: &[HandoffId]) {
         for id in handoffs {

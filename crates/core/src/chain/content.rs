@@ -43,6 +43,16 @@ impl ChainFile {
         Ok(Fingerprint::of(length, first, last).filter(|_| is_there))
     }
 
+    /// Whether it holds the bytes of `print` and no others. A compressed file is gone
+    /// through.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn holds_just(&self, print: Fingerprint) -> Result<bool> {
+        let length = print.length();
+        Ok(self.count()?.length == length && self.fingerprint(0, length)? == Some(print))
+    }
+
     /// Whether it has the bytes of `mark` where that has them. A compressed file is
     /// gone through up to there.
     ///

@@ -45,7 +45,7 @@ pub struct ChainFile {
 
 impl ChainFile {
     /// `folder` is for messages.
-    pub(super) fn new(
+    pub(crate) fn new(
         (file, stat): (File, Stat),
         folder: &Path,
         name: &OsStr,

@@ -346,13 +346,20 @@ impl Desk {
         let owed = self.owed(commit).await;
         let sealed = self.with_staging(move |staging| {
             let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
-            // The same bytes in another handoff, whose receipt got lost.
-            let again = record.iter().flat_map(|r| &r.adopted).find(|a| {
+            // The same bytes came here in another handoff, whose receipt got lost. Not where
+            // this host handed them over since: then they come back, and are placed anew.
+            let never_left = record
+                .iter()
+                .filter(|r| r.brought_back(&owed.contains).is_none());
+            let again = never_left.flat_map(|r| &r.adopted).find(|a| {
                 let same = (a.bytes, &a.digest) == (owed.bytes, &owed.digest);
                 same && owed.contains.contains(&a.handoff)
             });
-            if let Some(adopted) = again {
-                return Ok(Some(receipt_again(adopted, owed.host)));
+            if again.is_some() {
+                let placed = staging.place_again(&owed.history)?;
+                let sums = (owed.bytes, owed.digest);
+                let receipt = Receipt::new(sums, owed.host, placed.dropped, placed.files);
+                return Ok(Some(receipt));
             }
             staging.owe(owed);
             staging.seal(record.as_ref())?;

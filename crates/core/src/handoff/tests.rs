@@ -1,5 +1,7 @@
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,17 +35,36 @@ impl Writers for Nobody {
     }
 }
 
+/// Once the domain is here, its base file is held open for writing, as virtlogd does.
+struct OnceHere(watch::Receiver<bool>, PathBuf);
+
+impl Writers for OnceHere {
+    fn writer(&self, file: &File) -> Writer {
+        let inode = |stat: fs::Metadata| stat.ino();
+        let base = fs::metadata(&self.1).map(inode).ok();
+        match *self.0.borrow() && base == file.metadata().map(inode).ok() {
+            true => Writer::Some,
+            false => Writer::None,
+        }
+    }
+}
+
 /// A host: a folder with a log.
 struct Host {
     dir: tempfile::TempDir,
     log: PathBuf,
+    retention: Cell<Retention>,
 }
 
 impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("console.log");
-        Self { dir, log }
+        Self {
+            dir,
+            log,
+            retention: Cell::new(Retention::UNLIMITED),
+        }
     }
 
     fn write(&self, name: &str, content: &str) {
@@ -57,6 +78,13 @@ impl Host {
             .open(&self.log)
             .unwrap();
         log.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Runs a script in the folder, as an operator or a rotation does.
+    fn run(&self, script: &str) {
+        let mut shell = std::process::Command::new("sh");
+        let status = shell.args(["-ec", script]).current_dir(self.dir.path());
+        assert!(status.status().unwrap().success(), "{script}");
     }
 
     fn merged(&self) -> String {
@@ -80,7 +108,7 @@ impl Host {
     fn place(&self) -> Place {
         let rules = Rules {
             numbering: Numbering::FromZero,
-            retention: Retention::UNLIMITED,
+            retention: self.retention.get(),
         };
         Place {
             path: self.log.clone(),
@@ -159,11 +187,21 @@ impl Trial {
         expected: bool,
         progress: mpsc::Sender<adopt::Progress>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
+        self.adopt_beside(host, expected, progress, Arc::new(Nobody))
+    }
+
+    fn adopt_beside(
+        &self,
+        host: &Host,
+        expected: bool,
+        progress: mpsc::Sender<adopt::Progress>,
+        writers: Arc<dyn Writers>,
+    ) -> tokio::task::JoinHandle<adopt::Outcome> {
         let adopt = Adopt {
             handoff: self.handoff.clone(),
             host: "h2".to_owned(),
             transport: Arc::clone(&self.transport),
-            writers: Arc::new(Nobody),
+            writers,
             destination: Arc::new(Here(self.here.subscribe(), host.place())),
             expected: expected.then(|| host.place()),
             source_alive: self.alive.subscribe(),

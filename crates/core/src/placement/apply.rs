@@ -148,6 +148,15 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
             members.remove(0);
         }
     }
+    // An empty base that another one has replaced would only take a number.
+    let mut used = Vec::new();
+    for (retired, member) in members {
+        let is_base = retired.number.is_none();
+        if !(is_base && is_unused(staging, &member.name)?) {
+            used.push((retired, member));
+        }
+    }
+    let mut members = used;
     if old_names {
         for (retired, member) in &members {
             let mut name = base.clone();
@@ -164,8 +173,7 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     });
     let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
     if !staging.journal.taking.is_empty() || !stay_back(staging, &members)? {
-        // What would lie beyond the limit would leave a hole at the next rollover;
-        // the host that gave the receipt for it has it.
+        // What lies beyond virtlogd's limit would leave a hole at the next rollover.
         let limit = staging.rules.retention().max_backups;
         Convergence::new(staging, &members, limit).run()?;
     }

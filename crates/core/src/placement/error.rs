@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{chain, folder, versioned};
+use crate::{chain, folder, offsets, versioned};
 
 /// Why history could not be staged or placed. The source still has all of it.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,15 @@ pub enum Error {
     /// Discarding was asked for after the history was sealed.
     #[error("the history is complete already and can only be placed")]
     Sealed,
+}
+
+impl From<offsets::Error> for Error {
+    fn from(error: offsets::Error) -> Self {
+        match error {
+            offsets::Error::Chain(error) => Self::Chain(error),
+            offsets::Error::Record(error) => Self::Record(error),
+        }
+    }
 }
 
 impl Error {

@@ -61,6 +61,7 @@
 //! # }
 //! ```
 
+mod again;
 mod apply;
 mod attributes;
 mod down;
@@ -68,6 +69,7 @@ mod error;
 mod journal;
 mod lock;
 mod retire;
+mod returning;
 pub mod roll;
 mod shared;
 mod show;
@@ -89,7 +91,7 @@ use uuid::Uuid;
 
 pub use error::{Error, Result};
 
-use crate::chain::{Compression, Listing, Numbering};
+use crate::chain::{Compression, Listing, Numbering, Ownership};
 use crate::folder::{self, FileId, Folder, fault};
 use crate::follow::Writers;
 use crate::record::{Record, hidden};
@@ -296,6 +298,11 @@ impl Staging {
     /// The chain as it is now. What this staging has put there, or has taken from
     /// there, is part of it whatever its times say.
     fn listing(&self) -> Result<Listing> {
+        let ownership = self.ownership();
+        Ok(Listing::read_owned(&self.log, &self.base, &ownership)?)
+    }
+
+    fn ownership(&self) -> Ownership {
         let journal = &self.journal;
         let mut ownership = self.writers.ownership(&self.log, &self.base);
         ownership.ours(journal.parts.iter().map(|p| p.id));
@@ -304,7 +311,7 @@ impl Staging {
         ownership.ours(journal.taking.iter().map(|t| t.id));
         ownership.ours(journal.stale.iter().copied());
         ownership.ours(journal.shown.iter().flat_map(|s| s.files.iter().copied()));
-        Ok(Listing::read_owned(&self.log, &self.base, &ownership)?)
+        ownership
     }
 
     fn write_journal(&self) -> Result<()> {
@@ -536,8 +543,11 @@ pub fn is_under_way(log: &Folder, base: &OsStr) -> bool {
 
 /// What follows the number or date in `name`: how the file is compressed.
 fn ending(name: &OsStr) -> String {
-    let (_, compression) = Compression::strip(name.as_bytes());
-    compression.map_or("", Compression::suffix).to_owned()
+    compression(name).map_or("", Compression::suffix).to_owned()
+}
+
+fn compression(name: &OsStr) -> Option<Compression> {
+    Compression::strip(name.as_bytes()).1
 }
 
 /// Base and numbered files with their names; the base has no number.

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::journal::{Aged, Journal, Phase, Retired};
-use super::{Error, Result, Rules, Staging, apply, ending, entries};
-use crate::chain::{Listing, MAX_NUMBER};
-use crate::content;
-use crate::folder::{FileId, Folder};
+use super::returning::Candidate;
+use super::{Result, Rules, Staging, apply, compression, ending, entries};
+use crate::chain::MAX_NUMBER;
+use crate::folder::FileId;
 use crate::follow::{Writer, Writers};
 use crate::record::Record;
 use crate::transport::HandoffId;
@@ -79,8 +79,7 @@ impl Staging {
         for (name, number, stat) in found.filter(|_| !here) {
             // Beyond virtlogd's limit nothing is wiped and nothing is moved.
             let safe = number.is_some_and(|n| self.rules.is_beyond(n));
-            let file = (&self.log, name.as_os_str());
-            let comes_back = self.comes_back(record, file, stat.id) == Some(stat.size);
+            let comes_back = self.comes_back(record, &self.in_log(&name, stat)) == Some(stat.size);
             if record.is_some() && (!safe || comes_back) {
                 self.retire_one(&name, number, stat.id)?;
             } else if number.is_some() {
@@ -92,8 +91,8 @@ impl Staging {
         // virtlogd never touches a file with a date: what does not come back stays there.
         for (age, file) in (1..).zip(listing.dated().iter().filter(|_| !here)) {
             let id = file.stat.id;
-            let named = (&self.log, file.name.as_os_str());
-            if self.comes_back(record, named, id) == Some(file.stat.size) {
+            let there = self.in_log(&file.name, file.stat);
+            if self.comes_back(record, &there) == Some(file.stat.size) {
                 // Older than all with numbers, and no number is as great.
                 let number = MAX_NUMBER.saturating_add(age);
                 self.retire_one(&file.name, Some(number), id)?;
@@ -160,8 +159,13 @@ impl Staging {
             let Some(stat) = self.own.stat(aside)? else {
                 continue;
             };
-            let comes_back = self.comes_back(record, (&self.own, aside), stat.id);
-            let comes_back = comes_back == Some(stat.size);
+            let there = Candidate {
+                folder: &self.own,
+                name: aside,
+                compression: compression(OsStr::new(&retired.suffix)),
+                stat,
+            };
+            let comes_back = self.comes_back(record, &there) == Some(stat.size);
             if comes_back || stat.size == 0 {
                 continue;
             }
@@ -176,47 +180,5 @@ impl Staging {
         kept.append(&mut journal.older);
         journal.older = kept;
         Ok(())
-    }
-
-    /// How many bytes of the file `id`, which has this name, the history holds, where it
-    /// holds any: files are recognised by identity, and by what they held.
-    pub(super) fn comes_back(
-        &self,
-        record: Option<&Record>,
-        (folder, name): (&Folder, &OsStr),
-        id: FileId,
-    ) -> Option<u64> {
-        let offered = record?.offered.as_ref()?;
-        let owed = self.journal.owed.as_ref();
-        let held = offered.received || owed.is_some_and(|o| o.contains.contains(&offered.handoff));
-        let mut files = offered.files.iter().filter(|_| held);
-        let (_, size) = files.find(|(file, _)| *file == id)?;
-        let print = offered.print_of(id);
-        let is_it = print.is_none_or(|print| content::is_still(folder, name, id, print));
-        is_it.then_some(*size)
-    }
-
-    /// Rotated files that hold nothing but bytes the history holds too. One that
-    /// grew since holds others as well.
-    pub(super) fn stale(&self, listing: &Listing, record: Option<&Record>) -> Result<Vec<FileId>> {
-        let mut stale = Vec::new();
-        for (name, number, stat) in entries(listing, &self.base) {
-            match self.comes_back(record, (&self.log, &name), stat.id) {
-                None | Some(0) => {}
-                Some(size) if number.is_some() && size == stat.size => stale.push(stat.id),
-                Some(bytes) => {
-                    return Err(Error::StaleBase {
-                        path: self.log.path().join(&name),
-                        bytes,
-                    });
-                }
-            }
-        }
-        for file in listing.dated() {
-            let size = self.comes_back(record, (&self.log, &file.name), file.stat.id);
-            let all = size.is_some_and(|size| size > 0 && size == file.stat.size);
-            stale.extend(all.then_some(file.stat.id));
-        }
-        Ok(stale)
     }
 }

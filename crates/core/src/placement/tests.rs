@@ -324,6 +324,24 @@ fn what_was_retired_goes_behind_a_log_that_began_meanwhile() {
 }
 
 #[test]
+fn an_empty_base_that_was_retired_takes_no_number_of_the_new_log() {
+    let bed = Bed::new();
+    bed.write("console.log", "");
+    bed.write("console.log.0", "b");
+    bed.write("console.log.1", "a");
+    let record = bed.handed_over(&["console.log", "console.log.0", "console.log.1"]);
+    let mut staging = bed.open(rules(10, 2));
+    staging.retire(Some(&record)).unwrap();
+    bed.write("console.log", "c");
+    staging.discard().unwrap();
+    assert_eq!(bed.merged(), "abc");
+    assert_eq!(
+        bed.names(),
+        ["console.log", "console.log.0", "console.log.1"]
+    );
+}
+
+#[test]
 fn a_base_that_is_written_is_not_retired() {
     let bed = Bed::new();
     bed.write("console.log", "b");

@@ -15,26 +15,28 @@ fn arrive(host: &Host, append: bool, text: &str) {
     host.print(text);
 }
 
-/// A migration with its log.
+/// A migration with its log; the receipt that the source gets.
 async fn moves(
     transport: &Arc<dyn LogTransport>,
     from: &Host,
     to: &Host,
     append: bool,
     text: &str,
-) {
+) -> Receipt {
     let trial = Trial::new(Arc::clone(transport));
     let offer = trial.offer(from);
     let (ready, mut is_ready) = mpsc::channel(64);
-    let adopt = trial.adopt_telling(to, true, ready);
+    let writers = Arc::new(OnceHere(trial.here.subscribe(), to.log.clone()));
+    let adopt = trial.adopt_beside(to, true, ready, writers);
     while is_ready.recv().await != Some(adopt::Progress::Ready) {}
     arrive(to, append, text);
     trial.here.send_replace(true);
     trial.source.send_replace(Source::Over);
-    carried(offer.await.unwrap());
     let adopted = adopt.await.unwrap();
     assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    let receipt = carried(offer.await.unwrap());
     assert_eq!(trial.left().await, 0);
+    receipt
 }
 
 /// A migration whose log stays where it is: nobody adopts. `committed`: all of
@@ -143,6 +145,33 @@ async fn a_log_whose_receipt_was_lost_can_be_offered_elsewhere() {
     assert_eq!(what_is_left(&a, &other).await, Left::All);
 }
 
+/// The receipt that is given again tells of the files as they are by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_was_lost_says_what_is_here_when_it_is_given_again() {
+    let (a, b) = (Host::new(), Host::new());
+    a.write("console.log.0", "1 ");
+    a.print("22 ");
+    let first = moves_alone(&memory(), (&a, &b), false, "3 ", true).await;
+    let adopted = first.adopt(&b, false).await.unwrap();
+    assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
+    assert_eq!(b.merged(), "1 22 3 ");
+
+    // A rollover, which keeps two files.
+    let rollover = "mv console.log.0 console.log.1 && mv console.log console.log.0";
+    b.run(rollover);
+    b.print("4 ");
+    let again = Trial::new(memory());
+    again.here.send_replace(true);
+    again.source.send_replace(Source::Over);
+    let (offer, adopt) = (again.offer(&a), again.adopt(&b, false));
+    let receipt = carried(offer.await.unwrap());
+    adopt.await.unwrap();
+    assert_eq!(b.merged(), "22 3 4 ");
+    says_what_is_here(&receipt, &b);
+    let there = vec![("console.log.1".to_owned(), 3)];
+    assert_eq!((receipt.placed, receipt.dropped), (there, 2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_offered_after_the_vm_went_on_comes_to_lie_before() {
     let (a, b, c) = (Host::new(), Host::new(), Host::new());
@@ -242,4 +271,68 @@ async fn what_was_placed_at_one_host_is_not_placed_again_at_the_next() {
         "{:?}",
         c.names()
     );
+}
+
+/// A guest that prints nothing brings back the very bytes that it left here. The receipt
+/// names the files that are here now and counts what a lower limit left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receipt_of_a_silent_guest_says_what_is_here_now() {
+    let full = |letter: &str| letter.repeat(100);
+    let all = ["a", "b", "c", "d"].map(full).concat();
+    for append in [false, true] {
+        let (a, b, spool) = (Host::new(), Host::new(), memory());
+        for host in [&a, &b] {
+            host.retention.set(Retention::virtlogd(100, 20));
+        }
+        a.write("console.log.2", &full("a"));
+        a.write("console.log.1", &full("b"));
+        a.write("console.log.0", &full("c"));
+        a.print(&full("d"));
+        for _ in 0..2 {
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                let receipt = moves(&spool, from, to, append, "").await;
+                says_what_is_here(&receipt, to);
+                assert_eq!((receipt.dropped, to.merged()), (0, all.clone()));
+            }
+        }
+        moves(&spool, &a, &b, append, "").await;
+        a.retention.set(Retention::virtlogd(100, 1));
+        let receipt = moves(&spool, &b, &a, append, "").await;
+        says_what_is_here(&receipt, &a);
+        assert!(receipt.dropped > 0, "{receipt:?}");
+        let from = usize::try_from(receipt.dropped).unwrap();
+        assert_eq!(Some(a.merged().as_str()), all.get(from..));
+    }
+}
+
+fn says_what_is_here(receipt: &Receipt, host: &Host) {
+    let is_here = |(name, size): &(String, u64)| {
+        let stat = fs::metadata(host.dir.path().join(name)).unwrap();
+        assert_eq!(stat.len(), *size, "{name}");
+        *size
+    };
+    let here: u64 = receipt.placed.iter().map(is_here).sum();
+    assert_eq!(here + receipt.dropped, receipt.bytes, "{receipt:?}");
+}
+
+/// An operator may compress what a VM left here while it is away, or restore it from a
+/// backup. What holds anything else stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_compressed_or_copied_while_the_vm_was_away_goes_when_it_comes_back() {
+    let copy = "cp console.log.1 x && mv x console.log.1";
+    let other = "head -c 600 /dev/zero | tr '\\0' o > x && mv x console.log.1";
+    for (script, kept) in [("gzip console.log.1", 0), (copy, 0), (other, 600)] {
+        for text in ["", "4 "] {
+            let (a, b, spool) = (Host::new(), Host::new(), memory());
+            a.write("console.log.1", &"1 ".repeat(300));
+            a.write("console.log.0", &"2 ".repeat(300));
+            a.print("3 ");
+            let before = a.merged();
+            moves(&spool, &a, &b, false, text).await;
+            a.run(script);
+            moves(&spool, &b, &a, false, "").await;
+            let history = format!("{}{before}{text}", "o".repeat(kept));
+            assert_eq!(a.merged(), history, "{script}: {:?}", a.names());
+        }
+    }
 }

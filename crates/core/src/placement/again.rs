@@ -1,0 +1,58 @@
+//! History that lies here already: what came is the same, byte for byte, as what an
+//! earlier handoff placed here. A guest that prints nothing brings back such a history,
+//! and so does a source whose receipt was lost.
+
+use super::{Placed, Result, Staging, apply};
+use crate::chain::LogChain;
+use crate::offsets::Offsets;
+use crate::stream::History;
+
+impl Staging {
+    /// Gives the files that were taken aside their names back, since the history lies in
+    /// them, and says what of it lies here now. The receipt of the earlier handoff does
+    /// not tell: rollovers may have moved or dropped its files, and a lower limit may
+    /// leave no room for the oldest ones.
+    ///
+    /// # Errors
+    /// The folder's, the record's, and those of reading compressed files.
+    pub fn place_again(&mut self, history: &History) -> Result<Placed> {
+        apply::put_back(self)?;
+        let numbering = self.rules.numbering.into();
+        let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering)?;
+        let chain = chain.owned(self.ownership())?;
+        let offsets = Offsets::of(&chain)?;
+        let runs = &history.runs;
+        let first = runs.first().map_or(0, |(start, _)| *start);
+        let layout = offsets.layout(first)?;
+        let mut files: Vec<(String, u64)> = Vec::new();
+        for span in layout.spans() {
+            let here = runs
+                .iter()
+                .map(|run| overlap(*run, (span.start, span.length)));
+            let here = here.sum::<u64>();
+            let file = offsets.snapshot().files().get(span.file);
+            let Some(file) = file.filter(|_| here > 0) else {
+                continue;
+            };
+            let name = file.name().to_string_lossy().into_owned();
+            match files.last_mut() {
+                Some((last, size)) if *last == name => *size = size.saturating_add(here),
+                _ => files.push((name, here)),
+            }
+        }
+        files.reverse();
+        let lies_here = files.iter().map(|(_, size)| size).sum();
+        Ok(Placed {
+            dropped: history.bytes().unwrap_or(0).saturating_sub(lies_here),
+            files,
+            notes: Vec::new(),
+        })
+    }
+}
+
+/// How many bytes two runs, each an offset and a length, have in common.
+fn overlap(one: (u64, u64), other: (u64, u64)) -> u64 {
+    let end = |run: (u64, u64)| run.0.saturating_add(run.1);
+    let until = end(one).min(end(other));
+    until.saturating_sub(one.0.max(other.0))
+}
