@@ -1,6 +1,8 @@
 //! A guest's log follows it: every line once, in order, none torn, whatever the
 //! way and whatever goes wrong around it.
 
+use std::error::Error;
+use std::fs;
 use std::time::Duration;
 
 use crate::common::{
@@ -88,6 +90,51 @@ fn three_hosts_without_append() -> Outcome {
 #[test]
 fn three_hosts_with_append() -> Outcome {
     journey(true, 3, &[0, 1, 2], &[P2P, MANAGED])
+}
+
+/// A guest that prints nothing more brings back what it left. What its host keeps of that
+/// by then is what `migrate` says it is.
+#[test]
+fn a_silent_guest_goes_there_and_back_and_the_limit_is_lowered() -> Outcome {
+    let lab = Lab::builder().hosts(2).virtlogd(16 << 10, 20).start()?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let lines = 2500;
+    let at1 = h1.define(&Guest::new("vm").lines(lines))?;
+    at1.start()?;
+    at1.wait_for_tick(lines)?;
+    let at2 = h2.guest("vm");
+    // What a migration says of the files that are there then.
+    let dropped = |from: &GuestOn, to: &GuestOn| -> Result<u64, Box<dyn Error>> {
+        let events = migrate_json(from, to.host(), P2P)?;
+        let arrived = carried(&events)?;
+        println!("{arrived}");
+        let files = to.log_files()?;
+        for told in arrived["files"].as_array().ok_or("no files")? {
+            let there = files.iter().find(|f| told[0] == f.name.as_str());
+            let there = there.ok_or_else(|| format!("{told} is not there"))?;
+            assert_eq!(told[1], there.bytes.len());
+        }
+        let on_disk: usize = files.iter().map(|f| f.bytes.len()).sum();
+        let bytes = arrived["bytes"].as_u64().ok_or("no bytes")?;
+        let dropped = arrived["dropped"].as_u64().ok_or("no dropped")?;
+        assert_eq!(bytes, on_disk as u64 + dropped);
+        Ok(dropped)
+    };
+    for (from, to) in [(&at1, &at2), (&at2, &at1), (&at1, &at2)] {
+        assert_eq!(dropped(from, to)?, 0);
+    }
+    let conf = h1.path("/etc/libvirt/virtlogd.conf");
+    let text = fs::read_to_string(&conf)?;
+    let few = text.replace("max_backups = 20", "max_backups = 2");
+    assert_ne!(few, text);
+    fs::write(&conf, &few)?;
+    h1.kill_virtlogd()?;
+    h1.start_virtlogd()?;
+    let all = history(&at2)?;
+    let dropped = usize::try_from(dropped(&at2, &at1)?)?;
+    assert!(dropped > 0);
+    assert_eq!(Some(history(&at1)?.as_slice()), all.get(dropped..));
+    Ok(())
 }
 
 /// Both sides roll over while it moves, and it prints as fast as it can.
