@@ -165,7 +165,10 @@ struct NotStarted {
 
 impl Migration<'_> {
     async fn run(&self, logs: Logs, begun: &AtomicBool) -> anyhow::Result<Exit> {
-        let Logs { found, left_out } = logs;
+        let Logs {
+            found,
+            mut left_out,
+        } = logs;
         for reason in &left_out {
             let sentence = format!("{reason}: it cannot be carried; the migration goes on");
             self.report.warn(&sentence);
@@ -192,7 +195,7 @@ impl Migration<'_> {
         };
         self.interrupt.or(rejoin).await?;
         let starting = async {
-            let mut start = pin!(self.start(&way, found, &source));
+            let mut start = pin!(self.start(&way, found, &source, &mut left_out));
             tokio::select! {
                 started = &mut start => started,
                 () = self.interrupt.first() => {
@@ -281,22 +284,26 @@ impl Migration<'_> {
         }
     }
 
-    /// Holds every log, and starts both halves where the transport is there.
+    /// Holds every log, and starts both halves where the transport is there. `left_out`
+    /// gets a sentence for each log of which a part cannot be held.
     async fn start(
         &self,
         way: &Way<'_>,
         logs: Vec<(Log, Option<PathBuf>)>,
         source: &watch::Sender<Source>,
+        left_out: &mut Vec<String>,
     ) -> Vec<Started> {
         // Held first: whatever the transport does, the bytes are ours. Then all
         // connections at once.
         let mut begun = Vec::new();
         for (log, expected) in logs {
             let id = HandoffId::random();
-            let hidden = written::hidden(&self.domain, &log.path).await;
-            let newest = hidden.and_then(|(newest, sentence)| {
-                self.report.warn(&format!("{}: {sentence}", log.console));
-                newest
+            let astray = written::astray(&self.domain, &log.path).await;
+            let newest = astray.and_then(|astray| {
+                let sentence = format!("{}: {}", log.console, astray.sentence);
+                self.report.warn(&sentence);
+                left_out.extend(astray.is_left_out.then_some(sentence));
+                astray.file
             });
             let held = log.hold_for(way.domain, Some(id), newest).await;
             if let Ok(held) = &held {

@@ -126,20 +126,49 @@ async fn is_leased(path: &Path) -> bool {
     leased.ok().flatten().unwrap_or(false)
 }
 
-/// What to say of a running guest's log whose path does not lead to what the guest prints,
-/// and the file that it is written to, where that is known and can be opened.
-pub(crate) async fn hidden(domain: &Domain, path: &Path) -> Option<(Option<File>, String)> {
+/// A running guest's log whose path does not lead to what the guest prints.
+pub(crate) struct Astray {
+    /// What to say of it.
+    pub(crate) sentence: String,
+    /// The file that the guest's output goes to, where that is known and can be opened.
+    pub(crate) file: Option<File>,
+    /// Whether there is such a file and it is not `file`: what it holds is not carried.
+    pub(crate) is_left_out: bool,
+}
+
+/// Whether the log at `path` went astray.
+pub(crate) async fn astray(domain: &Domain, path: &Path) -> Option<Astray> {
     let written = Look::new().await?.at(domain, path).await?;
     let sentence = sentence(path, &written)?;
-    let Written::Hidden(found) = written else {
-        return Some((None, sentence));
+    let found = match written {
+        Written::Hidden(found) => found,
+        Written::Doubtful(_) => return Some(Astray::without_file(sentence, true)),
+        Written::AtItsPath | Written::ByNobody => {
+            return Some(Astray::without_file(sentence, false));
+        }
     };
     let opened = tokio::task::spawn_blocking(move || found.open()).await;
-    match opened.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
-        Ok(file) => Some((Some(file), sentence)),
-        Err(e) => {
-            let sentence = format!("{sentence}; but that file cannot be opened here: {e}");
-            Some((None, sentence))
+    Some(
+        match opened.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+            Ok(file) => Astray {
+                sentence,
+                file: Some(file),
+                is_left_out: false,
+            },
+            Err(e) => {
+                let sentence = format!("{sentence}; but that file cannot be opened here: {e}");
+                Astray::without_file(sentence, true)
+            }
+        },
+    )
+}
+
+impl Astray {
+    fn without_file(sentence: String, is_left_out: bool) -> Self {
+        Self {
+            sentence,
+            file: None,
+            is_left_out,
         }
     }
 }

@@ -375,10 +375,14 @@ fn living(path: PathBuf) -> PathBuf {
 
 /// Pure: whether a descriptor can be written to, by its text in `/proc/*/fdinfo`.
 pub(crate) fn is_writable(info: &str) -> bool {
-    let flags = info.lines().find_map(|l| l.strip_prefix("flags:"));
-    let flags = flags.and_then(|f| u32::from_str_radix(f.trim(), 8).ok());
     // The access mode: 0 is reading only.
-    flags.is_some_and(|flags| flags & 0o3 != 0)
+    flags(info).is_some_and(|flags| flags & 0o3 != 0)
+}
+
+/// Pure: the flags of a descriptor as `open` takes them, by its text in `/proc/*/fdinfo`.
+pub(crate) fn flags(info: &str) -> Option<u32> {
+    let flags = info.lines().find_map(|l| l.strip_prefix("flags:"))?;
+    u32::from_str_radix(flags.trim(), 8).ok()
 }
 
 /// Pure: whether a process catches a signal, by its `/proc/*/status`.

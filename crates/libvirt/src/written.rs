@@ -16,7 +16,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::virtlogd::is_writable;
+use rustix::fs::OFlags;
+
+use crate::virtlogd::{flags, is_writable};
 
 /// Device and inode number: which file it is, as long as somebody has it open.
 pub type Inode = (u64, u64);
@@ -175,7 +177,7 @@ impl Open {
         for (pid, kind) in processes()? {
             let proc = PathBuf::from(format!("/proc/{pid}"));
             // It may not be looked at, or has ended.
-            let Ok(open) = open_for_writing(&proc, None) else {
+            let Ok(open) = open_for_writing(&proc, kind, None) else {
                 continue;
             };
             let its = fs::read_link(proc.join("ns/mnt")).ok();
@@ -266,14 +268,17 @@ pub(crate) fn is_written_here(file: &File) -> bool {
         return false;
     };
     let wanted = (wanted.dev(), wanted.ino());
-    processes().unwrap_or_default().into_iter().any(|(pid, _)| {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let open = open_for_writing(&proc, Some(wanted.1)).unwrap_or_default();
-        let mut open = open
-            .into_iter()
-            .map(|(fd, _)| proc.join("fd").join(fd.to_string()));
-        open.any(|fd| inode(&fd) == Some(wanted))
-    })
+    processes()
+        .unwrap_or_default()
+        .into_iter()
+        .any(|(pid, kind)| {
+            let proc = PathBuf::from(format!("/proc/{pid}"));
+            let open = open_for_writing(&proc, kind, Some(wanted.1)).unwrap_or_default();
+            let mut open = open
+                .into_iter()
+                .map(|(fd, _)| proc.join("fd").join(fd.to_string()));
+            open.any(|fd| inode(&fd) == Some(wanted))
+        })
 }
 
 /// Every process that may write console logs.
@@ -299,9 +304,13 @@ fn kind_of(comm: &[u8]) -> Option<Kind> {
     comm.starts_with(b"qemu").then_some(Kind::Qemu)
 }
 
-/// The descriptors of a process that can be written to, and their inode numbers; with
-/// `wanted` only those of that number.
-fn open_for_writing(proc: &Path, wanted: Option<u64>) -> io::Result<Vec<(i32, Option<u64>)>> {
+/// The descriptors through which a process may write console logs, and their inode
+/// numbers; with `wanted` only those of that number.
+fn open_for_writing(
+    proc: &Path,
+    kind: Kind,
+    wanted: Option<u64>,
+) -> io::Result<Vec<(i32, Option<u64>)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(proc.join("fdinfo"))? {
         let Ok(entry) = entry else { continue };
@@ -310,11 +319,23 @@ fn open_for_writing(proc: &Path, wanted: Option<u64>) -> io::Result<Vec<(i32, Op
         let ino = field(&info, "ino:").and_then(|ino| ino.parse().ok());
         // Kernels before 5.14 do not tell the number.
         let other = wanted.is_some() && ino.is_some() && ino != wanted;
-        if let Some(fd) = fd.filter(|_| is_writable(&info) && !other) {
+        if let Some(fd) = fd.filter(|_| may_be_log(kind, &info) && !other) {
             found.push((fd, ino));
         }
     }
     Ok(found)
+}
+
+/// Pure: whether a descriptor is open as a console log is. virtlogd opens each of them to
+/// append and to be closed on exec (libvirt's `virRotatingFileWriterEntryNew`); what it
+/// inherited from whoever started it, a lock say, is none.
+fn may_be_log(kind: Kind, info: &str) -> bool {
+    let as_virtlogd = (OFlags::APPEND | OFlags::CLOEXEC).bits();
+    let needed = match kind {
+        Kind::Virtlogd => as_virtlogd,
+        Kind::Qemu => 0,
+    };
+    is_writable(info) && flags(info).is_some_and(|flags| flags & needed == needed)
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

@@ -79,6 +79,31 @@ fn a_log_moved_to_a_number_of_its_chain_is_carried_once() -> Outcome {
     hidden_and_carried(hide, "was renamed", true)
 }
 
+/// Two of the guest's logs were renamed, and nobody can tell which is which: the guest
+/// migrates, and the exit status says that a part of its logs stayed behind.
+#[test]
+fn a_log_that_may_be_any_of_two_files_is_not_said_to_be_carried() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let vm = h1.define(&Guest::new("vm").second_port())?;
+    vm.start()?;
+    vm.wait_for_tick(400)?;
+    let folder = vm.log_path();
+    let folder = folder.parent().ok_or("no folder")?.display().to_string();
+    let hide = "mv console.log console.log.old; mv second.log console.log.older";
+    h1.run(["sh", "-ec", &format!("cd {folder}; ls >&2; {hide}")])?
+        .checked()?;
+    let (status, _) = said(&vm)?;
+    let doubt = "may go to any of these";
+    assert!(status.contains(doubt), "{status}");
+    let output = migrate(&vm, h2, P2P)?;
+    println!("{}", output.err());
+    assert_eq!(output.code(), Some(3), "{}", output.err());
+    assert!(output.err().contains(doubt), "{}", output.err());
+    assert_eq!(h2.guest("vm").state()?.as_deref(), Some("running"));
+    Ok(())
+}
+
 /// virtlogd is ended, and another one started: the pipe of the guest has no reader.
 #[test]
 fn a_log_without_a_writer_is_told_of() -> Outcome {

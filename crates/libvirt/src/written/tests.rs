@@ -153,7 +153,7 @@ fn a_removed_file_is_opened_through_its_writer() {
     std::fs::remove_file(&path).unwrap();
     let proc = Path::new("/proc/self");
     let inode = (stat.dev(), stat.ino());
-    let all = open_for_writing(proc, Some(inode.1)).unwrap();
+    let all = open_for_writing(proc, Kind::Qemu, Some(inode.1)).unwrap();
     let found = Descriptor {
         process: std::process::id().cast_signed(),
         fd: all[0].0,
@@ -169,4 +169,14 @@ fn a_removed_file_is_opened_through_its_writer() {
     drop(writer);
     let gone = found.open().map(|_| ());
     assert!(gone.is_err(), "{gone:?}");
+}
+
+/// A lock that virtlogd inherited from whoever started it is not taken for a log.
+#[test]
+fn virtlogd_opens_logs_to_append_and_to_be_closed_on_exec() {
+    let log = "pos:\t0\nflags:\t02102001\n";
+    let lock = "pos:\t0\nflags:\t0100001\n";
+    assert!(may_be_log(Kind::Virtlogd, log) && may_be_log(Kind::Qemu, log));
+    assert!(!may_be_log(Kind::Virtlogd, lock) && may_be_log(Kind::Qemu, lock));
+    assert!(!may_be_log(Kind::Virtlogd, "flags:\t02102000\n"));
 }
