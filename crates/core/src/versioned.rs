@@ -93,7 +93,7 @@ fn temporary(name: &OsStr) -> OsString {
 
 /// Reads the record under `name`; `None` where there is none.
 pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result<Option<T>, Error> {
-    let (file, _) = match folder.open_file(name) {
+    let (file, stat) = match folder.open_file(name) {
         Ok(opened) => opened,
         Err(folder::Error::NotFound { .. }) => return Ok(None),
         Err(e) => return Err(e.into()),
@@ -102,7 +102,9 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
         name: name.to_owned(),
         what: what.to_owned(),
     };
-    let mut bytes = Vec::new();
+    // Room for all of it, and for the read that finds the end: two reads instead of many.
+    let room = stat.size.min(MAX_BYTES).saturating_add(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| Error::Io {

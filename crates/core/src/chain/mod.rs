@@ -124,6 +124,9 @@ impl LogChain {
     /// # Errors
     /// [`Error::Folder`].
     pub fn owned(self, ownership: Ownership) -> Result<Self> {
+        if ownership == self.ownership {
+            return Ok(self);
+        }
         let numbering = resolve(&self.folder, &self.base, self.choice, &ownership)?;
         Ok(Self {
             numbering,
@@ -212,14 +215,16 @@ fn resolve(
     choice: NumberingChoice,
     ownership: &Ownership,
 ) -> Result<Numbering> {
+    if choice != NumberingChoice::Auto {
+        return Ok(choice.resolve([]));
+    }
     let mut looks = LOOKS;
     loop {
         let listing = Listing::read_owned(folder, base, ownership)?;
         let numbering = choice.resolve(listing.rotated().iter().map(|r| r.number));
         looks = looks.saturating_sub(1);
         // In a rollover a chain from zero has no `.0` for a moment.
-        let sure = choice != NumberingChoice::Auto || numbering == Numbering::FromZero;
-        if sure || looks == 0 {
+        if numbering == Numbering::FromZero || looks == 0 {
             return Ok(numbering);
         }
         crate::pause::pause(LOOK_AGAIN);
