@@ -10,8 +10,10 @@ use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{
     self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
 };
+use logchain_host::meter::Meter;
+use logchain_host::progress::Phase;
+use logchain_host::{Event, Events};
 use logchain_libvirt::Connection;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -26,10 +28,8 @@ use crate::hosts::{self, Elsewhere, Hosts};
 use crate::interrupt::Interrupt;
 use crate::kept;
 use crate::limits;
-use crate::meter::Meter;
 use crate::noted;
-use crate::progress::Phase;
-use crate::report::Report;
+use crate::report::{self, Watch};
 use crate::transports::{Choice, ssh_options};
 
 /// News that may wait to be told.
@@ -51,12 +51,15 @@ pub(crate) async fn run(args: Adopt, interrupt: Interrupt) -> anyhow::Result<Exi
 }
 
 async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
-    let report = Report::new(args.format);
+    let events = report::events(args.format, Watch::Terminal);
+    if args.attached {
+        events.tell(Event::hello());
+    }
     let choice = Choice::of(args.transport.as_deref(), None)?;
     let ssh = ssh_options(None, args.patience);
     let open = async {
         let connection = host::connect_local(args.connect.uri.as_deref()).await?;
-        refuse_elsewhere(args, report, &connection).await?;
+        refuse_elsewhere(args, &events, &connection).await?;
         let domain = match args.domain.parse::<Uuid>() {
             Ok(uuid) => uuid,
             Err(_) => connection.lookup(&args.domain).await?.uuid(),
@@ -75,7 +78,7 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let alive = watch::Sender::new(args.attached);
     let work = Work {
         args,
-        report,
+        events: events.clone(),
         connection,
         domain,
         transport: Arc::new(ending),
@@ -118,7 +121,7 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
 /// lies here is somebody else's, or the very log that is handed over.
 async fn refuse_elsewhere(
     args: &Adopt,
-    report: Report,
+    events: &Events,
     connection: &Connection,
 ) -> anyhow::Result<()> {
     let hosts = Hosts {
@@ -131,11 +134,11 @@ async fn refuse_elsewhere(
     let Err(elsewhere) = hosts.check(hosts::uuid_of(connection).await) else {
         return Ok(());
     };
-    let (own, is_source) = (host::own_name(), elsewhere == Elsewhere::Source);
-    report.event(
-        "",
-        &json!({ "event": "elsewhere", "host": own, "source": is_source }),
-    );
+    let own = host::own_name();
+    events.tell(Event::Elsewhere {
+        host: own.clone(),
+        source: elsewhere == Elsewhere::Source,
+    });
     match elsewhere {
         Elsewhere::Source => {
             anyhow::bail!("{own} is the host that the domain leaves: its log is not adopted here")
@@ -149,7 +152,7 @@ async fn refuse_elsewhere(
 /// What all handoffs of a run share.
 struct Work<'a> {
     args: &'a Adopt,
-    report: Report,
+    events: Events,
     connection: Connection,
     domain: Uuid,
     transport: Arc<dyn LogTransport>,
@@ -181,12 +184,11 @@ impl Work<'_> {
             }
             if !told {
                 told = true;
-                let event = json!({ "event": "waiting", "domain": domain.to_string() });
-                let sentence = format!(
-                    "nothing is offered for domain {domain} in {transport} yet; \
-                     waiting for up to {seconds} s"
-                );
-                self.report.note(&sentence, &event);
+                self.events.tell(Event::Waiting {
+                    domain: domain.to_string(),
+                    transport: Some(transport.to_string()),
+                    seconds: Some(seconds),
+                });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -199,7 +201,7 @@ impl Work<'_> {
         path: Option<PathBuf>,
     ) -> anyhow::Result<Option<String>> {
         let limits = tokio::task::spawn_blocking(limits::limits).await?;
-        limits.warn(self.report);
+        limits.warn(&self.events);
         let (progress, news) = mpsc::channel(NEWS);
         let arriving = Arc::new(Arriving {
             connection: self.connection.clone(),
@@ -220,9 +222,9 @@ impl Work<'_> {
             budget: self.budget.clone(),
         };
         let staged = watch::Sender::new(0);
-        let meter = Meter::for_people(self.report);
+        let meter = Meter::new(self.events.clone());
         meter.log(staged.subscribe(), 0);
-        let told = tokio::spawn(tell(self.report, handoff.clone(), news, staged));
+        let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, staged));
         let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
         if matches!(outcome, Outcome::Adopted(_)) {
@@ -231,14 +233,15 @@ impl Work<'_> {
         if matches!(outcome, Outcome::Adopted(_))
             && let Err(reason) = noted::came_back(&self.args.state.folder, self.domain).await
         {
-            self.report.warn(&reason);
+            self.events.warn(reason);
         }
         if matches!(outcome, Outcome::Adopted(_)) {
             // Older than what came just now: behind it.
-            let (state, console) = (&self.args.state.folder, Some(&handoff.console));
-            let joined = kept::rejoin(state, &self.connection, self.domain, console);
+            let (state, console) = (&*self.args.state.folder, Some(&handoff.console));
+            let to = (state, &self.events);
+            let joined = kept::rejoin(to, &self.connection, self.domain, console);
             for reason in joined.await.1 {
-                self.report.warn(&reason);
+                self.events.warn(reason);
             }
         }
         if let Outcome::Failed { reason } = &mut outcome
@@ -251,7 +254,7 @@ impl Work<'_> {
             }
             .to_owned();
         }
-        Ok(end(self.report, &handoff, &outcome))
+        Ok(end(&self.events, &handoff, &outcome))
     }
 }
 
@@ -268,11 +271,11 @@ impl Work<'_> {
         match tokio::task::spawn_blocking(look).await? {
             Ok(findings) => {
                 for finding in findings {
-                    self.report.warn(&format!("{}: {finding}", at.console));
+                    self.events.warn(format!("{}: {finding}", at.console));
                 }
             }
             // The history is in place all the same.
-            Err(e) => self.report.warn(&format!("{}: {e:#}", at.console)),
+            Err(e) => self.events.warn(format!("{}: {e:#}", at.console)),
         }
         Ok(())
     }
@@ -326,44 +329,30 @@ async fn watch_input(mut input: impl AsyncRead + Unpin, alive: watch::Sender<boo
 
 /// Whether the history was put in place.
 async fn tell(
-    report: Report,
+    events: Events,
     handoff: Handoff,
     mut news: mpsc::Receiver<Progress>,
     staged: watch::Sender<u64>,
 ) -> bool {
     let mut is_placed = false;
-    let console = handoff.console.as_str();
     while let Some(progress) = news.recv().await {
+        let console = handoff.console.clone();
         match progress {
-            Progress::Shared => {
-                report.event("", &json!({ "event": "shared", "console": console }));
-            }
-            Progress::Ready => report.event("", &json!({ "event": "ready", "console": console })),
+            Progress::Shared => events.tell(Event::Shared { console }),
+            Progress::Ready => events.tell(Event::Ready { console }),
             Progress::Staged(bytes) => {
                 staged.send_replace(bytes);
-                report.event(
-                    "",
-                    &json!({ "event": "staged", "console": console, "bytes": bytes }),
-                );
+                events.tell(Event::Staged { console, bytes });
             }
-            Progress::Shown(bytes) => report.event(
-                "",
-                &json!({ "event": "shown", "console": console, "bytes": bytes }),
-            ),
+            Progress::Shown(bytes) => events.tell(Event::Shown { console, bytes }),
             Progress::Placed(placed) => {
                 is_placed = true;
-                let mut event = json!({
-                    "event": "placed",
-                    "console": console,
-                    "files": placed.files,
-                    "dropped": placed.dropped,
+                events.tell(Event::Placed {
+                    console,
+                    files: placed.files,
+                    dropped: placed.dropped,
+                    warnings: placed.notes,
                 });
-                if let (Some(event), false) = (event.as_object_mut(), placed.notes.is_empty()) {
-                    event.insert("warnings".to_owned(), json!(placed.notes));
-                }
-                let notes = placed.notes.iter();
-                let notes: Vec<String> = notes.map(|note| format!("{console}: {note}")).collect();
-                report.event(&notes.join("\n"), &event);
             }
         }
     }
@@ -371,50 +360,27 @@ async fn tell(
 }
 
 /// Tells how it ended; `Some` sentence where that is not well.
-fn end(report: Report, handoff: &Handoff, outcome: &Outcome) -> Option<String> {
-    let console = handoff.console.as_str();
+fn end(events: &Events, handoff: &Handoff, outcome: &Outcome) -> Option<String> {
+    let console = handoff.console.clone();
     match outcome {
         Outcome::Adopted(receipt) => {
-            let files: Vec<&str> = receipt
-                .placed
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .collect();
-            let files = if files.is_empty() {
-                "no file".to_owned()
-            } else {
-                files.join(", ")
-            };
-            let bytes = receipt.bytes;
-            let mut sentence =
-                format!("{console}: {bytes} bytes of history are in place, in {files}");
-            let dropped = receipt.dropped;
-            if dropped > 0 {
-                sentence.push_str(&format!(
-                    "; the oldest {dropped} of them are more than the rotation here keeps"
-                ));
-            }
-            report.event(
-                &sentence,
-                &json!({
-                    "event": "adopted", "console": console, "bytes": bytes, "dropped": dropped,
-                }),
-            );
+            events.tell(Event::Adopted {
+                console,
+                bytes: receipt.bytes,
+                dropped: receipt.dropped,
+                files: receipt.placed.clone(),
+            });
             None
         }
         Outcome::Aborted => {
-            let sentence = format!("{console}: withdrawn by the source; this host is as it was");
-            report.event(
-                &sentence,
-                &json!({ "event": "aborted", "console": console }),
-            );
+            let event = Event::Aborted { console };
+            let sentence = report::sentence(&event);
+            events.tell(event);
             Some(sentence)
         }
         Outcome::Failed { reason } => {
-            let event = json!({ "event": "failed", "console": console, "reason": reason });
-            report.event("", &event);
             let sentence = format!("{console}: {reason}");
-            report.fail(&sentence);
+            events.tell(report::failed(Some(console), reason.clone()));
             Some(sentence)
         }
     }

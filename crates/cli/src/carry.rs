@@ -13,8 +13,8 @@ use logchain_core::handoff::offer::{self, Far, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::record::Offered;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport};
+use logchain_host::{Event, Events};
 use logchain_transport_ssh::SshOptions;
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ use crate::host::{self, Leases};
 use crate::hosts::Hosts;
 use crate::limits;
 use crate::neighbours;
-use crate::report::Report;
+use crate::report;
 use crate::transports::Choice;
 
 /// How long withdrawing may take.
@@ -44,9 +44,9 @@ impl Log {
     }
 
     /// What of the log will not be carried, or is in doubt.
-    pub(crate) fn say_remarks(&self, report: Report, held: &Held) {
+    pub(crate) fn say_remarks(&self, events: &Events, held: &Held) {
         for remark in held.remarks() {
-            report.warn(&format!(
+            events.warn(format!(
                 "{}: {}",
                 self.console,
                 neighbours::sentence(&self.path, remark)
@@ -100,7 +100,7 @@ impl Log {
 
 /// How and where to.
 pub(crate) struct Way<'a> {
-    pub(crate) report: Report,
+    pub(crate) events: Events,
     pub(crate) choice: &'a Choice,
     pub(crate) ssh: &'a SshOptions,
     pub(crate) patience: Duration,
@@ -184,7 +184,14 @@ impl Begun {
         let start = |there| {
             let put = self.put.subscribe();
             let what = (&self.handoff, way.hosts);
-            FarAdopt::start(there, way.ssh, what, expected, put, way.patience)
+            FarAdopt::start(
+                there,
+                way.ssh,
+                what,
+                expected,
+                put,
+                (way.patience, way.events.clone()),
+            )
         };
         self.far = there.map(start).transpose()?;
         Ok(self)
@@ -232,11 +239,11 @@ impl Begun {
         match ready {
             // The pieces need no ssh: only who takes them in is missing.
             Err(reason) if !way.choice.needs_far() && (!far.has_failed() || far.is_elsewhere()) => {
-                way.report.warn(&format!(
+                way.events.warn(format!(
                     "{}: cannot start the destination's half: {reason}",
                     self.handoff.console
                 ));
-                tell_adopt(way.report, way.choice, way.domain);
+                tell_adopt(&way.events, way.choice, way.domain);
                 self.far = None;
                 Ok(())
             }
@@ -409,84 +416,63 @@ fn offer_of(
     }
 }
 
-/// Tells how a console's handoff ended.
+/// Tells how a console's handoff ended. `window_ms`: as in [`Event::Carried`].
 ///
 /// # Errors
 /// A sentence, where the destination does not have its log.
 pub(crate) fn tell(
-    report: Report,
+    events: &Events,
     log: &Log,
     outcome: &Outcome,
-    more: serde_json::Value,
+    window_ms: Option<u64>,
 ) -> Result<(), String> {
-    let console = log.console.as_str();
+    let console = log.console.clone();
     match outcome {
         Outcome::Carried(receipt) => {
-            let files = receipt.placed.len();
-            let (bytes, host) = (receipt.bytes, &receipt.host);
-            let mut sentence = format!(
-                "{console}: {bytes} bytes of history are in place at {host}, in {files} files"
-            );
-            if receipt.dropped > 0 {
-                sentence.push_str(&format!(
-                    "; the oldest {} of them are more than the rotation there keeps",
-                    receipt.dropped
-                ));
-            }
-            // They come from another host, and go to a terminal.
-            let note = |note: &String| {
-                note.chars()
-                    .filter(|c| !c.is_control())
-                    .take(1000)
-                    .collect()
-            };
-            let notes: Vec<String> = receipt.notes.iter().map(note).collect();
-            for note in &notes {
-                sentence.push_str(&format!("; at {host}: {note}"));
-            }
-            let mut event = json!({
-                "event": "carried",
-                "console": console,
-                "bytes": bytes,
-                "dropped": receipt.dropped,
-                "files": receipt.placed,
-                "host": host,
+            events.tell(Event::Carried {
+                console,
+                bytes: receipt.bytes,
+                dropped: receipt.dropped,
+                files: receipt.placed.clone(),
+                host: receipt.host.clone(),
+                // They come from another host, and go to a terminal.
+                warnings: receipt.notes.iter().map(|note| plain(note)).collect(),
+                window_ms,
             });
-            if let (Some(event), false) = (event.as_object_mut(), notes.is_empty()) {
-                event.insert("warnings".to_owned(), json!(notes));
-            }
-            if let (Some(event), serde_json::Value::Object(more)) = (event.as_object_mut(), more) {
-                event.extend(more);
-            }
-            report.event(&sentence, &event);
             Ok(())
         }
         Outcome::Aborted => {
-            report.event("", &json!({ "event": "withdrawn", "console": console }));
-            Err(format!("{console}: withdrawn"))
+            let sentence = format!("{console}: withdrawn");
+            events.tell(Event::Withdrawn { console });
+            Err(sentence)
         }
         Outcome::NotCarried { reason } => {
-            let event = json!({ "event": "not-carried", "console": console, "reason": reason });
-            report.event("", &event);
-            let sentence = format!("{console}: the log was not carried: {reason}");
-            report.fail(&sentence);
+            let reason = reason.clone();
+            let event = Event::NotCarried { console, reason };
+            let sentence = report::sentence(&event);
+            events.tell(event);
             Err(sentence)
         }
     }
 }
 
+fn plain(words: &str) -> String {
+    let shown = words.chars().filter(|c| !c.is_control());
+    shown.take(1000).collect()
+}
+
 /// Of an open transport: what people should know of it, and, where nobody starts
 /// the other half, how they do. Once.
-pub(crate) fn say_adopt(report: Report, choice: &Choice, domain: Uuid) {
+pub(crate) fn say_adopt(events: &Events, choice: &Choice, domain: Uuid) {
     if let Some(caution) = choice.caution() {
-        report.warn(caution);
+        events.warn(caution);
     }
     if choice.far().is_none() {
-        tell_adopt(report, choice, domain);
+        tell_adopt(events, choice, domain);
     }
 }
 
-fn tell_adopt(report: Report, choice: &Choice, domain: Uuid) {
+fn tell_adopt(events: &Events, choice: &Choice, domain: Uuid) {
     let url = choice.to_string();
     let words = [
         "logchain",
@@ -498,9 +484,7 @@ fn tell_adopt(report: Report, choice: &Choice, domain: Uuid) {
     let command = logchain_transport_ssh::shell_line(words)
         .to_string_lossy()
         .into_owned();
-    let event = json!({ "event": "adopt-there", "command": command });
-    let sentence = format!("the destination takes the log in with: {command}");
-    report.event(&sentence, &event);
+    events.tell(Event::AdoptThere { command });
 }
 
 #[cfg(test)]

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::Far;
+use logchain_host::event::PROTOCOL;
+use logchain_host::{Event, Events};
 use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
-use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::args::Format;
 use crate::hosts::Hosts;
-use crate::report::Report;
 
 /// Before the migration may begin, the far side puts its own house in order.
 const READY: Duration = Duration::from_secs(15);
@@ -63,7 +62,7 @@ impl FarAdopt {
         (handoff, hosts): (&Handoff, Hosts),
         path: Option<&Path>,
         put: watch::Receiver<u64>,
-        patience: Duration,
+        (patience, events): (Duration, Events),
     ) -> Result<Self, String> {
         let mut words: Vec<OsString> = vec![options.remote_logchain.clone()];
         words
@@ -90,6 +89,7 @@ impl FarAdopt {
             shared: watch::Sender::new(false),
             staged: watch::Sender::new(None),
             elsewhere: watch::Sender::new(false),
+            events,
         };
         let (hold, held) = watch::channel(());
         let child = attendant.start()?;
@@ -180,6 +180,7 @@ struct Attendant {
     shared: watch::Sender<bool>,
     staged: watch::Sender<Option<u64>>,
     elsewhere: watch::Sender<bool>,
+    events: Events,
 }
 
 /// What one ssh said.
@@ -301,32 +302,37 @@ impl Attendant {
 
     fn hear(&self, line: &[u8], told: &mut Told) {
         // A profile that prints something is no news of ours.
-        let Ok(event) = serde_json::from_slice::<Value>(line) else {
+        let Some(event) = Event::from_json(line) else {
             return;
         };
-        match event.get("event").and_then(Value::as_str) {
-            Some("shared") => {
+        let host = self.target.host();
+        match event {
+            Event::Hello {
+                oldest, release, ..
+            } if oldest > PROTOCOL => {
+                told.reason.get_or_insert(too_new(host, &release));
+            }
+            Event::Shared { .. } => {
                 self.shared.send_replace(true);
             }
-            Some("staged") => {
-                let bytes = event.get("bytes").and_then(Value::as_u64);
-                self.staged
-                    .send_modify(|staged| *staged = bytes.or(*staged));
+            Event::Staged { bytes, .. } => {
+                self.staged.send_replace(Some(bytes));
             }
-            Some("ready") => {
+            Event::Ready { .. } => {
                 self.ready.send_replace(true);
             }
-            Some("adopted" | "aborted") => told.done = true,
-            Some("warning") => {
-                Report::new(Format::Text).warn(&said_by(self.target.host(), &event));
-            }
-            Some("elsewhere") => {
+            Event::Adopted { .. } | Event::Aborted { .. } => told.done = true,
+            Event::Warning { reason } => self.events.warn(said_by(host, &reason)),
+            Event::Elsewhere {
+                host: there,
+                source,
+            } => {
                 self.elsewhere.send_replace(true);
-                told.reason = Some(said_from_elsewhere(self.target.host(), &event));
+                told.reason = Some(said_from_elsewhere(host, &there, source));
             }
             // The first one says it best: an error at the end sums up.
-            Some("failed" | "error") if told.reason.is_none() => {
-                told.reason = Some(said_by(self.target.host(), &event));
+            Event::Failed { reason, .. } | Event::Error { reason } => {
+                told.reason.get_or_insert(said_by(host, &reason));
             }
             _ => {}
         }
@@ -340,18 +346,23 @@ async fn sign(input: Option<&mut ChildStdin>) {
     }
 }
 
-/// Why it failed, as the far side says, and where that is.
-fn said_by(host: &str, event: &Value) -> String {
-    let said = words(event, "reason").unwrap_or_else(|| "it failed".to_owned());
-    format!("at {host}: {said}")
+/// What the far side says, and where that is.
+fn said_by(host: &str, said: &str) -> String {
+    format!("at {host}: {}", plain(said))
+}
+
+/// That this release cannot talk to the one over there.
+fn too_new(host: &str, release: &str) -> String {
+    let release = plain(release);
+    format!("at {host}: logchain {release} is too new for this one; update logchain here")
 }
 
 /// That ssh to `host` is not the destination, and where it leads instead.
-fn said_from_elsewhere(host: &str, event: &Value) -> String {
-    let there = words(event, "host").unwrap_or_else(|| "another host".to_owned());
-    let where_to = match event.get("source").and_then(Value::as_bool) {
-        Some(true) => format!("back to the source ({there})"),
-        _ => format!("to the host {there}"),
+fn said_from_elsewhere(host: &str, there: &str, is_source: bool) -> String {
+    let there = plain(there);
+    let where_to = match is_source {
+        true => format!("back to the source ({there})"),
+        false => format!("to the host {there}"),
     };
     format!(
         "ssh to {host} leads {where_to}, not to the destination that libvirt reaches; no log \
@@ -359,32 +370,29 @@ fn said_from_elsewhere(host: &str, event: &Value) -> String {
     )
 }
 
-/// What it says, made fit for a terminal.
-fn words(event: &Value, name: &str) -> Option<String> {
-    let said = event.get(name).and_then(Value::as_str)?.chars();
-    Some(said.filter(|c| !c.is_control()).take(1000).collect())
+/// Words of another host, made fit for a terminal.
+fn plain(said: &str) -> String {
+    let said = said.chars().filter(|c| !c.is_control());
+    said.take(1000).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use logchain_core::transport::HandoffId;
-    use serde_json::json;
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
 
     #[test]
     fn what_fails_there_is_said_with_its_place() {
-        let event = json!({ "event": "failed", "reason": "cannot write /x:\u{1b}[31m full\n" });
-        assert_eq!(said_by("h2", &event), "at h2: cannot write /x:[31m full");
-        assert_eq!(said_by("h2", &json!({})), "at h2: it failed");
-        let event = |source| json!({ "event": "elsewhere", "host": "h3\u{7}", "source": source });
-        let back = said_from_elsewhere("h2", &event(true));
+        let reason = "cannot write /x:\u{1b}[31m full\n";
+        assert_eq!(said_by("h2", reason), "at h2: cannot write /x:[31m full");
+        let back = said_from_elsewhere("h2", "h3\u{7}", true);
         assert!(
             back.starts_with("ssh to h2 leads back to the source (h3), not"),
             "{back}"
         );
-        let other = said_from_elsewhere("h2", &event(false));
+        let other = said_from_elsewhere("h2", "h3\u{7}", false);
         assert!(
             other.starts_with("ssh to h2 leads to the host h3, not"),
             "{other}"
@@ -416,7 +424,14 @@ mod tests {
         let put = watch::Sender::new(0).subscribe();
         let there = (&target, OsString::from("file:///spool"));
         let patience = Duration::from_secs(20);
-        let far = FarAdopt::start(there, &options, (&handoff, hosts), None, put, patience);
+        let far = FarAdopt::start(
+            there,
+            &options,
+            (&handoff, hosts),
+            None,
+            put,
+            (patience, Events::ignored()),
+        );
         let mut far = far.unwrap();
         let ready = far.wait_ready().await;
         (ready, far, std::fs::read_to_string(words).unwrap())

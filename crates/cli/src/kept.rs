@@ -14,15 +14,14 @@ use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport, MemoryTransport};
 use logchain_core::{departure::Notes, folder::Folder};
+use logchain_host::Events;
 use logchain_libvirt::Connection;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use crate::args::Format;
 use crate::carry::Log;
 use crate::host::{self, Arriving, Leases};
 use crate::limits;
-use crate::report::Report;
 
 /// How long what is in the outbox may take to be put in place on this very host.
 const REJOIN: Duration = Duration::from_secs(30);
@@ -104,7 +103,7 @@ pub(crate) async fn is_received(state: &Path, entry: &Entry) -> Result<(), Strin
 /// than all that is there, and is put behind it, as any that is offered late. Gives
 /// what joined, and why something did not.
 pub(crate) async fn rejoin(
-    state: &Path,
+    (state, events): (&Path, &Events),
     connection: &Connection,
     domain: Uuid,
     console: Option<&ConsoleName>,
@@ -120,7 +119,7 @@ pub(crate) async fn rejoin(
         if console.is_some_and(|c| *c != entry.console) || stuck.contains(&entry.console) {
             continue;
         }
-        let done = match join(connection, &entry).await {
+        let done = match join(events, connection, &entry).await {
             Ok(()) => is_received(state, &entry).await,
             Err(reason) => Err(reason),
         };
@@ -137,7 +136,7 @@ pub(crate) async fn rejoin(
 }
 
 /// Both halves in this process.
-async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
+async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result<(), String> {
     let log = Log {
         console: entry.console.clone(),
         path: entry.path.clone(),
@@ -156,7 +155,7 @@ async fn join(connection: &Connection, entry: &Entry) -> Result<(), String> {
     let alive = watch::Sender::new(true);
     let budget = Budget::default();
     let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
-    limits.warn(Report::new(Format::Text));
+    limits.warn(events);
     let offer = Offer {
         handoff: handoff.clone(),
         domain_name: String::new(),

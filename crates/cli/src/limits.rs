@@ -14,13 +14,12 @@ use logchain_core::handoff::adopt::Place;
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::verify::Finding;
+use logchain_host::Events;
 use logchain_libvirt::virtlogd::{Configuration, Virtlogd};
 use logchain_libvirt::virtlogd_conf::{
     self, Cleaner, Found, LogLimits, MAX_BACKUPS, QEMU_CONF, StdioHandler, VIRTLOGD_CONF,
     read_stdio_handler,
 };
-
-use crate::report::Report;
 
 /// Where the daemons that read qemu.conf put their numbers when they start.
 const LIBVIRT_PID_FILES: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
@@ -157,9 +156,9 @@ fn handler_in_doubt() -> Option<String> {
 
 impl Limits {
     /// What an operator is to know of it.
-    pub(crate) fn warn(&self, report: Report) {
+    pub(crate) fn warn(&self, events: &Events) {
         if let Some(doubt) = &self.doubt {
-            report.warn(doubt);
+            events.warn(doubt);
         }
     }
 

@@ -22,11 +22,13 @@ use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::outbox::Kept;
 use logchain_core::transport::{HandoffId, LogTransport};
+use logchain_host::meter::Meter;
+use logchain_host::progress::Phase;
+use logchain_host::{Event, Events};
 use logchain_libvirt::migrate::MigrateRequest;
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::source_end;
 use logchain_libvirt::{Connection, Domain, State};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -37,14 +39,11 @@ use crate::host;
 use crate::hosts::Hosts;
 use crate::interrupt::Interrupt;
 use crate::kept::{self, Keepers};
-use crate::meter::Meter;
 use crate::noted::Noted;
-use crate::progress::Phase;
-use crate::report::Report;
+use crate::report::{self, Watch};
 use crate::transports::{Choice, ssh_options};
 use crate::written;
 use guest::Resumes;
-use later::Left;
 use logs::Logs;
 
 /// A destination that the source reaches may be out of our own reach: with
@@ -85,7 +84,12 @@ async fn prepare<'a>(
     args: &'a Migrate,
     interrupt: &'a Interrupt,
 ) -> anyhow::Result<(Migration<'a>, Logs)> {
-    let report = Report::new(args.format);
+    let watch = if args.verbose {
+        Watch::Verbose
+    } else {
+        Watch::Plain
+    };
+    let events = report::events(args.format, watch);
     let route = request::Route::of(args)?;
     let request = request::of(args, &route).await?;
     let transport = args.carry.transport.as_deref();
@@ -116,10 +120,10 @@ async fn prepare<'a>(
     }
     let logs = Logs::of(&domain, &request).await;
     let choice = way::choose(transport, &request.dest_uri, dest.as_ref())?;
-    let meter = Meter::new(report, args.verbose);
+    let meter = Meter::new(events.clone());
     let migration = Migration {
         args,
-        report,
+        events,
         meter,
         request,
         choice,
@@ -142,7 +146,7 @@ async fn destination(request: &MigrateRequest) -> anyhow::Result<Option<Connecti
 
 struct Migration<'a> {
     args: &'a Migrate,
-    report: Report,
+    events: Events,
     meter: Meter,
     request: MigrateRequest,
     choice: Choice,
@@ -171,13 +175,13 @@ impl Migration<'_> {
         } = logs;
         for reason in &left_out {
             let sentence = format!("{reason}: it cannot be carried; the migration goes on");
-            self.report.warn(&sentence);
+            self.events.warn(sentence);
         }
         let source = watch::Sender::new(Source::Running);
         let carry = &self.args.carry;
         let ssh = ssh_options(Some(&carry.remote_logchain), carry.patience);
         let way = Way {
-            report: self.report,
+            events: self.events.clone(),
             choice: &self.choice,
             ssh: &ssh,
             patience: carry.patience,
@@ -224,7 +228,7 @@ impl Migration<'_> {
 
         begun.store(true, Ordering::Relaxed);
         let last_bytes = self.watch_source(&source).await;
-        let turn = turn::watch(self.args, &self.domain, self.report).await;
+        let turn = turn::watch(self.args, &self.domain, &self.events).await;
         let call = self.call(source.subscribe());
         let (call, cancelled) = self.meter.during(Phase::Memory, call).await;
         for watch in [last_bytes, turn].into_iter().flatten() {
@@ -252,8 +256,12 @@ impl Migration<'_> {
                 };
                 let name = self.domain.name();
                 let uri = &self.request.dest_uri;
-                let event = json!({ "event": "failed", "domain": name, "reason": reason });
-                self.report.event("", &event);
+                self.events.tell(Event::Failed {
+                    console: None,
+                    domain: Some(name.to_owned()),
+                    reason: reason.clone(),
+                    departed: None,
+                });
                 anyhow::bail!(
                     "domain {name} was not migrated to {uri}: {reason}; {}",
                     match (at_source, dest_answered) {
@@ -301,18 +309,18 @@ impl Migration<'_> {
             let astray = written::astray(&self.domain, &log.path).await;
             let newest = astray.and_then(|astray| {
                 let sentence = format!("{}: {}", log.console, astray.sentence);
-                self.report.warn(&sentence);
+                self.events.warn(sentence.clone());
                 left_out.extend(astray.is_left_out.then_some(sentence));
                 astray.file
             });
             let held = log.hold_for(way.domain, Some(id), newest).await;
             if let Ok(held) = &held {
-                log.say_remarks(self.report, held);
+                log.say_remarks(&self.events, held);
             }
             if let Ok(held) = &held
                 && let Err(reason) = self.keepers.keep(&log, held)
             {
-                self.report.warn(&format!(
+                self.events.warn(format!(
                     "{}: should its files go before it has arrived, it is lost: {reason}",
                     log.console
                 ));
@@ -334,7 +342,7 @@ impl Migration<'_> {
             Err(String::new())
         };
         if transport.is_ok() {
-            carry::say_adopt(self.report, &self.choice, way.domain);
+            carry::say_adopt(&self.events, &self.choice, way.domain);
         }
         let mut started = Vec::new();
         for (log, carry) in begun {
@@ -355,7 +363,7 @@ impl Migration<'_> {
             if let Err(NotStarted { reason, .. }) = &carry
                 && !self.interrupt.came()
             {
-                self.report.warn(&format!(
+                self.events.warn(format!(
                     "{}: the log cannot be carried now: {reason}; the migration goes on",
                     log.console
                 ));
@@ -387,23 +395,20 @@ impl Migration<'_> {
         resumed: &Resumes,
     ) -> anyhow::Result<Exit> {
         let (name, uri) = (self.domain.name(), &self.request.dest_uri);
-        let event = json!({ "event": "migrated", "domain": name, "destination": uri });
-        let no_log = started.is_empty() && left_out.is_empty();
-        let without = if no_log {
-            "; it has no console log"
-        } else {
-            ""
-        };
-        self.report
-            .event(&format!("domain {name} migrated to {uri}{without}"), &event);
-        if no_log {
-            self.report
-                .event("", &json!({ "event": "no-log", "domain": name }));
+        let has_log = !started.is_empty() || !left_out.is_empty();
+        self.events.tell(Event::Migrated {
+            domain: name.to_owned(),
+            destination: uri.clone(),
+            has_log,
+        });
+        if !has_log {
+            let domain = name.to_owned();
+            self.events.tell(Event::NoLog { domain });
         }
         // One that came too late to cancel the migration leaves the log on its way.
         let seen = self.interrupt.count();
         if seen > 0 {
-            self.report.warn(&format!(
+            self.events.warn(format!(
                 "it was too late to cancel: domain {name} runs there"
             ));
         }
@@ -411,7 +416,7 @@ impl Migration<'_> {
             tokio::select! {
                 ended = source_end::wait(&self.domain, SOURCE_END) => if let Err(e) = ended {
                     // The log's own end decides: nobody writes it any more, or it is not over.
-                    self.report.warn(&e.to_string());
+                    self.events.warn(e.to_string());
                 },
                 () = self.interrupt.after(seen) => {}
             }
@@ -429,7 +434,7 @@ impl Migration<'_> {
         if let Some(noted) = noted
             && let Err(reason) = noted.end(&self.domain).await
         {
-            self.report.warn(&reason);
+            self.events.warn(reason);
         }
         Ended::told(Exit::NotCarried, &reasons)
     }
@@ -458,11 +463,10 @@ impl Migration<'_> {
             let window = resumed
                 .borrow()
                 .map(|since| at.saturating_duration_since(since));
-            let more = json!({ "window_ms": window.map(|w| u64::try_from(w.as_millis()).ok()) });
-            if let Err(reason) = carry::tell(self.report, &log, &outcome, more) {
+            let window = window.and_then(|w| u64::try_from(w.as_millis()).ok());
+            if let Err(reason) = carry::tell(&self.events, &log, &outcome, window) {
                 reasons.push(reason);
-                let left = self.left(&log, held).await;
-                self.report.note(&left.sentence, &left.event);
+                self.events.tell(self.left(&log, held).await);
             } else if let Some(noted) = &mut noted {
                 noted.received(&log.console);
             }
@@ -478,14 +482,14 @@ impl Migration<'_> {
         match Noted::begin(state, &self.domain, to, &self.way_back(), &logs).await {
             Ok(noted) => Some(noted),
             Err(reason) => {
-                self.report.warn(&reason);
+                self.events.warn(reason);
                 None
             }
         }
     }
 
     /// What is left here of a log that was not carried.
-    async fn left(&self, log: &Log, held: bool) -> Left {
+    async fn left(&self, log: &Log, held: bool) -> Event {
         let (way, domain) = (self.way_back(), self.domain.uuid());
         if !held {
             return later::not_at_all(log, "could not be opened at");
@@ -501,7 +505,7 @@ impl Migration<'_> {
             Ok(Kept::PutDown(entry)) => later::from_outbox(&way, &entry),
             Ok(Kept::Empty) => later::not_at_all(log, "is gone from"),
             Err(reason) => {
-                self.report.fail(&format!(
+                self.events.warn(format!(
                     "{}: what is held of it could not be put down: {reason}",
                     log.console
                 ));
@@ -517,9 +521,10 @@ impl Migration<'_> {
     /// log again before it goes on.
     async fn rejoin(&self) {
         let (state, uuid) = (&self.args.state.folder, self.domain.uuid());
-        let (_, reasons) = kept::rejoin(state, self.domain.connection(), uuid, None).await;
+        let (_, reasons) =
+            kept::rejoin((state, &self.events), self.domain.connection(), uuid, None).await;
         for reason in reasons {
-            self.report.warn(&reason);
+            self.events.warn(reason);
         }
     }
 
@@ -535,12 +540,10 @@ impl Migration<'_> {
     async fn undefine(&self) {
         match self.domain.undefine().await {
             Ok(()) | Err(logchain_libvirt::Error::NoDomain { .. }) => {
-                let name = self.domain.name();
-                let event = json!({ "event": "undefined", "domain": name });
-                self.report
-                    .event(&format!("domain {name} is undefined here"), &event);
+                let domain = self.domain.name().to_owned();
+                self.events.tell(Event::Undefined { domain });
             }
-            Err(e) => self.report.warn(&e.to_string()),
+            Err(e) => self.events.warn(e.to_string()),
         }
     }
 }

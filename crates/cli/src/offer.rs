@@ -10,8 +10,10 @@ use logchain_core::handoff::offer::{self, Left, Outcome, Source};
 use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
+use logchain_host::Event;
+use logchain_host::meter::Meter;
+use logchain_host::progress::Phase;
 use logchain_libvirt::Error;
-use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -22,9 +24,7 @@ use crate::host;
 use crate::hosts::{self, Hosts};
 use crate::interrupt::Interrupt;
 use crate::kept;
-use crate::meter::Meter;
-use crate::progress::Phase;
-use crate::report::Report;
+use crate::report::{self, Watch};
 use crate::transports::{Choice, ssh_options};
 
 /// The domain whose log is handed over, and its logs here.
@@ -72,12 +72,12 @@ pub(crate) async fn run(args: Offer, interrupt: Interrupt) -> anyhow::Result<Exi
 }
 
 async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> {
-    let report = Report::new(args.format);
+    let events = report::events(args.format, Watch::Plain);
     let choice = Choice::of(args.carry.transport.as_deref(), None)?;
     let ssh = ssh_options(Some(&args.carry.remote_logchain), args.carry.patience);
     let past = interrupt.or(find(args)).await?;
     let way = Way {
-        report,
+        events: events.clone(),
         choice: &choice,
         ssh: &ssh,
         patience: args.carry.patience,
@@ -93,7 +93,7 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
     };
     let mut early = begin_first(&way, past.logs.first().map(|part| &part.log));
     let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;
-    carry::say_adopt(report, &choice, past.uuid);
+    carry::say_adopt(&events, &choice, past.uuid);
     let mut reasons = Vec::new();
     let mut behind: Vec<ConsoleName> = Vec::new();
     for part in past.logs {
@@ -107,7 +107,7 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
             };
             let reason = reason.to_owned();
             let outcome = Outcome::NotCarried { reason };
-            reasons.extend(carry::tell(report, log, &outcome, json!({})).err());
+            reasons.extend(carry::tell(&events, log, &outcome, None).err());
             continue;
         }
         let early = early.take_if(|b| b.is_of(log));
@@ -115,7 +115,7 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         let carried = match outcome {
             Handed::Before => true,
             Handed::Ended(outcome) => {
-                let told = carry::tell(report, log, &outcome, json!({}));
+                let told = carry::tell(&events, log, &outcome, None);
                 let carried = told.is_ok();
                 reasons.extend(told.err());
                 carried
@@ -124,7 +124,7 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         match &part.entry {
             Some(entry) if carried => {
                 if let Err(reason) = kept::is_received(&args.state.folder, entry).await {
-                    report.warn(&reason);
+                    events.warn(reason);
                 }
             }
             _ if !carried => behind.push(log.console.clone()),
@@ -212,13 +212,10 @@ async fn carry_one(
     let transport = Arc::clone(transport);
     let begun = match left {
         Left::Nothing(done) => {
-            let sentence = format!("{}: was handed over to {} already", log.console, done.to);
-            let event = json!({
-                "event": "already-carried",
-                "console": log.console.as_str(),
-                "to": done.to,
+            way.events.tell(Event::AlreadyCarried {
+                console: log.console.clone(),
+                to: done.to.clone(),
             });
-            way.report.event(&sentence, &event);
             return Ok(Handed::Before);
         }
         Left::Receipt(begun) => {
@@ -232,13 +229,13 @@ async fn carry_one(
             (None, None) => Ok(Begun::new(way, &log.console, None)),
         },
     };
-    let meter = Meter::new(way.report, false);
+    let meter = Meter::new(way.events.clone());
     let carry = match begun {
         Err(resumed) => resumed,
         Ok(Err(reason)) => Err(reason),
         Ok(Ok(begun)) => {
             let held = log.hold(way.domain).await.map_err(anyhow::Error::msg)?;
-            log.say_remarks(way.report, &held);
+            log.say_remarks(&way.events, &held);
             let source = over.subscribe();
             let start = Carry::start(way, transport, begun, held, source, false);
             meter.during(Phase::Prepare, start).await

@@ -12,8 +12,9 @@ use logchain_core::departure::{Departure, LeftLog, Notes};
 use logchain_core::outbox::{Entry, Outbox};
 use logchain_core::reap::files::{self, Removed};
 use logchain_core::reap::{Decision, Here, Log, Placement, decide};
+use logchain_host::event::{Departed, Reaping};
+use logchain_host::{Event, Events};
 use logchain_libvirt::{Connection, Domain, Error, State};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::args::{Files, Reap};
@@ -21,7 +22,7 @@ use crate::exit::{self, Ended, Exit};
 use crate::host::{self, Leases};
 use crate::interrupt::Interrupt;
 use crate::noted;
-use crate::report::Report;
+use crate::report::{self, Watch};
 use placement::Confirm;
 
 pub(crate) async fn run(args: Reap, interrupt: Interrupt) -> anyhow::Result<Exit> {
@@ -30,7 +31,7 @@ pub(crate) async fn run(args: Reap, interrupt: Interrupt) -> anyhow::Result<Exit
         args.placement_url.as_deref(),
     )?;
     let mut reaper = Reaper {
-        report: Report::new(args.format),
+        events: report::events(args.format, Watch::Terminal),
         confirm,
         args,
         told: HashMap::new(),
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: Reap, interrupt: Interrupt) -> anyhow::Result<Exit
             && !e.is::<Ended>()
         {
             // It may pass: a libvirtd that is restarted.
-            reaper.report.fail(&exit::sentence(&e));
+            reaper.events.warn(exit::sentence(&e));
         }
         tokio::select! {
             () = interrupt.first() => return Ok(Exit::Done),
@@ -59,20 +60,30 @@ pub(crate) async fn run(args: Reap, interrupt: Interrupt) -> anyhow::Result<Exit
 }
 
 struct Reaper {
-    report: Report,
+    events: Events,
     confirm: Confirm,
     args: Reap,
     /// What was said of each domain last: one that stays is told of once.
     told: HashMap<Uuid, String>,
 }
 
+/// What became of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Forgotten,
+    WouldReap,
+    Reaped,
+    Failed,
+}
+
 /// How it stands with a domain, after all that was to be done.
 struct Told {
-    event: &'static str,
-    sentence: String,
+    fate: Fate,
+    /// What was done, or would be.
+    done: String,
     reason: String,
     removed: Removed,
-    failed: bool,
 }
 
 impl Reaper {
@@ -100,7 +111,7 @@ impl Reaper {
         for (domain, why) in &all.damaged {
             let reason = format!("the note on {domain} cannot be read: {why}");
             if self.told.insert(*domain, reason.clone()).as_ref() != Some(&reason) {
-                self.report.fail(&reason);
+                self.events.warn(reason.clone());
             }
             reasons.push(reason);
         }
@@ -120,10 +131,7 @@ impl Reaper {
 
     fn say_nothing(&self) {
         if self.args.every.is_none() {
-            self.report.event(
-                "no domain waits to be reaped here",
-                &json!({ "event": "nothing" }),
-            );
+            self.events.tell(Event::Nothing);
         }
     }
 
@@ -154,12 +162,12 @@ impl Reaper {
         };
         match decision {
             Decision::Ask => anyhow::bail!("nobody could be asked for its new place"),
-            Decision::Keep(why) => Ok(Told::new("kept", "stays", why)),
+            Decision::Keep(why) => Ok(Told::new(Fate::Kept, "", why)),
             Decision::Forget(why) => {
                 if !self.args.dry_run {
                     notes.remove(&note)?;
                 }
-                Ok(Told::new("forgotten", "is left alone", why))
+                Ok(Told::new(Fate::Forgotten, "", why))
             }
             Decision::Reap if self.args.dry_run => {
                 Ok(self.would(&note, domain.is_some(), confirmed))
@@ -192,7 +200,7 @@ impl Reaper {
             [] => "forgotten: it is not defined here any more".to_owned(),
             does => does.join(", and "),
         };
-        Told::new("would-reap", &format!("would be {does}"), confirmed)
+        Told::new(Fate::WouldReap, &does, confirmed)
     }
 
     /// The one place that undefines and removes.
@@ -245,59 +253,67 @@ impl Reaper {
         }
         Ok(Told {
             removed,
-            ..Told::new("reaped", &did.join(", "), confirmed)
+            ..Told::new(Fate::Reaped, &did.join(", "), confirmed)
         })
     }
 
     /// Says it, unless it was said in the pass before; gives what failed.
     fn tell(&mut self, note: &Departure, told: &Told) -> Option<String> {
-        let name = &note.name;
-        let sentence = format!("{name}: {}: {}", told.sentence, told.reason);
+        let event = told.event(note, self.args.dry_run);
+        let sentence = report::sentence(&event);
         let news = self.told.insert(note.domain, sentence.clone()).as_ref() != Some(&sentence);
         if news {
-            self.report.event(
-                if told.failed { "" } else { &sentence },
-                &told.event(note, self.args.dry_run),
-            );
-            if told.failed {
-                self.report.fail(&sentence);
-            }
+            self.events.tell(event);
         }
-        told.failed.then_some(sentence)
+        (told.fate == Fate::Failed).then_some(sentence)
     }
 }
 
 impl Told {
-    fn new(event: &'static str, sentence: &str, reason: String) -> Self {
+    fn new(fate: Fate, done: &str, reason: String) -> Self {
         Self {
-            event,
-            sentence: sentence.to_owned(),
+            fate,
+            done: done.to_owned(),
             reason,
             removed: Removed::default(),
-            failed: false,
         }
     }
 
     fn failed(reason: &str) -> Self {
-        Self {
-            failed: true,
-            ..Self::new("failed", "could not be reaped", reason.to_owned())
-        }
+        Self::new(Fate::Failed, "", reason.to_owned())
     }
 
-    fn event(&self, note: &Departure, dry_run: bool) -> Value {
-        json!({
-            "event": self.event,
-            "domain": note.name,
-            "uuid": note.domain.to_string(),
-            "destination": note.to.uri,
-            "left": note.at,
-            "reason": self.reason,
-            "dry_run": dry_run,
-            "files": self.removed.files,
-            "bytes": self.removed.bytes,
-            "kept": self.removed.kept,
-        })
+    fn event(&self, note: &Departure, dry_run: bool) -> Event {
+        let (domain, reason) = (note.name.clone(), self.reason.clone());
+        let departed = Departed {
+            uuid: note.domain,
+            destination: note.to.uri.clone(),
+            left: note.at,
+            dry_run,
+            files: self.removed.files,
+            bytes: self.removed.bytes,
+            kept: self.removed.kept.clone(),
+        };
+        if self.fate == Fate::Failed {
+            return Event::Failed {
+                console: None,
+                domain: Some(domain),
+                reason,
+                departed: Some(departed),
+            };
+        }
+        let reaping = Reaping {
+            domain,
+            reason,
+            done: self.done.clone(),
+            departed,
+        };
+        match self.fate {
+            Fate::Kept | Fate::Failed => Event::Kept(reaping),
+            Fate::Forgotten => Event::Forgotten(reaping),
+            Fate::WouldReap => Event::WouldReap(reaping),
+            Fate::Reaped => Event::Reaped(reaping),
+        }
     }
 }
 

@@ -1,60 +1,138 @@
-//! Tells what happens: sentences for people, or one JSON object a line.
+//! Shows what a job tells: sentences for people, or one JSON object a line.
 //!
-//! Whoever closed our output does not want to hear of it, and a terminal that is
-//! gone must not end a clean-up: no failure to write is one.
+//! What happens goes to the standard output; what people should do or mend, and where a
+//! job stands, to the standard error. Whoever closed our output does not want to hear of
+//! it, and a terminal that is gone must not end a clean-up: no failure to write is one.
+//!
+//! Must not know: what a job does.
 
-use std::io::Write;
+mod line;
+mod sentence;
 
-use serde_json::Value;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use logchain_core::transport::ConsoleName;
+use logchain_host::{Event, Events, Listener};
 
 use crate::args::Format;
-use crate::meter;
+pub(crate) use sentence::{Stream, sentence, stream};
+
+/// Between two events of progress.
+const EVENTS: Duration = Duration::from_secs(1);
+
+/// Between two plain lines of it.
+const LINES: Duration = Duration::from_secs(5);
+
+/// Who is shown how far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// A terminal.
+    Terminal,
+    /// A terminal, and programs.
+    Plain,
+    /// These, and whoever reads a pipe.
+    Verbose,
+}
+
+/// To be shown in this format.
+pub(crate) fn events(format: Format, watch: Watch) -> Events {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let progress = match (format, watch) {
+        (Format::Json, Watch::Terminal) => Shown::Never,
+        (Format::Json, Watch::Plain | Watch::Verbose) => Shown::Events,
+        (Format::Text, _) if std::io::stderr().is_terminal() && !dumb => Shown::Line,
+        (Format::Text, Watch::Verbose) => Shown::Lines,
+        (Format::Text, Watch::Terminal | Watch::Plain) => Shown::Never,
+    };
+    Events::to(Report { format, progress })
+}
+
+/// The part of a job that was one of this console, or of none, failed.
+pub(crate) fn failed(console: Option<ConsoleName>, reason: String) -> Event {
+    Event::Failed {
+        console,
+        domain: None,
+        reason,
+        departed: None,
+    }
+}
+
+/// How the progress of a job is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Never,
+    Events,
+    /// One line of a terminal, written over.
+    Line,
+    Lines,
+}
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
+struct Report {
     format: Format,
+    progress: Shown,
+}
+
+impl Listener for Report {
+    fn hear(&self, event: &Event) {
+        let is_progress = matches!(event, Event::Phase { .. } | Event::Progress(_));
+        if self.format == Format::Json && !is_progress || self.progress == Shown::Events {
+            let mut out = std::io::stdout().lock();
+            let _ = writeln!(out, "{}", event.to_json()).and_then(|()| out.flush());
+        }
+        if let Event::Progress(progress) = event {
+            match self.progress {
+                Shown::Line => line::show(&line::of(progress, true, line::width())),
+                Shown::Lines => {
+                    let line = line::of(progress, false, usize::MAX);
+                    let _ = writeln!(std::io::stderr(), "{line}");
+                }
+                Shown::Never | Shown::Events => {}
+            }
+            return;
+        }
+        self.say(event);
+    }
+
+    fn progress_every(&self) -> Option<Duration> {
+        match self.progress {
+            Shown::Never => None,
+            Shown::Events => Some(EVENTS),
+            Shown::Line => Some(Duration::ZERO),
+            Shown::Lines => Some(LINES),
+        }
+    }
 }
 
 impl Report {
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format }
-    }
-
-    pub(crate) fn is_for_programs(self) -> bool {
-        self.format == Format::Json
-    }
-
-    /// Something happened. `sentence` is for people, `event` for programs.
-    pub(crate) fn event(self, sentence: &str, event: &Value) {
-        if self.format == Format::Text && !sentence.is_empty() {
-            meter::clear();
+    fn say(self, event: &Event) {
+        let sentence = sentence(event);
+        if sentence.is_empty() {
+            return;
         }
-        let mut out = std::io::stdout().lock();
-        let _ = match self.format {
-            Format::Text if sentence.is_empty() => Ok(()),
-            Format::Text => writeln!(out, "{sentence}"),
-            Format::Json => writeln!(out, "{event}"),
-        };
-        let _ = out.flush();
-    }
-
-    /// Something that people should do or know, beside what happens.
-    pub(crate) fn note(self, sentence: &str, event: &Value) {
-        match self.format {
-            Format::Text => self.fail(sentence),
-            Format::Json => self.event("", event),
+        match (stream(event), self.format) {
+            (Stream::Out, Format::Text) => {
+                line::clear();
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "{sentence}").and_then(|()| out.flush());
+            }
+            // People hear of a failure in either format.
+            (Stream::Failure, _) | (Stream::Note, Format::Text) => {
+                line::clear();
+                let _ = writeln!(std::io::stderr(), "logchain: {sentence}");
+            }
+            (Stream::Out | Stream::Note, Format::Json) => {}
         }
     }
+}
 
-    /// Something is amiss, but it goes on.
-    pub(crate) fn warn(self, sentence: &str) {
-        let event = serde_json::json!({ "event": "warning", "reason": sentence });
-        self.note(sentence, &event);
-    }
+/// Whether the terminal's last line is one of these: a process has one terminal.
+static SHOWN: Mutex<bool> = Mutex::new(false);
 
-    /// Something failed: people hear of it in either format.
-    pub(crate) fn fail(self, sentence: &str) {
-        meter::clear();
-        let _ = writeln!(std::io::stderr(), "logchain: {sentence}");
-    }
+/// Says so, and gives what was said before.
+fn is_shown(now: bool) -> bool {
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut shown, now)
 }

@@ -14,18 +14,19 @@ use logchain_core::folder::{self, Folder};
 use logchain_core::placement::Rules;
 use logchain_core::placement::roll::{Reopen, Rolled, roll};
 use logchain_core::rotation::Retention;
+use logchain_host::event::Rotation;
+use logchain_host::{Event, Events};
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
 use logchain_libvirt::virtlogd_conf::{LogLimits, MAX_BACKUPS, cleaner, limits};
 use logchain_libvirt::{Connection, Error};
-use serde_json::json;
 
-use crate::args::{Format, Rotate};
+use crate::args::Rotate;
 use crate::exit::Exit;
 use crate::host::{self, Leases};
 use crate::interrupt::Interrupt;
 use crate::limits::{cleaned_by, doubt_of};
-use crate::report::Report;
+use crate::report::{self, Watch};
 
 /// virtlogd is back within a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Exit> {
-    let report = Report::new(args.format);
+    let events = report::events(args.format, Watch::Terminal);
     let uri = args.connect.uri.as_deref();
     let prepare = async {
         let found = host::console(uri, &args.domain, args.console.as_deref()).await?;
@@ -50,37 +51,27 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
     let ((domain, console), others, turn) = interrupt.or(prepare).await?;
     let name = domain.name();
     let path = console.path.clone();
+    let told = events.clone();
     // From here on it comes to its end, which is soon.
-    let rolled = tokio::task::spawn_blocking(move || rotate(&path, others)).await??;
+    let rolled = tokio::task::spawn_blocking(move || rotate(&path, others, &told)).await??;
     drop(turn);
-    let (path, console) = (console.path.display(), &console.name);
-    let (sentence, by, bytes) = match rolled {
-        Rolled::Asked(bytes) => (
-            format!("{console} of {name}: {path} is rotated, its {bytes} bytes are in {path}.0"),
-            Some("logchain"),
-            Some(bytes),
-        ),
-        Rolled::ByItself => (
-            format!("{console} of {name}: virtlogd rolled {path} over at this very moment"),
-            Some("virtlogd"),
-            None,
-        ),
-        Rolled::Empty => (
-            format!("{console} of {name}: {path} is empty, there is nothing to rotate"),
-            None,
-            None,
-        ),
+    let (by, bytes) = match rolled {
+        Rolled::Asked(bytes) => (Some("logchain"), Some(bytes)),
+        Rolled::ByItself => (Some("virtlogd"), None),
+        Rolled::Empty => (None, None),
     };
-    let event = json!({
-        "event": if by.is_some() { "rotated" } else { "empty" },
-        "domain": name,
-        "uuid": domain.uuid().to_string(),
-        "console": console,
-        "path": path.to_string(),
-        "bytes": bytes,
-        "by": by,
+    let rotation = Rotation {
+        domain: name.to_owned(),
+        uuid: domain.uuid(),
+        console: console.name.clone(),
+        path: console.path.display().to_string(),
+        bytes,
+        by: by.map(str::to_owned),
+    };
+    events.tell(match by {
+        Some(_) => Event::Rotated(rotation),
+        None => Event::Empty(rotation),
     });
-    report.event(&sentence, &event);
     Ok(Exit::Done)
 }
 
@@ -147,7 +138,7 @@ fn take_turn(state: &Path) -> anyhow::Result<OwnedFd> {
     turn.context("another rotation is under way on this host; try again when it is done")
 }
 
-fn rotate(path: &Path, others: Vec<PathBuf>) -> anyhow::Result<Rolled> {
+fn rotate(path: &Path, others: Vec<PathBuf>, events: &Events) -> anyhow::Result<Rolled> {
     let asked = Asked {
         virtlogd: who_writes(path)?,
         path: path.to_owned(),
@@ -173,7 +164,7 @@ fn rotate(path: &Path, others: Vec<PathBuf>) -> anyhow::Result<Rolled> {
     virtlogd.try_start()?;
     if found.in_doubt {
         let doubt = doubt_of(&found.path, pid);
-        note(&format!(
+        events.warn(format!(
             "{doubt}, which rotating does; no rotated file is dropped for now"
         ));
     }
@@ -182,16 +173,12 @@ fn rotate(path: &Path, others: Vec<PathBuf>) -> anyhow::Result<Rolled> {
     // From now on it goes by what its file says.
     let cleaner = cleaner(&text);
     match cleaner.map(|cleaner| cleaned_by(&cleaner, path)) {
-        Some(Ok(findings)) => findings.iter().for_each(|f| note(&f.to_string())),
+        Some(Ok(findings)) => findings.iter().for_each(|f| events.warn(f.to_string())),
         // It is rotated all the same.
-        Some(Err(e)) => note(&format!("{e:#}")),
+        Some(Err(e)) => events.warn(format!("{e:#}")),
         None => {}
     }
     Ok(rolled)
-}
-
-fn note(sentence: &str) {
-    Report::new(Format::Text).warn(sentence);
 }
 
 /// What virtlogd keeps, also where it never rolls over by itself: at the next start of

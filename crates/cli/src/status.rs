@@ -267,13 +267,8 @@ async fn departure(
             console: left.console.clone(),
             path: left.path.clone(),
         };
-        command_of(&later::by_offer(&way, &log, domain))
+        later::offer_command(&way, &log, domain)
     }))
-}
-
-fn command_of(left: &later::Left) -> String {
-    let command = left.event.get("command").and_then(|c| c.as_str());
-    command.unwrap_or_default().to_owned()
 }
 
 fn record_at(path: &Path) -> anyhow::Result<Option<Record>> {
@@ -302,7 +297,7 @@ async fn logs_of(domain: &Domain, noted: bool) -> anyhow::Result<Vec<Standing>> 
             console: name.clone(),
             path: console.path.clone(),
         };
-        let offer = command_of(&later::by_offer(&way, &log, uuid));
+        let offer = later::offer_command(&way, &log, uuid);
         let words = ["logchain", "verify", "--repair", "--console"];
         let words = words.into_iter().chain([name.as_str(), domain.name()]);
         let repair = shell_line(words).to_string_lossy().into_owned();

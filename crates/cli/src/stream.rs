@@ -8,8 +8,8 @@ use logchain_core::archive::{Archive, Ask, Error, Limits, Standing, Streamer};
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport};
+use logchain_host::{Event, Events};
 use logchain_libvirt::{Connection, Domain};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -21,7 +21,7 @@ use crate::host;
 use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::neighbours;
-use crate::report::Report;
+use crate::report::{self, Watch};
 use crate::show::Subject;
 use crate::transports::{Choice, ssh_options};
 
@@ -49,7 +49,7 @@ async fn put(args: &Stream, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let work = Work {
         args,
         interrupt,
-        report: Report::new(args.format),
+        events: report::events(args.format, Watch::Terminal),
         transport: interrupt.or(choice.open(&ssh, PATIENCE)).await?,
     };
     match Subject::of_path(&args.log)? {
@@ -61,7 +61,7 @@ async fn put(args: &Stream, interrupt: &Interrupt) -> anyhow::Result<Exit> {
 struct Work<'a> {
     args: &'a Stream,
     interrupt: &'a Interrupt,
-    report: Report,
+    events: Events,
     transport: Arc<dyn LogTransport>,
 }
 
@@ -139,9 +139,11 @@ impl Work<'_> {
             }
             if !here && !told {
                 told = true;
-                let event = json!({ "event": "waiting", "domain": what });
-                self.report
-                    .event(&format!("waiting for domain {what}"), &event);
+                self.events.tell(Event::Waiting {
+                    domain: what.clone(),
+                    transport: None,
+                    seconds: None,
+                });
             }
             tokio::select! {
                 () = sleep(LOOK) => {}
@@ -177,7 +179,7 @@ impl Work<'_> {
             match streamer.run(asked).await {
                 Ok(_) => {}
                 Err(e) if is_early(&e) => {}
-                Err(e) => self.report.warn(&format!("{}: {e}", log.console)),
+                Err(e) => self.events.warn(format!("{}: {e}", log.console)),
             }
         }
     }
@@ -259,7 +261,7 @@ impl Work<'_> {
             let one = One {
                 limits: self.limits(),
                 leave_gap: self.args.leave_gap,
-                report: self.report,
+                events: self.events.clone(),
                 transport: Arc::clone(&self.transport),
                 ask: ask.subscribe(),
             };
@@ -273,11 +275,7 @@ impl Work<'_> {
             tokio::select! {
                 done = set.join_next() => match done {
                     Some(done) => {
-                        let failed = done.unwrap_or_else(|e| Err(e.to_string())).err();
-                        if let Some(reason) = failed {
-                            self.report.fail(&reason);
-                            reasons.push(reason);
-                        }
+                        reasons.extend(done.unwrap_or_else(|e| Err(e.to_string())).err());
                     }
                     None => return reasons,
                 },
@@ -352,28 +350,30 @@ fn is_unknown(error: &anyhow::Error) -> bool {
 struct One {
     limits: Limits,
     leave_gap: bool,
-    report: Report,
+    events: Events,
     transport: Arc<dyn LogTransport>,
     ask: watch::Receiver<Ask>,
 }
 
 impl One {
     async fn run(self, log: Log) -> Result<(), String> {
-        let (report, console) = (self.report, log.console.clone());
-        let done = self.put(&log).await;
-        let offset = done.map_err(|e| format!("{console}: {}", exit::sentence(&e)))?;
-        if let Some(offset) = offset {
-            let event = json!({ "event": "ended", "console": console.as_str(), "offset": offset });
-            report.event(
-                &format!("{console}: all up to offset {offset} is there"),
-                &event,
-            );
+        let (events, console) = (self.events.clone(), log.console.clone());
+        match self.put(&log).await {
+            Ok(offset) => {
+                events.tell(Event::Ended { console, offset });
+                Ok(())
+            }
+            Err(e) => {
+                let reason = exit::sentence(&e);
+                let sentence = format!("{console}: {reason}");
+                events.tell(report::failed(Some(console), reason));
+                Err(sentence)
+            }
         }
-        Ok(())
     }
 
     /// Tried again while the log, or its history, is not here yet.
-    async fn put(mut self, log: &Log) -> anyhow::Result<Option<u64>> {
+    async fn put(mut self, log: &Log) -> anyhow::Result<u64> {
         let archive = Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
         let mut told: Option<Instant> = None;
         loop {
@@ -385,11 +385,15 @@ impl One {
             } else {
                 streamer
             };
-            let watch = tokio::spawn(tell(self.report, log.console.clone(), streamer.standing()));
+            let watch = tokio::spawn(tell(
+                self.events.clone(),
+                log.console.clone(),
+                streamer.standing(),
+            ));
             let done = streamer.run(self.ask.clone()).await;
             watch.abort();
             let reason = match done {
-                Ok(offset) => return Ok(Some(offset)),
+                Ok(offset) => return Ok(offset),
                 Err(e) if !is_early(&e) => return Err(e.into()),
                 Err(e) => e,
             };
@@ -398,7 +402,7 @@ impl One {
             }
             if told.is_none_or(|at| at.elapsed() > REMIND) {
                 told = Some(Instant::now());
-                self.report.warn(&format!(
+                self.events.warn(format!(
                     "{}: {reason}; waiting for it{}",
                     log.console,
                     match &reason {
@@ -426,31 +430,29 @@ fn is_early(error: &Error) -> bool {
 }
 
 /// Tells where it begins, and of trouble with the transport.
-async fn tell(report: Report, console: ConsoleName, mut standing: watch::Receiver<Standing>) {
+async fn tell(events: Events, console: ConsoleName, mut standing: watch::Receiver<Standing>) {
     let mut begun = false;
     let mut in_trouble = false;
     while standing.changed().await.is_ok() {
         let now = standing.borrow_and_update().clone();
         if !begun {
             begun = true;
-            let event =
-                json!({ "event": "streaming", "console": console.as_str(), "offset": now.offset });
-            report.event(
-                &format!("{console}: streaming from offset {}", now.offset),
-                &event,
-            );
+            events.tell(Event::Streaming {
+                console: console.clone(),
+                offset: now.offset,
+            });
         }
         match (&now.trouble, in_trouble) {
             (Some((reason, _)), false) => {
                 in_trouble = true;
-                report.warn(&format!(
+                events.warn(format!(
                     "{console}: {reason}; it is tried again, and the log is held"
                 ));
             }
             (None, true) => {
                 in_trouble = false;
-                let event = json!({ "event": "recovered", "console": console.as_str() });
-                report.note(&format!("{console}: put again"), &event);
+                let console = console.clone();
+                events.tell(Event::Recovered { console });
             }
             _ => {}
         }

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::host::Leases;
 use crate::limits::{self, Limits};
 use crate::neighbours;
-use crate::report::Report;
+use crate::report::{self, Watch};
 use crate::show::Subject;
 
 pub(crate) async fn run(args: Verify) -> anyhow::Result<Exit> {
@@ -38,7 +38,7 @@ fn check(args: &Verify, subject: &Subject, elsewhere: Option<String>) -> anyhow:
     };
     let numbering = chain.numbering();
     let limits = limits::limits();
-    limits.warn(Report::new(Format::Text));
+    limits.warn(&report::events(Format::Text, Watch::Terminal));
     let rules = Rules {
         numbering,
         ..limits.rules(&subject.path)

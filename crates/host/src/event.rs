@@ -64,6 +64,9 @@ pub enum Event {
         domain: String,
         /// The URI of the libvirt where it runs now.
         destination: String,
+        /// Whether it has a console log; [`Event::NoLog`] follows where it has none.
+        #[serde(default = "yes")]
+        has_log: bool,
     },
     /// The domain has no console log.
     NoLog {
@@ -301,6 +304,10 @@ pub enum Event {
         #[serde(default)]
         transport: String,
     },
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a caller can do about a failure.

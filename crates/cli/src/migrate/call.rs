@@ -6,12 +6,12 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use logchain_core::handoff::offer::Source;
+use logchain_host::progress::{Amount, Phase};
 use logchain_libvirt::migrate::{self, JobProgress};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Migration;
-use crate::progress::{Part, Phase};
 
 /// Between two looks at how far the migration is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -93,7 +93,7 @@ impl Migration<'_> {
             let Some(job) = self.job().await else {
                 continue;
             };
-            let part = |total: u64, left| Part {
+            let part = |total: u64, left| Amount {
                 done: total.saturating_sub(left),
                 total,
             };

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use logchain_core::outbox::Entry;
-use serde_json::{Value, json};
+use logchain_host::Event;
 use uuid::Uuid;
 
 use crate::args::STATE;
@@ -20,33 +20,19 @@ pub(crate) struct Way<'a> {
     pub(crate) remote: Option<&'a str>,
 }
 
-/// For people and for programs.
-pub(crate) struct Left {
-    pub(crate) sentence: String,
-    pub(crate) event: Value,
-}
-
 /// It is whole here: how to bring it over.
-pub(crate) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Left {
-    let mut console = OsString::from(format!("{}=", log.console));
-    console.push(&log.path);
-    let command = command(way, &["--console".into(), console], domain);
-    let (console, path) = (log.console.as_str(), log.path.display());
-    Left {
-        sentence: format!(
-            "the history of {console} stays at {path}; bring it over with: {command}"
-        ),
-        event: json!({
-            "event": "left-behind",
-            "console": console,
-            "path": log.path.to_string_lossy(),
-            "command": command,
-        }),
+pub(crate) fn by_offer(way: &Way<'_>, log: &Log, domain: Uuid) -> Event {
+    let command = offer_command(way, log, domain);
+    Event::LeftBehind {
+        console: log.console.clone(),
+        path: log.path.display().to_string(),
+        command,
+        in_outbox: false,
     }
 }
 
 /// Its files went, or will: what was held of them was put down.
-pub(crate) fn from_outbox(way: &Way<'_>, entry: &Entry) -> Left {
+pub(crate) fn from_outbox(way: &Way<'_>, entry: &Entry) -> Event {
     let state = entry.path.ancestors().nth(STATE_ABOVE);
     let state = state.filter(|state| *state != Path::new(STATE));
     let state = state.map(|state| {
@@ -56,18 +42,19 @@ pub(crate) fn from_outbox(way: &Way<'_>, entry: &Entry) -> Left {
     });
     let which: Vec<OsString> = state.into_iter().collect();
     let command = command(way, &which, entry.domain);
-    let (console, path) = (entry.console.as_str(), entry.path.display());
-    Left {
-        sentence: format!(
-            "the history of {console} is put down at {path}; bring it over with: {command}"
-        ),
-        event: json!({
-            "event": "left-behind",
-            "console": console,
-            "path": entry.path.to_string_lossy(),
-            "command": command,
-        }),
+    Event::LeftBehind {
+        console: entry.console.clone(),
+        path: entry.path.display().to_string(),
+        command,
+        in_outbox: true,
     }
+}
+
+/// What brings over a log that is whole here.
+pub(crate) fn offer_command(way: &Way<'_>, log: &Log, domain: Uuid) -> String {
+    let mut console = OsString::from(format!("{}=", log.console));
+    console.push(&log.path);
+    command(way, &["--console".into(), console], domain)
 }
 
 /// What brings it over.
@@ -91,17 +78,13 @@ pub(crate) fn command(way: &Way<'_>, which: &[OsString], domain: Uuid) -> String
 }
 
 /// Nobody can bring it over. `fate`: what became of it, as "is gone from".
-pub(crate) fn not_at_all(log: &Log, fate: &str) -> Left {
-    let (console, path) = (log.console.as_str(), log.path.display());
-    let why = format!("the log of {console} {fate} {path}");
-    Left {
-        sentence: format!("{why}: there is nothing to bring over"),
-        event: json!({
-            "event": "nothing-left",
-            "console": console,
-            "path": log.path.to_string_lossy(),
-            "reason": why,
-        }),
+pub(crate) fn not_at_all(log: &Log, fate: &str) -> Event {
+    let (console, path) = (log.console.clone(), log.path.display().to_string());
+    let reason = format!("the log of {console} {fate} {path}");
+    Event::NothingLeft {
+        console,
+        path,
+        reason,
     }
 }
 
@@ -122,8 +105,9 @@ mod tests {
         };
         let domain = Uuid::from_u128(7);
         let left = by_offer(&way, &log, domain);
-        let command = left.event["command"].as_str().unwrap();
-        assert!(left.sentence.ends_with(command), "{}", left.sentence);
+        let Event::LeftBehind { command, .. } = left else {
+            panic!("{left:?}")
+        };
         let script = format!("logchain() {{ printf '%s\\n' \"$@\"; }}; {command}");
         let output = std::process::Command::new("sh")
             .args(["-c", &script])
@@ -153,7 +137,7 @@ mod tests {
             path: "/gone.log".into(),
         };
         for fate in ["is gone from", "could not be opened at"] {
-            let sentence = not_at_all(&log, fate).sentence;
+            let sentence = crate::report::sentence(&not_at_all(&log, fate));
             assert!(!sentence.contains("offer") && sentence.contains("/gone.log"));
         }
     }

@@ -1,7 +1,7 @@
 //! Post-copy that broke off: the guest is on both hosts, or on none.
 
 use logchain_core::handoff::offer::Source;
-use serde_json::json;
+use logchain_host::Event;
 use tokio::sync::watch;
 
 use super::{Migration, Resumes, Started, end_all};
@@ -18,14 +18,12 @@ impl Migration<'_> {
         (reason, at_dest): (String, Option<bool>),
     ) -> anyhow::Result<Exit> {
         let (name, uri) = (self.domain.name(), &self.request.dest_uri);
-        let event = json!({
-            "event": "split",
-            "domain": name,
-            "destination": uri,
-            "at_destination": at_dest,
-            "reason": reason,
+        self.events.tell(Event::Split {
+            domain: name.to_owned(),
+            destination: uri.clone(),
+            at_destination: at_dest,
+            reason: reason.clone(),
         });
-        self.report.event("", &event);
         if at_dest == Some(false) {
             source.send_replace(Source::Stays);
             end_all(started).await;

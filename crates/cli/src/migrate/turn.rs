@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use logchain_host::Events;
 use logchain_libvirt::events::Passes;
 use logchain_libvirt::{Domain, migrate};
 use tokio::sync::Mutex;
@@ -12,7 +13,6 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::args::Migrate;
-use crate::report::Report;
 
 /// Between two tries: before memory is copied there is nothing to switch.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -23,7 +23,7 @@ const SECOND: u32 = 2;
 /// What the options ask for.
 struct Turn {
     domain: Domain,
-    report: Report,
+    events: Events,
     after: Option<Duration>,
     postcopy_then: bool,
     passes: Option<Passes>,
@@ -35,7 +35,7 @@ struct Turn {
 pub(super) async fn watch(
     args: &Migrate,
     domain: &Domain,
-    report: Report,
+    events: &Events,
 ) -> Option<JoinHandle<()>> {
     let after = args.timeout.after.map(Duration::from_secs);
     if after.is_none() && !args.way.postcopy_after_precopy {
@@ -45,12 +45,12 @@ pub(super) async fn watch(
     if args.way.postcopy_after_precopy {
         match domain.connection().passes(domain.uuid()).await {
             Ok(found) => passes = Some(found),
-            Err(e) => report.warn(&format!("it cannot be switched to post-copy: {e}")),
+            Err(e) => events.warn(format!("it cannot be switched to post-copy: {e}")),
         }
     }
     let turn = Turn {
         domain: domain.clone(),
-        report,
+        events: events.clone(),
         after,
         postcopy_then: args.timeout.postcopy_then,
         passes,
@@ -74,7 +74,7 @@ impl Turn {
             return self.switch().await;
         }
         if let Err(e) = self.domain.suspend().await {
-            self.report.warn(&e.to_string());
+            self.events.warn(e.to_string());
         }
     }
 
