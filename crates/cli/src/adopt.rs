@@ -10,8 +10,14 @@ use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{
     self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
 };
+use logchain_host::consoles;
+use logchain_host::hosts::{self, Elsewhere, Hosts};
+use logchain_host::incoming::IncomingDomain;
+use logchain_host::leases::Leases;
+use logchain_host::limits;
 use logchain_host::meter::Meter;
 use logchain_host::progress::Phase;
+use logchain_host::transports::{TransportChoice, ssh_options};
 use logchain_host::{Event, Events};
 use logchain_libvirt::Connection;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -23,14 +29,10 @@ use crate::args::Adopt;
 use crate::ending::{Ending, INTERRUPTED};
 use crate::exit::{Ended, Exit};
 use crate::far::SIGN;
-use crate::host::{self, Arriving, Leases};
-use crate::hosts::{self, Elsewhere, Hosts};
 use crate::interrupt::Interrupt;
 use crate::kept;
-use crate::limits;
 use crate::noted;
 use crate::report::{self, Watch};
-use crate::transports::{Choice, ssh_options};
 
 /// News that may wait to be told.
 const NEWS: usize = 64;
@@ -55,10 +57,10 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     if args.attached {
         events.tell(Event::hello());
     }
-    let choice = Choice::of(args.transport.as_deref(), None)?;
+    let choice = TransportChoice::of(args.transport.as_deref(), None)?;
     let ssh = ssh_options(None, args.patience);
     let open = async {
-        let connection = host::connect_local(args.connect.uri.as_deref()).await?;
+        let connection = consoles::connect_local(args.connect.uri.as_deref()).await?;
         refuse_elsewhere(args, &events, &connection).await?;
         let domain = match args.domain.parse::<Uuid>() {
             Ok(uuid) => uuid,
@@ -134,7 +136,7 @@ async fn refuse_elsewhere(
     let Err(elsewhere) = hosts.check(hosts::uuid_of(connection).await) else {
         return Ok(());
     };
-    let own = host::own_name();
+    let own = consoles::own_name();
     events.tell(Event::Elsewhere {
         host: own.clone(),
         source: elsewhere == Elsewhere::Source,
@@ -201,9 +203,9 @@ impl Work<'_> {
         path: Option<PathBuf>,
     ) -> anyhow::Result<Option<String>> {
         let limits = tokio::task::spawn_blocking(limits::limits).await?;
-        limits.warn(&self.events);
+        limits.remarks().for_each(|remark| self.events.warn(remark));
         let (progress, news) = mpsc::channel(NEWS);
-        let arriving = Arc::new(Arriving {
+        let arriving = Arc::new(IncomingDomain {
             connection: self.connection.clone(),
             domain: self.domain,
             console: handoff.console.clone(),
@@ -211,11 +213,11 @@ impl Work<'_> {
         });
         let half = Half {
             handoff: handoff.clone(),
-            host: host::own_name(),
+            host: consoles::own_name(),
             transport: Arc::clone(&self.transport),
             writers: Arc::new(Leases::default()),
             expected: path.map(|path| limits.place(path)),
-            destination: Arc::<Arriving>::clone(&arriving),
+            destination: Arc::<IncomingDomain>::clone(&arriving),
             source_alive: self.alive.clone(),
             patience: self.args.patience,
             progress,
@@ -261,7 +263,7 @@ impl Work<'_> {
 impl Work<'_> {
     /// Says which of the files that are in place now virtlogd will remove, though its
     /// rotation leaves them.
-    async fn warn_of_cleaner(&self, at: &Arriving) -> anyhow::Result<()> {
+    async fn warn_of_cleaner(&self, at: &IncomingDomain) -> anyhow::Result<()> {
         // A domain that went meanwhile has nobody who would read on.
         let Ok(Some(place)) = at.place().await else {
             return Ok(());

@@ -13,6 +13,11 @@ use logchain_core::handoff::offer::{self, Far, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::record::Offered;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport};
+use logchain_host::consoles;
+use logchain_host::hosts::Hosts;
+use logchain_host::leases::Leases;
+use logchain_host::neighbours;
+use logchain_host::transports::TransportChoice;
 use logchain_host::{Event, Events};
 use logchain_transport_ssh::SshOptions;
 use tokio::sync::watch;
@@ -20,13 +25,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::domain;
 use crate::far::FarAdopt;
-use crate::host::{self, Leases};
-use crate::hosts::Hosts;
-use crate::limits;
-use crate::neighbours;
 use crate::report;
-use crate::transports::Choice;
 
 /// How long withdrawing may take.
 const WITHDRAW: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn chain(&self) -> Result<LogChain, String> {
-        neighbours::chain(&self.path, limits::numbering()).map_err(|e| e.to_string())
+        neighbours::chain(&self.path, domain::numbering()).map_err(|e| e.to_string())
     }
 
     /// What of the log will not be carried, or is in doubt.
@@ -101,7 +102,7 @@ impl Log {
 /// How and where to.
 pub(crate) struct Way<'a> {
     pub(crate) events: Events,
-    pub(crate) choice: &'a Choice,
+    pub(crate) choice: &'a TransportChoice,
     pub(crate) ssh: &'a SshOptions,
     pub(crate) patience: Duration,
     pub(crate) domain: Uuid,
@@ -405,7 +406,7 @@ fn offer_of(
     Offer {
         handoff: begun.handoff.clone(),
         domain_name: way.domain_name.to_owned(),
-        host: host::own_name(),
+        host: consoles::own_name(),
         transport,
         writers: Arc::<Leases>::clone(&way.writers),
         source,
@@ -463,7 +464,7 @@ fn plain(words: &str) -> String {
 
 /// Of an open transport: what people should know of it, and, where nobody starts
 /// the other half, how they do. Once.
-pub(crate) fn say_adopt(events: &Events, choice: &Choice, domain: Uuid) {
+pub(crate) fn say_adopt(events: &Events, choice: &TransportChoice, domain: Uuid) {
     if let Some(caution) = choice.caution() {
         events.warn(caution);
     }
@@ -472,7 +473,7 @@ pub(crate) fn say_adopt(events: &Events, choice: &Choice, domain: Uuid) {
     }
 }
 
-fn tell_adopt(events: &Events, choice: &Choice, domain: Uuid) {
+fn tell_adopt(events: &Events, choice: &TransportChoice, domain: Uuid) {
     let url = choice.to_string();
     let words = [
         "logchain",

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use logchain_core::transport::Advice;
 use logchain_core::transport::check::{Finding, Step, check};
+use logchain_host::transports::{TransportChoice, ssh_options};
 use logchain_host::{Event, Events, event};
 
 use crate::args::Format;
 use crate::exit::Exit;
 use crate::report::{self, Watch};
-use crate::transports::{Choice, ssh_options};
 
 /// Whoever looks does not want to wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(url: &str, remote: Option<&str>, format: Format) -> anyhow::Result<Exit> {
     let events = report::events(format, Watch::Terminal);
-    let choice = Choice::of(Some(url), None)?;
+    let choice = TransportChoice::of(Some(url), None)?;
     let ssh = ssh_options(remote, PATIENCE);
     let transport = choice.open_existing(&ssh, PATIENCE).await?;
     if let Some(caution) = choice.caution() {

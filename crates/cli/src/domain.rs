@@ -4,16 +4,16 @@ use std::io::Write;
 
 use logchain_core::chain::NumberingChoice;
 use logchain_core::folder::Folder;
+use logchain_host::astray;
+use logchain_host::consoles;
+use logchain_host::limits;
+use logchain_host::neighbours;
 use logchain_libvirt::Error;
 use logchain_libvirt::drain::{Writer, has_writer};
 
 use crate::args::Which;
 use crate::exit;
-use crate::host;
-use crate::limits;
-use crate::neighbours;
 use crate::show::Subject;
-use crate::written;
 
 /// By path, or as libvirt here knows it. A file in the current folder is meant where no such
 /// domain is known.
@@ -23,13 +23,16 @@ pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
         return Ok(subject);
     }
     let uri = log.connect.uri.as_deref();
-    let found = host::console(uri, &log.what, log.console.as_deref()).await;
+    let found = consoles::console(uri, &log.what, log.console.as_deref()).await;
     let (domain, console) = match found {
         Ok(found) => found,
-        Err(e) => match (Subject::of_file(log), e.downcast_ref::<Error>()) {
-            (Some(file), Some(Error::NoDomain { .. })) => return Ok(file),
-            (Some(file), Some(Error::Connect { .. } | Error::NoAnswer { .. })) => {
-                let sentence = exit::sentence(&e);
+        Err(e) => match (Subject::of_file(log), &e) {
+            (Some(file), logchain_host::Error::Libvirt(Error::NoDomain { .. })) => return Ok(file),
+            (
+                Some(file),
+                logchain_host::Error::Libvirt(Error::Connect { .. } | Error::NoAnswer { .. }),
+            ) => {
+                let sentence = exit::sentence(&e.into());
                 eprintln!(
                     "logchain: the file {} is meant, since libvirt could not be asked for a \
                      domain of that name: {sentence}",
@@ -38,18 +41,18 @@ pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
                 return Ok(file);
             }
             (Some(file), _) => {
-                return Err(e.context(format!(
+                return Err(anyhow::Error::new(e).context(format!(
                     "{} is the name of a domain; the file is {}",
                     log.what,
                     file.path.display()
                 )));
             }
-            (None, _) => return Err(e),
+            (None, _) => return Err(e.into()),
         },
     };
     let numbering = match log.numbering {
         // virtlogd writes it.
-        NumberingChoice::Auto => limits::numbering(),
+        NumberingChoice::Auto => self::numbering(),
         choice => choice,
     };
     Ok(Subject {
@@ -58,6 +61,16 @@ pub(crate) async fn subject(log: &Which) -> anyhow::Result<Subject> {
         domain: Some((domain.name().to_owned(), domain.uuid().to_string())),
         console: Some(console.name.clone()),
     })
+}
+
+/// How logs on this host are numbered. What an operator should know of that is said.
+pub(crate) fn numbering() -> NumberingChoice {
+    let (numbering, note) = limits::numbering();
+    if let Some(note) = note {
+        // Nobody may be there to read it any more.
+        let _ = writeln!(std::io::stderr(), "logchain: {note}");
+    }
+    numbering
 }
 
 /// Says where a running guest's log is, where nobody writes the file at its path. Looked
@@ -82,12 +95,14 @@ pub(crate) async fn warn_if_hidden(log: &Which, subject: &Subject) {
 /// and where nobody can tell.
 pub(crate) async fn not_written_here(log: &Which, subject: &Subject) -> Option<String> {
     let (_, uuid) = subject.domain.as_ref()?;
-    let connection = host::connect_local(log.connect.uri.as_deref()).await.ok()?;
+    let connection = consoles::connect_local(log.connect.uri.as_deref())
+        .await
+        .ok()?;
     let domain = connection.lookup_uuid(uuid.parse().ok()?).await.ok()?;
     if !domain.state().await.ok()?.is_active() {
         return None;
     }
-    let mut look = written::Look::new().await?;
+    let mut look = astray::Look::new().await?;
     let found = look.at(&domain, &subject.path).await?;
-    written::sentence(&subject.path, &found)
+    astray::sentence(&subject.path, &found)
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::hosts::Hosts;
+use logchain_host::hosts::Hosts;
 
 /// Before the migration may begin, the far side puts its own house in order.
 const READY: Duration = Duration::from_secs(15);

@@ -15,13 +15,15 @@ use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport, MemoryTransport};
 use logchain_core::{departure::Notes, folder::Folder};
 use logchain_host::Events;
+use logchain_host::consoles;
+use logchain_host::incoming::IncomingDomain;
+use logchain_host::leases::Leases;
+use logchain_host::limits;
 use logchain_libvirt::Connection;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::carry::Log;
-use crate::host::{self, Arriving, Leases};
-use crate::limits;
 
 /// How long what is in the outbox may take to be put in place on this very host.
 const REJOIN: Duration = Duration::from_secs(30);
@@ -155,11 +157,11 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     let alive = watch::Sender::new(true);
     let budget = Budget::default();
     let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
-    limits.warn(events);
+    limits.remarks().for_each(|remark| events.warn(remark));
     let offer = Offer {
         handoff: handoff.clone(),
         domain_name: String::new(),
-        host: host::own_name(),
+        host: consoles::own_name(),
         transport: Arc::clone(&transport),
         writers: Arc::new(Leases::default()),
         source: over.subscribe(),
@@ -170,10 +172,10 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     };
     let adopt = Half {
         handoff,
-        host: host::own_name(),
+        host: consoles::own_name(),
         transport,
         writers: Arc::new(Leases::default()),
-        destination: Arc::new(Arriving {
+        destination: Arc::new(IncomingDomain {
             connection: connection.clone(),
             domain: entry.domain,
             console: entry.console.clone(),

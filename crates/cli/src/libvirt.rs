@@ -9,13 +9,9 @@ mod domain;
 mod ending;
 mod exit;
 mod far;
-mod host;
-mod hosts;
 mod interrupt;
 mod kept;
-mod limits;
 mod migrate;
-mod neighbours;
 mod noted;
 mod offer;
 mod reap;
@@ -26,14 +22,14 @@ mod show;
 mod shown;
 mod status;
 mod stream;
-mod transports;
 mod verify;
-mod written;
 
 use std::process::ExitCode;
 
+use logchain_host::neighbours;
+
 use crate::args::{Cli, Command, Transport};
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::interrupt::Interrupt;
 
 fn main() -> ExitCode {
@@ -41,7 +37,15 @@ fn main() -> ExitCode {
     let format = cli.command.format();
     // Every file of every log of a domain is held open.
     logchain_core::folder::allow_descriptors();
-    exit::run(dispatch(cli), format)
+    exit::run(async { dispatch(cli).await.map_err(with_status) }, format)
+}
+
+/// A mistake in what was asked for has a status of its own, wherever it was found.
+fn with_status(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(logchain_host::Error::Usage(sentence)) => Usage(sentence.clone()).into(),
+        _ => error,
+    }
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {

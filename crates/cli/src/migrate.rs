@@ -22,8 +22,12 @@ use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{Outcome as Handed, Source};
 use logchain_core::outbox::Kept;
 use logchain_core::transport::{HandoffId, LogTransport};
+use logchain_host::astray;
+use logchain_host::consoles;
+use logchain_host::hosts::Hosts;
 use logchain_host::meter::Meter;
 use logchain_host::progress::Phase;
+use logchain_host::transports::{TransportChoice, ssh_options};
 use logchain_host::{Event, Events};
 use logchain_libvirt::migrate::MigrateRequest;
 use logchain_libvirt::outcome::{self, Outcome};
@@ -35,14 +39,10 @@ use tokio::time::timeout;
 use crate::args::{DEFAULT_REMOTE, Migrate};
 use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{self, Ended, Exit};
-use crate::host;
-use crate::hosts::Hosts;
 use crate::interrupt::Interrupt;
 use crate::kept::{self, Keepers};
 use crate::noted::Noted;
 use crate::report::{self, Watch};
-use crate::transports::{Choice, ssh_options};
-use crate::written;
 use guest::Resumes;
 use logs::Logs;
 
@@ -95,9 +95,9 @@ async fn prepare<'a>(
     let transport = args.carry.transport.as_deref();
     if transport.is_some() {
         // A mistake in it is told before anybody is asked for anything.
-        Choice::of(transport, None)?;
+        TransportChoice::of(transport, None)?;
     }
-    let connection = host::connect_local(args.connect.uri.as_deref()).await?;
+    let connection = consoles::connect_local(args.connect.uri.as_deref()).await?;
     let domain = connection.lookup(&route.domain).await?;
     if !domain.state().await?.is_active() {
         anyhow::bail!(
@@ -149,7 +149,7 @@ struct Migration<'a> {
     events: Events,
     meter: Meter,
     request: MigrateRequest,
-    choice: Choice,
+    choice: TransportChoice,
     domain: Domain,
     dest: Option<Connection>,
     hosts: Hosts,
@@ -306,7 +306,7 @@ impl Migration<'_> {
         let mut begun = Vec::new();
         for (log, expected) in logs {
             let id = HandoffId::random();
-            let astray = written::astray(&self.domain, &log.path).await;
+            let astray = astray::astray(&self.domain, &log.path).await;
             let newest = astray.and_then(|astray| {
                 let sentence = format!("{}: {}", log.console, astray.sentence);
                 self.events.warn(sentence.clone());
@@ -336,8 +336,11 @@ impl Migration<'_> {
         }
         let any = begun.iter().any(|(_, carry)| carry.is_ok());
         let transport: Result<Arc<dyn LogTransport>, String> = if any {
-            let open = self.interrupt.or(self.choice.open(way.ssh, way.patience));
-            open.await.map_err(|e| exit::sentence(&e))
+            let open = async { Ok(self.choice.open(way.ssh, way.patience).await?) };
+            self.interrupt
+                .or(open)
+                .await
+                .map_err(|e| exit::sentence(&e))
         } else {
             Err(String::new())
         };

@@ -11,8 +11,11 @@ use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
 use logchain_host::Event;
+use logchain_host::consoles;
+use logchain_host::hosts::{self, Hosts};
 use logchain_host::meter::Meter;
 use logchain_host::progress::Phase;
+use logchain_host::transports::{TransportChoice, ssh_options};
 use logchain_libvirt::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -20,12 +23,9 @@ use uuid::Uuid;
 use crate::args::Offer;
 use crate::carry::{self, Begun, Carry, Log, Way};
 use crate::exit::{Ended, Exit, Usage};
-use crate::host;
-use crate::hosts::{self, Hosts};
 use crate::interrupt::Interrupt;
 use crate::kept;
 use crate::report::{self, Watch};
-use crate::transports::{Choice, ssh_options};
 
 /// The domain whose log is handed over, and its logs here.
 struct Past {
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Offer, interrupt: Interrupt) -> anyhow::Result<Exi
 
 async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     let events = report::events(args.format, Watch::Plain);
-    let choice = Choice::of(args.carry.transport.as_deref(), None)?;
+    let choice = TransportChoice::of(args.carry.transport.as_deref(), None)?;
     let ssh = ssh_options(Some(&args.carry.remote_logchain), args.carry.patience);
     let past = interrupt.or(find(args)).await?;
     let way = Way {
@@ -92,7 +92,8 @@ async fn hand_over(args: &Offer, interrupt: &Interrupt) -> anyhow::Result<Exit> 
         writers: Arc::default(),
     };
     let mut early = begin_first(&way, past.logs.first().map(|part| &part.log));
-    let transport = interrupt.or(choice.open(&ssh, args.carry.patience)).await?;
+    let open = async { Ok(choice.open(&ssh, args.carry.patience).await?) };
+    let transport = interrupt.or(open).await?;
     carry::say_adopt(&events, &choice, past.uuid);
     let mut reasons = Vec::new();
     let mut behind: Vec<ConsoleName> = Vec::new();
@@ -285,7 +286,7 @@ fn begin_first(way: &Way<'_>, first: Option<&Log>) -> Option<Begun> {
 
 /// By libvirt where it still knows the domain, else by what was given.
 async fn find(args: &Offer) -> anyhow::Result<Past> {
-    let connection = host::connect_local(args.connect.uri.as_deref()).await?;
+    let connection = consoles::connect_local(args.connect.uri.as_deref()).await?;
     let given: Vec<Log> = args
         .consoles
         .iter()
@@ -324,10 +325,10 @@ async fn find(args: &Offer) -> anyhow::Result<Past> {
         .into());
     }
     let logs = if given.is_empty() {
-        let consoles = host::consoles_of(&domain).await?;
+        let consoles = consoles::consoles_of(&domain).await?;
         let log = |c: &logchain_libvirt::consoles::Console| -> anyhow::Result<Log> {
             Ok(Log {
-                console: host::key_name(c)?,
+                console: consoles::key_name(c)?,
                 path: c.path.clone(),
             })
         };

@@ -12,14 +12,15 @@ use logchain_core::departure::{Departure, LeftLog, Notes};
 use logchain_core::outbox::{Entry, Outbox};
 use logchain_core::reap::files::{self, Removed};
 use logchain_core::reap::{Decision, Here, Log, Placement, decide};
+use logchain_host::consoles;
 use logchain_host::event::{Departed, Reaping};
+use logchain_host::leases::Leases;
 use logchain_host::{Event, Events};
 use logchain_libvirt::{Connection, Domain, Error, State};
 use uuid::Uuid;
 
 use crate::args::{Files, Reap};
 use crate::exit::{self, Ended, Exit};
-use crate::host::{self, Leases};
 use crate::interrupt::Interrupt;
 use crate::noted;
 use crate::report::{self, Watch};
@@ -326,7 +327,7 @@ impl Hosts {
         if let Some(connection) = self.0.get(uri).filter(|c| !c.is_closed()) {
             return Ok(connection.clone());
         }
-        let connection = host::connect_local(Some(uri)).await?;
+        let connection = consoles::connect_local(Some(uri)).await?;
         self.0.insert(uri.to_owned(), connection.clone());
         Ok(connection)
     }

@@ -14,7 +14,10 @@ use logchain_core::folder::{self, Folder};
 use logchain_core::placement::Rules;
 use logchain_core::placement::roll::{Reopen, Rolled, roll};
 use logchain_core::rotation::Retention;
+use logchain_host::consoles;
 use logchain_host::event::Rotation;
+use logchain_host::leases::Leases;
+use logchain_host::limits::{cleaned_by, doubt_of};
 use logchain_host::{Event, Events};
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
@@ -23,9 +26,7 @@ use logchain_libvirt::{Connection, Error};
 
 use crate::args::Rotate;
 use crate::exit::Exit;
-use crate::host::{self, Leases};
 use crate::interrupt::Interrupt;
-use crate::limits::{cleaned_by, doubt_of};
 use crate::report::{self, Watch};
 
 /// virtlogd is back within a tenth of a second.
@@ -38,7 +39,7 @@ pub(crate) async fn run(args: Rotate, interrupt: Interrupt) -> anyhow::Result<Ex
     let events = report::events(args.format, Watch::Terminal);
     let uri = args.connect.uri.as_deref();
     let prepare = async {
-        let found = host::console(uri, &args.domain, args.console.as_deref()).await?;
+        let found = consoles::console(uri, &args.domain, args.console.as_deref()).await?;
         if !found.0.state().await?.is_active() {
             let name = found.0.name();
             anyhow::bail!("domain {name} does not run here; only a log that is written is rotated");

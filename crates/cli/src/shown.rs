@@ -10,16 +10,16 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use logchain_core::archive::{Archive, Head, Part, heads};
 use logchain_core::transport::{ConsoleName, LogTransport, Prefix};
+use logchain_host::consoles;
+use logchain_host::transports::{TransportChoice, ssh_options};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::args::{Amount, DEFAULT_BYTES, Show};
 use crate::exit::{Exit, Usage};
-use crate::host;
 use crate::show::is_broken_pipe;
 use crate::show::out::Out;
-use crate::transports::{Choice, ssh_options};
 
 /// How long a transport may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ const AHEAD: usize = 4;
 const LINES: u64 = 64 * 1024;
 
 pub(crate) async fn run(args: Show) -> anyhow::Result<Exit> {
-    let choice = Choice::of(args.transport.as_deref(), None)?;
+    let choice = TransportChoice::of(args.transport.as_deref(), None)?;
     let ssh = ssh_options(None, PATIENCE);
     let transport = choice.open_existing(&ssh, PATIENCE).await?;
     let archive = find(&args, &transport).await?;
@@ -205,7 +205,7 @@ async fn find(args: &Show, transport: &Arc<dyn LogTransport>) -> anyhow::Result<
 
 async fn known_here(args: &Show) -> Option<Uuid> {
     let uri = args.log.connect.uri.as_deref();
-    let connection = host::connect_local(uri).await.ok()?;
+    let connection = consoles::connect_local(uri).await.ok()?;
     Some(connection.lookup(&args.log.what).await.ok()?.uuid())
 }
 

@@ -19,6 +19,9 @@ use logchain_core::standing::{
 use logchain_core::transport::{
     ConsoleName, DirectoryTransport, HandoffId, LogTransportExt, Lot, ObjectName, Prefix,
 };
+use logchain_host::astray;
+use logchain_host::consoles;
+use logchain_host::neighbours;
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::{Connection, Domain};
 use logchain_transport_ssh::shell_line;
@@ -27,14 +30,11 @@ use uuid::Uuid;
 
 use crate::args::{Format, Status};
 use crate::carry;
+use crate::domain;
 use crate::exit::{self, Exit};
-use crate::host;
-use crate::limits;
 use crate::migrate::later;
-use crate::neighbours;
 use crate::noted::now;
 use crate::reap::{look, look_at_logs};
-use crate::written;
 
 /// A message in the spool is small.
 const MAX_BEGIN: u64 = 64 * 1024;
@@ -49,7 +49,8 @@ pub(crate) async fn run(args: Status) -> anyhow::Result<Exit> {
     for (domain, why) in &notes.damaged {
         found.warn(format!("the note on {domain} cannot be read: {why}"));
     }
-    let connection = host::connect_local(args.connect.uri.as_deref()).await;
+    let connection = consoles::connect_local(args.connect.uri.as_deref()).await;
+    let connection = connection.map_err(Into::into);
     if let Some(connection) = found.or_warn("libvirt's domains", connection) {
         found.departures(&connection, &notes.notes, &state).await;
         found.logs(&connection, &notes.notes).await;
@@ -95,14 +96,14 @@ impl Found {
 
     async fn logs(&mut self, connection: &Connection, notes: &[Departure]) {
         let domains = connection.domains().await.map_err(Into::into);
-        let mut look = written::Look::new().await;
+        let mut look = astray::Look::new().await;
         for domain in self
             .or_warn("libvirt's domains", domains)
             .unwrap_or_default()
         {
             let noted = notes.iter().any(|note| note.domain == domain.uuid());
             let standing = logs_of(&domain, noted).await;
-            for sentence in neighbours::remarks(&domain, limits::numbering()).await {
+            for sentence in neighbours::remarks(&domain, domain::numbering()).await {
                 self.warn(format!("{}: {sentence}", domain.name()));
             }
             let what = format!("the logs of {}", domain.name());
@@ -115,12 +116,12 @@ impl Found {
     }
 
     /// Whether what a running guest prints is found in its logs.
-    async fn written(&mut self, domain: &Domain, look: &mut written::Look) {
+    async fn written(&mut self, domain: &Domain, look: &mut astray::Look) {
         let xml = domain.live_xml().await.ok();
         let found = xml.and_then(|xml| consoles(&xml).ok()).unwrap_or_default();
         for console in found {
             let written = look.at(domain, &console.path).await;
-            let sentence = written.and_then(|w| written::sentence(&console.path, &w));
+            let sentence = written.and_then(|w| astray::sentence(&console.path, &w));
             if let Some(sentence) = sentence {
                 self.warn(format!("{}: {sentence}", domain.name()));
             }
@@ -188,7 +189,7 @@ impl Found {
         if let Format::Json = format {
             let all: Vec<_> = self.all.iter().map(described).collect();
             let status = json!({
-                "host": host::own_name(),
+                "host": consoles::own_name(),
                 "under_way": under_way,
                 "handoffs": all,
                 "warnings": self.warnings,
@@ -283,7 +284,7 @@ async fn logs_of(domain: &Domain, noted: bool) -> anyhow::Result<Vec<Standing>> 
     let active = domain.state().await?.is_active();
     let mut all = Vec::new();
     for console in consoles(&domain.live_xml().await?)? {
-        let (name, path) = (host::key_name(&console)?, console.path.clone());
+        let (name, path) = (consoles::key_name(&console)?, console.path.clone());
         let (uuid, key) = (domain.uuid(), name.clone());
         let found = tokio::task::spawn_blocking(move || beside(&path, uuid, &key));
         let (record, begun) = found.await??;

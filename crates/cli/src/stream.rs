@@ -8,6 +8,9 @@ use logchain_core::archive::{Archive, Ask, Error, Limits, Standing, Streamer};
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport};
+use logchain_host::consoles;
+use logchain_host::neighbours;
+use logchain_host::transports::{TransportChoice, ssh_options};
 use logchain_host::{Event, Events};
 use logchain_libvirt::{Connection, Domain};
 use tokio::sync::watch;
@@ -16,14 +19,11 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::args::{Amount, Stream};
+use crate::domain;
 use crate::exit::{self, Ended, Exit, Usage};
-use crate::host;
 use crate::interrupt::Interrupt;
-use crate::limits;
-use crate::neighbours;
 use crate::report::{self, Watch};
 use crate::show::Subject;
-use crate::transports::{Choice, ssh_options};
 
 /// Between two looks whether the domain is here.
 const LOOK: Duration = Duration::from_secs(1);
@@ -44,13 +44,14 @@ pub(crate) async fn run(args: Stream, interrupt: Interrupt) -> anyhow::Result<Ex
 }
 
 async fn put(args: &Stream, interrupt: &Interrupt) -> anyhow::Result<Exit> {
-    let choice = Choice::of(Some(&args.transport), None)?;
+    let choice = TransportChoice::of(Some(&args.transport), None)?;
     let ssh = ssh_options(args.remote_logchain.as_deref(), PATIENCE);
+    let open = async { Ok(choice.open(&ssh, PATIENCE).await?) };
     let work = Work {
         args,
         interrupt,
         events: report::events(args.format, Watch::Terminal),
-        transport: interrupt.or(choice.open(&ssh, PATIENCE)).await?,
+        transport: interrupt.or(open).await?,
     };
     match Subject::of_path(&args.log)? {
         Some(subject) => work.path(&subject).await,
@@ -173,7 +174,7 @@ impl Work<'_> {
             let archive =
                 Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
             let streamer = Streamer::new(archive, log.chain)
-                .with_names(log.name, host::own_name())
+                .with_names(log.name, consoles::own_name())
                 .with_limits(self.limits());
             let (_ask, asked) = watch::channel(Ask::End);
             match streamer.run(asked).await {
@@ -198,10 +199,10 @@ impl Work<'_> {
     async fn logs_of(&self, domain: &Domain) -> anyhow::Result<Vec<Log>> {
         let mut logs = Vec::new();
         let numbering = match self.args.log.numbering {
-            NumberingChoice::Auto => limits::numbering(),
+            NumberingChoice::Auto => domain::numbering(),
             choice => choice,
         };
-        for console in host::consoles_of(domain).await? {
+        for console in consoles::consoles_of(domain).await? {
             if self
                 .args
                 .log
@@ -214,7 +215,7 @@ impl Work<'_> {
             logs.push(Log {
                 domain: domain.uuid(),
                 name: domain.name().to_owned(),
-                console: host::key_name(&console)?,
+                console: consoles::key_name(&console)?,
                 chain: neighbours::chain(&console.path, numbering)?,
             });
         }
@@ -305,7 +306,7 @@ impl Eyes<'_> {
     async fn connection(&mut self) -> anyhow::Result<&Connection> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => host::connect_local(self.uri).await?,
+            None => consoles::connect_local(self.uri).await?,
         };
         Ok(self.connection.insert(connection))
     }
@@ -378,7 +379,7 @@ impl One {
         let mut told: Option<Instant> = None;
         loop {
             let streamer = Streamer::new(archive.clone(), log.chain.try_clone()?)
-                .with_names(log.name.clone(), host::own_name())
+                .with_names(log.name.clone(), consoles::own_name())
                 .with_limits(self.limits);
             let streamer = if self.leave_gap {
                 streamer.leaving_a_gap()

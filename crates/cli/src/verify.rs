@@ -10,14 +10,14 @@ use logchain_core::folder::Folder;
 use logchain_core::placement::{Rules, Staging};
 use logchain_core::record::Record;
 use logchain_core::verify::{Finding, Repair, Verdict, verify};
+use logchain_host::leases::Leases;
+use logchain_host::limits::{self, Limits};
+use logchain_host::neighbours;
 use serde_json::json;
 
 use crate::args::{Format, Verify};
 use crate::domain;
 use crate::exit::Exit;
-use crate::host::Leases;
-use crate::limits::{self, Limits};
-use crate::neighbours;
 use crate::report::{self, Watch};
 use crate::show::Subject;
 
@@ -38,7 +38,8 @@ fn check(args: &Verify, subject: &Subject, elsewhere: Option<String>) -> anyhow:
     };
     let numbering = chain.numbering();
     let limits = limits::limits();
-    limits.warn(&report::events(Format::Text, Watch::Terminal));
+    let events = report::events(Format::Text, Watch::Terminal);
+    limits.remarks().for_each(|remark| events.warn(remark));
     let rules = Rules {
         numbering,
         ..limits.rules(&subject.path)

@@ -13,8 +13,18 @@
 //! events.tell(Event::warning("the disk is nearly full"));
 //! ```
 
+pub mod astray;
+pub mod consoles;
+pub mod error;
 pub mod event;
+pub mod hosts;
+pub mod incoming;
+pub mod leases;
+pub mod limits;
 pub mod meter;
+pub mod neighbours;
 pub mod progress;
+pub mod transports;
 
+pub use error::{Error, Result};
 pub use event::{Event, Events, Listener};

@@ -5,13 +5,13 @@
 
 use std::path::PathBuf;
 
+use logchain_host::consoles;
+use logchain_host::neighbours;
 use logchain_libvirt::Domain;
 use logchain_libvirt::consoles::{Console, Consoles, read};
 use logchain_libvirt::migrate::MigrateRequest;
 
 use crate::carry::Log;
-use crate::host;
-use crate::neighbours;
 
 /// What a domain has of logs.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl Logs {
         };
         for console in here.logs {
             let expected = expected(&console);
-            match host::key_name(&console) {
+            match consoles::key_name(&console) {
                 Ok(name) => {
                     let path = console.path;
                     logs.found.push((

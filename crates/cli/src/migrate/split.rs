@@ -35,7 +35,7 @@ impl Migration<'_> {
             );
             return Err(Ended { exit, reason, told }.into());
         }
-        way.writers.left();
+        way.writers.guest_left();
         source.send_replace(Source::Over);
         let seen = self.interrupt.count();
         let mut reasons = self.arrive(started, (source, resumed), seen, None).await;

@@ -7,8 +7,7 @@ use logchain_libvirt::Connection;
 use logchain_libvirt::uri::Uri;
 use logchain_transport_ssh::SshTarget;
 
-use crate::exit::Usage;
-use crate::transports::{Choice, ssh_to};
+use logchain_host::transports::{TransportChoice, ssh_to};
 
 /// What libvirt says of a destination that it reached.
 struct Reached<'a> {
@@ -22,16 +21,16 @@ pub(super) fn choose(
     transport: Option<&str>,
     dest_uri: &str,
     dest: Option<&Connection>,
-) -> Result<Choice, Usage> {
+) -> logchain_host::Result<TransportChoice> {
     let reached = dest.map(|dest| Reached {
         uri: dest.uri(),
         hostname: dest.hostname(),
     });
     let host = host(dest_uri, reached.as_ref());
     match (transport, host) {
-        (None, Err(reason)) => Ok(Choice::Nowhere(reason)),
-        (None, Ok(host)) => Ok(Choice::at(host)),
-        (Some(url), host) => Choice::of(Some(url), host.ok()),
+        (None, Err(reason)) => Ok(TransportChoice::Nowhere(reason)),
+        (None, Ok(host)) => Ok(TransportChoice::at(host)),
+        (Some(url), host) => TransportChoice::of(Some(url), host.ok()),
     }
 }
 
@@ -150,7 +149,7 @@ mod tests {
     #[test]
     fn no_way_is_no_mistake_but_a_wrong_transport_is() {
         let choice = choose(None, "hail", None).unwrap();
-        assert!(matches!(choice, Choice::Nowhere(_)), "{choice:?}");
+        assert!(matches!(choice, TransportChoice::Nowhere(_)), "{choice:?}");
         assert!(choose(Some("ftp://h2/x"), "qemu+tcp://h2/system", None).is_err());
         assert!(
             choose(Some("s3://b/p"), "hail", None)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use logchain_core::departure::Departure;
 use logchain_core::reap::Placement;
+use logchain_host::consoles;
 use logchain_libvirt::{Connection, Error};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
@@ -16,7 +17,6 @@ use tokio::time::timeout;
 
 use super::url::Template;
 use crate::exit::Usage;
-use crate::host;
 
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ async fn command(program: &Path, note: &Departure) -> Result<String, String> {
     let child = Command::new(program)
         .env("LOGCHAIN_DOMAIN_UUID", note.domain.to_string())
         .env("LOGCHAIN_DOMAIN_NAME", &note.name)
-        .env("LOGCHAIN_HOST", host::own_name())
+        .env("LOGCHAIN_HOST", consoles::own_name())
         .env("LOGCHAIN_DESTINATION", &note.to.uri)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -163,7 +163,7 @@ async fn url(
     client: &reqwest::Client,
     note: &Departure,
 ) -> Result<String, String> {
-    let url = template.fill(&note.domain.to_string(), &note.name, &host::own_name());
+    let url = template.fill(&note.domain.to_string(), &note.name, &consoles::own_name());
     match client.get(&url).send().await {
         Ok(answer) if answer.status() == reqwest::StatusCode::OK => {
             Ok(format!("{url} answers {}", answer.status()))

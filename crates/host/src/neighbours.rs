@@ -20,7 +20,7 @@ static LOGS: OnceLock<Vec<PathBuf>> = OnceLock::new();
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks libvirt for every domain's logs, if that could matter for one of `logs`.
-pub(crate) async fn learn(connection: &Connection, logs: Vec<PathBuf>) {
+pub async fn learn(connection: &Connection, logs: Vec<PathBuf>) {
     if LOGS.get().is_some() {
         return;
     }
@@ -35,7 +35,7 @@ pub(crate) async fn learn(connection: &Connection, logs: Vec<PathBuf>) {
 
 /// As [`learn`], for a log that is only known by its path, on a host that may have no
 /// libvirt.
-pub(crate) async fn learn_of_path(log: &Path) {
+pub async fn learn_of_path(log: &Path) {
     if let Ok(connection) = Connection::open_within(None, PATIENCE).await
         && connection.is_local()
     {
@@ -64,7 +64,8 @@ fn is_doubtful(log: &Path) -> bool {
 }
 
 /// What is known of the files beside the log `base` in `folder`. Blocks on files.
-pub(crate) fn ownership(folder: &Folder, base: &OsStr) -> Ownership {
+#[must_use]
+pub fn ownership(folder: &Folder, base: &OsStr) -> Ownership {
     let mut known = Ownership::default();
     let Ok(listing) = Listing::read(folder, base) else {
         return known;
@@ -100,19 +101,19 @@ fn is_at(log: &Path, folder: &Folder, name: &OsStr) -> bool {
         })
 }
 
-/// The chain of the log at `path`, without the files of other logs.
-pub(crate) fn chain(
-    path: &Path,
-    numbering: NumberingChoice,
-) -> logchain_core::chain::Result<LogChain> {
+/// The chain of the log at `path`, without the files of other logs. Blocks on files.
+///
+/// # Errors
+/// As [`LogChain::open`].
+pub fn chain(path: &Path, numbering: NumberingChoice) -> logchain_core::chain::Result<LogChain> {
     let chain = LogChain::open(path, numbering)?;
     let known = ownership(chain.folder(), chain.base_name());
     chain.owned(known)
 }
 
 /// What a reader of a domain's logs should know, each with the log's path.
-pub(crate) async fn remarks(domain: &Domain, numbering: NumberingChoice) -> Vec<String> {
-    let Ok(found) = async { anyhow::Ok(consoles(&domain.live_xml().await?)?) }.await else {
+pub async fn remarks(domain: &Domain, numbering: NumberingChoice) -> Vec<String> {
+    let Ok(found) = async { consoles(&domain.live_xml().await?) }.await else {
         return Vec::new();
     };
     let paths: Vec<PathBuf> = found.into_iter().map(|console| console.path).collect();
@@ -130,6 +131,8 @@ pub(crate) async fn remarks(domain: &Domain, numbering: NumberingChoice) -> Vec<
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
-pub(crate) fn sentence(path: &Path, remark: &Remark) -> String {
+/// A remark, with the log that it is of.
+#[must_use]
+pub fn sentence(path: &Path, remark: &Remark) -> String {
     format!("{}: {remark}", path.display())
 }

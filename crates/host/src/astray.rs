@@ -1,8 +1,8 @@
 //! Whether what a running guest prints goes to the file at its log's path: a log that
 //! was removed or renamed is written on, and one whose writer ended is not.
 //!
-//! What is looked for is libvirt's `written`; here it is asked with what libvirt says
-//! of the other domains, and put into words.
+//! [`logchain_libvirt::written`] finds the file; here it is asked with what libvirt says of
+//! the other domains, and the answer put into words.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use logchain_libvirt::drain;
 use logchain_libvirt::written::{Descriptor, Inode, Kind, Log, Open, Written, decide, inode};
 
 /// Where the logs of one running domain are written, as far as it can be seen.
-pub(crate) struct Look {
+pub struct Look {
     open: Open,
     /// Of the other running domains, once somebody has to know.
     others: Option<Others>,
@@ -27,14 +27,14 @@ struct Others {
 
 impl Look {
     /// `None` where /proc does not tell.
-    pub(crate) async fn new() -> Option<Self> {
+    pub async fn new() -> Option<Self> {
         let open = tokio::task::spawn_blocking(Open::look).await.ok()?.ok()?;
         Some(Self { open, others: None })
     }
 
     /// Who writes the log at `path` of `domain`. `None` where nobody knows: the domain
     /// does not run, or who writes its log cannot be seen.
-    pub(crate) async fn at(&mut self, domain: &Domain, path: &Path) -> Option<Written> {
+    pub async fn at(&mut self, domain: &Domain, path: &Path) -> Option<Written> {
         if !domain.state().await.ok()?.is_active() {
             return None;
         }
@@ -127,17 +127,17 @@ async fn is_leased(path: &Path) -> bool {
 }
 
 /// A running guest's log whose path does not lead to what the guest prints.
-pub(crate) struct Astray {
+pub struct Astray {
     /// What to say of it.
-    pub(crate) sentence: String,
+    pub sentence: String,
     /// The file that the guest's output goes to, where that is known and can be opened.
-    pub(crate) file: Option<File>,
+    pub file: Option<File>,
     /// Whether there is such a file and it is not `file`: what it holds is not carried.
-    pub(crate) is_left_out: bool,
+    pub is_left_out: bool,
 }
 
 /// Whether the log at `path` went astray.
-pub(crate) async fn astray(domain: &Domain, path: &Path) -> Option<Astray> {
+pub async fn astray(domain: &Domain, path: &Path) -> Option<Astray> {
     let written = Look::new().await?.at(domain, path).await?;
     let sentence = sentence(path, &written)?;
     let found = match written {
@@ -174,7 +174,8 @@ impl Astray {
 }
 
 /// What is wrong, and what to do; `None` where nothing is.
-pub(crate) fn sentence(path: &Path, written: &Written) -> Option<String> {
+#[must_use]
+pub fn sentence(path: &Path, written: &Written) -> Option<String> {
     let path = path.display();
     match written {
         Written::AtItsPath => None,

@@ -5,16 +5,14 @@
 //! virtlogd has never read: where that is in doubt, nothing is dropped.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
+use logchain_core::chain::{self, LogChain, Numbering, NumberingChoice};
 use logchain_core::handoff::adopt::Place;
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::verify::Finding;
-use logchain_host::Events;
 use logchain_libvirt::virtlogd::{Configuration, Virtlogd};
 use logchain_libvirt::virtlogd_conf::{
     self, Cleaner, Found, LogLimits, MAX_BACKUPS, QEMU_CONF, StdioHandler, VIRTLOGD_CONF,
@@ -25,19 +23,16 @@ use logchain_libvirt::virtlogd_conf::{
 const LIBVIRT_PID_FILES: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 
 /// The numbering of a log on this host, which qemu.conf alone decides: no process is
-/// looked at for it.
-pub(crate) fn numbering() -> NumberingChoice {
-    match stdio_handler() {
+/// looked at for it. And what an operator should know of that file.
+#[must_use]
+pub fn numbering() -> (NumberingChoice, Option<String>) {
+    let Found { value, note } = read_stdio_handler(&own(QEMU_CONF));
+    let choice = match value {
         // virtlogd writes it.
         StdioHandler::Logd => NumberingChoice::FromZero,
         StdioHandler::File => NumberingChoice::Auto,
-    }
-}
-
-fn stdio_handler() -> StdioHandler {
-    let found = read_stdio_handler(&own(QEMU_CONF));
-    tell(found.note);
-    found.value
+    };
+    (choice, note)
 }
 
 /// The system's file of that path or, where an ordinary user has one of that name, the
@@ -55,42 +50,42 @@ fn own(system: &str) -> PathBuf {
     users.filter(|path| path.is_file()).unwrap_or(system)
 }
 
-fn tell(note: Option<String>) {
-    if let Some(note) = note {
-        // Nobody may be there to read it any more.
-        let _ = writeln!(std::io::stderr(), "logchain: {note}");
-    }
-}
-
 /// How logs are rolled over on this host.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// `None`: QEMU writes them, nothing does.
     virtlogd: Option<LogLimits>,
     /// Why virtlogd may go by others.
     doubt: Option<String>,
     /// What virtlogd removes beside the rotation.
     cleaner: Option<Cleaner>,
+    /// What an operator should know of the configuration.
+    notes: Vec<String>,
 }
 
 /// Asks the virtlogd that runs for this host's libvirt. Blocks as /proc does.
-pub(crate) fn limits() -> Limits {
-    if stdio_handler() == StdioHandler::File {
+#[must_use]
+pub fn limits() -> Limits {
+    let Found { value, note } = read_stdio_handler(&own(QEMU_CONF));
+    let mut notes: Vec<String> = note.into_iter().collect();
+    if value == StdioHandler::File {
         return Limits {
             virtlogd: None,
             doubt: None,
             cleaner: None,
+            notes,
         };
     }
     let (found, doubt) = loaded(Virtlogd::of_host());
     let Configuration { path, text, .. } = &found;
     let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default());
     let Found { value, note } = virtlogd_conf::limits(&text);
-    tell(note.map(|note| format!("{}: {note}", path.display())));
+    notes.extend(note.map(|note| format!("{}: {note}", path.display())));
     Limits {
         virtlogd: Some(value),
         doubt: doubt.or_else(handler_in_doubt),
         cleaner: virtlogd_conf::cleaner(&text),
+        notes,
     }
 }
 
@@ -130,7 +125,8 @@ fn loaded(running: std::io::Result<Option<Virtlogd>>) -> (Configuration, Option<
 }
 
 /// Says that virtlogd goes by something else than the file.
-pub(crate) fn doubt_of(path: &Path, pid: i32) -> String {
+#[must_use]
+pub fn doubt_of(path: &Path, pid: i32) -> String {
     format!(
         "{} changed after virtlogd (process {pid}) loaded it, so how many files virtlogd keeps is \
          not known until it is reloaded (systemctl reload virtlogd)",
@@ -155,16 +151,16 @@ fn handler_in_doubt() -> Option<String> {
 }
 
 impl Limits {
-    /// What an operator is to know of it.
-    pub(crate) fn warn(&self, events: &Events) {
-        if let Some(doubt) = &self.doubt {
-            events.warn(doubt);
-        }
+    /// What an operator should know of it, a sentence each.
+    pub fn remarks(&self) -> impl Iterator<Item = &str> {
+        let all = self.notes.iter().chain(&self.doubt);
+        all.map(String::as_str)
     }
 
     /// What placing has to keep to, for the log at `path`. What QEMU writes itself, only
     /// an operator's own rotation touches; carried files are numbered as virtlogd's are.
-    pub(crate) fn rules(&self, path: &Path) -> Rules {
+    #[must_use]
+    pub fn rules(&self, path: &Path) -> Rules {
         Rules {
             numbering: Numbering::FromZero,
             retention: self.retention(|cleaner| cleaner.reaches(path)),
@@ -188,7 +184,10 @@ impl Limits {
 
     /// The rotated files of the log at `path` that virtlogd will remove, though its
     /// rotation leaves them.
-    pub(crate) fn cleaned(&self, path: &Path) -> anyhow::Result<Vec<Finding>> {
+    ///
+    /// # Errors
+    /// [`chain::Error::Folder`] where the folder cannot be listed.
+    pub fn cleaned(&self, path: &Path) -> chain::Result<Vec<Finding>> {
         match &self.cleaner {
             Some(cleaner) => cleaned_by(cleaner, path),
             None => Ok(Vec::new()),
@@ -196,7 +195,8 @@ impl Limits {
     }
 
     /// A log of this host.
-    pub(crate) fn place(&self, path: PathBuf) -> Place {
+    #[must_use]
+    pub fn place(&self, path: PathBuf) -> Place {
         Place {
             rules: self.rules(&path),
             path,
@@ -205,7 +205,10 @@ impl Limits {
 }
 
 /// The rotated files of the log at `path` that `cleaner` will remove.
-pub(crate) fn cleaned_by(cleaner: &Cleaner, path: &Path) -> anyhow::Result<Vec<Finding>> {
+///
+/// # Errors
+/// [`chain::Error::Folder`] where the folder cannot be listed.
+pub fn cleaned_by(cleaner: &Cleaner, path: &Path) -> chain::Result<Vec<Finding>> {
     if !cleaner.reaches(path) {
         return Ok(Vec::new());
     }
@@ -228,6 +231,7 @@ mod tests {
             virtlogd: Some(virtlogd_conf::limits(text).value),
             doubt: doubt.map(str::to_owned),
             cleaner: virtlogd_conf::cleaner(text),
+            notes: Vec::new(),
         }
     }
 

@@ -11,23 +11,27 @@ use std::ffi::OsString;
 use logchain_libvirt::Connection;
 use uuid::Uuid;
 
-/// As far as they are known.
+/// Both, as far as they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hosts {
-    pub(crate) source: Option<Uuid>,
-    pub(crate) destination: Option<Uuid>,
+pub struct Hosts {
+    /// The UUID of the host that the domain leaves.
+    pub source: Option<Uuid>,
+    /// The UUID of the host that it goes to.
+    pub destination: Option<Uuid>,
 }
 
 /// Where the destination's half was started instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Elsewhere {
+pub enum Elsewhere {
+    /// At the source.
     Source,
+    /// At a host that has no part in the migration.
     OtherHost,
 }
 
 impl Hosts {
     /// A host that does not say which one it is stays unknown.
-    pub(crate) async fn of(source: &Connection, destination: Option<&Connection>) -> Self {
+    pub async fn of(source: &Connection, destination: Option<&Connection>) -> Self {
         Self {
             source: uuid_of(source).await,
             destination: match destination {
@@ -37,13 +41,15 @@ impl Hosts {
         }
     }
 
-    /// Whether both are one.
-    pub(crate) fn same(self) -> Option<Uuid> {
+    /// The host, where both are one.
+    #[must_use]
+    pub fn same(self) -> Option<Uuid> {
         self.source.filter(|_| self.source == self.destination)
     }
 
-    /// What `adopt` is told of them.
-    pub(crate) fn options(self) -> Vec<OsString> {
+    /// The options with which `logchain adopt` is told of them.
+    #[must_use]
+    pub fn options(self) -> Vec<OsString> {
         let options = [
             ("--from-host", self.source),
             ("--to-host", self.destination),
@@ -56,7 +62,10 @@ impl Hosts {
     }
 
     /// Whether the destination's half may work at the host `here`.
-    pub(crate) fn check(self, here: Option<Uuid>) -> Result<(), Elsewhere> {
+    ///
+    /// # Errors
+    /// Where it is instead.
+    pub fn check(self, here: Option<Uuid>) -> Result<(), Elsewhere> {
         let Some(here) = here else {
             return Ok(());
         };
@@ -70,7 +79,8 @@ impl Hosts {
     }
 }
 
-pub(crate) async fn uuid_of(host: &Connection) -> Option<Uuid> {
+/// The UUID that libvirt gives its host; `None` where it gives none.
+pub async fn uuid_of(host: &Connection) -> Option<Uuid> {
     host.host_uuid().await.ok().flatten()
 }
 

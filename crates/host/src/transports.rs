@@ -11,7 +11,7 @@ use logchain_libvirt::uri::Uri;
 use logchain_transport_s3::{StoreOptions, StoreTransport, StoreUrl};
 use logchain_transport_ssh::{BadTarget, SshLogin, SshOptions, SshTarget, SshTransport};
 
-use crate::exit::Usage;
+use crate::error::{Error, Result};
 
 /// Whoever waits for less than this waits so long for one answer all the same.
 const LEAST: Duration = Duration::from_secs(1);
@@ -21,10 +21,15 @@ const KNOWN: &str = "ssh://host/spool, file:///folder, s3://bucket/prefix, gs://
 
 /// A transport that was asked for, not opened yet.
 #[derive(Clone, Debug)]
-pub(crate) enum Choice {
+#[non_exhaustive]
+pub enum TransportChoice {
+    /// A spool over ssh.
     Ssh(SshSpool),
+    /// A folder here.
     Folder(PathBuf),
+    /// An object store.
     Store {
+        /// Which.
         url: StoreUrl,
         /// The destination's host, where it is known: its half can be started there.
         host: Option<SshTarget>,
@@ -35,7 +40,7 @@ pub(crate) enum Choice {
 
 /// A spool over ssh, at the destination or on a third host.
 #[derive(Clone, Debug)]
-pub(crate) struct SshSpool {
+pub struct SshSpool {
     target: SshTarget,
     /// The destination's host, where it is known to be another.
     host: Option<SshTarget>,
@@ -66,11 +71,14 @@ impl SshSpool {
     }
 }
 
-impl Choice {
+impl TransportChoice {
     /// By URL. `host`: the destination's, where it is known.
-    pub(crate) fn of(url: Option<&str>, host: Option<SshTarget>) -> Result<Self, Usage> {
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it is no URL of a transport.
+    pub fn of(url: Option<&str>, host: Option<SshTarget>) -> Result<Self> {
         let Some(url) = url else {
-            return Err(Usage(format!(
+            return Err(Error::Usage(format!(
                 "say where the pieces are with --transport, as {KNOWN}"
             )));
         };
@@ -84,40 +92,39 @@ impl Choice {
     }
 
     /// The destination's own spool.
-    pub(crate) fn at(host: SshTarget) -> Self {
+    #[must_use]
+    pub fn at(host: SshTarget) -> Self {
         Self::Ssh(SshSpool::new(host, false))
     }
 
-    fn by_url(url: &str) -> Result<Self, Usage> {
+    fn by_url(url: &str) -> Result<Self> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(Usage(format!(
+            return Err(Error::Usage(format!(
                 "{url:?} is not the URL of a transport; write {KNOWN}"
             )));
         };
         match scheme {
             "ssh" => {
-                let target = url.parse().map_err(|e: BadTarget| Usage(e.to_string()))?;
+                let target = url.parse()?;
                 Ok(Self::Ssh(SshSpool::new(target, true)))
             }
             "file" if Path::new(rest).is_absolute() => {
                 let path = PathBuf::from(rest);
                 if path.components().any(|part| part == Component::ParentDir) {
-                    return Err(Usage(format!(
+                    return Err(Error::Usage(format!(
                         "{url:?} has .. in it; write the folder's own path from the root"
                     )));
                 }
                 Ok(Self::Folder(path))
             }
-            "file" => Err(Usage(format!(
+            "file" => Err(Error::Usage(format!(
                 "{url:?} names no folder from the root; write file:///folder"
             ))),
             "s3" | "gs" | "az" => {
-                let url = url
-                    .parse()
-                    .map_err(|e: logchain_transport_s3::BadUrl| Usage(e.to_string()))?;
+                let url = url.parse()?;
                 Ok(Self::Store { url, host: None })
             }
-            _ => Err(Usage(format!(
+            _ => Err(Error::Usage(format!(
                 "there is no transport {scheme}://; write {KNOWN}"
             ))),
         }
@@ -125,7 +132,8 @@ impl Choice {
 
     /// The destination's host, and where its half finds the pieces, if that half
     /// can be started from here.
-    pub(crate) fn far(&self) -> Option<(&SshTarget, OsString)> {
+    #[must_use]
+    pub fn far(&self) -> Option<(&SshTarget, OsString)> {
         match self {
             Self::Ssh(spool) if spool.by_sftp() => {
                 Some((spool.host.as_ref()?, spool.target.to_string().into()))
@@ -142,12 +150,14 @@ impl Choice {
 
     /// Whether the pieces go where the destination's half runs: without that half
     /// there is no way at all.
-    pub(crate) fn needs_far(&self) -> bool {
+    #[must_use]
+    pub fn needs_far(&self) -> bool {
         matches!(self, Self::Ssh(spool) if !spool.by_sftp())
     }
 
     /// What people should know of it, once it is open: one sentence.
-    pub(crate) fn caution(&self) -> Option<&str> {
+    #[must_use]
+    pub fn caution(&self) -> Option<&str> {
         match self {
             Self::Ssh(spool) => spool.caution.get().map(String::as_str),
             Self::Folder(_) | Self::Store { .. } | Self::Nowhere(_) => None,
@@ -155,21 +165,27 @@ impl Choice {
     }
 
     /// To put something there: a folder that does not exist is made.
-    pub(crate) async fn open(
+    ///
+    /// # Errors
+    /// [`Error::Transport`]; [`Error::Refused`] where there is no way at all.
+    pub async fn open(
         &self,
         ssh: &SshOptions,
         patience: Duration,
-    ) -> anyhow::Result<Arc<dyn LogTransport>> {
+    ) -> Result<Arc<dyn LogTransport>> {
         self.open_as(ssh, patience, DirectoryTransport::create)
             .await
     }
 
     /// To take something from there: nothing is made.
-    pub(crate) async fn open_existing(
+    ///
+    /// # Errors
+    /// As [`TransportChoice::open`].
+    pub async fn open_existing(
         &self,
         ssh: &SshOptions,
         patience: Duration,
-    ) -> anyhow::Result<Arc<dyn LogTransport>> {
+    ) -> Result<Arc<dyn LogTransport>> {
         self.open_as(ssh, patience, DirectoryTransport::open).await
     }
 
@@ -178,7 +194,7 @@ impl Choice {
         ssh: &SshOptions,
         patience: Duration,
         folder: fn(&Path) -> transport::Result<DirectoryTransport>,
-    ) -> anyhow::Result<Arc<dyn LogTransport>> {
+    ) -> Result<Arc<dyn LogTransport>> {
         Ok(match self {
             Self::Ssh(spool) => {
                 let options = SshOptions {
@@ -191,7 +207,7 @@ impl Choice {
                 }
                 Arc::new(transport)
             }
-            Self::Nowhere(reason) => anyhow::bail!("{reason}"),
+            Self::Nowhere(reason) => return Err(Error::Refused(reason.clone())),
             Self::Folder(path) => Arc::new(folder(path)?),
             Self::Store { url, .. } => {
                 let options = StoreOptions {
@@ -209,7 +225,7 @@ impl Choice {
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for TransportChoice {
     /// The URL; a place for one where there is none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -222,8 +238,9 @@ impl fmt::Display for Choice {
 }
 
 /// How ssh is called by who waits no longer than `patience`: one connection that
-/// hangs must leave time for another.
-pub(crate) fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOptions {
+/// hangs must leave time for another. `remote`: what logchain is called over there.
+#[must_use]
+pub fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOptions {
     let known = SshOptions::default();
     SshOptions {
         // Whoever names a logchain over there wants that one.
@@ -237,7 +254,8 @@ pub(crate) fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOption
 
 /// ssh to the host in a connection URI, if it names one; by libvirt's own login where
 /// libvirt takes ssh as well.
-pub(crate) fn ssh_to(uri: &Uri) -> Option<Result<SshTarget, String>> {
+#[must_use]
+pub fn ssh_to(uri: &Uri) -> Option<Result<SshTarget, String>> {
     Some(ssh_into(uri, uri.host()?))
 }
 
@@ -276,17 +294,17 @@ mod tests {
     #[test]
     fn a_folder_is_named_without_detours() {
         for url in ["file:///..", "file:///a/../b", "file:///a/.."] {
-            assert!(Choice::by_url(url).is_err(), "{url}");
+            assert!(TransportChoice::by_url(url).is_err(), "{url}");
         }
         for url in ["file:///", "file:///a/..b", "file:///a b/..."] {
-            assert_eq!(Choice::by_url(url).unwrap().to_string(), url);
+            assert_eq!(TransportChoice::by_url(url).unwrap().to_string(), url);
         }
     }
 
     #[test]
     fn a_store_knows_the_destination_from_its_uri_alone() {
         let far = |url, uri| {
-            let choice = Choice::of(Some(url), there(uri)).unwrap();
+            let choice = TransportChoice::of(Some(url), there(uri)).unwrap();
             choice
                 .far()
                 .map(|(host, url)| (host.host().to_owned(), url.into_string().unwrap()))
@@ -306,11 +324,11 @@ mod tests {
     fn sftp_serves_where_no_half_of_ours_runs() {
         let of = |url: Option<&str>, uri| {
             let choice = match url {
-                Some(url) => Choice::of(Some(url), there(uri)).unwrap(),
-                None => Choice::at(there(uri).unwrap()),
+                Some(url) => TransportChoice::of(Some(url), there(uri)).unwrap(),
+                None => TransportChoice::at(there(uri).unwrap()),
             };
             match choice {
-                Choice::Ssh(spool) => spool,
+                TransportChoice::Ssh(spool) => spool,
                 other => panic!("{other}"),
             }
         };
@@ -323,13 +341,13 @@ mod tests {
         // Then the destination's half runs at the destination, and gets the pieces there.
         let spool = of(Some("ssh://h3/s"), uri);
         spool.caution.set("SFTP".to_owned()).unwrap();
-        let choice = Choice::Ssh(spool);
+        let choice = TransportChoice::Ssh(spool);
         let (host, url) = choice.far().unwrap();
         assert_eq!((host.host(), url.to_str().unwrap()), ("h2", "ssh://h3/s"));
         assert!(!choice.needs_far());
         let spool = of(Some("ssh://h3/s"), None);
         spool.caution.set("SFTP".to_owned()).unwrap();
-        assert!(Choice::Ssh(spool).far().is_none());
+        assert!(TransportChoice::Ssh(spool).far().is_none());
         assert!(ssh_options(Some("logchain"), Duration::ZERO).sftp);
         assert!(!ssh_options(Some("/opt/logchain"), Duration::ZERO).sftp);
     }
