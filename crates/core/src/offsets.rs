@@ -86,7 +86,7 @@ pub enum Found<'a> {
 /// Bytes of the stream without a gap: a [`Read`].
 #[derive(Debug)]
 pub struct Run<'a> {
-    reader: io::Take<Reader<'a>>,
+    reader: Reader<'a>,
     offset: u64,
     length: u64,
     end: u64,
@@ -239,8 +239,8 @@ impl Offsets {
     /// Those of reading.
     pub fn from(&self, offset: u64, most: u64) -> Result<Found<'_>> {
         let layout = self.layout(offset)?;
-        let (file, skip) = match layout.find(offset) {
-            Place::In { file, skip } => (file, skip),
+        match layout.find(offset) {
+            Place::In { .. } => {}
             Place::Gone { next } => {
                 return Ok(Found::Gone {
                     next,
@@ -248,7 +248,7 @@ impl Offsets {
                 });
             }
             Place::Beyond => return Ok(Found::Beyond { end: layout.end() }),
-        };
+        }
         let not_counted = || {
             let holes = self.ledger.holes().iter().chain(layout.holes());
             holes.filter(|hole| hole.size.is_none()).map(|hole| hole.at)
@@ -257,7 +257,8 @@ impl Offsets {
         let up_to = up_to.unwrap_or(u64::MAX).saturating_sub(offset);
         let length = layout.run_after(offset).min(up_to).min(most);
         Ok(Found::Run(Run {
-            reader: self.snapshot.read_at(file, skip).take(length),
+            // Not all files: one that is no part of the stream may lie between.
+            reader: self.snapshot.read_runs(layout.runs(offset, length)),
             offset,
             length,
             end: layout.end(),

@@ -79,6 +79,13 @@ impl Bed {
         }
     }
 
+    fn roll_over(&mut self) {
+        self.make_room();
+        rename(&self.path(""), &self.path(".1"));
+        let mut log = OpenOptions::new();
+        self.log = log.append(true).create(true).open(self.path("")).unwrap();
+    }
+
     fn compress(&self, ending: &str) {
         let path = self.path(ending);
         let packed = zstd::bulk::compress(&fs::read(&path).unwrap(), 1).unwrap();
@@ -240,6 +247,74 @@ fn a_copy_before_the_log_is_emptied_is_not_placed() {
     bed.is_whole();
 }
 
+/// Between two looks a log grows, is rotated and compressed: all of it is there.
+#[test]
+fn what_grew_before_it_was_rotated_and_compressed_is_not_cut() {
+    for lines in [0, 1, 100] {
+        'copies: for copies in [false, true] {
+            let mut bed = Bed::new();
+            bed.print(lines);
+            bed.is_whole();
+            for round in 0..3 {
+                bed.print(100);
+                if copies {
+                    bed.copy_and_truncate(true);
+                } else {
+                    bed.roll_over();
+                }
+                bed.compress(".1");
+                bed.print(if round == 1 { 0 } else { 10 });
+                if lines == 1 {
+                    // Of so few bytes nobody can tell where they are now.
+                    let (_, missing) = bed.from(0);
+                    assert!(!missing.is_empty());
+                    continue 'copies;
+                }
+                bed.is_whole();
+            }
+        }
+    }
+}
+
+/// An empty file that is filled, copied and emptied while nobody looks.
+#[test]
+fn what_was_copied_from_an_empty_log_is_in_its_place() {
+    for before in [0, 100] {
+        let mut bed = Bed::new();
+        bed.print(before);
+        bed.is_whole();
+        for _ in 0..3 {
+            bed.copy_and_truncate(true);
+            bed.is_whole();
+            bed.print(100);
+        }
+        bed.is_whole();
+        bed.print(10);
+        bed.is_whole();
+    }
+}
+
+/// A file that is no part of the stream and lies between two that are.
+#[test]
+fn what_lies_between_and_has_no_place_is_not_read() {
+    let mut bed = Bed::new();
+    for _ in 0..3 {
+        bed.print(100);
+        bed.roll_over();
+    }
+    bed.print(10);
+    bed.is_whole();
+    rename(&bed.path(".3"), &bed.path(".4"));
+    fs::write(bed.path(".3"), "another log's line\n".repeat(50)).unwrap();
+    let time = fs::metadata(bed.path(".4")).unwrap().modified().unwrap();
+    let other = OpenOptions::new()
+        .append(true)
+        .open(bed.path(".3"))
+        .unwrap();
+    other.set_modified(time).unwrap();
+    bed.is_whole();
+}
+
 /// One that an earlier release wrote: with device numbers, and nothing of what files held.
 #[test]
 fn a_record_of_an_earlier_release_is_read_on_and_completed() {
@@ -349,9 +424,7 @@ mod life {
                     Act::Print(lines) => bed.print(lines),
                     Act::RollOver => {
                         bed.from(0);
-                        bed.make_room();
-                        rename(&bed.path(""), &bed.path(".1"));
-                        bed.log = OpenOptions::new().append(true).create(true).open(bed.path("")).unwrap();
+                        bed.roll_over();
                     }
                     Act::CopyAndTruncate(copy) => {
                         bed.from(0);

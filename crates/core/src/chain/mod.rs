@@ -139,6 +139,8 @@ impl LogChain {
     pub(crate) fn with_ours(&self, files: impl IntoIterator<Item = FileId>) -> Result<Self> {
         let mut chain = self.try_clone()?;
         chain.ownership.ours(files);
+        // The first rotated file may have come since, and says where numbers begin.
+        chain.numbering = resolve(&chain.folder, &chain.base, chain.choice, &chain.ownership)?;
         Ok(chain)
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::slice::Iter;
+use std::vec::IntoIter;
 
 use super::file::{ChainFile, FileReader};
 use super::merge::Start;
@@ -14,36 +14,56 @@ use super::merge::Start;
 /// is good, what comes after is unknown. [`Error`](super::Error) says how to
 /// get at the cause.
 pub struct Reader<'a> {
-    files: Iter<'a, ChainFile>,
-    /// What to leave out of the next file.
-    skip: u64,
-    now: Option<FileReader<'a>>,
+    next: IntoIter<Run<'a>>,
+    now: Option<(FileReader<'a>, u64)>,
+}
+
+/// Bytes of a file.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    pub(super) file: &'a ChainFile,
+    /// What to leave out.
+    pub(super) skip: u64,
+    /// How many bytes at the most.
+    pub(super) length: u64,
 }
 
 impl<'a> Reader<'a> {
     /// Reads `files`, oldest first, from `start`.
     pub(super) fn new(files: &'a [ChainFile], start: Start) -> Self {
         let files = files.get(start.file..).unwrap_or_default().iter();
+        let run = |(index, file)| Run {
+            file,
+            skip: if index == 0 { start.skip } else { 0 },
+            length: u64::MAX,
+        };
+        Self::of(files.enumerate().map(run).collect())
+    }
+
+    /// Reads these runs one after the other.
+    pub(super) fn of(runs: Vec<Run<'a>>) -> Self {
         Self {
-            files,
-            skip: start.skip,
+            next: runs.into_iter(),
             now: None,
         }
     }
 
     fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(now) = &mut self.now {
-                let got = now.read(buffer)?;
+            if let Some((now, left)) = &mut self.now {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let most = most.min(buffer.len());
+                let got = now.read(buffer.get_mut(..most).unwrap_or_default())?;
                 if got > 0 {
+                    *left = left.saturating_sub(got as u64);
                     return Ok(got);
                 }
                 self.now = None;
             }
-            let Some(file) = self.files.next() else {
+            let Some(run) = self.next.next() else {
                 return Ok(0);
             };
-            self.now = Some(FileReader::new(file, std::mem::take(&mut self.skip))?);
+            self.now = Some((FileReader::new(run.file, run.skip)?, run.length));
         }
     }
 }
@@ -59,7 +79,7 @@ impl Read for Reader<'_> {
             .is_err_and(|e| e.kind() != io::ErrorKind::Interrupted)
         {
             self.now = None;
-            self.files = Iter::default();
+            self.next = IntoIter::default();
         }
         got
     }
@@ -68,7 +88,7 @@ impl Read for Reader<'_> {
 impl fmt::Debug for Reader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader")
-            .field("files", &self.files)
+            .field("next", &self.next)
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::file::{ChainFile, Part};
 use super::merge::{self, LineSearch, Plan, Start};
 use super::order::{Age, is_contradicted, order};
+use super::reader::Run;
 use super::{Entry, Error, Gap, Listing, Numbering, Ownership, Reader, Remark, Result};
 use crate::folder::{self, Folder, Stat};
 use crate::record::Record;
@@ -225,9 +226,17 @@ impl Snapshot {
         }
     }
 
-    /// The stream from a place in a file on.
-    pub(crate) fn read_at(&self, file: usize, skip: u64) -> Reader<'_> {
-        self.read(Start { file, skip })
+    /// Bytes of files, each by the file's place in the list, the bytes to leave out and how
+    /// many follow.
+    pub(crate) fn read_runs(
+        &self,
+        runs: impl IntoIterator<Item = (usize, u64, u64)>,
+    ) -> Reader<'_> {
+        let runs = runs.into_iter().filter_map(|(file, skip, length)| {
+            let file = self.files.get(file)?;
+            Some(Run { file, skip, length })
+        });
+        Reader::of(runs.collect())
     }
 
     fn planned(&self, plan: impl Fn(&[Option<u64>]) -> Plan) -> Result<Reader<'_>> {

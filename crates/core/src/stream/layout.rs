@@ -131,6 +131,18 @@ impl Layout {
         Place::Gone { next: self.end }
     }
 
+    /// Where the `length` bytes from `offset` on lie, before the next gap: for each file its
+    /// place in the list, the bytes to leave out and how many follow.
+    pub fn runs(&self, offset: u64, length: u64) -> impl Iterator<Item = (usize, u64, u64)> {
+        let end = offset.saturating_add(length);
+        self.spans.iter().filter_map(move |span| {
+            let start = span.start.max(offset);
+            let length = span.end().min(end).checked_sub(start).filter(|n| *n > 0)?;
+            let skip = span.skip.saturating_add(start.saturating_sub(span.start));
+            Some((span.file, skip, length))
+        })
+    }
+
     /// How many bytes follow `offset` before the next gap.
     #[must_use]
     pub fn run_after(&self, offset: u64) -> u64 {

@@ -119,11 +119,27 @@ impl Ledger {
             .enumerate()
             .filter(|(_, s)| !self.is_foreign(s.id))
             .collect();
+        let is_here = |known: &Known| !known.gone && ours.iter().any(|(_, s)| s.id == known.id);
+        // An empty file has no place of its own: what was copied from it since, and emptied,
+        // lies before it. But where the bytes before it went is not known, it tells how many
+        // there were.
+        let before = self.known.iter().rfind(|known| known.length > 0);
+        let is_empty = |id| !self.known.iter().any(|k| k.id == id && k.length > 0);
+        let is_place = |id| before.is_some_and(|known| !is_here(known)) || !is_empty(id);
         let newest = ours
             .iter()
             .enumerate()
             .rev()
+            .filter(|(_, (_, seen))| is_place(seen.id))
             .find_map(|(at, (file, seen))| Some((at, self.whole(*file, seen)?)));
+        // It may have grown after it was seen last and before it was compressed.
+        if let Some((file, seen)) = newest.as_ref().and_then(|(at, _)| ours.get(*at))
+            && seen.compressed
+            && seen.length.is_none()
+            && self.known.last().is_some_and(|known| known.id == seen.id)
+        {
+            return Err(Measure(*file));
+        }
         let (older, newer) = ours.split_at(newest.as_ref().map_or(0, |(at, _)| *at));
         let mut holes = Vec::new();
 
@@ -138,15 +154,21 @@ impl Ledger {
                 newer.next();
                 let start = whole.first().map_or(self.end, |s| s.start);
                 let last = whole.last().map_or(self.end, Span::end);
-                // Newer files that are known and gone: so are their bytes.
-                let newest_known = self.known.last().filter(|k| !k.gone).map(|k| k.id);
-                cut = newest_known != whole.last().map(|s| s.id) || last < self.end;
+                // Newer files that are known and gone: so are their bytes. One that was empty
+                // may be what was compressed since.
+                let was_compressed = |known: &Known| {
+                    known.length == 0 && newer.clone().next().is_some_and(|(_, s)| s.compressed)
+                };
+                let newest_known = self.known.last();
+                let is_there = newest_known.is_some_and(|k| is_here(k) || was_compressed(k));
+                cut = !is_there || last < self.end;
                 end = last.max(self.end);
                 spans.extend(whole);
                 Some(start)
             }
             None => {
-                if self.end > 0 && !ours.is_empty() {
+                let is_any_here = self.known.iter().any(is_here);
+                if self.end > 0 && !ours.is_empty() && !is_any_here {
                     holes.push(Hole {
                         at: self.end,
                         size: None,

@@ -76,7 +76,7 @@ impl Ledger {
         let there = || self.known.iter().filter(|k| !k.gone);
         let older = there().filter(|k| k.start < first.start);
         let newer = there().filter(|k| k.start > last.start);
-        let is_last = newer.clone().next().is_none();
+        let is_last = newer.clone().all(|k| k.length == 0);
         let from = older.filter_map(|k| file_of(k.id)).max();
         let from = from.map_or(0, |file| file.saturating_add(1));
         let to = newer.map(|k| k.id).chain([orphan]).filter_map(file_of);
