@@ -359,6 +359,9 @@ struct One {
 impl One {
     async fn run(self, log: Log) -> Result<(), String> {
         let (events, console) = (self.events.clone(), log.console.clone());
+        for remark in remarks(&log).await {
+            events.warn(format!("{console}: {remark}"));
+        }
         match self.put(&log).await {
             Ok(offset) => {
                 events.tell(Event::Ended { console, offset });
@@ -418,6 +421,21 @@ impl One {
             }
         }
     }
+}
+
+/// What of the log is not put, or is in doubt. A log that is not here yet has none.
+async fn remarks(log: &Log) -> Vec<String> {
+    let Ok(chain) = log.chain.try_clone() else {
+        return Vec::new();
+    };
+    let look = move || {
+        let snapshot = chain.snapshot().ok()?;
+        let remarks = snapshot.remarks().iter();
+        let path = chain.path();
+        Some(remarks.map(|r| neighbours::sentence(&path, r)).collect())
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.ok().flatten().unwrap_or_default()
 }
 
 /// Whether it may be otherwise in a moment.

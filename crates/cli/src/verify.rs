@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use logchain_core::chain::{self, LogChain, Numbering};
 use logchain_core::folder::Folder;
+use logchain_core::offsets::Offsets;
 use logchain_core::placement::{Rules, Staging};
 use logchain_core::record::Record;
 use logchain_core::verify::{Finding, Repair, Verdict, verify};
@@ -100,6 +101,12 @@ fn mend(repair: Repair, path: &Path, rules: Rules) -> anyhow::Result<String> {
             "what was begun is finished or undone".to_owned()
         }
         Repair::CloseGaps => {
+            // Afterwards no name tells that bytes are missing there. Where it cannot be put
+            // down, a file is damaged or the record is, which is told by itself.
+            let chain = neighbours::chain(path, rules.numbering.into())?;
+            if let Ok(offsets) = Offsets::of(&chain) {
+                let _ = offsets.remember(&chain);
+            }
             let moved = Staging::close_gaps(path, rules, writers)?;
             format!("{moved} rotated files were renamed")
         }

@@ -31,7 +31,7 @@ use crate::folder;
 use crate::offsets::Offsets;
 use crate::placement;
 use crate::record::{self, Record};
-use crate::stream::Ledger;
+use crate::stream::{Layout, Ledger};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,13 @@ pub enum Finding {
         name: String,
         /// How many bytes it had, and has no more.
         missing: u64,
+    },
+    /// A file has no place in the VM's stream, by what is known of the others.
+    OutOfPlace {
+        /// Its name.
+        name: String,
+        /// How many bytes it has.
+        bytes: u64,
     },
     /// A file that cannot be read, or is no file: a link, a FIFO.
     Unreadable {
@@ -152,6 +159,11 @@ impl fmt::Display for Finding {
             Self::Shortened { name, missing } => write!(
                 f,
                 "{name} was cut short: {missing} bytes that it had are gone"
+            ),
+            Self::OutOfPlace { name, bytes } => write!(
+                f,
+                "{name} has no place in the VM's stream: its {bytes} bytes are a copy, another \
+                 log's, or replaced what was there; reading by offset leaves them out"
             ),
             Self::Unreadable { reason } | Self::NotWrittenHere { reason } => f.write_str(reason),
             Self::NoBase => f.write_str("there are rotated files, but no base file"),
@@ -274,6 +286,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
     if let (true, Ok(offsets)) = (whole, Offsets::of(chain))
         && let Ok(layout) = offsets.layout(0)
     {
+        findings.extend(out_of_place(&offsets, &layout));
         let mut holes = offsets.ledger().holes().to_vec();
         // Missing numbers are said already.
         let new = layout.holes().iter();
@@ -286,6 +299,25 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
     }
     verdict.findings = findings;
     Ok(verdict)
+}
+
+/// Files whose bytes lie nowhere in the stream. One that is known to be no part of it is
+/// none of them.
+fn out_of_place(offsets: &Offsets, layout: &Layout) -> Vec<Finding> {
+    let files = offsets.snapshot().files().iter();
+    let without = files.enumerate().filter(|(index, file)| {
+        let is_placed = layout.spans().iter().any(|span| span.file == *index);
+        !is_placed && !offsets.ledger().is_foreign(file.id())
+    });
+    let finding = |(index, file): (usize, &ChainFile)| {
+        // It was gone through.
+        let bytes = offsets.snapshot().length_of(index).unwrap_or(0);
+        (bytes > 0).then(|| Finding::OutOfPlace {
+            name: file.name().to_string_lossy().into_owned(),
+            bytes,
+        })
+    };
+    without.filter_map(finding).collect()
 }
 
 /// Nobody empties a rotated file; a base file is emptied by `copytruncate`.

@@ -96,7 +96,33 @@ pub(super) fn meaning(base: &OsStr, name: &OsStr) -> Option<Meaning> {
         let name = name.get(..length).unwrap_or_default();
         return Some(Meaning::RotatedOf(OsString::from_vec(name.to_owned())));
     }
-    (looks_rotated(rest)).then_some(Meaning::Unread)
+    (looks_rotated(rest) || has_odd_date(base, rest)).then_some(Meaning::Unread)
+}
+
+/// Digits that a date has at least: fewer may be the number of another VM, as in `web-2`.
+const DATE_DIGITS: usize = 6;
+
+/// What follows the name of a log is digits and what stands between the parts of a date, in
+/// an order that is not read: `-27112026`, `-26-11-01`, `-2026W44`. Behind an extension
+/// (`console.log-1`) one digit is enough, since no VM is called so.
+fn has_odd_date(base: &[u8], rest: &[u8]) -> bool {
+    let plain = unpacked(rest);
+    let plain = plain.strip_suffix(b".log").unwrap_or(plain);
+    let has_extension = base
+        .iter()
+        .rposition(|b| *b == b'.')
+        .is_some_and(|at| at > 0);
+    let least = if has_extension { 1 } else { DATE_DIGITS };
+    is_dated(plain, least)
+}
+
+/// Whether it begins as the date of a rotated file does and has nothing else in it.
+fn is_dated(rest: &[u8], least: usize) -> bool {
+    let between = |b: &u8| matches!(b, b'-' | b'.' | b'_' | b':' | b'+' | b'T' | b'W' | b'Z');
+    let digits = rest.iter().filter(|b| b.is_ascii_digit()).count();
+    matches!(rest, [b'-' | b'.' | b'_', first, ..] if first.is_ascii_digit())
+        && digits >= least
+        && rest.iter().all(|b| b.is_ascii_digit() || between(b))
 }
 
 /// `.web.1.logchain`: the record of a log `web.1`.
@@ -107,13 +133,14 @@ fn hidden(base: &[u8], name: &[u8]) -> Option<Meaning> {
     looks_rotated.then(|| Meaning::RecordOf(OsString::from_vec(log.to_owned())))
 }
 
-/// `console-20261120.log` for `console.log`: logrotate's `extension`.
+/// `console-20261120.log` for `console.log`: logrotate's `extension`. Not `console.1.log`,
+/// which is as well the log of a VM that is called so.
 fn date_before_extension(base: &[u8], name: &[u8]) -> Option<Meaning> {
     let dot = base.iter().rposition(|b| *b == b'.').filter(|at| *at > 0)?;
     let (stem, extension) = base.split_at(dot);
     let rest = unpacked(name.strip_prefix(stem)?);
     let date = rest.strip_suffix(extension)?;
-    Date::parse(date).map(|_| Meaning::Unread)
+    is_dated(date, DATE_DIGITS).then_some(Meaning::Unread)
 }
 
 /// Without the suffix of any compressor.
@@ -246,6 +273,17 @@ mod tests {
             "console-20261120.log",
             "console-20261120.log.gz",
             "console-2026-11-20.log.bz2",
+            "console-27112026.log",
+            "console.log-27112026",
+            "console.log-01112026.gz",
+            "console.log-1",
+            "console.log_1.gz",
+            "console.log-26-11-01",
+            "console.log-202611",
+            "console.log-20261301",
+            "console.log-2026W44",
+            "console.log.2026-11-01T12:00:00Z",
+            "console.log.1.log",
         ] {
             assert_eq!(of("console.log", name), Some(Meaning::Unread), "{name}");
         }
@@ -273,7 +311,6 @@ mod tests {
             ("console.log", "console.log.+1"),
             ("console.log", "console.log. 1"),
             ("console.log", "console.log0"),
-            ("console.log", "console.log-0"),
             ("console.log", "console.log.lock"),
             ("console.log", "console.log.1.logchain"),
             ("console.log", ".console.log.logchain"),

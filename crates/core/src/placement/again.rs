@@ -3,7 +3,6 @@
 //! and so does a source whose receipt was lost.
 
 use super::{Placed, Result, Staging, apply};
-use crate::chain::LogChain;
 use crate::offsets::Offsets;
 use crate::stream::History;
 
@@ -17,10 +16,7 @@ impl Staging {
     /// The folder's, the record's, and those of reading compressed files.
     pub fn place_again(&mut self, history: &History) -> Result<Placed> {
         apply::put_back(self)?;
-        let numbering = self.rules.numbering.into();
-        let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering)?;
-        let chain = chain.owned(self.ownership())?;
-        let offsets = Offsets::of(&chain)?;
+        let offsets = Offsets::of(&self.chain()?)?;
         let runs = &history.runs;
         let first = runs.first().map_or(0, |(start, _)| *start);
         let layout = offsets.layout(first)?;

@@ -91,7 +91,7 @@ use uuid::Uuid;
 
 pub use error::{Error, Result};
 
-use crate::chain::{Compression, Listing, Numbering, Ownership};
+use crate::chain::{Compression, Listing, LogChain, Numbering, Ownership};
 use crate::folder::{self, FileId, Folder, fault};
 use crate::follow::Writers;
 use crate::record::{Record, hidden};
@@ -300,6 +300,12 @@ impl Staging {
     fn listing(&self) -> Result<Listing> {
         let ownership = self.ownership();
         Ok(Listing::read_owned(&self.log, &self.base, &ownership)?)
+    }
+
+    fn chain(&self) -> Result<LogChain> {
+        let numbering = self.rules.numbering.into();
+        let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering)?;
+        Ok(chain.owned(self.ownership())?)
     }
 
     fn ownership(&self) -> Ownership {

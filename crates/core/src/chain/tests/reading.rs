@@ -138,6 +138,7 @@ fn names_that_are_not_of_the_chain_are_left_alone() {
     assert_eq!(
         unread,
         [
+            "-0",
             ".0.gz.gz",
             ".01",
             ".1.bz2",
