@@ -33,7 +33,12 @@ fn place(bed: &Bed, rules: Rules, history: &[&str]) -> Vec<String> {
     for file in history {
         staging.append(true, file.as_bytes()).unwrap();
     }
-    staging.owe(owed());
+    let bytes = history.iter().map(|file| file.len() as u64).sum();
+    staging.owe(Owed {
+        bytes,
+        history: History::of(bytes),
+        ..owed()
+    });
     staging.seal(None).unwrap();
     let placed = staging.place().unwrap();
     staging.finish().unwrap();
