@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logchain_core::handoff::adopt::{Adopt as Half, Destination as _, Outcome, Progress};
+use logchain_core::handoff::adopt::{
+    Adopt as Half, Destination as _, Outcome, Progress, SourceLink,
+};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::transport::{
     self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
@@ -76,20 +78,22 @@ async fn take_in(args: &Adopt, interrupt: &Interrupt) -> anyhow::Result<Exit> {
     };
     let (connection, domain, transport) = interrupt.or(open).await?;
     let ending = Ending::new(Arc::clone(&transport), interrupt.clone());
-    // Subscribed to before anything changes it: so a source that goes early is missed.
-    let alive = watch::Sender::new(args.attached);
+    let link = watch::Sender::new(match args.attached {
+        true => SourceLink::NEW,
+        false => SourceLink::NeverAttached,
+    });
     let work = Work {
         args,
         events: events.clone(),
         connection,
         domain,
         transport: Arc::new(ending),
-        alive: alive.subscribe(),
+        source: link.subscribe(),
         interrupt,
         budget: Budget::default(),
     };
     if args.attached {
-        tokio::spawn(watch_input(tokio::io::stdin(), alive));
+        tokio::spawn(watch_input(tokio::io::stdin(), link));
     }
     let mut reasons = Vec::new();
     if let Some(id) = args.handoff {
@@ -158,7 +162,7 @@ struct Work<'a> {
     connection: Connection,
     domain: Uuid,
     transport: Arc<dyn LogTransport>,
-    alive: watch::Receiver<bool>,
+    source: watch::Receiver<SourceLink>,
     interrupt: &'a Interrupt,
     budget: Budget,
 }
@@ -218,7 +222,7 @@ impl Work<'_> {
             writers: Arc::new(Leases::default()),
             expected: path.map(|path| limits.place(path)),
             destination: Arc::<IncomingDomain>::clone(&arriving),
-            source_alive: self.alive.clone(),
+            source: self.source.clone(),
             patience: self.args.patience,
             progress,
             budget: self.budget.clone(),
@@ -312,7 +316,7 @@ async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Resul
 
 /// Our input is the other half's life line: it ends with it. A host that vanished
 /// without a word ends nothing, so whoever gave a sign of life once gives more of them.
-async fn watch_input(mut input: impl AsyncRead + Unpin, alive: watch::Sender<bool>) {
+async fn watch_input(mut input: impl AsyncRead + Unpin, link: watch::Sender<SourceLink>) {
     let mut signs = false;
     let mut ignored = [0; 64];
     loop {
@@ -321,12 +325,12 @@ async fn watch_input(mut input: impl AsyncRead + Unpin, alive: watch::Sender<boo
             Ok(Ok(1..)) => {
                 signs = true;
                 // Something was put, maybe.
-                alive.send_replace(true);
+                link.send_modify(SourceLink::has_put);
             }
             Ok(Ok(0) | Err(_)) | Err(_) => break,
         }
     }
-    alive.send_replace(false);
+    link.send_replace(SourceLink::Gone);
 }
 
 /// Whether the history was put in place.
@@ -396,29 +400,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_gives_signs_of_life_and_stops_is_gone() {
         let (mut other, ours) = tokio::io::duplex(64);
-        let alive = watch::Sender::new(true);
-        let mut told = alive.subscribe();
-        let task = tokio::spawn(watch_input(ours, alive.clone()));
+        let link = watch::Sender::new(SourceLink::NEW);
+        let mut told = link.subscribe();
+        let task = tokio::spawn(watch_input(ours, link.clone()));
         // A hook that only holds our input open gives none.
         tokio::time::sleep(100 * SILENT).await;
-        assert!(*alive.borrow());
+        assert_ne!(*link.borrow(), SourceLink::Gone);
         for _ in 0..20 {
             other.write_all(b"\n").await.unwrap();
             tokio::time::sleep(SIGN).await;
             assert!(told.has_changed().unwrap(), "it looks for what was put");
-            assert!(*told.borrow_and_update());
+            assert_ne!(*told.borrow_and_update(), SourceLink::Gone);
         }
         task.await.unwrap();
-        assert!(!*alive.borrow(), "though its end of the pipe is open");
+        assert_eq!(
+            *link.borrow(),
+            SourceLink::Gone,
+            "though its end of the pipe is open"
+        );
         drop(other);
     }
 
     #[tokio::test]
     async fn the_end_of_our_input_is_the_end_of_the_other_half() {
         let (other, ours) = tokio::io::duplex(64);
-        let alive = watch::Sender::new(true);
+        let link = watch::Sender::new(SourceLink::NEW);
         drop(other);
-        watch_input(ours, alive.clone()).await;
-        assert!(!*alive.borrow());
+        watch_input(ours, link.clone()).await;
+        assert_eq!(*link.borrow(), SourceLink::Gone);
     }
 }

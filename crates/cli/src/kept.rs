@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted};
+use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted, SourceLink};
 use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
@@ -154,7 +154,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
         watch::Sender::new(Source::Over),
         watch::Sender::new(Far::Working),
     );
-    let alive = watch::Sender::new(true);
+    let link = watch::Sender::new(SourceLink::NEW);
     let budget = Budget::default();
     let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
     limits.remarks().for_each(|remark| events.warn(remark));
@@ -182,7 +182,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
             limits,
         }),
         expected: None,
-        source_alive: alive.subscribe(),
+        source: link.subscribe(),
         patience: REJOIN,
         progress: mpsc::channel(1).0,
         budget,
@@ -197,7 +197,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     let give = async {
         let outcome = offer.run(held).await;
         // It says nothing more, if it said anything.
-        alive.send_replace(false);
+        link.send_replace(SourceLink::Gone);
         outcome
     };
     let (outcome, ()) = tokio::join!(give, take_in);

@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress};
+use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
 use logchain_core::handoff::offer::{self, Far, Held, Left, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::live::{Live, News};
@@ -254,7 +254,7 @@ impl Vm {
         &self,
         to: usize,
         handoff: Handoff,
-        alive: watch::Receiver<bool>,
+        link: watch::Receiver<SourceLink>,
         expected: bool,
     ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Progress>) {
         let (progress, news) = mpsc::channel(1000);
@@ -266,7 +266,7 @@ impl Vm {
             writers: Arc::new(Here(Arc::clone(here))),
             destination: Arc::new(Arrived(self.place(to), Arc::clone(here))),
             expected: expected.then(|| self.place(to)),
-            source_alive: alive,
+            source: link,
             patience: Duration::from_secs(20),
             progress,
             budget: Budget::default(),
@@ -282,9 +282,9 @@ impl Vm {
             id: HandoffId::random(),
         };
         let source = watch::Sender::new(Source::Running);
-        let alive = watch::Sender::new(true);
+        let link = watch::Sender::new(SourceLink::NEW);
         let mut offering = self.offer(from, handoff.clone(), source.subscribe());
-        let (mut adopting, mut news) = self.adopt(to, handoff, alive.subscribe(), true);
+        let (mut adopting, mut news) = self.adopt(to, handoff, link.subscribe(), true);
         while news.recv().await.unwrap() != Progress::Ready {}
         self.print(20, 3);
         if fails {
@@ -305,7 +305,7 @@ impl Vm {
             tokio::time::sleep(Duration::from_millis(after)).await;
             offering.abort();
             let _ = (&mut offering).await;
-            alive.send_replace(false);
+            link.send_replace(SourceLink::Gone);
             let _ = tokio::time::timeout(Duration::from_secs(30), &mut adopting)
                 .await
                 .unwrap();
@@ -335,14 +335,14 @@ impl Vm {
                 console: console(),
                 id,
             };
-            let alive = watch::Sender::new(true);
-            let (adopting, _news) = self.adopt(to, handoff.clone(), alive.subscribe(), false);
+            let link = watch::Sender::new(SourceLink::NEW);
+            let (adopting, _news) = self.adopt(to, handoff.clone(), link.subscribe(), false);
             if let Left::All | Left::Rest(_) = left {
                 let over = watch::Sender::new(Source::Over);
                 let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
                 if !matches!(offered, offer::Outcome::Carried(_)) {
                     assert!(matches!(left, Left::Rest(_)) && !again, "{offered:?}");
-                    alive.send_replace(false);
+                    link.send_replace(SourceLink::Gone);
                     let adopted = adopting.await.unwrap();
                     assert!(
                         !matches!(adopted, adopt::Outcome::Adopted(_)),

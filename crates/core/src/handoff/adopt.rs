@@ -61,6 +61,33 @@ pub trait Destination: Send + Sync {
     async fn place(&self) -> Result<Option<Place>, String>;
 }
 
+/// Whether the source's half holds this one by a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceLink {
+    /// It does not: this half waits for news as long as its patience lasts.
+    NeverAttached,
+    /// It does, and says when it put something.
+    Attached {
+        /// How often it said so. This half looks at the transport each time, and once it
+        /// was told so, it looks less often by itself.
+        puts: u64,
+    },
+    /// It did, and the connection broke: nothing more will be put.
+    Gone,
+}
+
+impl SourceLink {
+    /// Attached, and nothing is put yet.
+    pub const NEW: Self = Self::Attached { puts: 0 };
+
+    /// The source's half put something.
+    pub fn has_put(&mut self) {
+        if let Self::Attached { puts } = self {
+            *puts = puts.wrapping_add(1);
+        }
+    }
+}
+
 /// What the driver tells on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -104,13 +131,10 @@ pub struct Adopt {
     pub destination: Arc<dyn Destination>,
     /// Where the log will lie, if that is known before the migration.
     pub expected: Option<Place>,
-    /// Whether the source's half is still there. False from the start: it never was,
-    /// and `patience` is had; one that goes even before this half begins is missed.
-    /// True once more: it has put something. This half looks at once, and as long as it
-    /// is told so, it looks less often by itself.
-    pub source_alive: watch::Receiver<bool>,
-    /// How long to go on without news once the source's half is gone, and how
-    /// long the domain may take to appear once the history is complete.
+    /// What the caller knows of the source's half.
+    pub source: watch::Receiver<SourceLink>,
+    /// How long to go on without news from a source's half that was never attached, and
+    /// how long the domain may take to appear once the history is complete.
     pub patience: Duration,
     /// What happens, for whoever watches. A full queue drops news, never waits.
     pub progress: mpsc::Sender<Progress>,

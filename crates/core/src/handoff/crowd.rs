@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Place, Progress};
+use super::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
 use super::offer::{self, Far, Held, Offer, Source};
 use super::{Budget, Handoff};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
@@ -60,7 +60,7 @@ pub async fn all_arrive(
     budget: &Budget,
 ) {
     let source = watch::Sender::new(Source::Running);
-    let alive = watch::Sender::new(true);
+    let link = watch::Sender::new(SourceLink::NEW);
     let lost = watch::Sender::new(Far::Working);
     let mut halves = Vec::new();
     for (n, size) in sizes.iter().enumerate() {
@@ -99,7 +99,7 @@ pub async fn all_arrive(
             writers: Arc::new(Nobody),
             destination: Arc::new(Here(place.clone())),
             expected: Some(place),
-            source_alive: alive.subscribe(),
+            source: link.subscribe(),
             patience: PATIENCE,
             progress,
             budget: budget.clone(),

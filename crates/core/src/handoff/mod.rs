@@ -23,7 +23,7 @@
 //! use std::time::Duration;
 //! use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 //! use logchain_core::follow::{Writer, Writers};
-//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
+//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
 //! use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
 //! use logchain_core::handoff::{Budget, Handoff};
 //! use logchain_core::placement::Rules;
@@ -56,7 +56,7 @@
 //!     id: HandoffId::random(),
 //! };
 //! let source = watch::Sender::new(Source::Running);
-//! # let (far, alive) = (watch::Sender::new(Far::Working), watch::Sender::new(true));
+//! # let (far, link) = (watch::Sender::new(Far::Working), watch::Sender::new(SourceLink::NEW));
 //! // From here on no rollover, unlink or removal takes a byte away.
 //! let chain = LogChain::open(&from, NumberingChoice::FromZero)?;
 //! let held = Held::open(&chain, handoff.domain, &handoff.console)?;
@@ -81,7 +81,7 @@
 //!     writers: Arc::new(Nobody),
 //!     destination: Arc::new(Here(Place { path: to.clone(), rules })),
 //!     expected: None,
-//!     source_alive: alive.subscribe(),
+//!     source: link.subscribe(),
 //!     patience: Duration::from_secs(10),
 //!     progress: mpsc::channel(16).0,
 //!     budget: Budget::default(),

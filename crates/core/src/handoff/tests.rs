@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Place};
+use super::adopt::{self, Adopt, Destination, Place, SourceLink};
 use super::offer::{self, Far, Held, Left, Offer, Source, left};
 use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
@@ -138,7 +138,7 @@ struct Trial {
     source: watch::Sender<Source>,
     far: watch::Sender<Far>,
     here: watch::Sender<bool>,
-    alive: watch::Sender<bool>,
+    link: watch::Sender<SourceLink>,
     patience: Duration,
 }
 
@@ -154,7 +154,7 @@ impl Trial {
             source: watch::Sender::new(Source::Running),
             far: watch::Sender::new(Far::Working),
             here: watch::Sender::new(false),
-            alive: watch::Sender::new(true),
+            link: watch::Sender::new(SourceLink::NEW),
             patience: Duration::from_secs(5),
         }
     }
@@ -204,7 +204,7 @@ impl Trial {
             writers,
             destination: Arc::new(Here(self.here.subscribe(), host.place())),
             expected: expected.then(|| host.place()),
-            source_alive: self.alive.subscribe(),
+            source: self.link.subscribe(),
             patience: self.patience,
             progress,
             budget: Budget::default(),
@@ -503,7 +503,7 @@ async fn a_source_that_falls_silent_is_given_up() {
     let adopt = trial.adopt(&destination, true);
     tokio::time::sleep(Duration::from_millis(100)).await;
     offer.abort();
-    trial.alive.send_replace(false);
+    trial.link.send_replace(SourceLink::Gone);
     let outcome = adopt.await.unwrap();
     assert!(
         matches!(outcome, adopt::Outcome::Failed { .. }),
@@ -635,7 +635,7 @@ async fn a_source_that_is_gone_before_anything_began_is_not_waited_for() {
     let mut trial = Trial::new(memory());
     trial.patience = Duration::from_secs(600);
     let adopt = trial.adopt(&destination, true);
-    trial.alive.send_replace(false);
+    trial.link.send_replace(SourceLink::Gone);
     let ended = tokio::time::timeout(Duration::from_secs(20), adopt).await;
     match ended.unwrap().unwrap() {
         adopt::Outcome::Failed { reason } => assert!(reason.contains("the source is gone")),

@@ -11,7 +11,7 @@ impl Desk {
     /// Holds the files, and brings them behind the base that libvirt begins here, until
     /// the source says that its guest has left, or gives up.
     pub(super) async fn share(&mut self) -> Event {
-        let attached = self.is_source_alive();
+        let attached = self.was_attached();
         let began = Instant::now();
         loop {
             let gone = attached && !self.is_source_alive();

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
 
 use super::state::Event;
-use super::{Desk, Progress, Show, now};
+use super::{Desk, Progress, Show, SourceLink, now};
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
@@ -36,12 +36,10 @@ impl Desk {
         let mut last: Option<Key> = None;
         let mut news = Instant::now();
         let mut commit: Option<Commit> = None;
-        // Only who was there can go; it may have gone while this half was starting.
-        let changed = self.adopt.source_alive.has_changed();
-        let attached = self.is_source_alive() || changed.unwrap_or(true);
+        let attached = self.was_attached();
         let mut told = false;
         loop {
-            self.adopt.source_alive.mark_unchanged();
+            self.adopt.source.mark_unchanged();
             let gone = attached && !self.is_source_alive();
             let pace = Pace::begin();
             match self.look(&mut last, &mut commit, &mut news).await {
@@ -68,16 +66,23 @@ impl Desk {
             let alive = self.is_source_alive();
             tokio::select! {
                 () = pace.rest(&self.adopt.budget, told && alive) => {}
-                Ok(()) = self.adopt.source_alive.changed(), if alive => {
+                Ok(()) = self.adopt.source.changed(), if alive => {
                     told = true;
                 }
             }
         }
     }
 
+    /// Whether the source's half holds this one by a connection. A caller that is gone cannot
+    /// tell that it ended.
     pub(super) fn is_source_alive(&self) -> bool {
-        let alive = &self.adopt.source_alive;
-        *alive.borrow() && alive.has_changed().is_ok()
+        let source = &self.adopt.source;
+        matches!(*source.borrow(), SourceLink::Attached { .. }) && source.has_changed().is_ok()
+    }
+
+    /// Whether it does, or did: only then can it be gone.
+    pub(super) fn was_attached(&self) -> bool {
+        *self.adopt.source.borrow() != SourceLink::NeverAttached
     }
 
     /// One look at the transport. `Some`: staging is over.

@@ -209,7 +209,7 @@ async fn a_source_that_is_killed_is_not_waited_for() {
     let adopt = trial.adopt(&destination, true);
     tokio::time::sleep(Duration::from_millis(100)).await;
     offer.abort();
-    trial.alive.send_replace(false);
+    trial.link.send_replace(SourceLink::Gone);
     let outcome = tokio::time::timeout(Duration::from_secs(20), adopt).await;
     let outcome = outcome.unwrap().unwrap();
     assert!(
@@ -235,7 +235,7 @@ async fn what_was_committed_is_finished_though_the_connection_broke() {
     trial.far.send_replace(Far::Lost("ssh ended".to_owned()));
     tokio::time::sleep(Duration::from_millis(300)).await;
     trial.here.send_replace(true);
-    trial.alive.send_replace(false);
+    trial.link.send_replace(SourceLink::Gone);
     let adopt = trial.adopt(&destination, false);
     carried(offer.await.unwrap());
     adopt.await.unwrap();

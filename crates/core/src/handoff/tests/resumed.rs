@@ -219,7 +219,7 @@ async fn a_spool_that_fills_up_is_left_empty() {
         matches!(&offered, offer::Outcome::NotCarried { reason } if reason.contains("No space left")),
         "{offered:?}"
     );
-    trial.alive.send_replace(false);
+    trial.link.send_replace(SourceLink::Gone);
     let adopted = adopt.await.unwrap();
     assert!(
         !matches!(adopted, adopt::Outcome::Adopted(_)),
@@ -250,7 +250,7 @@ async fn only_one_of_two_destinations_takes_it_in() {
         tokio::time::sleep(Duration::from_millis(round * 7)).await;
         trial.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
-        trial.alive.send_replace(false);
+        trial.link.send_replace(SourceLink::Gone);
         let mut won = 0;
         for (adopt, (host, own)) in adopts.into_iter().zip([(&one, "one"), (&two, "two")]) {
             match adopt.await.unwrap() {
