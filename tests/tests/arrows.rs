@@ -1,6 +1,11 @@
 //! The crates depend on each other as ARCHITECTURE.md draws it, and on nothing that they must
 //! not know.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "these are tests: a panic is a failure"
+)]
+
 use std::error::Error;
 use std::process::Command;
 
@@ -47,9 +52,11 @@ const MUST_NOT_USE: [(&str, &[&str]); 5] = [
     ("logchain-host", &["clap", "anyhow"]),
 ];
 
-/// The crates of the workspace, each with the names of those that it is built upon. Tests and
-/// build scripts may use more.
-fn crates() -> Result<Vec<(String, Vec<String>)>, Box<dyn Error>> {
+/// A crate, and the names of those that it is built upon. Tests and build scripts may use more.
+type Crate = (String, Vec<String>);
+
+/// The crates of the workspace.
+fn crates() -> Result<Vec<Crate>, Box<dyn Error>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

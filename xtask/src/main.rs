@@ -1,7 +1,9 @@
 //! `cargo xtask demo` and `cargo xtask test`: what they need is installed first,
-//! so that both run on a fresh machine. `cargo xtask plot`: what was measured, as a picture.
+//! so that both run on a fresh machine. `cargo xtask docs`: the documentation. `cargo xtask plot`:
+//! what was measured, as a picture.
 
 mod demo;
+mod docs;
 mod in_target;
 mod moto;
 mod packages;
@@ -24,6 +26,7 @@ usage: cargo xtask COMMAND
   demo [--yes]               migrate a guest between two hypervisors on this machine, and show its log
   test [--yes]               every check: format, lints, docs, unit tests, and the tests in the lab
   test [--yes] -- ARGS       only the tests that `cargo nextest run ARGS` picks
+  docs                       write the page of commands, check all links, build the book
   plot CSV SVG               draw what `cargo bench --bench window` wrote
 
   --yes                      install missing packages without asking
@@ -40,6 +43,7 @@ enum Task {
         args: Vec<String>,
         stores: Vec<Store>,
     },
+    Docs,
     Plot {
         csv: PathBuf,
         svg: PathBuf,
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         }
         Task::Demo => demo::run(yes),
         Task::DemoInLab => demo::in_lab(),
+        Task::Docs => docs::run_docs(),
         Task::Plot { csv, svg } => plot::run(&csv, &svg),
         Task::Test { args, stores } => suite::run_suite(yes, &args, &stores),
     };
@@ -85,6 +90,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
     let mut task = match args.next().as_deref() {
         Some("demo") => Task::Demo,
         Some("demo-in-lab") => Task::DemoInLab,
+        Some("docs") => Task::Docs,
         Some("test") => Task::Test {
             args: Vec::new(),
             stores: Vec::new(),

@@ -21,6 +21,7 @@ mod postcopy;
 mod progress;
 mod reap;
 mod refusals;
+mod releases;
 mod rotate;
 mod shared;
 mod showing;

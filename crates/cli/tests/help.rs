@@ -1,0 +1,29 @@
+//! The page of commands says what the program says.
+
+use std::error::Error;
+use std::process::Command;
+
+/// `cargo xtask docs` writes it.
+const PAGE: &str = include_str!("../../../docs/src/reference/commands.md");
+
+#[test]
+fn the_page_of_commands_is_what_help_prints() -> Result<(), Box<dyn Error>> {
+    let mut sections = PAGE.split("\n## ");
+    let head = sections.next().unwrap_or_default();
+    assert!(head.starts_with("# Commands"), "{head}");
+    let mut count = 0;
+    for section in sections {
+        let (name, rest) = section.split_once('\n').ok_or("no command")?;
+        let output = Command::new(env!("CARGO_BIN_EXE_logchain"))
+            .args(name.split_whitespace().skip(1))
+            .arg("--help")
+            .env_clear()
+            .output()?;
+        let help = String::from_utf8(output.stdout)?;
+        let want = format!("\n```text\n{}\n```\n", help.trim_end());
+        assert_eq!(rest, want, "{name}: run `cargo xtask docs`");
+        count += 1;
+    }
+    assert_eq!(count, 13, "every command has its section");
+    Ok(())
+}

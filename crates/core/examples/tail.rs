@@ -1,0 +1,20 @@
+//! Prints the last 100 lines of a console log and its rotated files:
+//! `cargo run -p logchain-core --example tail -- /var/log/libvirt/qemu/vm1.console.log`.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use logchain_core::chain::{LogChain, NumberingChoice};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args_os().nth(1).ok_or("which log?")?;
+    let chain = LogChain::open(&PathBuf::from(path), NumberingChoice::Auto)?;
+    let snapshot = chain.snapshot()?;
+    io::copy(&mut snapshot.tail_lines(100)?, &mut io::stdout())?;
+    // What was not read, and where the order of the files is in doubt.
+    for remark in snapshot.remarks() {
+        eprintln!("{remark}");
+    }
+    Ok(())
+}
