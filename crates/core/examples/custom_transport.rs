@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
+use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::placement::Rules;
@@ -182,7 +182,10 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
     };
     // What the migration does, as a program that drives one would tell it.
     let source = watch::Sender::new(Source::Running);
-    let (far, alive) = (watch::Sender::new(Far::Working), watch::Sender::new(true));
+    let (far, link) = (
+        watch::Sender::new(Far::Working),
+        watch::Sender::new(SourceLink::NEW),
+    );
     let patience = Duration::from_secs(10);
 
     // Before the migration: from now on no byte of the log can be lost.
@@ -213,7 +216,7 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
             },
         })),
         expected: None,
-        source_alive: alive.subscribe(),
+        source: link.subscribe(),
         patience,
         progress: mpsc::channel(16).0,
         budget: Budget::default(),
