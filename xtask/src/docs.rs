@@ -109,7 +109,7 @@ fn check_links(root: &Path) -> Result<()> {
 
 fn pages(root: &Path) -> Result<Vec<PathBuf>> {
     let mut folders = vec![root.to_owned(), root.join("docs/src")];
-    for kind in ["guide", "reference", "design"] {
+    for kind in ["guide", "operating", "reference", "design"] {
         folders.push(root.join("docs/src").join(kind));
     }
     let mut pages = Vec::new();
