@@ -94,6 +94,20 @@ pub enum TickError {
         /// What is around it, escaped.
         near: String,
     },
+    /// The guest's own kernel crashed, and says so where the line should be. An emulated
+    /// processor can lose a write to memory while QEMU migrates it: the write falls between the
+    /// look at a page's dirty bit and the page's copying. The log is as the guest printed it.
+    #[error(
+        "instead of line {expected} the guest's kernel says at byte {offset} that it crashed: {near}"
+    )]
+    Crashed {
+        /// The line that should be there.
+        expected: u64,
+        /// Where its kernel's words begin.
+        offset: usize,
+        /// What they are, escaped.
+        near: String,
+    },
     /// A line is not whole, or something stands between the lines.
     #[error("line {expected} is torn at byte {offset}{}: {near}", next_words(*next))]
     Torn {
@@ -223,6 +237,11 @@ fn wrong(bytes: &[u8], offset: usize, expected: u64) -> TickError {
             offset,
             near,
         },
+        None if is_crash(bytes, offset) => TickError::Crashed {
+            expected,
+            offset,
+            near,
+        },
         None => TickError::Torn {
             expected,
             offset,
@@ -230,6 +249,15 @@ fn wrong(bytes: &[u8], offset: usize, expected: u64) -> TickError {
             near,
         },
     }
+}
+
+/// Whether the kernel reports its own end there.
+fn is_crash(bytes: &[u8], offset: usize) -> bool {
+    let line = bytes.get(offset..).unwrap_or_default();
+    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let said = ["BUG: ", "Oops", "Kernel panic", "general protection fault"];
+    line.starts_with('[') && said.iter().any(|words| line.contains(words))
 }
 
 /// The first whole line at or after `from`: its counter, and where it begins.

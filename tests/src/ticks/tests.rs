@@ -145,3 +145,17 @@ fn every_changed_byte_is_seen() {
         assert!(Ticks::check(&changed).is_err(), "byte {at}");
     }
 }
+
+#[test]
+fn a_guest_whose_kernel_crashed_is_told_from_a_torn_log() {
+    let crash = b"[    6.017665] BUG: kernel NULL pointer dereference, address: 0\r\n";
+    let other = b"[    6.017665] tsc: refined clock\r\n";
+    for (words, crashed) in [(&crash[..], true), (&other[..], false)] {
+        let mut log = lines(1..=4);
+        let at = 2 * LENGTH;
+        log.splice(at..at, words.iter().copied());
+        let error = Ticks::check(&log).unwrap_err();
+        let is_crash = matches!(error, TickError::Crashed { expected: 3, .. });
+        assert_eq!(is_crash, crashed, "{error}");
+    }
+}
