@@ -33,6 +33,23 @@ pub(crate) fn is_still(folder: &Folder, name: &OsStr, id: FileId, print: Fingerp
     stat.id == id && there.is_ok_and(|there| there == Some(print))
 }
 
+/// Compared at a time.
+const COMPARED: u64 = 64 << 10;
+
+/// Whether two files have the same first `length` bytes.
+pub(crate) fn begin_alike(one: &File, other: &File, length: u64) -> io::Result<bool> {
+    let mut at = 0;
+    while at < length {
+        let count = length.saturating_sub(at).min(COMPARED);
+        let (ours, theirs) = (bytes_at(one, at, count)?, bytes_at(other, at, count)?);
+        if ours.is_none() || ours != theirs {
+            return Ok(false);
+        }
+        at = at.saturating_add(count);
+    }
+    Ok(true)
+}
+
 /// `count` bytes of a file; `None` where it ends before.
 fn bytes_at(file: &File, at: u64, count: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; usize::try_from(count).map_err(io::Error::other)?];

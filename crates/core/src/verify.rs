@@ -26,12 +26,13 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use crate::chain::{self, ChainFile, LogChain, Remark};
+use crate::chain::{self, ChainFile, Listing, LogChain, Remark, Snapshot};
+use crate::content;
 use crate::folder;
 use crate::offsets::Offsets;
 use crate::placement;
 use crate::record::{self, Record};
-use crate::stream::{Layout, Ledger};
+use crate::stream::{Fingerprint, Layout, Ledger};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,16 @@ pub enum Finding {
         name: String,
         /// How many bytes it has.
         bytes: u64,
+    },
+    /// A rotated file is a copy of what the base file begins with: its bytes come twice.
+    Copy {
+        /// Its name.
+        name: String,
+    },
+    /// A rotated file was written after the base file was.
+    Later {
+        /// Its name.
+        name: String,
     },
     /// A file that cannot be read, or is no file: a link, a FIFO.
     Unreadable {
@@ -164,6 +175,16 @@ impl fmt::Display for Finding {
                 f,
                 "{name} has no place in the VM's stream: its {bytes} bytes are a copy, another \
                  log's, or replaced what was there; reading by offset leaves them out"
+            ),
+            Self::Copy { name } => write!(
+                f,
+                "{name} is a copy of what the base file begins with, as logrotate's `copy` leaves \
+                 it: its bytes are read twice"
+            ),
+            Self::Later { name } => write!(
+                f,
+                "{name} was written after the base file, as the log of another guest would be; if \
+                 it is a part of this log, set its time back (touch -r)"
             ),
             Self::Unreadable { reason } | Self::NotWrittenHere { reason } => f.write_str(reason),
             Self::NoBase => f.write_str("there are rotated files, but no base file"),
@@ -280,6 +301,8 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
             }
         }
     }
+    findings.extend(copies(&snapshot));
+    findings.extend(later(&listing));
     let whole = !findings
         .iter()
         .any(|f| matches!(f, Finding::Unreadable { .. }));
@@ -318,6 +341,47 @@ fn out_of_place(offsets: &Offsets, layout: &Layout) -> Vec<Finding> {
         })
     };
     without.filter_map(finding).collect()
+}
+
+/// Plain rotated files that are equal, to their last byte, to what the base file begins with.
+fn copies(snapshot: &Snapshot) -> Vec<Finding> {
+    let Some(base) = snapshot.files().iter().find(|file| file.is_base()) else {
+        return Vec::new();
+    };
+    let same = |file: &&ChainFile| {
+        let length = file.size();
+        let print = |of: &ChainFile| of.fingerprint(0, length).ok().flatten();
+        // Few bytes are equal by accident; and the ends of both, before all is compared.
+        let print_of_it = print(file).filter(Fingerprint::is_telling);
+        print_of_it.is_some()
+            && base.size() >= length
+            && print_of_it == print(base)
+            && content::begin_alike(file.file(), base.file(), length).unwrap_or(false)
+    };
+    let rotated = snapshot.files().iter().filter(|file| !file.is_base());
+    let plain = rotated.filter(|file| file.compression().is_none());
+    let copy = |file: &ChainFile| Finding::Copy {
+        name: file.name().to_string_lossy().into_owned(),
+    };
+    plain.filter(same).map(copy).collect()
+}
+
+/// Files that are copied together, without their times, differ by less.
+const TOGETHER: i64 = 2;
+
+/// Rotated files that were written after a base file that has bytes: a rotation renames a
+/// file and then begins a new one.
+fn later(listing: &Listing) -> Vec<Finding> {
+    let Some(base) = listing.base().filter(|base| base.size > 0) else {
+        return Vec::new();
+    };
+    let newest = base.modified.0.saturating_add(TOGETHER);
+    let rotated = listing.rotated().iter();
+    let rotated = rotated.filter(|r| r.stat.size > 0 && r.stat.modified.0 > newest);
+    let found = rotated.map(|r| Finding::Later {
+        name: r.name.to_string_lossy().into_owned(),
+    });
+    found.collect()
 }
 
 /// Nobody empties a rotated file; a base file is emptied by `copytruncate`.

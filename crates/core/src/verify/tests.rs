@@ -91,3 +91,27 @@ fn what_was_lost_is_said_with_its_place() {
     };
     assert!(bed.verify().unwrap().findings.contains(&lost));
 }
+
+/// logrotate's `copy`, and a file that was written when this log was over.
+#[test]
+fn copies_and_files_that_are_newer_than_the_base_are_told() {
+    let line = b"a line of the guest that is long enough to tell\n";
+    let longer = line.repeat(3);
+    let bed = Bed::with(&[("l", &longer), ("l.0", line)]);
+    let found = bed.findings();
+    assert!(found[0].starts_with("l.0 is a copy of what"), "{found:?}");
+
+    let other = b"quite another text, as long as that one, of any\n";
+    let bed = Bed::with(&[("l", &longer), ("l.0", other)]);
+    assert!(bed.verify().unwrap().is_whole());
+    let base = fs::File::options()
+        .append(true)
+        .open(bed.0.path().join("l"));
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    base.unwrap().set_modified(before).unwrap();
+    let found = bed.findings();
+    assert!(
+        found[0].starts_with("l.0 was written after the base"),
+        "{found:?}"
+    );
+}
