@@ -207,7 +207,7 @@ impl Work<'_> {
         path: Option<PathBuf>,
     ) -> anyhow::Result<Option<String>> {
         let limits = tokio::task::spawn_blocking(limits::limits).await?;
-        limits.remarks().for_each(|remark| self.events.warn(remark));
+        limits.warn(&self.events);
         let (progress, news) = mpsc::channel(NEWS);
         let arriving = Arc::new(IncomingDomain {
             connection: self.connection.clone(),
@@ -386,7 +386,7 @@ fn end(events: &Events, handoff: &Handoff, outcome: &Outcome) -> Option<String> 
         }
         Outcome::Failed { reason } => {
             let sentence = format!("{console}: {reason}");
-            events.tell(report::failed(Some(console), reason.clone()));
+            events.tell(report::failed(console, reason.clone()));
             Some(sentence)
         }
     }

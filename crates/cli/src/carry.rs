@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::domain;
-use crate::far::FarAdopt;
+use crate::far::{FarAdopt, plain};
 use crate::report;
 
 /// How long withdrawing may take.
@@ -455,11 +455,6 @@ pub(crate) fn tell(
             Err(sentence)
         }
     }
-}
-
-fn plain(words: &str) -> String {
-    let shown = words.chars().filter(|c| !c.is_control());
-    shown.take(1000).collect()
 }
 
 /// Of an open transport: what people should know of it, and, where nobody starts

@@ -371,7 +371,7 @@ fn said_from_elsewhere(host: &str, there: &str, is_source: bool) -> String {
 }
 
 /// Words of another host, made fit for a terminal.
-fn plain(said: &str) -> String {
+pub(crate) fn plain(said: &str) -> String {
     let said = said.chars().filter(|c| !c.is_control());
     said.take(1000).collect()
 }

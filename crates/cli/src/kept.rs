@@ -157,7 +157,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     let link = watch::Sender::new(SourceLink::NEW);
     let budget = Budget::default();
     let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
-    limits.remarks().for_each(|remark| events.warn(remark));
+    limits.warn(events);
     let offer = Offer {
         handoff: handoff.clone(),
         domain_name: String::new(),

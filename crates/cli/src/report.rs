@@ -49,10 +49,10 @@ pub(crate) fn events(format: Format, watch: Watch) -> Events {
     Events::to(Report { format, progress })
 }
 
-/// The part of a job that was one of this console, or of none, failed.
-pub(crate) fn failed(console: Option<ConsoleName>, reason: String) -> Event {
+/// The part of a job that was this console's failed.
+pub(crate) fn failed(console: ConsoleName, reason: String) -> Event {
     Event::Failed {
-        console,
+        console: Some(console),
         domain: None,
         reason,
         departed: None,
@@ -103,6 +103,10 @@ impl Listener for Report {
             Shown::Line => Some(Duration::ZERO),
             Shown::Lines => Some(LINES),
         }
+    }
+
+    fn progress_is_over(&self) {
+        line::clear();
     }
 }
 

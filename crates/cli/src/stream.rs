@@ -370,7 +370,7 @@ impl One {
             Err(e) => {
                 let reason = exit::sentence(&e);
                 let sentence = format!("{console}: {reason}");
-                events.tell(report::failed(Some(console), reason));
+                events.tell(report::failed(console, reason));
                 Err(sentence)
             }
         }

@@ -39,8 +39,7 @@ fn check(args: &Verify, subject: &Subject, elsewhere: Option<String>) -> anyhow:
     };
     let numbering = chain.numbering();
     let limits = limits::limits();
-    let events = report::events(Format::Text, Watch::Terminal);
-    limits.remarks().for_each(|remark| events.warn(remark));
+    limits.warn(&report::events(Format::Text, Watch::Terminal));
     let rules = Rules {
         numbering,
         ..limits.rules(&subject.path)

@@ -414,6 +414,9 @@ pub trait Listener: Send + Sync {
     fn progress_every(&self) -> Option<Duration> {
         None
     }
+
+    /// Nothing is waited for any more: what was shown of a job's progress is out of date.
+    fn progress_is_over(&self) {}
 }
 
 impl<F: Fn(&Event) + Send + Sync> Listener for F {
@@ -452,6 +455,11 @@ impl Events {
     #[must_use]
     pub fn progress_every(&self) -> Option<Duration> {
         self.0.progress_every()
+    }
+
+    /// As [`Listener::progress_is_over`].
+    pub fn progress_is_over(&self) {
+        self.0.progress_is_over();
     }
 }
 

@@ -19,6 +19,8 @@ use logchain_libvirt::virtlogd_conf::{
     read_stdio_handler,
 };
 
+use crate::event::Events;
+
 /// Where the daemons that read qemu.conf put their numbers when they start.
 const LIBVIRT_PID_FILES: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"];
 
@@ -151,10 +153,11 @@ fn handler_in_doubt() -> Option<String> {
 }
 
 impl Limits {
-    /// What an operator should know of it, a sentence each.
-    pub fn remarks(&self) -> impl Iterator<Item = &str> {
-        let all = self.notes.iter().chain(&self.doubt);
-        all.map(String::as_str)
+    /// Tells what an operator should know of it.
+    pub fn warn(&self, events: &Events) {
+        for sentence in self.notes.iter().chain(&self.doubt) {
+            events.warn(sentence);
+        }
     }
 
     /// What placing has to keep to, for the log at `path`. What QEMU writes itself, only

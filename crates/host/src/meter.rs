@@ -115,6 +115,7 @@ impl Meter {
         let Some(pause) = self.events.progress_every() else {
             return work.await;
         };
+        let _over = Over(&self.events);
         let mut work = std::pin::pin!(work);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -144,20 +145,37 @@ impl Meter {
     }
 }
 
+/// Says so when the work ends, also where it is dropped.
+struct Over<'a>(&'a Events);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.progress_is_over();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Listener;
 
-    struct Every(Option<Duration>, watch::Sender<Vec<Event>>);
+    struct Every {
+        every: Option<Duration>,
+        heard: watch::Sender<Vec<Event>>,
+        over: watch::Sender<u32>,
+    }
 
     impl Listener for Every {
         fn hear(&self, event: &Event) {
-            self.1.send_modify(|heard| heard.push(event.clone()));
+            self.heard.send_modify(|heard| heard.push(event.clone()));
         }
 
         fn progress_every(&self) -> Option<Duration> {
-            self.0
+            self.every
+        }
+
+        fn progress_is_over(&self) {
+            self.over.send_modify(|over| *over += 1);
         }
     }
 
@@ -165,7 +183,13 @@ mod tests {
     async fn work_is_done_whoever_listens() {
         for every in [None, Some(LOOK * 4)] {
             let heard = watch::Sender::new(Vec::new());
-            let meter = Meter::new(Events::to(Every(every, heard.clone())));
+            let over = watch::Sender::new(0);
+            let listener = Every {
+                every,
+                heard: heard.clone(),
+                over: over.clone(),
+            };
+            let meter = Meter::new(Events::to(listener));
             let work = async {
                 tokio::time::sleep(LOOK * 10).await;
                 meter.enter(Phase::Arrival);
@@ -173,6 +197,11 @@ mod tests {
                 7
             };
             assert_eq!(meter.during(Phase::Prepare, work).await, 7);
+            assert_eq!(*over.borrow(), u32::from(every.is_some()));
+            let dropped = meter.during(Phase::Prepare, std::future::pending::<()>());
+            let waited = tokio::time::timeout(LOOK, dropped).await;
+            assert!(waited.is_err());
+            assert_eq!(*over.borrow(), 2 * u32::from(every.is_some()));
             let phases = |event: &Event| match event {
                 Event::Phase { phase } => Some(*phase),
                 _ => None,
@@ -180,7 +209,7 @@ mod tests {
             let phases: Vec<_> = heard.borrow().iter().filter_map(phases).collect();
             match every {
                 None => assert!(heard.borrow().is_empty()),
-                Some(_) => assert_eq!(phases, [Phase::Prepare, Phase::Arrival]),
+                Some(_) => assert_eq!(phases, [Phase::Prepare, Phase::Arrival, Phase::Prepare]),
             }
         }
     }

@@ -149,7 +149,8 @@ impl Work {
                 Found::Beyond { .. } => return Ok(true),
             };
             let next = run.next();
-            // Also where we begin: whoever put what lies before it did not come to the gap.
+            // At the start as well: the run that stored the bytes before a gap ended before it
+            // could mark the gap.
             if run.follows_gap() && at > 0 {
                 let size = None;
                 if !self.send(Tapped::Missing { next: at, size }, live)? {

@@ -108,11 +108,11 @@ const DATE_DIGITS: usize = 6;
 fn has_odd_date(base: &[u8], rest: &[u8]) -> bool {
     let plain = unpacked(rest);
     let plain = plain.strip_suffix(b".log").unwrap_or(plain);
-    let has_extension = base
-        .iter()
-        .rposition(|b| *b == b'.')
-        .is_some_and(|at| at > 0);
-    let least = if has_extension { 1 } else { DATE_DIGITS };
+    let least = if extension_at(base).is_some() {
+        1
+    } else {
+        DATE_DIGITS
+    };
     is_dated(plain, least)
 }
 
@@ -136,11 +136,15 @@ fn hidden(base: &[u8], name: &[u8]) -> Option<Meaning> {
 /// `console-20261120.log` for `console.log`: logrotate's `extension`. Not `console.1.log`,
 /// which is as well the log of a VM that is called so.
 fn date_before_extension(base: &[u8], name: &[u8]) -> Option<Meaning> {
-    let dot = base.iter().rposition(|b| *b == b'.').filter(|at| *at > 0)?;
-    let (stem, extension) = base.split_at(dot);
+    let (stem, extension) = base.split_at(extension_at(base)?);
     let rest = unpacked(name.strip_prefix(stem)?);
     let date = rest.strip_suffix(extension)?;
     is_dated(date, DATE_DIGITS).then_some(Meaning::Unread)
+}
+
+/// Where the extension of `base` begins, its dot included.
+fn extension_at(base: &[u8]) -> Option<usize> {
+    base.iter().rposition(|b| *b == b'.').filter(|at| *at > 0)
 }
 
 /// Without the suffix of any compressor.

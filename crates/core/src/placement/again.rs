@@ -21,13 +21,11 @@ impl Staging {
         let first = runs.first().map_or(0, |(start, _)| *start);
         let layout = offsets.layout(first)?;
         let mut files: Vec<(String, u64)> = Vec::new();
-        for span in layout.spans() {
-            let here = runs
-                .iter()
-                .map(|run| overlap(*run, (span.start, span.length)));
-            let here = here.sum::<u64>();
-            let file = offsets.snapshot().files().get(span.file);
-            let Some(file) = file.filter(|_| here > 0) else {
+        let here = runs
+            .iter()
+            .flat_map(|(start, length)| layout.runs(*start, *length));
+        for (file, _, here) in here {
+            let Some(file) = offsets.snapshot().files().get(file) else {
                 continue;
             };
             let name = file.name().to_string_lossy().into_owned();
@@ -44,11 +42,4 @@ impl Staging {
             notes: Vec::new(),
         })
     }
-}
-
-/// How many bytes two runs, each an offset and a length, have in common.
-fn overlap(one: (u64, u64), other: (u64, u64)) -> u64 {
-    let end = |run: (u64, u64)| run.0.saturating_add(run.1);
-    let until = end(one).min(end(other));
-    until.saturating_sub(one.0.max(other.0))
 }

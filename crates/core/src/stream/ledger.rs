@@ -123,9 +123,9 @@ impl Ledger {
         // An empty file has no place of its own: what was copied from it since, and emptied,
         // lies before it. But where the bytes before it went is not known, it tells how many
         // there were.
-        let before = self.known.iter().rfind(|known| known.length > 0);
+        let last_bytes = self.known.iter().rfind(|known| known.length > 0);
         let is_empty = |id| !self.known.iter().any(|k| k.id == id && k.length > 0);
-        let is_place = |id| before.is_some_and(|known| !is_here(known)) || !is_empty(id);
+        let is_place = |id| last_bytes.is_some_and(|known| !is_here(known)) || !is_empty(id);
         let newest = ours
             .iter()
             .enumerate()
