@@ -1,6 +1,6 @@
 //! The command line: virsh's names where virsh has one.
 
-pub(crate) mod migrate;
+pub mod migrate;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use logchain_core::chain::NumberingChoice;
 use logchain_core::transport::{ConsoleName, HandoffId};
 use uuid::Uuid;
 
-pub(crate) use migrate::Migrate;
+pub use migrate::Migrate;
 
 use crate::exit;
 
 /// What `show` gives unless told otherwise: as much as Nova's console output.
-pub(crate) const DEFAULT_BYTES: u64 = 100 * 1024;
+pub const DEFAULT_BYTES: u64 = 100 * 1024;
 
 /// What logchain is called at the destination unless told otherwise.
-pub(crate) const DEFAULT_REMOTE: &str = "logchain";
+pub const DEFAULT_REMOTE: &str = "logchain";
 
 /// Where a host's state lies unless told otherwise.
-pub(crate) const STATE: &str = "/var/lib/logchain";
+pub const STATE: &str = "/var/lib/logchain";
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad usage; \
 3 migrated, but the log was not (fully) carried.";
@@ -30,13 +30,13 @@ const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad 
 #[derive(Debug, Parser)]
 #[command(name = "logchain", version, about, after_help = EXIT_CODES, propagate_version = true)]
 /// Make a VM's serial-console log follow the VM through libvirt live migration.
-pub(crate) struct Cli {
+pub struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Migrate a domain as `virsh migrate` does, and its console logs with it.
     Migrate(Box<Migrate>),
     /// Print a console log and its rotated files as one.
@@ -63,15 +63,15 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Connect {
+pub struct Connect {
     /// Connect to this hypervisor; libvirt's default without it.
     #[arg(short = 'c', long = "connect", value_name = "URI")]
-    pub(crate) uri: Option<String>,
+    pub uri: Option<String>,
 }
 
 /// What logchain remembers of this host.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct State {
+pub struct State {
     /// Folder of what logchain remembers of this host.
     #[arg(
         long = "state",
@@ -79,15 +79,15 @@ pub(crate) struct State {
         default_value = STATE,
         env = "LOGCHAIN_STATE"
     )]
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Carry {
+pub struct Carry {
     /// Where the pieces go: ssh://user@host:port/spool, file:///folder, or an object
     /// store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
-    pub(crate) transport: Option<String>,
+    pub transport: Option<String>,
 
     /// What logchain is called at the destination, where it is started over ssh.
     #[arg(
@@ -96,167 +96,167 @@ pub(crate) struct Carry {
         default_value = DEFAULT_REMOTE,
         env = "LOGCHAIN_REMOTE"
     )]
-    pub(crate) remote_logchain: String,
+    pub remote_logchain: String,
 
     /// How long to wait without any progress before the log is left behind, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    pub(crate) patience: Duration,
+    pub patience: Duration,
 }
 
 /// Which log.
 #[derive(Debug, Args)]
-pub(crate) struct Which {
+pub struct Which {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub connect: Connect,
     /// How rotated files are numbered.
     #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
-    pub(crate) numbering: NumberingChoice,
+    pub numbering: NumberingChoice,
     /// Which console of the domain, as serial0; the first one without it.
     #[arg(long, value_name = "NAME")]
-    pub(crate) console: Option<String>,
+    pub console: Option<String>,
     /// Domain name, UUID, or the path of a console log: what has a slash in it, or is a file
     /// here and no domain.
     #[arg(value_name = "DOMAIN|PATH", value_parser = name)]
-    pub(crate) what: String,
+    pub what: String,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Show {
+pub struct Show {
     #[command(flatten)]
-    pub(crate) log: Which,
+    pub log: Which,
     /// The last so many bytes, as 4096, 100K, 1MiB (KB is 1000), or all.
     #[arg(short = 'n', long = "bytes", value_name = "BYTES|all", value_parser = amount, conflicts_with = "lines")]
-    pub(crate) bytes: Option<Amount>,
+    pub bytes: Option<Amount>,
     /// The last so many lines.
     #[arg(long, value_name = "N")]
-    pub(crate) lines: Option<u64>,
+    pub lines: Option<u64>,
     /// From this offset in the VM's stream on: as many bytes as -n says.
     #[arg(long, value_name = "OFFSET", value_parser = size, conflicts_with = "lines")]
-    pub(crate) from: Option<u64>,
+    pub from: Option<u64>,
     /// Go on as the log grows, over rollovers and migrations, until interrupted.
     #[arg(short = 'f', long)]
-    pub(crate) follow: bool,
+    pub follow: bool,
     /// From where `logchain stream` put it, not from this host: an object store, a folder, or
     /// ssh. DOMAIN is a UUID, or a name that is known here or there.
     #[arg(long, value_name = "URL", conflicts_with = "hops")]
-    pub(crate) transport: Option<String>,
+    pub transport: Option<String>,
     /// The hosts that the VM was on, instead of its log.
     #[arg(long, conflicts_with_all = ["bytes", "lines", "from", "follow", "raw"])]
-    pub(crate) hops: bool,
+    pub hops: bool,
     /// Guest bytes as they are, on a terminal too.
     #[arg(long)]
-    pub(crate) raw: bool,
+    pub raw: bool,
     /// Plain text, or JSON: one object, with --follow one a line.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Verify {
+pub struct Verify {
     #[command(flatten)]
-    pub(crate) log: Which,
+    pub log: Which,
     /// Mend what can be mended: finish or undo what was begun, close gaps in the
     /// numbers, set a damaged record aside.
     #[arg(long)]
-    pub(crate) repair: bool,
+    pub repair: bool,
     /// Sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Stream {
+pub struct Stream {
     #[command(flatten)]
-    pub(crate) log: Which,
+    pub log: Which,
     /// Where it goes: s3://bucket/prefix, gs://, az://, file:///folder, or
     /// ssh://user@host:port/spool.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
-    pub(crate) transport: String,
+    pub transport: String,
     /// What logchain is called at the far side, for the ssh transport.
     #[arg(long, value_name = "PROGRAM", env = "LOGCHAIN_REMOTE")]
-    pub(crate) remote_logchain: Option<String>,
+    pub remote_logchain: Option<String>,
     /// How long a byte waits at the most until it is put, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// How much of the log is kept there, as 500M, 1GiB (GB is 1000 MB), or all.
     #[arg(long, value_name = "BYTES|all", default_value = "1G", value_parser = amount)]
-    pub(crate) keep: Amount,
+    pub keep: Amount,
     /// Stay when the domain leaves, and wait for it where it is not here.
     #[arg(long)]
-    pub(crate) wait: bool,
+    pub wait: bool,
     /// Put what is there, and end.
     #[arg(long, conflicts_with = "wait")]
-    pub(crate) once: bool,
+    pub once: bool,
     /// Where the log's history was not brought here with the VM: do not wait for
     /// it, but leave a gap.
     #[arg(long)]
-    pub(crate) leave_gap: bool,
+    pub leave_gap: bool,
     /// UUID of the domain, for a PATH of which logchain does not know it.
     #[arg(long, value_name = "UUID")]
-    pub(crate) uuid: Option<Uuid>,
+    pub uuid: Option<Uuid>,
     /// How to tell what happens: sentences, or one JSON object a line.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Offer {
+pub struct Offer {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub connect: Connect,
     #[command(flatten)]
-    pub(crate) carry: Carry,
+    pub carry: Carry,
     #[command(flatten)]
-    pub(crate) state: State,
+    pub state: State,
     /// A console and its log's path, for a domain that libvirt here does not know any more.
     #[arg(long = "console", value_name = "NAME=PATH", value_parser = console_path)]
-    pub(crate) consoles: Vec<(ConsoleName, PathBuf)>,
+    pub consoles: Vec<(ConsoleName, PathBuf)>,
     /// How to tell what happens.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
     /// Domain name or UUID.
     #[arg(value_parser = name)]
-    pub(crate) domain: String,
+    pub domain: String,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Adopt {
+pub struct Adopt {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub connect: Connect,
     #[command(flatten)]
-    pub(crate) state: State,
+    pub state: State,
     /// Where the pieces are: file:///folder, ssh://user@host:port/spool, or an object
     /// store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
-    pub(crate) transport: Option<String>,
+    pub transport: Option<String>,
     /// This handoff only; all that wait for the domain without it.
     #[arg(long, value_name = "ID", requires = "console")]
-    pub(crate) handoff: Option<HandoffId>,
+    pub handoff: Option<HandoffId>,
     /// A console of the handoff; with =PATH, where its log will lie when the domain is here.
     #[arg(long = "console", value_name = "NAME[=PATH]", value_parser = console_maybe_path)]
-    pub(crate) console: Vec<(ConsoleName, Option<PathBuf>)>,
+    pub console: Vec<(ConsoleName, Option<PathBuf>)>,
     /// UUID that libvirt at the source gives its host (`virsh capabilities`): nothing is done there.
     #[arg(long, value_name = "UUID")]
-    pub(crate) from_host: Option<Uuid>,
+    pub from_host: Option<Uuid>,
     /// UUID that libvirt at the destination gives its host: nothing is done anywhere else.
     #[arg(long, value_name = "UUID")]
-    pub(crate) to_host: Option<Uuid>,
+    pub to_host: Option<Uuid>,
     /// End when standard input ends, or when nothing comes there any more although something did: whoever started this is gone then.
     #[arg(long)]
-    pub(crate) attached: bool,
+    pub attached: bool,
     /// How long to wait without any news, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    pub(crate) patience: Duration,
+    pub patience: Duration,
     /// How to tell what happens.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
     /// UUID of the domain, or its name where it is here already.
     #[arg(value_parser = name)]
-    pub(crate) domain: String,
+    pub domain: String,
 }
 
 /// What becomes of the files of a log that was handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Files {
+pub enum Files {
     /// They stay where they are.
     Keep,
     /// Those that the destination has, just as they are, are removed.
@@ -265,20 +265,20 @@ pub(crate) enum Files {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Reap {
+pub struct Reap {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub connect: Connect,
     #[command(flatten)]
-    pub(crate) state: State,
+    pub state: State,
     /// Stay, and look again so often: 90, 90s, 5m, 1h.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) every: Option<Duration>,
+    pub every: Option<Duration>,
     /// Only say what would be done, and why.
     #[arg(long)]
-    pub(crate) dry_run: bool,
+    pub dry_run: bool,
     /// What becomes of the files that the destination has.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) files: Files,
+    pub files: Files,
     /// A program that confirms a domain's new place with status 0, instead of the
     /// destination's libvirt. It finds LOGCHAIN_DOMAIN_UUID, LOGCHAIN_DOMAIN_NAME,
     /// LOGCHAIN_HOST and LOGCHAIN_DESTINATION in its environment.
@@ -288,46 +288,46 @@ pub(crate) struct Reap {
         env = "LOGCHAIN_PLACEMENT_COMMAND",
         conflicts_with = "placement_url"
     )]
-    pub(crate) placement_command: Option<PathBuf>,
+    pub placement_command: Option<PathBuf>,
     /// A URL that answers 200 where a domain's new place is confirmed, instead of the
     /// destination's libvirt. {uuid}, {name} and {host} in it are replaced.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_PLACEMENT_URL")]
-    pub(crate) placement_url: Option<String>,
+    pub placement_url: Option<String>,
     /// Sentences, or one JSON object a domain.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Rotate {
+pub struct Rotate {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub connect: Connect,
     #[command(flatten)]
-    pub(crate) state: State,
+    pub state: State,
     /// Which console of the domain, as serial0; the first one without it.
     #[arg(long, value_name = "NAME")]
-    pub(crate) console: Option<String>,
+    pub console: Option<String>,
     /// Sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
     /// Domain name or UUID.
     #[arg(value_parser = name)]
-    pub(crate) domain: String,
+    pub domain: String,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Status {
+pub struct Status {
     #[command(flatten)]
-    pub(crate) connect: Connect,
+    pub connect: Connect,
     #[command(flatten)]
-    pub(crate) state: State,
+    pub state: State,
     /// Sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub format: Format,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Transport {
+pub enum Transport {
     /// Tell whether a transport works from here: rights, create-only, speed. What
     /// is put there is taken away again.
     Check {
@@ -348,7 +348,7 @@ pub(crate) enum Transport {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// For people.
     #[default]
     Text,
@@ -358,14 +358,14 @@ pub(crate) enum Format {
 
 /// How much to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Amount {
+pub enum Amount {
     Bytes(u64),
     All,
 }
 
 impl Command {
     /// What its failures are told in.
-    pub(crate) fn format(&self) -> Format {
+    pub fn format(&self) -> Format {
         match self {
             Self::Migrate(args) => args.format,
             Self::Verify(args) => args.format,
@@ -383,7 +383,7 @@ impl Command {
 }
 
 /// Reads the command line; ends the process on bad usage and on --help.
-pub(crate) fn parse() -> Cli {
+pub fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|e| {
         let words: Vec<_> = std::env::args_os().skip(1).collect();
         if e.use_stderr() && wants_events(&words) {

@@ -15,7 +15,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::exit::Exit;
 
-pub(crate) async fn run(spool: &Path) -> anyhow::Result<Exit> {
+pub async fn run(spool: &Path) -> anyhow::Result<Exit> {
     // The source has all of it until the destination here has made it durable.
     let folder = DirectoryTransport::create(spool)?.lazy();
     let folder = Arc::new(folder);

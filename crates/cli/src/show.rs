@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 mod holes;
 mod hops;
 mod json;
-pub(crate) mod out;
+pub mod out;
 mod stream;
 
 use anyhow::Context;
@@ -23,16 +23,16 @@ use crate::exit::{Exit, Usage};
 const BLOCK: usize = 128 * 1024;
 
 /// A chain to show, and what is known of it.
-pub(crate) struct Subject {
-    pub(crate) path: PathBuf,
-    pub(crate) numbering: NumberingChoice,
-    pub(crate) domain: Option<(String, String)>,
-    pub(crate) console: Option<String>,
+pub struct Subject {
+    pub path: PathBuf,
+    pub numbering: NumberingChoice,
+    pub domain: Option<(String, String)>,
+    pub console: Option<String>,
 }
 
 impl Subject {
     /// What has a slash in it is a path; anything else is a domain, where it is known as one.
-    pub(crate) fn of_path(log: &Which) -> Result<Option<Self>, Usage> {
+    pub fn of_path(log: &Which) -> Result<Option<Self>, Usage> {
         if !log.what.contains('/') {
             return Ok(None);
         }
@@ -45,7 +45,7 @@ impl Subject {
     }
 
     /// The file of that name in the current folder, for what is no domain's name.
-    pub(crate) fn of_file(log: &Which) -> Option<Self> {
+    pub fn of_file(log: &Which) -> Option<Self> {
         // A console is a domain's.
         let path = Path::new(".").join(&log.what);
         let is_file = log.console.is_none() && path.is_file();
@@ -63,7 +63,7 @@ impl Subject {
 }
 
 /// Blocks.
-pub(crate) fn run(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::Result<Exit> {
+pub fn run(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::Result<Exit> {
     let shown = if args.hops {
         hops::show(args, &chain)
     } else if args.from.is_some() || args.follow {
@@ -124,7 +124,7 @@ fn reader<'a>(args: &Show, snapshot: &'a Snapshot) -> anyhow::Result<Box<dyn Rea
     })
 }
 
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -38,6 +38,9 @@ use crate::versioned;
 
 pub use crate::versioned::Error;
 
+/// Where a host's state lies unless told otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/logchain";
+
 /// The version this program writes, and the newest that it reads.
 const VERSION: u32 = 1;
 

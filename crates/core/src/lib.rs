@@ -39,8 +39,11 @@ pub mod placement;
 pub mod reap;
 pub mod record;
 pub mod rotation;
+mod sentence;
 pub mod standing;
 pub mod stream;
 pub mod transport;
 pub mod verify;
 mod versioned;
+
+pub use sentence::sentence;

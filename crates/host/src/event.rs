@@ -381,6 +381,17 @@ impl Event {
         Self::Warning { reason }
     }
 
+    /// The part of a job that was this console's failed.
+    #[must_use]
+    pub fn failed(console: ConsoleName, reason: impl Into<String>) -> Self {
+        Self::Failed {
+            console: Some(console),
+            domain: None,
+            reason: reason.into(),
+            departed: None,
+        }
+    }
+
     /// The first event of the destination's half.
     #[must_use]
     pub fn hello() -> Self {

@@ -11,15 +11,15 @@ use crate::limits::Limits;
 use crate::neighbours;
 
 /// A domain that comes, or came, to this host.
-pub struct IncomingDomain {
+pub(crate) struct IncomingDomain {
     /// libvirt here.
-    pub connection: Connection,
+    pub(crate) connection: Connection,
     /// UUID of the domain.
-    pub domain: Uuid,
+    pub(crate) domain: Uuid,
     /// The console whose log is adopted.
-    pub console: ConsoleName,
+    pub(crate) console: ConsoleName,
     /// How logs are rolled over here.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 #[async_trait]

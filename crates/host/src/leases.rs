@@ -13,7 +13,7 @@ use crate::neighbours;
 
 /// Writers as leases show them.
 #[derive(Debug, Default)]
-pub struct Leases {
+pub(crate) struct Leases {
     /// Whether a writer says nothing: its guest will never print again.
     guest_left: AtomicBool,
 }
@@ -21,7 +21,7 @@ pub struct Leases {
 impl Leases {
     /// From now on a writer does not count: the guest is gone for good, though its process
     /// is there.
-    pub fn guest_left(&self) {
+    pub(crate) fn guest_left(&self) {
         self.guest_left.store(true, Ordering::Relaxed);
     }
 }

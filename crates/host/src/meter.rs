@@ -28,7 +28,7 @@ struct Known {
 
 /// How far one job is.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     events: Events,
     known: Mutex<Known>,
     /// A phase began: it is told at once.
@@ -38,7 +38,7 @@ pub struct Meter {
 impl Meter {
     /// Of a job that tells its events there.
     #[must_use]
-    pub fn new(events: Events) -> Self {
+    pub(crate) fn new(events: Events) -> Self {
         Self {
             events,
             known: Mutex::default(),
@@ -48,7 +48,7 @@ impl Meter {
 
     /// Whether anybody wants to know.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.events.progress_every().is_some()
     }
 
@@ -58,7 +58,7 @@ impl Meter {
     }
 
     /// What is waited for from now on.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         let is_new = self.know(|known| {
             let is_new = known.phase.is_none_or(|(now, _)| now != phase);
             if is_new {
@@ -73,12 +73,12 @@ impl Meter {
     }
 
     /// A log that is sent: how many bytes so far, and of how many at least.
-    pub fn log(&self, sent: watch::Receiver<u64>, bytes: u64) {
+    pub(crate) fn log(&self, sent: watch::Receiver<u64>, bytes: u64) {
         self.know(|known| known.logs.push((sent, bytes)));
     }
 
     /// What libvirt has copied of the guest.
-    pub fn copied(&self, memory: Amount, disks: Option<Amount>) {
+    pub(crate) fn copied(&self, memory: Amount, disks: Option<Amount>) {
         self.know(|known| (known.memory, known.disks) = (Some(memory), disks));
     }
 
@@ -110,7 +110,7 @@ impl Meter {
     }
 
     /// Waits for `work`, and tells how far it is meanwhile.
-    pub async fn during<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn during<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
         self.enter(phase);
         let Some(pause) = self.events.progress_every() else {
             return work.await;

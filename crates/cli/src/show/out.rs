@@ -12,7 +12,7 @@ use super::json::text;
 use crate::args::{Format, Show};
 
 /// Where bytes go.
-pub(crate) enum Out {
+pub enum Out {
     /// Past the standard output's own buffer, which looks for lines to flush.
     Raw(File),
     Escaped(Box<Escaper>),
@@ -20,7 +20,7 @@ pub(crate) enum Out {
 }
 
 impl Out {
-    pub(crate) fn new(args: &Show) -> anyhow::Result<Self> {
+    pub fn new(args: &Show) -> anyhow::Result<Self> {
         let plain = args.raw || !io::stdout().is_terminal();
         Ok(match args.format {
             Format::Json => Self::Json(io::stdout()),
@@ -31,7 +31,7 @@ impl Out {
         })
     }
 
-    pub(crate) fn push(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
+    pub fn push(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
         match self {
             Self::Raw(file) => Ok(file.write_all(bytes)?),
             Self::Escaped(escaper) => {
@@ -51,7 +51,7 @@ impl Out {
         }
     }
 
-    pub(crate) fn missing(&mut self, next: u64, size: Option<u64>) -> anyhow::Result<()> {
+    pub fn missing(&mut self, next: u64, size: Option<u64>) -> anyhow::Result<()> {
         if let Self::Json(out) = self {
             let piece = json!({ "missing": size, "next": next });
             return Ok(writeln!(out, "{piece}")?);
@@ -62,11 +62,11 @@ impl Out {
         Ok(())
     }
 
-    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+    pub fn flush(&mut self) -> anyhow::Result<()> {
         io::stdout().flush().context("cannot write")
     }
 
-    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+    pub fn finish(&mut self) -> anyhow::Result<()> {
         if let Self::Escaped(escaper) = self {
             let mut safe = Vec::new();
             std::mem::take(&mut **escaper).finish(&mut safe);
@@ -77,7 +77,7 @@ impl Out {
 
     /// Whether nobody reads what is written: a follower that waits for a log
     /// that is silent would never notice.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
         let out = io::stdout();
         let mut fds = [PollFd::new(&out, PollFlags::empty())];

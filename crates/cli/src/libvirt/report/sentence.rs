@@ -1,0 +1,224 @@
+//! Pure: an event, as a sentence for people.
+
+use logchain_host::Event;
+use logchain_host::event::{Advice, Reaping, Rotation};
+
+/// Where a sentence goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// It is what the command does.
+    Out,
+    /// It is what people should do or know beside that.
+    Note,
+    /// Something failed.
+    Failure,
+}
+
+/// Where the sentence of this event goes.
+pub(crate) fn stream(event: &Event) -> Stream {
+    match event {
+        Event::NotCarried { .. } | Event::Withdrawn { .. } | Event::Failed { .. } => {
+            Stream::Failure
+        }
+        Event::Warning { .. }
+        | Event::LeftBehind { .. }
+        | Event::NothingLeft { .. }
+        | Event::Recovered { .. }
+        | Event::Waiting {
+            transport: Some(_), ..
+        } => Stream::Note,
+        _ => Stream::Out,
+    }
+}
+
+/// The sentence, without a full stop; empty where people are told nothing, or by another
+/// event.
+pub(crate) fn sentence(event: &Event) -> String {
+    match event {
+        Event::Warning { reason } => reason.clone(),
+        Event::Migrated {
+            domain,
+            destination,
+            has_log,
+        } => {
+            let without = if *has_log {
+                ""
+            } else {
+                "; it has no console log"
+            };
+            format!("domain {domain} migrated to {destination}{without}")
+        }
+        Event::Undefined { domain } => format!("domain {domain} is undefined here"),
+        Event::Carried {
+            console,
+            bytes,
+            dropped,
+            files,
+            host,
+            warnings,
+            ..
+        } => {
+            let files = files.len();
+            let mut sentence = format!(
+                "{console}: {bytes} bytes of history are in place at {host}, in {files} files"
+            );
+            if *dropped > 0 {
+                sentence.push_str(&format!(
+                    "; the oldest {dropped} of them are more than the rotation there keeps"
+                ));
+            }
+            for warning in warnings {
+                sentence.push_str(&format!("; at {host}: {warning}"));
+            }
+            sentence
+        }
+        Event::AlreadyCarried { console, to } => {
+            format!("{console}: was handed over to {to} already")
+        }
+        Event::NotCarried { console, reason } => {
+            format!("{console}: the log was not carried: {reason}")
+        }
+        Event::Withdrawn { console } => format!("{console}: withdrawn"),
+        Event::LeftBehind {
+            console,
+            path,
+            command,
+            in_outbox,
+        } => {
+            let is_there = if *in_outbox { "is put down" } else { "stays" };
+            format!("the history of {console} {is_there} at {path}; bring it over with: {command}")
+        }
+        Event::NothingLeft { reason, .. } => format!("{reason}: there is nothing to bring over"),
+        Event::AdoptThere { command } => {
+            format!("the destination takes the log in with: {command}")
+        }
+        Event::Waiting {
+            domain,
+            transport: Some(transport),
+            seconds,
+        } => {
+            let seconds = seconds.unwrap_or_default();
+            format!(
+                "nothing is offered for domain {domain} in {transport} yet; waiting for up to \
+                 {seconds} s"
+            )
+        }
+        Event::Waiting { domain, .. } => format!("waiting for domain {domain}"),
+        Event::Placed {
+            console, warnings, ..
+        } => {
+            let warnings = warnings.iter().map(|w| format!("{console}: {w}"));
+            warnings.collect::<Vec<_>>().join("\n")
+        }
+        Event::Adopted {
+            console,
+            bytes,
+            dropped,
+            files,
+        } => {
+            let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+            let files = match names.as_slice() {
+                [] => "no file".to_owned(),
+                names => names.join(", "),
+            };
+            let mut sentence =
+                format!("{console}: {bytes} bytes of history are in place, in {files}");
+            if *dropped > 0 {
+                sentence.push_str(&format!(
+                    "; the oldest {dropped} of them are more than the rotation here keeps"
+                ));
+            }
+            sentence
+        }
+        Event::Aborted { console } => {
+            format!("{console}: withdrawn by the source; this host is as it was")
+        }
+        Event::Failed {
+            console: Some(console),
+            reason,
+            ..
+        } => format!("{console}: {reason}"),
+        Event::Failed {
+            domain: Some(domain),
+            reason,
+            departed: Some(_),
+            ..
+        } => format!("{domain}: could not be reaped: {reason}"),
+        Event::Failed {
+            console: None,
+            domain: None,
+            reason,
+            ..
+        } => reason.clone(),
+        Event::Streaming { console, offset } => {
+            format!("{console}: streaming from offset {offset}")
+        }
+        Event::Recovered { console } => format!("{console}: put again"),
+        Event::Ended { console, offset } => {
+            format!("{console}: all up to offset {offset} is there")
+        }
+        Event::Rotated(rotation) => rotated(rotation),
+        Event::Empty(Rotation {
+            domain,
+            console,
+            path,
+            ..
+        }) => format!("{console} of {domain}: {path} is empty, there is nothing to rotate"),
+        Event::Nothing => "no domain waits to be reaped here".to_owned(),
+        Event::Kept(reaping) => reaped(reaping, "stays"),
+        Event::Forgotten(reaping) => reaped(reaping, "is left alone"),
+        Event::WouldReap(reaping) => reaped(reaping, &format!("would be {}", reaping.done)),
+        Event::Reaped(reaping) => reaped(reaping, &reaping.done),
+        Event::Step { .. } => step(event),
+        Event::Checked { works, transport } => match works {
+            true => format!("{transport} works from here"),
+            false => format!("{transport} cannot be relied on from here"),
+        },
+        _ => String::new(),
+    }
+}
+
+fn rotated(rotation: &Rotation) -> String {
+    let Rotation {
+        domain,
+        console,
+        path,
+        ..
+    } = rotation;
+    match rotation.bytes {
+        Some(bytes) => {
+            format!("{console} of {domain}: {path} is rotated, its {bytes} bytes are in {path}.0")
+        }
+        None => format!("{console} of {domain}: virtlogd rolled {path} over at this very moment"),
+    }
+}
+
+fn reaped(reaping: &Reaping, what: &str) -> String {
+    format!("{}: {what}: {}", reaping.domain, reaping.reason)
+}
+
+fn step(event: &Event) -> String {
+    let Event::Step {
+        step,
+        works,
+        ms,
+        mib_per_s,
+        reason,
+        advice,
+    } = event
+    else {
+        return String::new();
+    };
+    if *works {
+        let ms = ms.unwrap_or_default();
+        let fast = mib_per_s.map_or_else(String::new, |s| format!(", {s} MiB/s"));
+        return format!("{step}: works ({ms:.1} ms{fast})");
+    }
+    let reason = reason.as_deref().unwrap_or("it failed");
+    let what = match advice {
+        Some(Advice::Retry) => "it may work later: try again",
+        Some(Advice::Fix) => "this has to be mended",
+        Some(Advice::Report) | None => "this should not happen: report it",
+    };
+    format!("{step}: {reason}; {what}")
+}

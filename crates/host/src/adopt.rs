@@ -1,0 +1,468 @@
+//! The destination's half of a handoff.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logchain_core::departure::DEFAULT_STATE;
+use logchain_core::handoff::adopt::{
+    Adopt as Half, Destination as _, Outcome, Progress, SourceLink,
+};
+use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::transport::{
+    self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
+};
+use logchain_core::transport::{ConsoleName, HandoffId};
+use logchain_libvirt::Connection;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::hosts::{self, Elsewhere, Hosts};
+use crate::incoming::IncomingDomain;
+use crate::job::Finished;
+use crate::leases::Leases;
+use crate::meter::Meter;
+use crate::progress::Phase;
+use crate::remote_adopt::HEARTBEAT;
+use crate::stop::Stop;
+use crate::stoppable::{INTERRUPTED, Stoppable};
+use crate::transports::{TransportChoice, ssh_options};
+use crate::{Error, Event, Events, Result, consoles, departures, limits, outbox};
+
+/// News that may wait to be told.
+const NEWS: usize = 64;
+
+/// How long the source's half may be silent once it has sent a heartbeat: six of them.
+const SILENT: Duration = HEARTBEAT.saturating_mul(6);
+
+/// Between two looks for what is offered.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Which domain's logs are taken in, and from where.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// UUID of the domain, or its name where it is here already.
+    pub domain: String,
+    /// The one handoff to adopt, of the consoles that are named; without it all that wait.
+    pub handoff: Option<HandoffId>,
+    /// Consoles of that handoff, and where the log of each will lie when the domain is here.
+    pub consoles: Vec<(ConsoleName, Option<PathBuf>)>,
+    /// URI of the hypervisor here; libvirt's default without it.
+    pub connect: Option<String>,
+    /// Folder of what logchain remembers of this host.
+    pub state: PathBuf,
+    /// URL of the transport.
+    pub transport: Option<String>,
+    /// The hosts, as libvirt tells them apart: nothing is done on another one than the
+    /// destination.
+    pub hosts: Hosts,
+    /// How long no news may come until the handoff is given up.
+    pub patience: Duration,
+}
+
+impl Options {
+    /// `logchain adopt` with its defaults.
+    #[must_use]
+    pub fn new(domain: impl Into<String>) -> Self {
+        Self {
+            domain: domain.into(),
+            handoff: None,
+            consoles: Vec::new(),
+            connect: None,
+            state: DEFAULT_STATE.into(),
+            transport: None,
+            hosts: Hosts::default(),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The pipe through which the source's half, which started this one, sends heartbeats.
+pub type Heartbeats = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Takes in what is handed over. `attached`: the source's half started this one, and is gone
+/// when this pipe closes or its heartbeats stop; it is told [`Event::hello`] first.
+/// [`Finished::failures`] tell of the logs that did not come.
+///
+/// # Errors
+/// [`Error::Refused`] on another host than the destination, where nothing is touched.
+pub async fn adopt(
+    options: Options,
+    attached: Option<Heartbeats>,
+    events: &Events,
+    stop: &Stop,
+) -> Result<Finished> {
+    tokio::select! {
+        ended = take_in(&options, attached, events, stop) => ended,
+        () = stop.forced() => Err(Error::Interrupted(
+            "interrupted again: ended before all was put in order; adopt it again".to_owned(),
+        )),
+    }
+}
+
+async fn take_in(
+    options: &Options,
+    attached: Option<Heartbeats>,
+    events: &Events,
+    stop: &Stop,
+) -> Result<Finished> {
+    if attached.is_some() {
+        events.tell(Event::hello());
+    }
+    let choice = TransportChoice::of(options.transport.as_deref(), None)?;
+    let ssh = ssh_options(None, options.patience);
+    let open = async {
+        let connection = consoles::connect_local(options.connect.as_deref()).await?;
+        refuse_elsewhere(options.hosts, events, &connection).await?;
+        let domain = match options.domain.parse::<Uuid>() {
+            Ok(uuid) => uuid,
+            Err(_) => connection.lookup(&options.domain).await?.uuid(),
+        };
+        // The other half connects at the same time: it has made no folder yet, maybe.
+        let transport = if attached.is_some() {
+            choice.open(&ssh, options.patience).await?
+        } else {
+            choice.open_existing(&ssh, options.patience).await?
+        };
+        Ok::<_, Error>((connection, domain, transport))
+    };
+    let (connection, domain, transport) = stop.or(open).await?;
+    let stoppable = Stoppable::new(Arc::clone(&transport), stop.clone());
+    let link = watch::Sender::new(match attached {
+        Some(_) => SourceLink::NEW,
+        None => SourceLink::NeverAttached,
+    });
+    let work = Work {
+        options,
+        events: events.clone(),
+        connection,
+        domain,
+        transport: Arc::new(stoppable),
+        source: link.subscribe(),
+        stop,
+        budget: Budget::default(),
+    };
+    if let Some(heartbeats) = attached {
+        tokio::spawn(watch_heartbeats(heartbeats, link));
+    }
+    let mut failures = Vec::new();
+    if let Some(id) = options.handoff {
+        for (console, path) in &options.consoles {
+            let handoff = Handoff {
+                domain,
+                console: console.clone(),
+                id,
+            };
+            failures.extend(work.adopt(handoff, path.clone()).await?);
+        }
+        return Ok(failures.into());
+    }
+    let mut offered = stop
+        .or(work.wait_for_offer(&*transport, options.patience))
+        .await?;
+    let mut seen: Vec<Handoff> = Vec::new();
+    while let Some(handoff) = offered.into_iter().find(|h| !seen.contains(h)) {
+        seen.push(handoff.clone());
+        failures.extend(work.adopt(handoff, None).await?);
+        if stop.is_asked() {
+            break;
+        }
+        // Another console's may have come meanwhile.
+        offered = waiting(&*transport, domain).await?;
+    }
+    Ok(failures.into())
+}
+
+/// Before anything is touched: at another host than the one that the domain goes to, what
+/// lies here is somebody else's, or the very log that is handed over.
+async fn refuse_elsewhere(hosts: Hosts, events: &Events, connection: &Connection) -> Result<()> {
+    if hosts == Hosts::default() {
+        return Ok(());
+    }
+    let Err(elsewhere) = hosts.check(hosts::uuid_of(connection).await) else {
+        return Ok(());
+    };
+    let own = consoles::own_name();
+    events.tell(Event::Elsewhere {
+        host: own.clone(),
+        source: elsewhere == Elsewhere::Source,
+    });
+    let which = match elsewhere {
+        Elsewhere::Source => "the host that the domain leaves",
+        Elsewhere::OtherHost => "not the host that the domain goes to",
+    };
+    Err(Error::Refused(format!(
+        "{own} is {which}: its log is not adopted here"
+    )))
+}
+
+/// What all handoffs of a run share.
+struct Work<'a> {
+    options: &'a Options,
+    events: Events,
+    connection: Connection,
+    domain: Uuid,
+    transport: Arc<dyn LogTransport>,
+    source: watch::Receiver<SourceLink>,
+    stop: &'a Stop,
+    budget: Budget,
+}
+
+impl Work<'_> {
+    /// Waits until anything is offered.
+    async fn wait_for_offer(
+        &self,
+        transport: &dyn LogTransport,
+        patience: Duration,
+    ) -> Result<Vec<Handoff>> {
+        let started = Instant::now();
+        let (domain, seconds) = (self.domain, patience.as_secs_f64());
+        let mut told = false;
+        loop {
+            let offered = waiting(transport, domain).await;
+            let late = started.elapsed() >= patience;
+            match offered {
+                Ok(offered) if !offered.is_empty() => return Ok(offered),
+                Ok(_) if late => {
+                    return Err(Error::Handoff(format!(
+                        "nothing is offered for domain {domain} in {transport} after {seconds} s"
+                    )));
+                }
+                Err(e) if late || e.advice() != Advice::Retry => return Err(e.into()),
+                Ok(_) | Err(_) => {}
+            }
+            if !told {
+                told = true;
+                self.events.tell(Event::Waiting {
+                    domain: domain.to_string(),
+                    transport: Some(transport.to_string()),
+                    seconds: Some(seconds),
+                });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Runs one half; gives what was told of it where the log did not come.
+    async fn adopt(&self, handoff: Handoff, path: Option<PathBuf>) -> Result<Option<Event>> {
+        let limits = tokio::task::spawn_blocking(limits::limits).await?;
+        limits.warn(&self.events);
+        let (progress, news) = mpsc::channel(NEWS);
+        let arriving = Arc::new(IncomingDomain {
+            connection: self.connection.clone(),
+            domain: self.domain,
+            console: handoff.console.clone(),
+            limits: limits.clone(),
+        });
+        let half = Half {
+            handoff: handoff.clone(),
+            host: consoles::own_name(),
+            transport: Arc::clone(&self.transport),
+            writers: Arc::new(Leases::default()),
+            expected: path.map(|path| limits.place(path)),
+            destination: Arc::<IncomingDomain>::clone(&arriving),
+            source: self.source.clone(),
+            patience: self.options.patience,
+            progress,
+            budget: self.budget.clone(),
+        };
+        let staged = watch::Sender::new(0);
+        let meter = Meter::new(self.events.clone());
+        meter.log(staged.subscribe(), 0);
+        let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, staged));
+        let mut outcome = meter.during(Phase::Arrival, half.run()).await;
+        let placed = told.await?;
+        if matches!(outcome, Outcome::Adopted(_)) {
+            self.warn_of_cleaner(&arriving).await?;
+        }
+        if matches!(outcome, Outcome::Adopted(_))
+            && let Err(e) = departures::came_back(&self.options.state, self.domain).await
+        {
+            self.events.warn(e.sentence());
+        }
+        if matches!(outcome, Outcome::Adopted(_)) {
+            // Older than what came just now: behind it.
+            let (state, console) = (&*self.options.state, Some(&handoff.console));
+            let to = (state, &self.events);
+            let joined = outbox::rejoin(to, &self.connection, self.domain, console);
+            for e in joined.await.1 {
+                self.events.warn(e.sentence());
+            }
+        }
+        if let Outcome::Failed { reason } = &mut outcome
+            && self.stop.is_asked()
+            && reason.ends_with(INTERRUPTED)
+        {
+            *reason = match placed {
+                true => "interrupted before the source could be told; adopt it again",
+                false => "interrupted; this host is as it was",
+            }
+            .to_owned();
+        }
+        Ok(end(&self.events, &handoff, &outcome))
+    }
+}
+
+impl Work<'_> {
+    /// Says which of the files that are in place now virtlogd will remove, though its
+    /// rotation leaves them.
+    async fn warn_of_cleaner(&self, at: &IncomingDomain) -> Result<()> {
+        // A domain that went meanwhile has nobody who would read on.
+        let Ok(Some(place)) = at.place().await else {
+            return Ok(());
+        };
+        let limits = at.limits.clone();
+        let look = move || limits.cleaned(&place.path);
+        match tokio::task::spawn_blocking(look).await? {
+            Ok(findings) => {
+                for finding in findings {
+                    self.events.warn(format!("{}: {finding}", at.console));
+                }
+            }
+            // The history is in place all the same.
+            Err(e) => self.events.warn(format!("{}: {e:#}", at.console)),
+        }
+        Ok(())
+    }
+}
+
+/// The handoffs of a domain that were begun and neither withdrawn nor received.
+async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Result<Vec<Handoff>> {
+    let (mut begun, mut over) = (BTreeSet::new(), BTreeSet::new());
+    for entry in transport.list_handoffs(&Prefix::Domain(domain)).await? {
+        let Lot::Handoff(id) = entry.key.lot else {
+            continue;
+        };
+        let which = (entry.key.console.clone(), id);
+        match entry.key.object {
+            ObjectName::Begin => begun.insert(which),
+            ObjectName::Abort | ObjectName::Receipt => over.insert(which),
+            ObjectName::Chunk { .. }
+            | ObjectName::Claim
+            | ObjectName::Commit
+            | ObjectName::Batch { .. } => false,
+        };
+    }
+    let waiting = begun.difference(&over).cloned();
+    Ok(waiting
+        .map(|(console, id)| Handoff {
+            domain,
+            console,
+            id,
+        })
+        .collect())
+}
+
+/// The source's half is gone when the pipe closes. A host that vanishes closes nothing: where
+/// heartbeats came, it is gone when they stop. A hook that only holds the pipe open sends none.
+async fn watch_heartbeats(mut input: impl AsyncRead + Unpin, link: watch::Sender<SourceLink>) {
+    let mut any = false;
+    let mut ignored = [0; 64];
+    loop {
+        let most = if any { SILENT } else { Duration::MAX };
+        match timeout(most, input.read(&mut ignored)).await {
+            Ok(Ok(1..)) => {
+                any = true;
+                // Something was put, maybe.
+                link.send_modify(SourceLink::has_put);
+            }
+            Ok(Ok(0) | Err(_)) | Err(_) => break,
+        }
+    }
+    link.send_replace(SourceLink::Gone);
+}
+
+/// Whether the history was put in place.
+async fn tell(
+    events: Events,
+    handoff: Handoff,
+    mut news: mpsc::Receiver<Progress>,
+    staged: watch::Sender<u64>,
+) -> bool {
+    let mut is_placed = false;
+    while let Some(progress) = news.recv().await {
+        let console = handoff.console.clone();
+        match progress {
+            Progress::Shared => events.tell(Event::Shared { console }),
+            Progress::Ready => events.tell(Event::Ready { console }),
+            Progress::Staged(bytes) => {
+                staged.send_replace(bytes);
+                events.tell(Event::Staged { console, bytes });
+            }
+            Progress::Shown(bytes) => events.tell(Event::Shown { console, bytes }),
+            Progress::Placed(placed) => {
+                is_placed = true;
+                events.tell(Event::Placed {
+                    console,
+                    files: placed.files,
+                    dropped: placed.dropped,
+                    warnings: placed.notes,
+                });
+            }
+        }
+    }
+    is_placed
+}
+
+/// Tells how it ended; gives what it told where the log did not come.
+fn end(events: &Events, handoff: &Handoff, outcome: &Outcome) -> Option<Event> {
+    let console = handoff.console.clone();
+    let failure = match outcome {
+        Outcome::Adopted(receipt) => {
+            events.tell(Event::Adopted {
+                console,
+                bytes: receipt.bytes,
+                dropped: receipt.dropped,
+                files: receipt.placed.clone(),
+            });
+            return None;
+        }
+        Outcome::Aborted => Event::Aborted { console },
+        Outcome::Failed { reason } => Event::failed(console, reason),
+    };
+    events.tell(failure.clone());
+    Some(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_whose_heartbeats_stop_is_gone() {
+        let (mut other, ours) = tokio::io::duplex(64);
+        let link = watch::Sender::new(SourceLink::NEW);
+        let mut seen = link.subscribe();
+        let task = tokio::spawn(watch_heartbeats(ours, link.clone()));
+        // A hook that only holds our input open gives none.
+        tokio::time::sleep(100 * SILENT).await;
+        assert_ne!(*link.borrow(), SourceLink::Gone);
+        for _ in 0..20 {
+            other.write_all(b"\n").await.unwrap();
+            tokio::time::sleep(HEARTBEAT).await;
+            assert!(seen.has_changed().unwrap(), "it looks for what was put");
+            assert_ne!(*seen.borrow_and_update(), SourceLink::Gone);
+        }
+        task.await.unwrap();
+        assert_eq!(
+            *link.borrow(),
+            SourceLink::Gone,
+            "though its end of the pipe is open"
+        );
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_our_input_is_the_end_of_the_other_half() {
+        let (other, ours) = tokio::io::duplex(64);
+        let link = watch::Sender::new(SourceLink::NEW);
+        drop(other);
+        watch_heartbeats(ours, link.clone()).await;
+        assert_eq!(*link.borrow(), SourceLink::Gone);
+    }
+}

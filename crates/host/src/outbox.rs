@@ -1,0 +1,233 @@
+//! The outbox of this host: logs that were not carried and whose files went.
+//!
+//! [`Keepers`] hold the logs of a migration from before it begins until they have arrived, and
+//! put them down here where their files go meanwhile. When the VM is back, [`rejoin`] puts
+//! what is here behind its log.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted, SourceLink};
+use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
+use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
+use logchain_core::record::Record;
+use logchain_core::transport::{ConsoleName, HandoffId, LogTransport, MemoryTransport};
+use logchain_core::{departure::Notes, folder::Folder};
+use logchain_libvirt::Connection;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use crate::incoming::IncomingDomain;
+use crate::leases::Leases;
+use crate::log::ConsoleLog;
+use crate::{Error, Events, Result, consoles, limits};
+
+/// How long what is in the outbox may take to be put in place on this very host.
+const REJOIN: Duration = Duration::from_secs(30);
+
+/// Those of one migration.
+pub(crate) struct Keepers {
+    outbox: Outbox,
+    held: Mutex<Vec<(ConsoleName, Keeper)>>,
+}
+
+impl Keepers {
+    pub(crate) fn new(state: &Path) -> Self {
+        Self {
+            outbox: Outbox::of(state),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Holds a log a second time. Where that cannot be, it is carried all the same.
+    pub(crate) fn keep(&self, log: &ConsoleLog, held: &Held) -> Result<()> {
+        let keeper = held.keep(Arc::new(Leases::default()));
+        let keeper = keeper.map_err(Error::Handoff)?;
+        self.lock().push((log.console.clone(), keeper));
+        Ok(())
+    }
+
+    /// A log was not carried: where its files are gone, or `about_to_go`, what is held
+    /// is put down.
+    pub(crate) async fn put_down(&self, log: &ConsoleLog, about_to_go: bool) -> Result<Kept> {
+        let keeper = {
+            let mut held = self.lock();
+            let at = held.iter().position(|(console, _)| *console == log.console);
+            at.map(|at| held.swap_remove(at).1)
+        };
+        let Some(keeper) = keeper else {
+            let there = log.is_there().await;
+            return Ok(if there { Kept::There } else { Kept::Empty });
+        };
+        let (path, outbox) = (log.path.clone(), self.outbox.clone());
+        blocking(move || Ok(keeper.put_down(&path, about_to_go, &outbox)?)).await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ConsoleName, Keeper)>> {
+        // It is changed in one step.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs of a domain in the outbox, those of a console the newest first.
+pub(crate) async fn entries(state: &Path, domain: Uuid) -> Result<Vec<Entry>> {
+    let outbox = Outbox::of(state);
+    blocking(move || Ok(outbox.of_domain(domain)?)).await
+}
+
+/// The destination has it: it goes, and the note that its VM left hears of it.
+pub(crate) async fn is_received(state: &Path, entry: &Entry) -> Result<()> {
+    let (state, entry) = (state.to_owned(), entry.clone());
+    blocking(move || {
+        let outbox = Outbox::of(&state);
+        outbox.remove(&entry)?;
+        let left = outbox.of_domain(entry.domain)?;
+        let Some(notes) = Notes::open(&state)? else {
+            return Ok(());
+        };
+        if left.iter().any(|other| other.console == entry.console) {
+            return Ok(());
+        }
+        if let Some(mut note) = notes.read(entry.domain)? {
+            for log in note.logs.iter_mut().filter(|l| l.console == entry.console) {
+                log.received = true;
+            }
+            notes.write(&note)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A VM runs here whose log is in this host's outbox, of an earlier stay: it is older
+/// than all that is there, and is put behind it, as any that is offered late. Gives
+/// what joined, and why something did not.
+pub(crate) async fn rejoin(
+    (state, events): (&Path, &Events),
+    connection: &Connection,
+    domain: Uuid,
+    console: Option<&ConsoleName>,
+) -> (Vec<Entry>, Vec<Error>) {
+    let (mut joined, mut reasons) = (Vec::new(), Vec::new());
+    let entries = match entries(state, domain).await {
+        Ok(entries) => entries,
+        Err(e) => return (joined, vec![e]),
+    };
+    // The newest first, and none before a newer one of its console is in place.
+    let mut stuck: Vec<ConsoleName> = Vec::new();
+    for entry in entries {
+        if console.is_some_and(|c| *c != entry.console) || stuck.contains(&entry.console) {
+            continue;
+        }
+        let done = match join(events, connection, &entry).await {
+            Ok(()) => is_received(state, &entry).await,
+            Err(e) => Err(e),
+        };
+        match done {
+            Ok(()) => joined.push(entry),
+            Err(e) => {
+                let path = entry.path.display();
+                reasons.push(e.meaning(format!("{}: {path} stays there", entry.console)));
+                stuck.push(entry.console);
+            }
+        }
+    }
+    (joined, reasons)
+}
+
+/// Both halves in this process.
+async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result<()> {
+    let log = ConsoleLog {
+        console: entry.console.clone(),
+        path: entry.path.clone(),
+    };
+    let id = handoff_of(&log, entry.domain).await?;
+    let handoff = Handoff {
+        domain: entry.domain,
+        console: entry.console.clone(),
+        id,
+    };
+    let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
+    let (over, far) = (
+        watch::Sender::new(Source::Over),
+        watch::Sender::new(Far::Working),
+    );
+    let link = watch::Sender::new(SourceLink::NEW);
+    let budget = Budget::default();
+    let limits = blocking(|| Ok(limits::limits())).await?;
+    limits.warn(events);
+    let offer = Offer {
+        handoff: handoff.clone(),
+        domain_name: String::new(),
+        host: consoles::own_name(),
+        transport: Arc::clone(&transport),
+        writers: Arc::new(Leases::default()),
+        source: over.subscribe(),
+        far: far.subscribe(),
+        patience: REJOIN,
+        put: watch::Sender::new(0),
+        budget: budget.clone(),
+    };
+    let adopt = Half {
+        handoff,
+        host: consoles::own_name(),
+        transport,
+        writers: Arc::new(Leases::default()),
+        destination: Arc::new(IncomingDomain {
+            connection: connection.clone(),
+            domain: entry.domain,
+            console: entry.console.clone(),
+            limits,
+        }),
+        expected: None,
+        source: link.subscribe(),
+        patience: REJOIN,
+        progress: mpsc::channel(1).0,
+        budget,
+    };
+    let held = log.hold(entry.domain, events).await?;
+    let take_in = async {
+        let adopted = adopt.run().await;
+        if let Adopted::Failed { reason } = &adopted {
+            far.send_replace(Far::Failed(reason.clone()));
+        }
+    };
+    let give = async {
+        let outcome = offer.run(held).await;
+        // It says nothing more, if it said anything.
+        link.send_replace(SourceLink::Gone);
+        outcome
+    };
+    let (outcome, ()) = tokio::join!(give, take_in);
+    match outcome {
+        Outcome::Carried(_) => Ok(()),
+        Outcome::NotCarried { reason } => Err(Error::Handoff(reason)),
+        Outcome::Aborted => Err(Error::Handoff("withdrawn".to_owned())),
+    }
+}
+
+/// The handoff as which a log in the outbox is offered, over whatever transport.
+pub(crate) async fn handoff_of(log: &ConsoleLog, domain: Uuid) -> Result<HandoffId> {
+    let (log, path): (ConsoleLog, PathBuf) = (log.clone(), log.path.clone());
+    let read = move || {
+        let (folder, base) = Folder::of_file(&path)?;
+        let record = Record::read(&folder, &base, domain, &log.console)?;
+        let offered = record.and_then(|record| record.offered);
+        let offered = offered.ok_or_else(|| {
+            let path = path.display();
+            Error::Handoff(format!(
+                "the record beside {path} does not say as which handoff it is offered"
+            ))
+        })?;
+        Ok(offered.handoff)
+    };
+    blocking(read).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}

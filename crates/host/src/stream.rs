@@ -1,0 +1,551 @@
+//! Puts logs into a transport as they grow, to be read from there when the host or the VM is
+//! gone.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logchain_core::archive::{self, Archive, Ask, Limits, Standing, Streamer};
+use logchain_core::chain::{LogChain, NumberingChoice};
+use logchain_core::record::Record;
+use logchain_core::transport::{ConsoleName, LogTransport};
+use logchain_libvirt::{Connection, Domain};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::job::Finished;
+use crate::limits::numbering;
+use crate::stop::Stop;
+use crate::transports::{TransportChoice, ssh_options};
+use crate::{Error, Event, Events, Result, consoles, neighbours};
+
+/// Between two looks whether the domain is here.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a transport may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two sentences about the same trouble.
+const REMIND: Duration = Duration::from_secs(300);
+
+/// Which log is streamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A log of which only the path is known.
+    Path(PathBuf),
+    /// The logs of a domain, by its name or UUID. Where libvirt knows no such domain and a file
+    /// is given, that file is meant.
+    Domain(String, Option<PathBuf>),
+}
+
+/// What is streamed, and where to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Which log.
+    pub source: Source,
+    /// Which console of the domain, as libvirt names it; all of them without it.
+    pub console: Option<String>,
+    /// How rotated files are numbered.
+    pub numbering: NumberingChoice,
+    /// URI of the hypervisor here; libvirt's default without it.
+    pub connect: Option<String>,
+    /// URL of the transport.
+    pub transport: String,
+    /// What logchain is called at the far side of ssh.
+    pub remote_logchain: Option<String>,
+    /// How long a byte waits until it is put, at the most.
+    pub delay: Duration,
+    /// How many of the newest bytes of a log are kept there; all without it.
+    pub keep: Option<u64>,
+    /// Stay when the domain leaves, and wait for it where it is not here.
+    pub wait: bool,
+    /// Put what is there, and end.
+    pub once: bool,
+    /// Where a log's history was not brought here with the VM, leave a gap instead of waiting.
+    pub leave_gap: bool,
+    /// UUID of the domain of a log of which only the path is known.
+    pub uuid: Option<Uuid>,
+}
+
+impl Options {
+    /// `logchain stream` with its defaults.
+    #[must_use]
+    pub fn new(source: Source, transport: impl Into<String>) -> Self {
+        Self {
+            source,
+            console: None,
+            numbering: NumberingChoice::Auto,
+            connect: None,
+            transport: transport.into(),
+            remote_logchain: None,
+            delay: Duration::from_secs(5),
+            keep: Some(1 << 30),
+            wait: false,
+            once: false,
+            leave_gap: false,
+            uuid: None,
+        }
+    }
+}
+
+/// Streams until the domain leaves, or until it is stopped. [`Finished::failures`] tell of logs
+/// that could not be streamed.
+///
+/// # Errors
+/// [`Error::Usage`] where nothing tells whose log it is; as finding the domain fails.
+pub async fn stream(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
+    tokio::select! {
+        ended = put(&options, events, stop) => ended,
+        () = stop.forced() => Err(Error::Interrupted(
+            "interrupted again: ended before all was put; the next start goes on from there"
+                .to_owned(),
+        )),
+    }
+}
+
+async fn put(options: &Options, events: &Events, stop: &Stop) -> Result<Finished> {
+    let choice = TransportChoice::of(Some(&options.transport), None)?;
+    let ssh = ssh_options(options.remote_logchain.as_deref(), PATIENCE);
+    let work = Work {
+        options,
+        stop,
+        events: events.clone(),
+        transport: stop.or(choice.open(&ssh, PATIENCE)).await?,
+    };
+    match &options.source {
+        Source::Path(path) => work.path(path).await,
+        Source::Domain(domain, file) => work.domain(domain, file.as_deref()).await,
+    }
+}
+
+struct Work<'a> {
+    options: &'a Options,
+    stop: &'a Stop,
+    events: Events,
+    transport: Arc<dyn LogTransport>,
+}
+
+/// One log of a domain.
+struct Log {
+    domain: Uuid,
+    name: String,
+    console: ConsoleName,
+    chain: LogChain,
+}
+
+impl Work<'_> {
+    /// A log that is only known by its path, until interrupted.
+    async fn path(&self, path: &Path) -> Result<Finished> {
+        let chain = neighbours::chain(path, self.options.numbering)?;
+        let record = Record::read_any(chain.folder(), chain.base_name())?;
+        let owner = record.and_then(|r| r.owner);
+        let (domain, console) = match (self.options.uuid, owner) {
+            (None, Some(owner)) => owner,
+            (Some(uuid), Some((domain, console))) if uuid == domain => (uuid, console),
+            (Some(uuid), _) => (uuid, "serial0".parse()?),
+            (None, None) => {
+                let path = path.display();
+                return Err(Error::Usage(format!(
+                    "nothing says whose log {path} is; give the domain's UUID with --uuid"
+                )));
+            }
+        };
+        let log = Log {
+            name: domain.to_string(),
+            domain,
+            console,
+            chain,
+        };
+        let (_here, stays) = watch::channel(if self.options.once { Ask::End } else { Ask::Go });
+        Ok(self.logs(vec![log], stays).await.into())
+    }
+
+    /// A domain's logs, as long as it is here; with --wait whenever it is.
+    async fn domain(&self, what: &str, file: Option<&Path>) -> Result<Finished> {
+        let mut eyes = DomainWatch {
+            uri: self.options.connect.as_deref(),
+            what,
+            connection: None,
+        };
+        let domain = self.stop.or(eyes.find()).await;
+        let mut domain = match domain {
+            Ok(domain) => Some(domain),
+            Err(e) if self.options.wait && is_unknown(&e) => None,
+            Err(e) => match file.filter(|_| is_unknown(&e)) {
+                Some(file) => return self.path(file).await,
+                None => return Err(e),
+            },
+        };
+        let mut told = false;
+        let mut left = Vec::new();
+        loop {
+            // Without --wait what is left of one that does not run is put, too.
+            let here = match &domain {
+                Some(domain) if self.options.wait => eyes.see(domain.uuid()).await == Some(true),
+                Some(_) => true,
+                None => false,
+            };
+            if let Some(domain) = domain.as_ref().filter(|_| here) {
+                told = false;
+                let failures = self.stay(domain, &mut eyes).await?;
+                if !self.options.wait || !failures.is_empty() || self.stop.is_asked() {
+                    return Ok(failures.into());
+                }
+            } else if let Some(domain) = &domain {
+                // It stopped while nobody looked: what it printed last is here.
+                self.leftovers(domain, &mut left).await;
+            }
+            if !here && !told {
+                told = true;
+                self.events.tell(Event::Waiting {
+                    domain: what.to_owned(),
+                    transport: None,
+                    seconds: None,
+                });
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = self.stop.asked() => return Ok(Finished::default()),
+            }
+            // Its XML may be another one when it comes back.
+            domain = eyes.find().await.ok().or(domain);
+        }
+    }
+
+    /// Puts what a domain that does not run has here, where that is more than before.
+    /// A log that the stream went on from elsewhere is left alone.
+    async fn leftovers(&self, domain: &Domain, before: &mut Vec<(u64, u64)>) {
+        let Ok(logs) = self.logs_of(domain).await else {
+            return;
+        };
+        let look = |log: &Log| {
+            let found = std::fs::metadata(log.chain.path()).ok();
+            found.map(|m| (m.ino(), m.len())).unwrap_or_default()
+        };
+        let now: Vec<(u64, u64)> = logs.iter().map(look).collect();
+        if now == *before {
+            return;
+        }
+        *before = now;
+        for log in logs {
+            let archive =
+                Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
+            let streamer = Streamer::new(archive, log.chain)
+                .with_names(log.name, consoles::own_name())
+                .with_limits(self.limits());
+            let (_ask, asked) = watch::channel(Ask::End);
+            match streamer.run(asked).await {
+                Ok(_) => {}
+                Err(e) if is_early(&e) => {}
+                Err(e) => self.events.warn(format!("{}: {e}", log.console)),
+            }
+        }
+    }
+
+    fn task_failed(&self, error: tokio::task::JoinError) -> Event {
+        let failure = Event::Failed {
+            console: None,
+            domain: None,
+            reason: Error::from(error).sentence(),
+            departed: None,
+        };
+        self.events.tell(failure.clone());
+        failure
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            delay: self.options.delay,
+            keep: self.options.keep,
+            ..Limits::default()
+        }
+    }
+
+    async fn logs_of(&self, domain: &Domain) -> Result<Vec<Log>> {
+        let mut logs = Vec::new();
+        let numbering = match self.options.numbering {
+            NumberingChoice::Auto => {
+                let (numbering, note) = numbering();
+                if let Some(note) = note {
+                    self.events.warn(note);
+                }
+                numbering
+            }
+            choice => choice,
+        };
+        for console in consoles::consoles_of(domain).await? {
+            let named = self.options.console.as_ref();
+            if named.is_some_and(|named| *named != console.name) {
+                continue;
+            }
+            logs.push(Log {
+                domain: domain.uuid(),
+                name: domain.name().to_owned(),
+                console: consoles::key_name(&console)?,
+                chain: neighbours::chain(&console.path, numbering)?,
+            });
+        }
+        if logs.is_empty() {
+            let console = self.options.console.as_deref().unwrap_or_default();
+            return Err(Error::Refused(format!(
+                "domain {} has no console {console}",
+                domain.name()
+            )));
+        }
+        Ok(logs)
+    }
+
+    /// While it is here, and what it left.
+    async fn stay(&self, domain: &Domain, eyes: &mut DomainWatch<'_>) -> Result<Vec<Event>> {
+        let logs = self.logs_of(domain).await?;
+        let here = watch::Sender::new(Ask::Go);
+        let stays = here.subscribe();
+        if self.options.once {
+            here.send_replace(Ask::End);
+        }
+        let left = async {
+            // What cannot be seen now is asked again.
+            while eyes.see(domain.uuid()).await != Some(false) {
+                sleep(LOOK).await;
+            }
+            here.send_if_modified(|ask| {
+                let goes = *ask == Ask::Go;
+                if goes {
+                    *ask = Ask::Drain;
+                }
+                goes
+            });
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            failures = self.logs(logs, stays) => Ok(failures),
+            () = left => Ok(Vec::new()),
+        }
+    }
+
+    /// All of them side by side; gives what was told of those that failed.
+    async fn logs(&self, logs: Vec<Log>, stays: watch::Receiver<Ask>) -> Vec<Event> {
+        let ask = watch::Sender::new(*stays.borrow());
+        let mut set = JoinSet::new();
+        for log in logs {
+            let one = LogStream {
+                limits: self.limits(),
+                leave_gap: self.options.leave_gap,
+                events: self.events.clone(),
+                transport: Arc::clone(&self.transport),
+                ask: ask.subscribe(),
+            };
+            set.spawn(one.run(log));
+        }
+        let mut stays = stays;
+        let mut failures = Vec::new();
+        let mut open = true;
+        loop {
+            let interrupted = self.stop.is_asked();
+            tokio::select! {
+                done = set.join_next() => match done {
+                    Some(Ok(failure)) => failures.extend(failure),
+                    Some(Err(e)) => failures.push(self.task_failed(e)),
+                    None => return failures,
+                },
+                changed = stays.changed(), if open => {
+                    open = changed.is_ok();
+                    if open && !interrupted {
+                        ask.send_replace(*stays.borrow());
+                    }
+                }
+                () = self.stop.asked(), if !interrupted => {
+                    ask.send_replace(Ask::End);
+                    open = false;
+                }
+            }
+        }
+    }
+}
+
+/// What libvirt here tells of a domain, over restarts of libvirt.
+struct DomainWatch<'a> {
+    uri: Option<&'a str>,
+    what: &'a str,
+    connection: Option<Connection>,
+}
+
+impl DomainWatch<'_> {
+    async fn connection(&mut self) -> Result<&Connection> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => consoles::connect_local(self.uri).await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    async fn find(&mut self) -> Result<Domain> {
+        let what = self.what;
+        match self.connection().await?.lookup(what).await {
+            Ok(domain) => Ok(domain),
+            Err(e) => {
+                self.connection = None;
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Whether it runs here; `None`: nobody can tell now.
+    async fn see(&mut self, domain: Uuid) -> Option<bool> {
+        let connection = self.connection().await.ok()?;
+        let state = match connection.lookup_uuid(domain).await {
+            Ok(domain) => domain.state().await.map(|state| state.is_active()),
+            Err(e) => Err(e),
+        };
+        match state {
+            Ok(active) => Some(active),
+            Err(logchain_libvirt::Error::NoDomain { .. }) => Some(false),
+            Err(_) => {
+                self.connection = None;
+                None
+            }
+        }
+    }
+}
+
+fn is_unknown(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Libvirt(logchain_libvirt::Error::NoDomain { .. })
+    )
+}
+
+/// What putting one log needs.
+struct LogStream {
+    limits: Limits,
+    leave_gap: bool,
+    events: Events,
+    transport: Arc<dyn LogTransport>,
+    ask: watch::Receiver<Ask>,
+}
+
+impl LogStream {
+    /// Gives what was told of it where it failed.
+    async fn run(self, log: Log) -> Option<Event> {
+        let (events, console) = (self.events.clone(), log.console.clone());
+        for remark in remarks(&log).await {
+            events.warn(format!("{console}: {remark}"));
+        }
+        match self.put(&log).await {
+            Ok(offset) => {
+                events.tell(Event::Ended { console, offset });
+                None
+            }
+            Err(e) => {
+                let failure = Event::failed(console, e.sentence());
+                events.tell(failure.clone());
+                Some(failure)
+            }
+        }
+    }
+
+    /// Tried again while the log, or its history, is not here yet.
+    async fn put(mut self, log: &Log) -> Result<u64> {
+        let archive = Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
+        let mut told: Option<Instant> = None;
+        loop {
+            let streamer = Streamer::new(archive.clone(), log.chain.try_clone()?)
+                .with_names(log.name.clone(), consoles::own_name())
+                .with_limits(self.limits);
+            let streamer = if self.leave_gap {
+                streamer.leaving_a_gap()
+            } else {
+                streamer
+            };
+            let watch = tokio::spawn(tell(
+                self.events.clone(),
+                log.console.clone(),
+                streamer.standing(),
+            ));
+            let done = streamer.run(self.ask.clone()).await;
+            watch.abort();
+            let reason = match done {
+                Ok(offset) => return Ok(offset),
+                Err(e) if !is_early(&e) => return Err(e.into()),
+                Err(e) => e,
+            };
+            if *self.ask.borrow() != Ask::Go {
+                return Err(reason.into());
+            }
+            if told.is_none_or(|at| at.elapsed() > REMIND) {
+                told = Some(Instant::now());
+                self.events.warn(format!(
+                    "{}: {reason}; waiting for it{}",
+                    log.console,
+                    match &reason {
+                        archive::Error::NotHere { .. } => " (--leave-gap goes on without it)",
+                        _ => "",
+                    }
+                ));
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                _ = self.ask.changed() => {}
+            }
+        }
+    }
+}
+
+/// What of the log is not put, or is in doubt. A log that is not here yet has none.
+async fn remarks(log: &Log) -> Vec<String> {
+    let Ok(chain) = log.chain.try_clone() else {
+        return Vec::new();
+    };
+    let look = move || {
+        let snapshot = chain.snapshot().ok()?;
+        let remarks = snapshot.remarks().iter();
+        let path = chain.path();
+        Some(remarks.map(|r| neighbours::sentence(&path, r)).collect())
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.ok().flatten().unwrap_or_default()
+}
+
+/// Whether it may be otherwise in a moment.
+fn is_early(error: &archive::Error) -> bool {
+    match error {
+        archive::Error::NotHere { .. } => true,
+        archive::Error::Transport(e) => e.advice() == logchain_core::transport::Advice::Retry,
+        archive::Error::Log(logchain_core::offsets::Error::Chain(e)) => e.is_not_found(),
+        _ => false,
+    }
+}
+
+/// Tells where it begins, and of trouble with the transport.
+async fn tell(events: Events, console: ConsoleName, mut standing: watch::Receiver<Standing>) {
+    let mut begun = false;
+    let mut in_trouble = false;
+    while standing.changed().await.is_ok() {
+        let now = standing.borrow_and_update().clone();
+        if !begun {
+            begun = true;
+            events.tell(Event::Streaming {
+                console: console.clone(),
+                offset: now.offset,
+            });
+        }
+        match (&now.trouble, in_trouble) {
+            (Some((reason, _)), false) => {
+                in_trouble = true;
+                events.warn(format!(
+                    "{console}: {reason}; it is tried again, and the log is held"
+                ));
+            }
+            (None, true) => {
+                in_trouble = false;
+                let console = console.clone();
+                events.tell(Event::Recovered { console });
+            }
+            _ => {}
+        }
+    }
+}
