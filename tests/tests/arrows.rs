@@ -33,9 +33,8 @@ const MAY_USE: [(&str, &[&str]); 6] = [
         &[
             "logchain-core",
             "logchain-host",
-            "logchain-libvirt",
+            // `logchain transport serve` needs no libvirt.
             "logchain-transport-ssh",
-            "logchain-transport-s3",
         ],
     ),
 ];

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use logchain_core::chain::{Listing, rotated_name};
 use logchain_core::folder::Folder;
 use logchain_libvirt::Domain;
-use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::drain;
 use logchain_libvirt::written::{Descriptor, Inode, Kind, Log, Open, Written, decide, inode};
+use uuid::Uuid;
+
+use crate::consoles;
 
 /// Where the logs of one running domain are written, as far as it can be seen.
 pub struct Look {
@@ -72,7 +74,7 @@ impl Look {
         };
         let found = decide(&log, &open);
         // Somebody writes it whom we do not see, in a container maybe.
-        if found == Written::ByNobody && is_leased(path).await {
+        if found == Written::ByNobody && has_writer(path).await {
             return None;
         }
         Some(found)
@@ -87,7 +89,7 @@ async fn others_than(domain: &Domain, path: &Path) -> Option<Others> {
             continue;
         }
         let xml = other.live_xml().await.ok();
-        let found = xml.and_then(|xml| consoles(&xml).ok()).unwrap_or_default();
+        let found = xml.and_then(|xml| logchain_libvirt::consoles::consoles(&xml).ok()).unwrap_or_default();
         paths.extend(found.into_iter().map(|console| console.path));
     }
     paths.retain(|other| other != path);
@@ -112,18 +114,6 @@ fn rotated(path: &Path) -> Vec<Inode> {
         .iter()
         .filter_map(|n| inode(&parent.join(n)))
         .collect()
-}
-
-/// Whether the file at its path may have a writer.
-async fn is_leased(path: &Path) -> bool {
-    let path = path.to_owned();
-    let work = move || {
-        let (folder, base) = Folder::of_file(&path).ok()?;
-        let (file, _) = folder.open_file(&base).ok()?;
-        Some(drain::has_writer(&file) != drain::Writer::None)
-    };
-    let leased = tokio::task::spawn_blocking(work).await;
-    leased.ok().flatten().unwrap_or(false)
 }
 
 /// A running guest's log whose path does not lead to what the guest prints.
@@ -171,6 +161,31 @@ impl Astray {
             is_left_out,
         }
     }
+}
+
+/// Whether anybody has the file at `path` open for writing. `false` also where that cannot be
+/// seen.
+pub async fn has_writer(path: &Path) -> bool {
+    let path = path.to_owned();
+    let look = move || {
+        let (folder, base) = Folder::of_file(&path).ok()?;
+        let (file, _) = folder.open_file(&base).ok()?;
+        Some(drain::has_writer(&file) != drain::Writer::None)
+    };
+    let written = tokio::task::spawn_blocking(look).await;
+    written.ok().flatten().unwrap_or(false)
+}
+
+/// What is wrong with where the running domain `uuid` prints, whose log is at `path`. `None`
+/// where nothing is, where it does not run, and where nobody can tell.
+pub async fn not_written_here(connect: Option<&str>, uuid: Uuid, path: &Path) -> Option<String> {
+    let connection = consoles::connect_local(connect).await.ok()?;
+    let domain = connection.lookup_uuid(uuid).await.ok()?;
+    if !domain.state().await.ok()?.is_active() {
+        return None;
+    }
+    let found = Look::new().await?.at(&domain, path).await?;
+    sentence(path, &found)
 }
 
 /// What is wrong, and what to do; `None` where nothing is.

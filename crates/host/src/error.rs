@@ -101,6 +101,19 @@ impl Error {
         sentence(self)
     }
 
+    /// Whether libvirt here knows no such domain.
+    #[must_use]
+    pub fn is_no_domain(&self) -> bool {
+        matches!(self, Self::Libvirt(logchain_libvirt::Error::NoDomain { .. }))
+    }
+
+    /// Whether libvirt here cannot be asked.
+    #[must_use]
+    pub fn is_no_libvirt(&self) -> bool {
+        use logchain_libvirt::Error::{Connect, NoAnswer};
+        matches!(self, Self::Libvirt(Connect { .. } | NoAnswer { .. }))
+    }
+
     /// What this failure means here.
     pub(crate) fn meaning(self, meaning: impl Into<String>) -> Self {
         Self::Because {

@@ -60,3 +60,6 @@ pub use error::{Error, Result};
 pub use event::{Event, Events, Listener};
 pub use job::Finished;
 pub use stop::{Stop, StopRequest};
+
+/// The libvirt of this host: connections, domains, and the request of a migration.
+pub use logchain_libvirt as libvirt;

@@ -174,8 +174,8 @@ impl Work<'_> {
         let domain = self.stop.or(eyes.find()).await;
         let mut domain = match domain {
             Ok(domain) => Some(domain),
-            Err(e) if self.options.wait && is_unknown(&e) => None,
-            Err(e) => match file.filter(|_| is_unknown(&e)) {
+            Err(e) if self.options.wait && e.is_no_domain() => None,
+            Err(e) => match file.filter(|_| e.is_no_domain()) {
                 Some(file) => return self.path(file).await,
                 None => return Err(e),
             },
@@ -410,13 +410,6 @@ impl DomainWatch<'_> {
             }
         }
     }
-}
-
-fn is_unknown(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Libvirt(logchain_libvirt::Error::NoDomain { .. })
-    )
 }
 
 /// What putting one log needs.

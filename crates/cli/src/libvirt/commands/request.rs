@@ -6,7 +6,7 @@ use anyhow::Context;
 use logchain::args::Migrate;
 use logchain::args::migrate::WhereTo;
 use logchain::exit::Usage;
-use logchain_libvirt::migrate::{MigrateFlags, MigrateParams, MigrateRequest};
+use logchain_host::libvirt::migrate::{MigrateFlags, MigrateParams, MigrateRequest};
 
 /// Which domain goes where.
 #[derive(Clone, Debug, PartialEq, Eq)]
