@@ -9,11 +9,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use logchain_core::chain::NumberingChoice;
 use logchain_core::transport::{ConsoleName, HandoffId};
+use tracing_subscriber::filter::Targets;
 use uuid::Uuid;
 
 pub use migrate::Migrate;
 
-use crate::exit;
+use crate::{exit, logging};
 
 /// What `show` gives unless told otherwise: as much as Nova's console output.
 pub const DEFAULT_BYTES: u64 = 100 * 1024;
@@ -31,6 +32,17 @@ const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad 
 #[command(name = "logchain", version, about, after_help = EXIT_CODES, propagate_version = true)]
 /// Make a VM's serial-console log follow the VM through libvirt live migration.
 pub struct Cli {
+    /// What the parts of the program say of their work, for whoever looks for a fault: error,
+    /// warn, info, debug or trace, or by part, as info,logchain_core=debug. It goes to the
+    /// standard error; where systemd starts this, to the journal.
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "LOGCHAIN_LOG",
+        default_value = "warn"
+    )]
+    pub log_level: Targets,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -382,15 +394,17 @@ impl Command {
     }
 }
 
-/// Reads the command line; ends the process on bad usage and on --help.
-pub fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|e| {
+/// Reads the command line and starts logging; ends the process on bad usage and on --help.
+pub fn parse() -> Command {
+    let cli = Cli::try_parse().unwrap_or_else(|e| {
         let words: Vec<_> = std::env::args_os().skip(1).collect();
         if e.use_stderr() && wants_events(&words) {
             exit::tell_programs(&reason(&e.to_string()));
         }
         e.exit()
-    })
+    });
+    logging::start(cli.log_level);
+    cli.command
 }
 
 /// Whether a command line that could not be read asks for JSON of a command that

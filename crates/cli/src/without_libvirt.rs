@@ -13,9 +13,9 @@ use crate::{definitions, exit, serve, sibling};
 /// Runs the command that the process was given.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = args::parse();
-    let format = cli.command.format();
-    match cli.command {
+    let command = args::parse();
+    let format = command.format();
+    match command {
         // Transports are known there alone.
         Command::Show(args) if args.transport.is_some() => {
             exit::status(Err(sibling::become_it()), format)

@@ -33,6 +33,7 @@ pub mod fuzzing;
 pub mod handoff;
 pub mod live;
 pub mod offsets;
+mod ok_logged;
 pub mod outbox;
 mod pause;
 pub mod placement;
@@ -46,4 +47,5 @@ pub mod transport;
 pub mod verify;
 mod versioned;
 
+pub use ok_logged::OkLogged;
 pub use sentence::sentence;

@@ -18,6 +18,7 @@ use logchain_libvirt::Connection;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::hosts::{self, Elsewhere, Hosts};
@@ -96,12 +97,16 @@ pub async fn adopt(
     events: &Events,
     stop: &Stop,
 ) -> Result<Finished> {
-    tokio::select! {
-        ended = take_in(&options, attached, events, stop) => ended,
-        () = stop.forced() => Err(Error::Interrupted(
-            "interrupted again: ended before all was put in order; adopt it again".to_owned(),
-        )),
-    }
+    let span = info_span!("adopt", domain = options.domain);
+    let job = async {
+        tokio::select! {
+            ended = take_in(&options, attached, events, stop) => ended,
+            () = stop.forced() => Err(Error::Interrupted(
+                "interrupted again: ended before all was put in order; adopt it again".to_owned(),
+            )),
+        }
+    };
+    job.instrument(span).await
 }
 
 async fn take_in(

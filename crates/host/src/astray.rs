@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use logchain_core::OkLogged as _;
 use logchain_core::chain::{Listing, rotated_name};
 use logchain_core::folder::Folder;
 use logchain_libvirt::Domain;
@@ -30,7 +31,8 @@ struct Others {
 impl Look {
     /// `None` where /proc does not tell.
     pub async fn new() -> Option<Self> {
-        let open = tokio::task::spawn_blocking(Open::look).await.ok()?.ok()?;
+        let open = tokio::task::spawn_blocking(Open::look).await.ok()?;
+        let open = open.ok_logged("where logs are written is not known")?;
         Some(Self { open, others: None })
     }
 
@@ -84,12 +86,20 @@ impl Look {
 /// Console logs of every running domain, those of `domain` among them.
 async fn others_than(domain: &Domain, path: &Path) -> Option<Others> {
     let mut paths = Vec::new();
-    for other in domain.connection().domains().await.ok()? {
+    for other in domain
+        .connection()
+        .domains()
+        .await
+        .ok_logged("where this log is written is not known")?
+    {
         if !other.state().await.is_ok_and(|state| state.is_active()) {
             continue;
         }
-        let xml = other.live_xml().await.ok();
-        let found = xml.and_then(|xml| logchain_libvirt::consoles::consoles(&xml).ok()).unwrap_or_default();
+        let xml = other.live_xml().await;
+        let xml = xml.ok_logged("logs of this other domain are not told apart");
+        let found = xml
+            .and_then(|xml| logchain_libvirt::consoles::consoles(&xml).ok())
+            .unwrap_or_default();
         paths.extend(found.into_iter().map(|console| console.path));
     }
     paths.retain(|other| other != path);
@@ -179,7 +189,8 @@ pub async fn has_writer(path: &Path) -> bool {
 /// What is wrong with where the running domain `uuid` prints, whose log is at `path`. `None`
 /// where nothing is, where it does not run, and where nobody can tell.
 pub async fn not_written_here(connect: Option<&str>, uuid: Uuid, path: &Path) -> Option<String> {
-    let connection = consoles::connect_local(connect).await.ok()?;
+    let connection = consoles::connect_local(connect).await;
+    let connection = connection.ok_logged("where the log is written is not looked at")?;
     let domain = connection.lookup_uuid(uuid).await.ok()?;
     if !domain.state().await.ok()?.is_active() {
         return None;

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use logchain_core::OkLogged as _;
 use logchain_core::departure::{Departure, Destination, LeftLog, Notes};
 use logchain_core::transport::ConsoleName;
 use logchain_libvirt::{Connection, Domain, State};
@@ -33,7 +34,11 @@ impl DepartureNote {
         logs: &[&ConsoleLog],
     ) -> Result<Self> {
         let host = match to.1 {
-            Some(there) => there.host_uuid().await.ok().flatten(),
+            Some(there) => {
+                let host = there.host_uuid().await;
+                host.ok_logged("the note names the destination by its URI alone")
+                    .flatten()
+            }
             None => None,
         };
         let uri = to.0.to_owned();

@@ -104,7 +104,10 @@ impl Error {
     /// Whether libvirt here knows no such domain.
     #[must_use]
     pub fn is_no_domain(&self) -> bool {
-        matches!(self, Self::Libvirt(logchain_libvirt::Error::NoDomain { .. }))
+        matches!(
+            self,
+            Self::Libvirt(logchain_libvirt::Error::NoDomain { .. })
+        )
     }
 
     /// Whether libvirt here cannot be asked.

@@ -454,6 +454,7 @@ impl Events {
 
     /// Something happened.
     pub fn tell(&self, event: Event) {
+        tracing::debug!(event = %event.to_json(), "a job tells");
         self.0.hear(&event);
     }
 

@@ -8,6 +8,7 @@
 
 use std::ffi::OsString;
 
+use logchain_core::OkLogged as _;
 use logchain_libvirt::Connection;
 use uuid::Uuid;
 
@@ -81,7 +82,10 @@ impl Hosts {
 
 /// The UUID that libvirt gives its host; `None` where it gives none.
 pub async fn uuid_of(host: &Connection) -> Option<Uuid> {
-    host.host_uuid().await.ok().flatten()
+    host.host_uuid()
+        .await
+        .ok_logged("this host is not told from others")
+        .flatten()
 }
 
 #[cfg(test)]

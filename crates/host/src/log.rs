@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use logchain_core::OkLogged as _;
 use logchain_core::chain::LogChain;
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::Held;
@@ -73,8 +74,9 @@ impl ConsoleLog {
                     console,
                     id,
                 };
-                // A folder that cannot be written here is shared with nobody who could.
-                let _ = held.announce(&handoff);
+                held.announce(&handoff).ok_logged(
+                    "a folder that cannot be written here is shared with nobody who could",
+                );
             }
             Ok(held)
         };

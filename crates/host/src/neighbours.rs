@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use logchain_core::OkLogged as _;
 use logchain_core::chain::{Listing, LogChain, NumberingChoice, Ownership, Remark};
 use logchain_core::folder::Folder;
 use logchain_libvirt::consoles::consoles;
@@ -45,7 +46,11 @@ pub async fn learn_of_path(log: &Path) {
 
 async fn named(connection: &Connection) -> Option<Vec<PathBuf>> {
     let mut logs = Vec::new();
-    for domain in connection.domains().await.ok()? {
+    for domain in connection
+        .domains()
+        .await
+        .ok_logged("files and leases alone tell whose a file is")?
+    {
         // One that goes meanwhile, or whose definition is odd, names nothing.
         if let Ok(xml) = domain.live_xml().await
             && let Ok(found) = consoles(&xml)
@@ -58,8 +63,9 @@ async fn named(connection: &Connection) -> Option<Vec<PathBuf>> {
 
 fn is_doubtful(log: &Path) -> bool {
     let found = Folder::of_file(log)
-        .ok()
-        .and_then(|(folder, base)| Listing::read(&folder, &base).ok());
+        .map(|(folder, base)| Listing::read(&folder, &base))
+        .ok_logged("no file beside this log is in doubt")
+        .and_then(|listing| listing.ok_logged("no file beside this log is in doubt"));
     found.is_some_and(|listing| listing.unproven().next().is_some())
 }
 

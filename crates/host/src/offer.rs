@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use logchain_core::OkLogged as _;
 use logchain_core::departure::DEFAULT_STATE;
 use logchain_core::folder::Folder;
 use logchain_core::handoff::Budget;
@@ -12,6 +13,7 @@ use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
 use tokio::sync::watch;
+use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::carry::{self, Carry, RemoteHalf, Route};
@@ -103,12 +105,16 @@ const UNKNOWN: &str = "for a domain that is not defined here any more, give its 
 /// [`Error::Usage`] where nothing tells which log is meant, or the domain runs here. Whatever
 /// it is, the logs are whole here, and may be offered again.
 pub async fn offer(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
-    tokio::select! {
-        ended = hand_over(&options, events, stop) => ended,
-        () = stop.forced() => Err(Error::Interrupted(
-            "interrupted again: ended before all was put in order; offer it again".to_owned(),
-        )),
-    }
+    let span = info_span!("offer", domain = options.domain);
+    let job = async {
+        tokio::select! {
+            ended = hand_over(&options, events, stop) => ended,
+            () = stop.forced() => Err(Error::Interrupted(
+                "interrupted again: ended before all was put in order; offer it again".to_owned(),
+            )),
+        }
+    };
+    job.instrument(span).await
 }
 
 async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Finished> {
@@ -222,7 +228,8 @@ async fn carry_part(
             // What a connection that broke left of it there; and the receipt once more, of
             // a half that saw it was in place already.
             let handoff = route.handoff(&part.log.console, id);
-            let _ = offer::clear(&**transport, &handoff).await;
+            let cleared = offer::clear(&**transport, &handoff).await;
+            cleared.ok_logged("the pieces stay until the transport's sweep removes them");
             return Ok(outcome);
         }
         if before.is_none() || tries >= TRIES || stop.is_asked() {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use logchain_core::OkLogged as _;
 use logchain_core::departure::{All, DEFAULT_STATE, Departure, Notes};
 use logchain_core::folder::{self, Folder};
 use logchain_core::handoff::Begin;
@@ -156,7 +157,8 @@ impl Found {
 
     /// Whether what a running guest prints is found in its logs.
     async fn written(&mut self, domain: &Domain, look: &mut astray::Look) {
-        let xml = domain.live_xml().await.ok();
+        let xml = domain.live_xml().await;
+        let xml = xml.ok_logged("where this domain's logs are written is not looked at");
         let found = xml.and_then(|xml| consoles(&xml).ok()).unwrap_or_default();
         for console in found {
             let written = look.at(domain, &console.path).await;
@@ -248,7 +250,12 @@ async fn departure(
     let decision = decide(note, &here, &logs, &Placement::NotAsked);
     let paths: Vec<_> = note.logs.iter().map(|l| l.path.clone()).collect();
     let offered = tokio::task::spawn_blocking(move || {
-        let offered = |path: &PathBuf| record_at(path).ok()??.offered;
+        let offered = |path: &PathBuf| {
+            let record = record_at(path);
+            record
+                .ok_logged("nobody can tell what was offered of this log")??
+                .offered
+        };
         paths.iter().map(offered).collect::<Vec<Option<Offered>>>()
     });
     let logs: Vec<_> = logs.into_iter().zip(offered.await?).collect();
@@ -370,7 +377,10 @@ async fn read_spool(path: &Path) -> Result<Vec<Spooled>> {
         handoff.last = handoff.last.max(last);
         match key.object {
             ObjectName::Begin => {
-                let begin = spool.get_opt(&key, MAX_BEGIN).await.ok().flatten();
+                let begin = spool.get_opt(&key, MAX_BEGIN).await;
+                let begin = begin
+                    .ok_logged("this handoff is shown without names")
+                    .flatten();
                 let begin = begin.and_then(|b| serde_json::from_slice::<Begin>(&b).ok());
                 handoff.begin = begin.map(|b| (b.domain_name, b.host));
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use logchain_core::OkLogged as _;
 use logchain_core::archive::{self, Archive, Ask, Limits, Standing, Streamer};
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::record::Record;
@@ -14,6 +15,7 @@ use logchain_libvirt::{Connection, Domain};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::job::Finished;
@@ -98,13 +100,17 @@ impl Options {
 /// # Errors
 /// [`Error::Usage`] where nothing tells whose log it is; as finding the domain fails.
 pub async fn stream(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
-    tokio::select! {
-        ended = put(&options, events, stop) => ended,
-        () = stop.forced() => Err(Error::Interrupted(
-            "interrupted again: ended before all was put; the next start goes on from there"
-                .to_owned(),
-        )),
-    }
+    let span = info_span!("stream", source = ?options.source);
+    let job = async {
+        tokio::select! {
+            ended = put(&options, events, stop) => ended,
+            () = stop.forced() => Err(Error::Interrupted(
+                "interrupted again: ended before all was put; the next start goes on from there"
+                    .to_owned(),
+            )),
+        }
+    };
+    job.instrument(span).await
 }
 
 async fn put(options: &Options, events: &Events, stop: &Stop) -> Result<Finished> {
@@ -212,7 +218,10 @@ impl Work<'_> {
                 () = self.stop.asked() => return Ok(Finished::default()),
             }
             // Its XML may be another one when it comes back.
-            domain = eyes.find().await.ok().or(domain);
+            let found = eyes.find().await;
+            domain = found
+                .ok_logged("the domain is as it was seen last")
+                .or(domain);
         }
     }
 
@@ -396,7 +405,8 @@ impl DomainWatch<'_> {
 
     /// Whether it runs here; `None`: nobody can tell now.
     async fn see(&mut self, domain: Uuid) -> Option<bool> {
-        let connection = self.connection().await.ok()?;
+        let connection = self.connection().await;
+        let connection = connection.ok_logged("whether the domain runs is asked again")?;
         let state = match connection.lookup_uuid(domain).await {
             Ok(domain) => domain.state().await.map(|state| state.is_active()),
             Err(e) => Err(e),
@@ -494,7 +504,8 @@ async fn remarks(log: &Log) -> Vec<String> {
         return Vec::new();
     };
     let look = move || {
-        let snapshot = chain.snapshot().ok()?;
+        let snapshot = chain.snapshot();
+        let snapshot = snapshot.ok_logged("a log that is not here yet has no remarks")?;
         let remarks = snapshot.remarks().iter();
         let path = chain.path();
         Some(remarks.map(|r| neighbours::sentence(&path, r)).collect())

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use logchain_core::OkLogged as _;
 use logchain_core::chain::{self, LogChain, Numbering, NumberingChoice};
 use logchain_core::folder::Folder;
 use logchain_core::offsets::Offsets;
@@ -130,7 +131,8 @@ fn mend(repair: Repair, path: &Path, rules: Rules) -> Result<String> {
             // down, a file is damaged or the record is, which is told by itself.
             let chain = neighbours::chain(path, rules.numbering.into())?;
             if let Ok(offsets) = Offsets::of(&chain) {
-                let _ = offsets.remember(&chain);
+                let kept = offsets.remember(&chain);
+                kept.ok_logged("nothing tells any more that bytes are missing in this gap");
             }
             let moved = Staging::close_gaps(path, rules, writers)?;
             format!("{moved} rotated files were renamed")

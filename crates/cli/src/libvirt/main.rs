@@ -15,9 +15,9 @@ use std::process::ExitCode;
 use logchain::{args, exit};
 
 fn main() -> ExitCode {
-    let cli = args::parse();
-    let format = cli.command.format();
+    let command = args::parse();
+    let format = command.format();
     // Every file of every log of a domain is held open.
     logchain_core::folder::allow_descriptors();
-    exit::run(commands::run(cli.command), format)
+    exit::run(commands::run(command), format)
 }

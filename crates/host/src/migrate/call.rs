@@ -5,6 +5,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use logchain_core::OkLogged as _;
 use logchain_core::handoff::offer::Source;
 use logchain_libvirt::migrate::{self, JobProgress};
 use tokio::sync::watch;
@@ -84,7 +85,9 @@ impl Migration<'_> {
     /// How far libvirt is, where a job is under way and it says so in time.
     async fn job(&self) -> Option<JobProgress> {
         let progress = timeout(LOOK, migrate::progress(&self.domain)).await;
-        progress.ok()?.ok()?
+        progress
+            .ok()?
+            .ok_logged("this look at the migration's progress is left out")?
     }
 
     /// Looks at how far libvirt is, without end.

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use logchain_core::OkLogged as _;
 use logchain_core::handoff::offer::Source;
 use logchain_libvirt::events::{Lifecycle, LifecycleEvents, Resumed};
 use tokio::sync::watch;
@@ -21,7 +22,8 @@ impl Migration<'_> {
         source: &watch::Sender<Source>,
     ) -> Option<JoinHandle<()>> {
         let connection = self.domain.connection();
-        let events = connection.lifecycle_events(self.domain.uuid()).await.ok()?;
+        let events = connection.lifecycle_events(self.domain.uuid()).await;
+        let events = events.ok_logged("the last bytes follow when the domain is over here")?;
         Some(tokio::spawn(last_bytes(events, source.clone())))
     }
 

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use logchain_core::OkLogged as _;
 use logchain_libvirt::Domain;
 use logchain_libvirt::consoles::{Console, Consoles, read};
 use logchain_libvirt::migrate::MigrateRequest;
@@ -44,7 +45,8 @@ impl Logs {
     fn at(here: Consoles, dest_xml: Option<&str>) -> Self {
         // libvirt reads what this cannot: then the destination's half learns the path when
         // the domain is there.
-        let there = dest_xml.map(|xml| read(xml).ok());
+        let there =
+            dest_xml.map(|xml| read(xml).ok_logged("the path is known once the domain is there"));
         let expected = |console: &Console| match &there {
             None => Some(console.path.clone()),
             Some(None) => None,

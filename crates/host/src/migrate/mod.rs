@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use logchain_core::OkLogged as _;
 use logchain_core::departure::DEFAULT_STATE;
 use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::Source;
@@ -32,6 +33,7 @@ use logchain_libvirt::migrate::MigrateRequest;
 use logchain_libvirt::outcome::{self, Outcome};
 use logchain_libvirt::{Connection, Domain};
 use tokio::sync::watch;
+use tracing::{Instrument as _, info_span};
 
 use crate::carry::{Carry, Route};
 use crate::hosts::Hosts;
@@ -113,6 +115,13 @@ impl Options {
 /// to have followed. Otherwise the domain is here as before, or
 /// [`Error::NotMigrated`] says how it stands.
 pub async fn migrate(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
+    let span = info_span!("migrate", domain = options.domain);
+    migrate_in_span(options, events, stop)
+        .instrument(span)
+        .await
+}
+
+async fn migrate_in_span(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
     let prepared = stop.or(prepare(&options, events, stop)).await?;
     let (migration, logs) = prepared;
     let begun = AtomicBool::new(false);
@@ -186,7 +195,8 @@ async fn prepare<'a>(
 async fn connect_destination(request: &MigrateRequest) -> Result<Option<Connection>> {
     let uri = Some(request.dest_uri.as_str());
     if request.flags.p2p || request.flags.direct {
-        return Ok(Connection::open_within(uri, REACH).await.ok());
+        let reached = Connection::open_within(uri, REACH).await;
+        return Ok(reached.ok_logged("the source's libvirt reaches it; its events are not heard"));
     }
     Ok(Some(Connection::open(uri).await?))
 }
@@ -349,7 +359,6 @@ async fn end_all(started: Vec<Started>) {
         .filter_map(|(_, carry)| Some(tokio::spawn(carry.ok()?.end())))
         .collect();
     for end in ends {
-        // Its outcome is the withdrawal that was asked for.
-        let _ = end.await;
+        end.await.ok_logged("its outcome was to be the withdrawal");
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use logchain_core::OkLogged as _;
 use logchain_core::departure::Departure;
 use logchain_core::reap::Placement;
 use logchain_core::sentence;
@@ -139,7 +140,8 @@ async fn command(program: &Path, note: &Departure) -> Result<String, String> {
         Err(_) => {
             // Whom it started as well; it leads a group of its own.
             if let Some(group) = group.and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
+                kill_process_group(group, Signal::KILL)
+                    .ok_logged("its group ended by itself meanwhile");
             }
             return Err(silent(&name.to_string()));
         }

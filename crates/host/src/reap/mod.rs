@@ -15,6 +15,7 @@ use logchain_core::outbox::{Entry, Outbox};
 use logchain_core::reap::files::{self, Removed};
 use logchain_core::reap::{Decision, Here, Log, Placement, decide};
 use logchain_libvirt::{Connection, Domain, State};
+use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::event::{Departed, Reaping};
@@ -171,7 +172,9 @@ impl Reaper {
             if stop.is_asked() {
                 break;
             }
-            let report = match self.reap(&notes, &mut here, stop, note.clone()).await {
+            let span = info_span!("reap", domain = note.name);
+            let reaping = self.reap(&notes, &mut here, stop, note.clone());
+            let report = match reaping.instrument(span).await {
                 Ok(report) => report,
                 Err(e) => Report::failed(&e.sentence()),
             };
