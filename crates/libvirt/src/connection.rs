@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::{debug, trace};
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt::error::{Error as VirtError, ErrorNumber};
@@ -235,7 +236,7 @@ impl Connection {
         T: Send + 'static,
         F: FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
     {
-        let inner = Arc::clone(&self.inner);
+        let (inner, began) = (Arc::clone(&self.inner), Instant::now());
         let answer = call::call(limit, move || {
             let Some(connect) = &inner.connect else {
                 return Err(Failure::Machine("the connection is closed".to_owned()));
@@ -247,7 +248,13 @@ impl Connection {
             })
         })
         .await;
-        answer.map_err(|failure| self.explain(domain, action, failure))
+        let answer = answer.map_err(|failure| self.explain(domain, action, failure));
+        let (uri, ms) = (self.uri(), began.elapsed().as_millis());
+        match &answer {
+            Ok(_) => trace!(uri, domain, action, ms, "libvirt answered"),
+            Err(error) => debug!(uri, domain, action, ms, %error, "libvirt did not"),
+        }
+        answer
     }
 
     /// For threads that may block; `None` only while the last handle goes.
@@ -320,12 +327,19 @@ impl fmt::Debug for Connection {
 impl Inner {
     fn new(connect: Connect) -> Self {
         let (close, closed) = watch::channel(false);
-        let on_close = Box::new(move |_reason| {
+        let on_close = Box::new(move |reason| {
+            debug!(reason, "a connection to libvirt closed");
             close.send_replace(true);
         });
         // Neither is known to every driver, and none is needed to be right.
-        let watched = ffi::register_close(&connect, on_close).is_ok();
-        drop(connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT));
+        let watched = ffi::register_close(&connect, on_close);
+        if let Err(error) = &watched {
+            debug!(%error, "a connection that closes is noticed at the next call");
+        }
+        let watched = watched.is_ok();
+        if let Err(error) = connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT) {
+            debug!(%error, "a host that vanishes is noticed by the limit of each call");
+        }
         Self {
             connect: Some(connect),
             uri: String::new(),

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tracing::debug;
 use uuid::Uuid;
 use virt_sys as sys;
 
@@ -286,7 +287,9 @@ pub(crate) async fn subscribe(connection: &Connection, uuid: Uuid) -> Result<Lif
             at: Instant::now(),
             event: Lifecycle::from_raw(event, detail),
         };
+        debug!(%domain, event = ?event.event, "libvirt tells");
         if put.try_send(event).is_err() {
+            debug!(%domain, "nobody takes this domain's events: this one is counted as missed");
             lost.fetch_add(1, Ordering::Relaxed);
         }
     });

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use tracing::debug;
+
 use super::{catches, proc_of};
 
 /// A trial start is ready within a tenth of a second.
@@ -220,7 +222,9 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         // What is left lies in a folder for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            debug!(folder = %self.0.display(), %error, "an empty folder of a trial stays");
+        }
     }
 }
 
@@ -233,7 +237,7 @@ struct Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        // Gone already is as well.
+        // Where these fail it has ended, and was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
