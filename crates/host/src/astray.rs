@@ -1,8 +1,8 @@
-//! Whether what a running guest prints goes to the file at its log's path: a log that
-//! was removed or renamed is written on, and one whose writer ended is not.
+//! Whether what a running guest prints goes to the file at its log's path. A log that was
+//! removed or renamed is still written to; one whose writer ended is not.
 //!
-//! [`logchain_libvirt::written`] finds the file; here it is asked with what libvirt says of
-//! the other domains, and the answer put into words.
+//! [`logchain_libvirt::written`] decides; this tells it of the other domains, and puts its
+//! answer into words.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::consoles;
 /// Where the logs of one running domain are written, as far as it can be seen.
 pub struct Look {
     open: Open,
-    /// Of the other running domains, once somebody has to know.
+    /// The other running domains, once they had to be asked for.
     others: Option<Others>,
 }
 
@@ -48,7 +48,7 @@ impl Look {
             let chain = move || (inode(&path), rotated(&path));
             tokio::task::spawn_blocking(chain).await.ok()?
         };
-        // Most are where they belong: libvirt need not be asked about all its domains.
+        // Nearly every log is where it belongs, and then libvirt need not be asked.
         if open.iter().any(|d| base == Some(d.inode)) {
             return Some(Written::AtItsPath);
         }
@@ -75,7 +75,7 @@ impl Look {
             others: &others,
         };
         let found = decide(&log, &open);
-        // Somebody writes it whom we do not see, in a container maybe.
+        // Its writer may be in a container, where it is not seen.
         if found == Written::ByNobody && has_writer(path).await {
             return None;
         }
@@ -106,7 +106,7 @@ async fn others_than(domain: &Domain, path: &Path) -> Option<Others> {
     Some(Others { paths })
 }
 
-/// Blocks.
+/// The rotated files of the log. Blocks on files.
 fn rotated(path: &Path) -> Vec<Inode> {
     let Ok((folder, base)) = Folder::of_file(path) else {
         return Vec::new();

@@ -68,9 +68,9 @@ pub(crate) struct RemoteHalf {
 }
 
 impl RemoteHalf {
-    /// Starts the other half, and waits for nothing: it logs in while the transport
-    /// does. `expected`: where the log will lie at the destination, for a migration
-    /// that has not begun.
+    /// Starts the other half of a new handoff, and does not wait for it: it logs in while the
+    /// transport connects. `expected`: where the log will lie at the destination, for a
+    /// migration that has not begun.
     pub(crate) fn new(
         route: &Route<'_>,
         console: &ConsoleName,
@@ -79,12 +79,12 @@ impl RemoteHalf {
         Self::of(route, console, HandoffId::random(), expected)
     }
 
-    /// The same for one that an earlier run began.
+    /// The same for a handoff that an earlier run began.
     pub(crate) fn again(route: &Route<'_>, console: &ConsoleName, id: HandoffId) -> Result<Self> {
         Self::of(route, console, id, None)
     }
 
-    /// The same under a name that is known already.
+    /// The same for a handoff whose id the caller chose.
     pub(crate) fn of(
         route: &Route<'_>,
         console: &ConsoleName,
@@ -126,8 +126,8 @@ impl RemoteHalf {
         Ok(self)
     }
 
-    /// How a spool is served is known once it is open; if by SFTP, the other half
-    /// runs on another host than was thought when it was started beside.
+    /// Starts the other half anew where it has to run elsewhere: only the open transport tells
+    /// whether the spool is served by SFTP, and then the destination is another host.
     async fn follow(mut self, route: &Route<'_>) -> Result<Self> {
         let there = route.choice.far();
         let there = there.map(|(host, from)| (host.to_string(), from));

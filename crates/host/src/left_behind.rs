@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::Event;
 use crate::log::ConsoleLog;
 
-/// The state folder is so many names above the base file of a log in its outbox.
+/// The base file of a log in the outbox lies so many names below the state folder.
 const STATE_ABOVE: usize = 5;
 
 /// The options with which `logchain offer` reaches the same destination.
@@ -62,7 +62,7 @@ pub(crate) fn command(options: &OfferOptions<'_>, which: &[OsString], domain: Uu
     let mut words: Vec<OsString> = ["logchain", "offer", "--transport", &options.transport]
         .map(OsString::from)
         .into();
-    // In one word: what begins with a dash is a value all the same.
+    // As one word each, so that a value may begin with a dash.
     for (option, value) in [
         ("--connect=", options.connect),
         ("--remote-logchain=", options.remote),

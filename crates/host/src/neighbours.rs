@@ -1,5 +1,6 @@
-//! Whose the files beside a log are, as libvirt and the leases here tell: names alone
-//! do not. A guest may log to `web.1` in the folder in which another one logs to `web`.
+//! Which files beside a log belong to another guest. Names do not tell: one guest may log to
+//! `web.1` in the folder in which another one logs to `web`. libvirt's definitions and the
+//! kernel's leases do.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -13,11 +14,11 @@ use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::{Connection, Domain, drain};
 use tokio::time::timeout;
 
-/// The console logs of all domains that libvirt here knows, running or not. Asked once
-/// a process, and only where a log has files whose names could be another's.
+/// The console logs of all domains that libvirt here knows, running or not. Libvirt is asked
+/// once a process, and only where a log has files that may be another log.
 static LOGS: OnceLock<Vec<PathBuf>> = OnceLock::new();
 
-/// How long all domains are asked for. What libvirt does not tell within it, files have to.
+/// How long libvirt may take to name all logs. After that, leases and times decide alone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks libvirt for every domain's logs, if that could matter for one of `logs`.
@@ -51,7 +52,7 @@ async fn named(connection: &Connection) -> Option<Vec<PathBuf>> {
         .await
         .ok_logged("files and leases alone tell whose a file is")?
     {
-        // One that goes meanwhile, or whose definition is odd, names nothing.
+        // A domain that goes meanwhile, or whose definition cannot be read, names no log.
         if let Ok(xml) = domain.live_xml().await
             && let Ok(found) = consoles(&xml)
         {

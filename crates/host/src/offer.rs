@@ -72,7 +72,7 @@ struct DepartedDomain {
     host: Option<Uuid>,
 }
 
-/// A log, or what was put down of one whose files went.
+/// A log, or what the outbox has of one whose files went.
 struct Part {
     log: ConsoleLog,
     entry: Option<Entry>,
@@ -128,7 +128,7 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
         patience: options.patience,
         domain: departed.uuid,
         domain_name: &departed.name,
-        // Where the domain is by now, nobody here can tell for certain.
+        // The domain left some time ago, and may have moved on.
         hosts: Hosts {
             source: departed.host,
             destination: None,
@@ -144,7 +144,7 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
     let mut behind: Vec<ConsoleName> = Vec::new();
     for part in departed.logs {
         let log = &part.log;
-        // Each is placed behind all that is there: an older one has to wait for a newer.
+        // History is placed behind all that is there, so the newer one has to go first.
         let waits = behind.contains(&log.console);
         if stop.is_asked() || waits {
             let reason = match waits {
@@ -198,11 +198,12 @@ async fn left_of(
     left.map_err(Error::Handoff)
 }
 
-/// How often a log is tried while each try leaves something else to do.
+/// How often a log is tried, as long as each try leaves something else to do.
 const TRIES: usize = 3;
 
-/// What an earlier run left may turn out to be damaged, and the destination clears it
-/// then; or its last bytes come only now, over a line that broke.
+/// Tries again where the first try changes what is left to do: the destination finds that what
+/// an earlier run left in the transport is damaged, and clears it; or an object that an earlier
+/// run put over a broken line arrives only now.
 async fn carry_part(
     route: &Route<'_>,
     transport: &Arc<dyn LogTransport>,
@@ -215,8 +216,8 @@ async fn carry_part(
     loop {
         let outcome = carry_one(route, transport, part, (&left, early.take()), stop).await?;
         let before = match &left {
-            // What it was handed over to may be the outbox: what was committed elsewhere
-            // before is still wanted there.
+            // It was handed over to the outbox, and what was committed elsewhere before that
+            // is still wanted there.
             Left::Nothing(offered) if offered.to != transport.to_string() => return Ok(outcome),
             Left::Nothing(offered) | Left::Receipt(offered) => Some(offered.handoff),
             Left::Rest(id) => Some(*id),
@@ -225,8 +226,8 @@ async fn carry_part(
         if let Some(id) = before
             && !matches!(outcome, LogOutcome::Ended(Outcome::NotCarried { .. }))
         {
-            // What a connection that broke left of it there; and the receipt once more, of
-            // a half that saw it was in place already.
+            // A broken connection may have left pieces; and a destination that had it in place
+            // already has put its receipt again.
             let handoff = route.handoff(&part.log.console, id);
             let cleared = offer::clear(&**transport, &handoff).await;
             cleared.ok_logged("the pieces stay until the transport's sweep removes them");
@@ -238,7 +239,7 @@ async fn carry_part(
         let Ok(now) = left_of(route, transport, &part.log).await else {
             return Ok(outcome);
         };
-        // A receipt may have come by now, whatever became of the other half.
+        // The receipt may be there by now, though the other half's end was not seen.
         let may_be_there = tries == 1 && matches!(now, Left::Receipt(_));
         if now == left && !may_be_there {
             return Ok(outcome);
@@ -302,8 +303,8 @@ async fn carry_one(
     Ok(LogOutcome::Ended(outcome))
 }
 
-/// What is in the outbox is offered as the same handoff for good. What is there of a
-/// try that was withdrawn, or that somebody had claimed and cleared in part, goes first.
+/// A log in the outbox keeps one handoff id for good. What an earlier try left in the transport
+/// is cleared first where that try was withdrawn, or claimed and cleared in part.
 async fn again(
     route: &Route<'_>,
     log: &ConsoleLog,
@@ -320,8 +321,8 @@ async fn again(
     Ok(RemoteHalf::again(route, &log.console, id))
 }
 
-/// Starts the other half of the first log while the transport is connected: of one
-/// that was never offered, since no other is sure to be begun anew.
+/// Starts the other half of the first log while the transport connects, where that log was
+/// never offered: only then is it certain that a new handoff begins.
 fn begin_first(route: &Route<'_>, first: Option<&ConsoleLog>) -> Option<RemoteHalf> {
     let log = first?;
     let (folder, base) = Folder::of_file(&log.path).ok()?;
@@ -332,7 +333,7 @@ fn begin_first(route: &Route<'_>, first: Option<&ConsoleLog>) -> Option<RemoteHa
     RemoteHalf::new(route, &log.console, None).ok()
 }
 
-/// By libvirt where it still knows the domain, else by what was given.
+/// Finds the logs: libvirt names them where it still knows the domain, else the options do.
 async fn find(options: &Options) -> Result<DepartedDomain> {
     use logchain_libvirt::Error as Libvirt;
 
@@ -393,8 +394,8 @@ async fn find(options: &Options) -> Result<DepartedDomain> {
     })
 }
 
-/// The logs themselves first: what was put down of an earlier stay is older. A log
-/// of which nothing is left but what was put down is no failure.
+/// The logs themselves, then what the outbox has of them, which is older. A log of which only
+/// the outbox has something is left out.
 async fn with_outbox(logs: Vec<ConsoleLog>, state: &Path, domain: Uuid) -> Result<Vec<Part>> {
     let entries = outbox::entries(state, domain).await?;
     let mut parts: Vec<Part> = Vec::new();

@@ -24,10 +24,10 @@ use crate::leases::Leases;
 use crate::log::ConsoleLog;
 use crate::{Error, Events, Result, consoles, limits};
 
-/// How long what is in the outbox may take to be put in place on this very host.
+/// How long putting a log from the outbox in place may take without any progress.
 const REJOIN: Duration = Duration::from_secs(30);
 
-/// Those of one migration.
+/// The logs of one migration, each held until it has arrived.
 pub(crate) struct Keepers {
     outbox: Outbox,
     held: Mutex<Vec<(ConsoleName, Keeper)>>,
@@ -41,7 +41,7 @@ impl Keepers {
         }
     }
 
-    /// Holds a log a second time. Where that cannot be, it is carried all the same.
+    /// Holds a log a second time, for the outbox. Where that fails, it is carried all the same.
     pub(crate) fn keep(&self, log: &ConsoleLog, held: &Held) -> Result<()> {
         let keeper = held.keep(Arc::new(Leases::default()));
         let keeper = keeper.map_err(Error::Handoff)?;
@@ -49,8 +49,8 @@ impl Keepers {
         Ok(())
     }
 
-    /// A log was not carried: where its files are gone, or `about_to_go`, what is held
-    /// is put down.
+    /// For a log that was not carried: what is held of it goes into the outbox where its files
+    /// are gone, or `about_to_go`.
     pub(crate) async fn put_down(&self, log: &ConsoleLog, about_to_go: bool) -> Result<Kept> {
         let keeper = {
             let mut held = self.lock();
@@ -66,7 +66,7 @@ impl Keepers {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ConsoleName, Keeper)>> {
-        // It is changed in one step.
+        // Each change is one step, so a panic leaves no half of one.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,7 +77,7 @@ pub(crate) async fn entries(state: &Path, domain: Uuid) -> Result<Vec<Entry>> {
     blocking(move || Ok(outbox.of_domain(domain)?)).await
 }
 
-/// The destination has it: it goes, and the note that its VM left hears of it.
+/// The destination has this log: it leaves the outbox, and the note that its VM left says so.
 pub(crate) async fn is_received(state: &Path, entry: &Entry) -> Result<()> {
     let (state, entry) = (state.to_owned(), entry.clone());
     blocking(move || {
@@ -101,9 +101,8 @@ pub(crate) async fn is_received(state: &Path, entry: &Entry) -> Result<()> {
     .await
 }
 
-/// A VM runs here whose log is in this host's outbox, of an earlier stay: it is older
-/// than all that is there, and is put behind it, as any that is offered late. Gives
-/// what joined, and why something did not.
+/// Puts what the outbox has of a VM that runs here again behind its log: it is of an earlier
+/// stay, and so older than all that is there. Gives what joined, and why something did not.
 pub(crate) async fn rejoin(
     (state, events): (&Path, &Events),
     connection: &Connection,
@@ -115,7 +114,7 @@ pub(crate) async fn rejoin(
         Ok(entries) => entries,
         Err(e) => return (joined, vec![e]),
     };
-    // The newest first, and none before a newer one of its console is in place.
+    // Each goes behind all that is there, so the newest goes first, and an older one waits for it.
     let mut stuck: Vec<ConsoleName> = Vec::new();
     for entry in entries {
         if console.is_some_and(|c| *c != entry.console) || stuck.contains(&entry.console) {
@@ -137,7 +136,7 @@ pub(crate) async fn rejoin(
     (joined, reasons)
 }
 
-/// Both halves in this process.
+/// Hands one log over, with both halves in this process.
 async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result<()> {
     let log = ConsoleLog {
         console: entry.console.clone(),
@@ -196,7 +195,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     };
     let give = async {
         let outcome = offer.run(held).await;
-        // It says nothing more, if it said anything.
+        // From now on nothing more comes from this half.
         link.send_replace(SourceLink::Gone);
         outcome
     };
@@ -208,7 +207,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     }
 }
 
-/// The handoff as which a log in the outbox is offered, over whatever transport.
+/// The handoff id of a log in the outbox: the same one over every transport.
 pub(crate) async fn handoff_of(log: &ConsoleLog, domain: Uuid) -> Result<HandoffId> {
     let (log, path): (ConsoleLog, PathBuf) = (log.clone(), log.path.clone());
     let read = move || {

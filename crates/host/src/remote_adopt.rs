@@ -40,10 +40,10 @@ const WRITE: Duration = Duration::from_millis(100);
 /// A line of its output is short.
 const MAX_LINE: u64 = 64 * 1024;
 
-/// `logchain adopt` at the destination. Dropped, its input ends, and with it its
-/// reason to wait; the local ssh ends too.
+/// `logchain adopt` at the destination. Dropping it ends the local ssh; the other side sees its
+/// input close, and stops waiting.
 pub(crate) struct RemoteAdopt {
-    /// Its input stays open as long as this does.
+    /// Its input is open as long as this is here.
     hold: Option<watch::Sender<()>>,
     state: watch::Receiver<Far>,
     ready: watch::Receiver<bool>,
@@ -57,8 +57,9 @@ pub(crate) struct RemoteAdopt {
 }
 
 impl RemoteAdopt {
-    /// Starts it. `transport`: the URL where it finds the pieces. `path`: where the
-    /// log will lie, if the domain is not there yet. It looks whenever more was `put`.
+    /// Starts it. `transport`: the URL where it finds the pieces. `path`: where the log will
+    /// lie, for a domain that is not there yet. `put`: how many bytes are in the transport; the
+    /// other side is told when that changes, and looks.
     pub(crate) fn start(
         (target, transport): (&SshTarget, OsString),
         options: &SshOptions,
@@ -148,7 +149,7 @@ impl RemoteAdopt {
         self.staged.clone()
     }
 
-    /// Whether it said itself that it cannot do it.
+    /// Whether the other side itself said that it cannot do it.
     pub(crate) fn has_failed(&self) -> bool {
         matches!(&*self.state.borrow(), Far::Failed(_))
     }
@@ -158,7 +159,7 @@ impl RemoteAdopt {
         *self.elsewhere.borrow()
     }
 
-    /// Lets it come to its end.
+    /// Lets it end by itself, for a bounded time.
     pub(crate) async fn end(mut self) {
         self.hold = None;
         // Past that, dropping the handle ends the local ssh.
@@ -235,12 +236,12 @@ impl Supervisor {
             return;
         }
         let explained = || explain(&self.target, &self.options, run.status, &run.stderr);
-        // Bad usage is ours: the two are of different releases, which is explained better.
+        // It did not understand our options: it is of another release, and `explain` says so.
         let usage = run.status.and_then(|s| s.code()) == Some(2);
         self.state.send_replace(match run.reason {
             Some(reason) if !usage => Far::Failed(reason),
             Some(_) => Far::Failed(explained()),
-            // It said nothing of an end: it may be at work still.
+            // It did not say that it ended: it may be at work still.
             None => Far::Lost(explained()),
         });
     }
@@ -277,7 +278,7 @@ impl Supervisor {
                         Ok(1..) => {}
                         Ok(0) | Err(_) => break,
                     },
-                    // A line that is half here goes on where it is.
+                    // A line that has come in part stays in the buffer.
                     _ = held.changed(), if input.is_some() => {
                         input = None;
                         continue;
@@ -304,7 +305,7 @@ impl Supervisor {
     }
 
     fn hear(&self, line: &[u8], run: &mut SshRun) {
-        // A profile that prints something is no news of ours.
+        // A login profile may print something of its own.
         let Some(event) = Event::from_json(line) else {
             return;
         };
@@ -333,7 +334,7 @@ impl Supervisor {
                 self.elsewhere.send_replace(true);
                 run.reason = Some(said_from_elsewhere(host, &there, source));
             }
-            // The first one says it best: an error at the end sums up.
+            // The first reason is the precise one; the error at the end sums up.
             Event::Failed { reason, .. } | Event::Error { reason } => {
                 run.reason.get_or_insert(said_by(host, &reason));
             }

@@ -83,7 +83,7 @@ pub async fn rotate(options: Options, events: &Events, stop: &Stop) -> Result<()
     let name = domain.name();
     let path = console.path.clone();
     let told = events.clone();
-    // From here on it comes to its end, which is soon.
+    // It cannot be stopped from here on, and is over soon.
     let rolled = tokio::task::spawn_blocking(move || rotate_file(&path, others, &told)).await??;
     drop(turn);
     let (by, bytes) = match rolled {
@@ -106,9 +106,8 @@ pub async fn rotate(options: Options, events: &Events, stop: &Stop) -> Result<()
     Ok(())
 }
 
-/// virtlogd opens all logs anew, and does not survive one that it cannot open: a
-/// folder that was renamed while a guest writes to it would take every log with it.
-/// Gives the logs of all that run.
+/// Checks that virtlogd can open every log anew, and gives the logs of all running domains.
+/// virtlogd ends at the first log that it cannot open, and every guest loses its log.
 async fn others_are_safe(connection: &Connection) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for domain in connection.domains().await? {
@@ -140,7 +139,7 @@ async fn others_are_safe(connection: &Connection) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// virtlogd, and the log that it is asked for.
+/// virtlogd, and the log that it is asked to open anew.
 struct Asked {
     virtlogd: Virtlogd,
     path: PathBuf,
@@ -159,7 +158,8 @@ impl Reopen for Asked {
     }
 }
 
-/// One at a time: virtlogd that starts itself anew must not be asked again.
+/// Waits for other rotations on this host: virtlogd must not be asked again while it executes
+/// itself anew.
 fn take_turn(state: &Path) -> Result<OwnedFd> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(state);
     created.map_err(|source| Error::Io {
@@ -179,7 +179,7 @@ fn rotate_file(path: &Path, others: Vec<PathBuf>, events: &Events) -> Result<Rol
         path: path.to_owned(),
         others,
     };
-    // What would be refused then is refused before anything is moved.
+    // Whatever would end virtlogd is refused before any file is moved.
     let virtlogd = &asked.virtlogd;
     virtlogd.sees(path)?;
     virtlogd.could_reopen(path, &asked.others)?;
@@ -208,20 +208,21 @@ fn rotate_file(path: &Path, others: Vec<PathBuf>, events: &Events) -> Result<Rol
     }
     let writers = Arc::new(Leases::default());
     let rolled = roll(path, rules, writers, &asked, PATIENCE)?;
-    // From now on it goes by what its file says.
+    // virtlogd has loaded its configuration now.
     let cleaner = cleaner(&text);
     match cleaner.map(|cleaner| cleaned_by(&cleaner, path)) {
         Some(Ok(findings)) => findings.iter().for_each(|f| events.warn(f.to_string())),
-        // It is rotated all the same.
+        // The log is rotated; only this look at it failed.
         Some(Err(e)) => events.warn(format!("{e:#}")),
         None => {}
     }
     Ok(rolled)
 }
 
-/// What virtlogd keeps, also where it never rolls over by itself: at the next start of
-/// the domain it clears these numbers and no others. `in_doubt`: it may have kept more
-/// until now, and not more than it ever does.
+/// How many rotated files may be there afterwards: as many as virtlogd keeps, also where it
+/// never rolls over by itself, since at the next start of the domain it clears these numbers and
+/// no others. `in_doubt`: which configuration it has loaded is not known, so nothing is dropped
+/// that the largest one would keep.
 fn rules(limits: LogLimits, in_doubt: bool) -> Option<Rules> {
     let max_backups = NonZeroU32::new(limits.max_backups)?;
     let most = NonZeroU32::new(MAX_BACKUPS).filter(|_| in_doubt);
@@ -236,7 +237,7 @@ fn rules(limits: LogLimits, in_doubt: bool) -> Option<Rules> {
     })
 }
 
-/// Looks for whoever writes a log, of which a flood rolls over every few seconds.
+/// How often the writer is looked for: a flood of output rolls a log over every few seconds.
 const LOOKS: usize = 10;
 
 /// The virtlogd that has the log open.

@@ -13,7 +13,7 @@ use logchain_core::transport::{ByteStream, Entry, Error, Key, LogTransport, Pref
 
 use crate::stop::Stop;
 
-/// What the half then fails with.
+/// The reason with which the half then fails.
 pub(crate) const INTERRUPTED: &str = "interrupted";
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl fmt::Display for Stoppable {
 #[async_trait]
 impl LogTransport for Stoppable {
     async fn put(&self, key: &Key, data: Bytes) -> Result<()> {
-        // Tried all the same: a receipt that arrives is worth a try.
+        // Tried once all the same: a receipt that arrives saves the next run all of it.
         match self.inner.put(key, data).await {
             Err(Error::Unreachable { .. } | Error::Timeout { .. }) if self.stop.is_asked() => {
                 Err(self.interrupted())

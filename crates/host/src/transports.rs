@@ -13,10 +13,10 @@ use logchain_transport_ssh::{BadTarget, SshLogin, SshOptions, SshTarget, SshTran
 
 use crate::error::{Error, Result};
 
-/// Whoever waits for less than this waits so long for one answer all the same.
+/// The least time that one answer is waited for, however short the caller's patience is.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// What can be asked for.
+/// The kinds of URLs, for messages.
 const KNOWN: &str = "ssh://host/spool, file:///folder, s3://bucket/prefix, gs:// or az://";
 
 /// A transport that was asked for, not opened yet.
@@ -44,9 +44,9 @@ pub struct SshSpool {
     target: SshTarget,
     /// The destination's host, where it is known to be another.
     host: Option<SshTarget>,
-    /// Whether the spool can do without a logchain beside it: not at the destination.
+    /// Whether SFTP will do: not at the destination, where logchain has to run anyway.
     sftp: bool,
-    /// What SFTP serves worse, once it does.
+    /// What is weaker because the spool is served by SFTP, once that is known.
     caution: Arc<OnceLock<String>>,
 }
 
@@ -155,7 +155,7 @@ impl TransportChoice {
         matches!(self, Self::Ssh(spool) if !spool.by_sftp())
     }
 
-    /// What people should know of it, once it is open: one sentence.
+    /// What people should know of an open transport, in a sentence.
     #[must_use]
     pub fn caution(&self) -> Option<&str> {
         match self {
@@ -237,13 +237,13 @@ impl fmt::Display for TransportChoice {
     }
 }
 
-/// How ssh is called by who waits no longer than `patience`: one connection that
-/// hangs must leave time for another. `remote`: what logchain is called over there.
+/// How ssh is called by a caller who waits `patience`: a connection that hangs must leave time
+/// for another. `remote`: what logchain is called at the far side.
 #[must_use]
 pub fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOptions {
     let known = SshOptions::default();
     SshOptions {
-        // Whoever names a logchain over there wants that one.
+        // A caller who names the program wants that one, and no SFTP instead.
         sftp: remote.is_none_or(|named| known.remote_logchain == named),
         remote_logchain: remote.map_or(known.remote_logchain, Into::into),
         connect_timeout: known.connect_timeout.min(patience).max(LEAST),
