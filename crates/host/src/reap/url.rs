@@ -1,6 +1,15 @@
 //! Pure: the URL that is asked for a domain's new place.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::{Error, Result};
+
+/// All that may mean something in a URL (RFC 3986, 2.3 has the rest).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A URL with places to fill in: `{uuid}`, `{name}`, `{host}`.
 #[derive(Clone, Debug)]
@@ -38,7 +47,7 @@ impl Template {
                 .find_map(|(place, value)| Some((from.strip_prefix(place)?, *value)));
             match known {
                 Some((after, value)) => {
-                    filled.push_str(&encoded(value));
+                    filled.extend(utf8_percent_encode(value, ENCODED));
                     rest = after;
                 }
                 None => {
@@ -50,19 +59,6 @@ impl Template {
         filled.push_str(rest);
         filled
     }
-}
-
-/// Only what means nothing in a URL stays as it is.
-fn encoded(value: &str) -> String {
-    let mut text = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 #[cfg(test)]
