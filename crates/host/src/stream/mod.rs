@@ -1,17 +1,20 @@
 //! Puts logs into a transport as they grow, to be read from there when the host or the VM is
 //! gone.
 
+mod domain_watch;
+mod log;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use logchain_core::OkLogged as _;
-use logchain_core::archive::{self, Archive, Ask, Limits, Standing, Streamer};
-use logchain_core::chain::{LogChain, NumberingChoice};
+use logchain_core::archive::{Archive, Ask, Limits, Streamer};
+use logchain_core::chain::NumberingChoice;
 use logchain_core::record::Record;
-use logchain_core::transport::{ConsoleName, LogTransport};
-use logchain_libvirt::{Connection, Domain};
+use logchain_core::transport::LogTransport;
+use logchain_libvirt::Domain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -23,15 +26,14 @@ use crate::limits::numbering;
 use crate::stop::Stop;
 use crate::transports::{TransportChoice, ssh_options};
 use crate::{Error, Event, Events, Result, consoles, neighbours};
+use domain_watch::DomainWatch;
+use log::{Log, LogStream, is_early};
 
 /// Between two looks whether the domain is here.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a transport may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between two sentences about the same trouble.
-const REMIND: Duration = Duration::from_secs(300);
 
 /// Which log is streamed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,14 +135,6 @@ struct Work<'a> {
     stop: &'a Stop,
     events: Events,
     transport: Arc<dyn LogTransport>,
-}
-
-/// One log of a domain.
-struct Log {
-    domain: Uuid,
-    name: String,
-    console: ConsoleName,
-    chain: LogChain,
 }
 
 impl Work<'_> {
@@ -372,184 +366,6 @@ impl Work<'_> {
                     open = false;
                 }
             }
-        }
-    }
-}
-
-/// What libvirt here tells of a domain, over restarts of libvirt.
-struct DomainWatch<'a> {
-    uri: Option<&'a str>,
-    what: &'a str,
-    connection: Option<Connection>,
-}
-
-impl DomainWatch<'_> {
-    async fn connection(&mut self) -> Result<&Connection> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => consoles::connect_local(self.uri).await?,
-        };
-        Ok(self.connection.insert(connection))
-    }
-
-    async fn find(&mut self) -> Result<Domain> {
-        let what = self.what;
-        match self.connection().await?.lookup(what).await {
-            Ok(domain) => Ok(domain),
-            Err(e) => {
-                self.connection = None;
-                Err(e.into())
-            }
-        }
-    }
-
-    /// Whether it runs here; `None`: nobody can tell now.
-    async fn see(&mut self, domain: Uuid) -> Option<bool> {
-        let connection = self.connection().await;
-        let connection = connection.ok_logged("whether the domain runs is asked again")?;
-        let state = match connection.lookup_uuid(domain).await {
-            Ok(domain) => domain.state().await.map(|state| state.is_active()),
-            Err(e) => Err(e),
-        };
-        match state {
-            Ok(active) => Some(active),
-            Err(logchain_libvirt::Error::NoDomain { .. }) => Some(false),
-            Err(_) => {
-                self.connection = None;
-                None
-            }
-        }
-    }
-}
-
-/// What putting one log needs.
-struct LogStream {
-    limits: Limits,
-    leave_gap: bool,
-    events: Events,
-    transport: Arc<dyn LogTransport>,
-    ask: watch::Receiver<Ask>,
-}
-
-impl LogStream {
-    /// Gives what was told of it where it failed.
-    async fn run(self, log: Log) -> Option<Event> {
-        let (events, console) = (self.events.clone(), log.console.clone());
-        for remark in remarks(&log).await {
-            events.warn(format!("{console}: {remark}"));
-        }
-        match self.put(&log).await {
-            Ok(offset) => {
-                events.tell(Event::Ended { console, offset });
-                None
-            }
-            Err(e) => {
-                let failure = Event::failed(console, e.sentence());
-                events.tell(failure.clone());
-                Some(failure)
-            }
-        }
-    }
-
-    /// Tried again while the log, or its history, is not here yet.
-    async fn put(mut self, log: &Log) -> Result<u64> {
-        let archive = Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
-        let mut told: Option<Instant> = None;
-        loop {
-            let streamer = Streamer::new(archive.clone(), log.chain.try_clone()?)
-                .with_names(log.name.clone(), consoles::own_name())
-                .with_limits(self.limits);
-            let streamer = if self.leave_gap {
-                streamer.leaving_a_gap()
-            } else {
-                streamer
-            };
-            let watch = tokio::spawn(tell(
-                self.events.clone(),
-                log.console.clone(),
-                streamer.standing(),
-            ));
-            let done = streamer.run(self.ask.clone()).await;
-            watch.abort();
-            let reason = match done {
-                Ok(offset) => return Ok(offset),
-                Err(e) if !is_early(&e) => return Err(e.into()),
-                Err(e) => e,
-            };
-            if *self.ask.borrow() != Ask::Go {
-                return Err(reason.into());
-            }
-            if told.is_none_or(|at| at.elapsed() > REMIND) {
-                told = Some(Instant::now());
-                self.events.warn(format!(
-                    "{}: {reason}; waiting for it{}",
-                    log.console,
-                    match &reason {
-                        archive::Error::NotHere { .. } => " (--leave-gap goes on without it)",
-                        _ => "",
-                    }
-                ));
-            }
-            tokio::select! {
-                () = sleep(LOOK) => {}
-                _ = self.ask.changed() => {}
-            }
-        }
-    }
-}
-
-/// What of the log is not put, or is in doubt. A log that is not here yet has none.
-async fn remarks(log: &Log) -> Vec<String> {
-    let Ok(chain) = log.chain.try_clone() else {
-        return Vec::new();
-    };
-    let look = move || {
-        let snapshot = chain.snapshot();
-        let snapshot = snapshot.ok_logged("a log that is not here yet has no remarks")?;
-        let remarks = snapshot.remarks().iter();
-        let path = chain.path();
-        Some(remarks.map(|r| neighbours::sentence(&path, r)).collect())
-    };
-    let looked = tokio::task::spawn_blocking(look).await;
-    looked.ok().flatten().unwrap_or_default()
-}
-
-/// Whether it may be otherwise in a moment.
-fn is_early(error: &archive::Error) -> bool {
-    match error {
-        archive::Error::NotHere { .. } => true,
-        archive::Error::Transport(e) => e.advice() == logchain_core::transport::Advice::Retry,
-        archive::Error::Log(logchain_core::offsets::Error::Chain(e)) => e.is_not_found(),
-        _ => false,
-    }
-}
-
-/// Tells where it begins, and of trouble with the transport.
-async fn tell(events: Events, console: ConsoleName, mut standing: watch::Receiver<Standing>) {
-    let mut begun = false;
-    let mut in_trouble = false;
-    while standing.changed().await.is_ok() {
-        let now = standing.borrow_and_update().clone();
-        if !begun {
-            begun = true;
-            events.tell(Event::Streaming {
-                console: console.clone(),
-                offset: now.offset,
-            });
-        }
-        match (&now.trouble, in_trouble) {
-            (Some((reason, _)), false) => {
-                in_trouble = true;
-                events.warn(format!(
-                    "{console}: {reason}; it is tried again, and the log is held"
-                ));
-            }
-            (None, true) => {
-                in_trouble = false;
-                let console = console.clone();
-                events.tell(Event::Recovered { console });
-            }
-            _ => {}
         }
     }
 }

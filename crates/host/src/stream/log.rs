@@ -1,0 +1,161 @@
+//! One log on its way into the transport: it is tried again while it may be better soon, and
+//! trouble is told.
+//!
+//! Must not know: domains, and why a log ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logchain_core::OkLogged as _;
+use logchain_core::archive::{self, Archive, Ask, Limits, Standing, Streamer};
+use logchain_core::chain::LogChain;
+use logchain_core::transport::{ConsoleName, LogTransport};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::LOOK;
+use crate::{Event, Events, Result, consoles, neighbours};
+
+/// Between two sentences about the same trouble.
+const REMIND: Duration = Duration::from_secs(300);
+
+/// One log of a domain.
+pub(super) struct Log {
+    pub(super) domain: Uuid,
+    pub(super) name: String,
+    pub(super) console: ConsoleName,
+    pub(super) chain: LogChain,
+}
+
+/// What putting one log needs.
+pub(super) struct LogStream {
+    pub(super) limits: Limits,
+    pub(super) leave_gap: bool,
+    pub(super) events: Events,
+    pub(super) transport: Arc<dyn LogTransport>,
+    pub(super) ask: watch::Receiver<Ask>,
+}
+
+impl LogStream {
+    /// Gives what was told of it where it failed.
+    pub(super) async fn run(self, log: Log) -> Option<Event> {
+        let (events, console) = (self.events.clone(), log.console.clone());
+        for remark in remarks(&log).await {
+            events.warn(format!("{console}: {remark}"));
+        }
+        match self.put(&log).await {
+            Ok(offset) => {
+                events.tell(Event::Ended { console, offset });
+                None
+            }
+            Err(e) => {
+                let failure = Event::failed(console, e.sentence());
+                events.tell(failure.clone());
+                Some(failure)
+            }
+        }
+    }
+
+    /// Tried again while the log, or its history, is not here yet.
+    async fn put(mut self, log: &Log) -> Result<u64> {
+        let archive = Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
+        let mut told: Option<Instant> = None;
+        loop {
+            let streamer = Streamer::new(archive.clone(), log.chain.try_clone()?)
+                .with_names(log.name.clone(), consoles::own_name())
+                .with_limits(self.limits);
+            let streamer = if self.leave_gap {
+                streamer.leaving_a_gap()
+            } else {
+                streamer
+            };
+            let watch = tokio::spawn(tell(
+                self.events.clone(),
+                log.console.clone(),
+                streamer.standing(),
+            ));
+            let done = streamer.run(self.ask.clone()).await;
+            watch.abort();
+            let reason = match done {
+                Ok(offset) => return Ok(offset),
+                Err(e) if !is_early(&e) => return Err(e.into()),
+                Err(e) => e,
+            };
+            if *self.ask.borrow() != Ask::Go {
+                return Err(reason.into());
+            }
+            if told.is_none_or(|at| at.elapsed() > REMIND) {
+                told = Some(Instant::now());
+                self.events.warn(format!(
+                    "{}: {reason}; waiting for it{}",
+                    log.console,
+                    match &reason {
+                        archive::Error::NotHere { .. } => " (--leave-gap goes on without it)",
+                        _ => "",
+                    }
+                ));
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                _ = self.ask.changed() => {}
+            }
+        }
+    }
+}
+
+/// What of the log is not put, or is in doubt. A log that is not here yet has none.
+async fn remarks(log: &Log) -> Vec<String> {
+    let Ok(chain) = log.chain.try_clone() else {
+        return Vec::new();
+    };
+    let look = move || {
+        let snapshot = chain.snapshot();
+        let snapshot = snapshot.ok_logged("a log that is not here yet has no remarks")?;
+        let remarks = snapshot.remarks().iter();
+        let path = chain.path();
+        Some(remarks.map(|r| neighbours::sentence(&path, r)).collect())
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.ok().flatten().unwrap_or_default()
+}
+
+/// Whether it may be otherwise in a moment.
+pub(super) fn is_early(error: &archive::Error) -> bool {
+    match error {
+        archive::Error::NotHere { .. } => true,
+        archive::Error::Transport(e) => e.advice() == logchain_core::transport::Advice::Retry,
+        archive::Error::Log(logchain_core::offsets::Error::Chain(e)) => e.is_not_found(),
+        _ => false,
+    }
+}
+
+/// Tells where it begins, and of trouble with the transport.
+async fn tell(events: Events, console: ConsoleName, mut standing: watch::Receiver<Standing>) {
+    let mut begun = false;
+    let mut in_trouble = false;
+    while standing.changed().await.is_ok() {
+        let now = standing.borrow_and_update().clone();
+        if !begun {
+            begun = true;
+            events.tell(Event::Streaming {
+                console: console.clone(),
+                offset: now.offset,
+            });
+        }
+        match (&now.trouble, in_trouble) {
+            (Some((reason, _)), false) => {
+                in_trouble = true;
+                events.warn(format!(
+                    "{console}: {reason}; it is tried again, and the log is held"
+                ));
+            }
+            (None, true) => {
+                in_trouble = false;
+                let console = console.clone();
+                events.tell(Event::Recovered { console });
+            }
+            _ => {}
+        }
+    }
+}
