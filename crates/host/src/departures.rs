@@ -12,6 +12,7 @@ use logchain_core::transport::ConsoleName;
 use logchain_libvirt::{Connection, Domain, State};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::left_behind::OfferOptions;
 use crate::log::ConsoleLog;
 use crate::{Error, Result};
@@ -89,10 +90,13 @@ impl DepartureNote {
             written,
             note,
         } = self;
-        let work = move || match over {
-            true => notes.remove(&written).map(drop),
-            false if note == written => Ok(()),
-            false => notes.write(&note),
+        let work = move || {
+            if over {
+                notes.remove(&written)?;
+            } else if note != written {
+                notes.write(&note)?;
+            }
+            Ok(())
         };
         blocking(work).await.map_err(|e| failed(domain, e))
     }
@@ -106,10 +110,10 @@ pub(crate) async fn came_back(state: &Path, domain: Uuid) -> Result<()> {
         let Some(notes) = Notes::open(&state)? else {
             return Ok(());
         };
-        match notes.read(domain)? {
-            Some(note) => notes.remove(&note).map(drop),
-            None => Ok(()),
+        if let Some(note) = notes.read(domain)? {
+            notes.remove(&note)?;
         }
+        Ok(())
     };
     let removed = blocking(work).await;
     removed.map_err(|e| e.meaning(format!("cannot drop the note that domain {domain} left")))
@@ -135,12 +139,6 @@ fn failed(domain: &Domain, error: Error) -> Error {
     error.meaning(format!(
         "cannot note that domain {name} left, so reap will not know it"
     ))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, logchain_core::departure::Error> + Send + 'static,
-) -> Result<T> {
-    Ok(tokio::task::spawn_blocking(work).await??)
 }
 
 /// Seconds since 1970.

@@ -27,6 +27,7 @@
 
 pub mod adopt;
 pub mod astray;
+mod blocking;
 mod carry;
 pub mod check;
 pub mod consoles;

@@ -10,6 +10,7 @@ use logchain_core::handoff::offer::Held;
 use logchain_core::transport::{ConsoleName, HandoffId};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::limits::numbering;
 use crate::{Error, Events, Result, neighbours};
 
@@ -80,7 +81,7 @@ impl ConsoleLog {
             }
             Ok(held)
         };
-        tokio::task::spawn_blocking(work).await?
+        blocking(work).await
     }
 
     /// Whether anybody could still open it here.

@@ -19,6 +19,7 @@ use logchain_libvirt::Connection;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::incoming::IncomingDomain;
 use crate::leases::Leases;
 use crate::log::ConsoleLog;
@@ -223,10 +224,4 @@ pub(crate) async fn handoff_of(log: &ConsoleLog, domain: Uuid) -> Result<Handoff
         Ok(offered.handoff)
     };
     blocking(read).await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }

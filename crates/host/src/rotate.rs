@@ -20,6 +20,7 @@ use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::virtlogd::{Virtlogd, Writer, writer_of};
 use logchain_libvirt::virtlogd_conf::{LogLimits, MAX_BACKUPS, cleaner, limits};
 
+use crate::blocking::blocking;
 use crate::event::Rotation;
 use crate::leases::Leases;
 use crate::limits::{cleaned_by, doubt_of};
@@ -76,7 +77,7 @@ pub async fn rotate(options: Options, events: &Events, stop: &Stop) -> Result<()
         }
         let others = others_are_safe(found.0.connection()).await?;
         let state = options.state.clone();
-        let turn = tokio::task::spawn_blocking(move || take_turn(&state)).await??;
+        let turn = blocking(move || take_turn(&state)).await?;
         Ok((found, others, turn))
     };
     let ((domain, console), others, turn) = stop.or(prepare).await?;
@@ -84,7 +85,7 @@ pub async fn rotate(options: Options, events: &Events, stop: &Stop) -> Result<()
     let path = console.path.clone();
     let told = events.clone();
     // It cannot be stopped from here on, and is over soon.
-    let rolled = tokio::task::spawn_blocking(move || rotate_file(&path, others, &told)).await??;
+    let rolled = blocking(move || rotate_file(&path, others, &told)).await?;
     drop(turn);
     let (by, bytes) = match rolled {
         Rolled::Asked(bytes) => (Some("logchain"), Some(bytes)),
@@ -134,7 +135,7 @@ async fn others_are_safe(connection: &Connection) -> Result<Vec<PathBuf>> {
             }
             Ok(())
         };
-        tokio::task::spawn_blocking(look).await??;
+        blocking(look).await?;
     }
     Ok(paths)
 }

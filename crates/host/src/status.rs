@@ -24,6 +24,7 @@ use logchain_libvirt::{Connection, Domain};
 use logchain_transport_ssh::shell_line;
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::departures::now;
 use crate::left_behind::{self, OfferOptions};
 use crate::log::ConsoleLog;
@@ -80,7 +81,7 @@ impl Status {
 pub async fn status(options: &Options) -> Result<Status> {
     let mut found = Found::default();
     let (state, folder) = (&options.state, options.state.clone());
-    let notes = tokio::task::spawn_blocking(move || read_notes(&folder)).await?;
+    let notes = blocking(move || read_notes(&folder)).await;
     let notes = found.or_warn("the notes on domains that left", notes);
     let notes = notes.unwrap_or_default();
     for (domain, why) in &notes.damaged {
@@ -177,7 +178,7 @@ impl Found {
         state: &Path,
     ) -> Result<()> {
         let outbox = Outbox::of(state);
-        let all = tokio::task::spawn_blocking(move || outbox.all()).await??;
+        let all = blocking(move || Ok(outbox.all()?)).await?;
         for path in all.unfinished {
             self.warn(format!(
                 "a log was being put down in {} and is not whole: is logchain at work, or was \
@@ -291,8 +292,8 @@ async fn logs_of(domain: &Domain, noted: bool) -> Result<Vec<Standing>> {
     for console in consoles(&domain.live_xml().await?)? {
         let (name, path) = (consoles::key_name(&console)?, console.path.clone());
         let (uuid, key) = (domain.uuid(), name.clone());
-        let found = tokio::task::spawn_blocking(move || beside(&path, uuid, &key));
-        let (record, begun) = found.await??;
+        let found = blocking(move || beside(&path, uuid, &key));
+        let (record, begun) = found.await?;
         let offered = record.as_ref().and_then(|r| r.offered.as_ref());
         let options = OfferOptions {
             transport: offered.map(|o| o.to.clone()).unwrap_or_default(),

@@ -11,6 +11,7 @@ use logchain_libvirt::uri::Uri;
 use logchain_transport_s3::{StoreOptions, StoreTransport, StoreUrl};
 use logchain_transport_ssh::{BadTarget, SshLogin, SshOptions, SshTarget, SshTransport};
 
+use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
 /// The least time that one answer is waited for, however short the caller's patience is.
@@ -216,7 +217,7 @@ impl TransportChoice {
                 };
                 let url = url.clone();
                 let open = move || StoreTransport::open(&url, &options);
-                let store = tokio::task::spawn_blocking(open).await??;
+                let store = blocking(move || Ok(open()?)).await?;
                 // Both halves rest on it that nothing is ever overwritten.
                 store.probe().await?;
                 Arc::new(store)

@@ -18,6 +18,7 @@ use logchain_libvirt::{Connection, Domain, State};
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::event::{Departed, Reaping};
 use crate::job::Finished;
 use crate::leases::Leases;
@@ -423,10 +424,4 @@ pub(crate) async fn look_at_logs(note: &Departure, state: &Path) -> Result<Vec<L
         Ok(logs.iter().map(|log| look(log, &put_down)).collect())
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }
