@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::folder::{self, Folder};
-use crate::transport::ConsoleName;
+use crate::ids::ConsoleName;
 use crate::versioned;
 
 pub use crate::versioned::Error;

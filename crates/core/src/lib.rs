@@ -5,6 +5,7 @@
 //! command line, or the name of any backend: those live in crates that depend
 //! on this one.
 //!
+//! - [`ids`]: what tells one console, and one handoff, from every other.
 //! - [`chain`]: open a chain, read its tail or all of it.
 //! - [`follow`]: hold a growing chain by its descriptors.
 //! - [`transport`]: [`LogTransport`](transport::LogTransport), where the pieces
@@ -31,6 +32,7 @@ pub mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handoff;
+pub mod ids;
 pub mod live;
 pub mod offsets;
 pub mod outbox;

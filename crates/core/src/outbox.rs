@@ -66,8 +66,8 @@ pub use keeper::{Keeper, Kept};
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
 use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{self, Offered, OnDisk, Record};
-use crate::transport::{ConsoleName, HandoffId};
 
 /// Its folder in the host's state folder.
 const FOLDER: &str = "outbox";

@@ -13,7 +13,7 @@
 //! use std::ffi::OsStr;
 //! use logchain_core::folder::Folder;
 //! use logchain_core::record::{Adopted, Record};
-//! use logchain_core::transport::HandoffId;
+//! use logchain_core::ids::HandoffId;
 //! use uuid::Uuid;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,8 +55,8 @@ use uuid::Uuid;
 use crate::chain::{self, Listing, Ownership};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat, stat_open};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::stream::{Arrival, Fingerprint, History, Ledger};
-use crate::transport::{ConsoleName, HandoffId};
 use crate::versioned;
 
 pub use crate::versioned::Error;

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use logchain_core::standing::{Spooled, State, of_spooled};
-//! use logchain_core::transport::HandoffId;
+//! use logchain_core::ids::HandoffId;
 //! use uuid::Uuid;
 //!
 //! let spooled = Spooled {
@@ -22,17 +22,17 @@
 //! let standing = of_spooled(&spooled, "logchain adopt …", 1_700_000_060);
 //! assert_eq!(standing.state, State::Waiting);
 //! assert!(standing.sentence(1_700_000_060).ends_with("; run: logchain adopt …"));
-//! # Ok::<(), logchain_core::transport::InvalidKey>(())
+//! # Ok::<(), logchain_core::ids::InvalidId>(())
 //! ```
 
 use uuid::Uuid;
 
 use crate::departure::{Departure, LeftLog};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Entry;
 use crate::placement::under_way::{Begun, Stage};
 use crate::reap::{Decision, Here, Known, Log};
 use crate::record::{Offered, Record};
-use crate::transport::{ConsoleName, HandoffId};
 
 /// After so many seconds without any news nobody works on a handoff any more: both
 /// halves give up after a minute, unless they are told to wait longer.

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::folder::Folder;
 use logchain_core::follow::{Writer, Writers};
+use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::placement::{Owed, Rules, Staging};
 use logchain_core::record::{Offered, Record};
 use logchain_core::rotation::Retention;
 use logchain_core::stream::History;
-use logchain_core::transport::{ConsoleName, HandoffId};
 
 const ROLE: &str = "LOGCHAIN_TEST_ROLE";
 const AT: &str = "LOGCHAIN_TEST_AT";

@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use logchain_core::{chain, folder, record, transport};
+use logchain_core::{chain, folder, ids, record, transport};
 use logchain_transport_s3::BadUrl;
 use logchain_transport_ssh::BadTarget;
 
@@ -29,9 +29,9 @@ pub enum Error {
     /// A transport's answer: [`transport::Error::advice`] tells what to do.
     #[error(transparent)]
     Transport(#[from] transport::Error),
-    /// Transports take no such name.
+    /// No console can have this name.
     #[error(transparent)]
-    Name(#[from] transport::InvalidKey),
+    Name(#[from] ids::InvalidId),
     /// A part of the program ended by itself: report it.
     #[error("a task failed: {0}")]
     Task(#[from] tokio::task::JoinError),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Archive, Result, offset_of};
-use crate::transport::{ConsoleName, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
+use crate::ids::ConsoleName;
+use crate::transport::{Key, LogTransport, LogTransportExt, ObjectName, Prefix};
 
 /// A stream, and its newest batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::ids::HandoffId;
 use crate::stream::History;
-use crate::transport::HandoffId;
 
 /// The version written, and the newest read.
 const VERSION: u32 = 1;

@@ -104,7 +104,8 @@ fn of(transport: &Arc<dyn LogTransport>, handoff: &Handoff) -> Archive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{HandoffId, MemoryTransport};
+    use crate::ids::HandoffId;
+    use crate::transport::MemoryTransport;
 
     fn handoff() -> Handoff {
         Handoff {

@@ -17,10 +17,11 @@ use super::offer::{self, Far, Held, Left, Offer, Source, left};
 use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::record::Record;
 use crate::rotation::Retention;
-use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
+use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
 mod rebooted;

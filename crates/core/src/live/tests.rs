@@ -10,12 +10,12 @@ use super::*;
 use crate::chain::{Numbering, NumberingChoice};
 use crate::folder::Folder;
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::offsets::Found;
 use crate::placement::{Owed, Rules, Staging};
 use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::{Arrival, History};
-use crate::transport::HandoffId;
 
 struct Bed {
     dir: tempfile::TempDir,

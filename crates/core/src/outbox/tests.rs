@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::*;
 use crate::chain::Numbering;
 use crate::follow::{Writer, Writers};
-use crate::transport::HandoffId;
+use crate::ids::HandoffId;
 
 struct Nobody;
 impl Writers for Nobody {

@@ -38,7 +38,7 @@
 //! use logchain_core::follow::{Writer, Writers};
 //! use logchain_core::placement::{Rules, Staging};
 //! use logchain_core::rotation::Retention;
-//! use logchain_core::transport::HandoffId;
+//! use logchain_core::ids::HandoffId;
 //!
 //! # struct Nobody;
 //! # impl Writers for Nobody {
@@ -94,10 +94,10 @@ pub use error::{Error, Result};
 use crate::chain::{Compression, Listing, LogChain, Numbering, Ownership};
 use crate::folder::{self, FileId, Folder, fault};
 use crate::follow::Writers;
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{Record, hidden};
 use crate::rotation::Retention;
 use crate::stream::History;
-use crate::transport::{ConsoleName, HandoffId};
 use journal::{Journal, Phase};
 use lock::{LOCK, lock};
 use stage::Parts;

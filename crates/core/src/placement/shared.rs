@@ -175,10 +175,10 @@ mod tests {
     use super::*;
     use crate::chain::Numbering;
     use crate::follow::{Writer, Writers};
+    use crate::ids::HandoffId;
     use crate::placement::Rules;
     use crate::rotation::Retention;
     use crate::stream::History;
-    use crate::transport::HandoffId;
     use std::collections::BTreeMap;
     use std::fs::{self, File};
     use std::path::Path;

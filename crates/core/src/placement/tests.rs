@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::*;
 use crate::chain::{LogChain, NumberingChoice};
 use crate::follow::Writer;
+use crate::ids::ConsoleName;
 use crate::record::Offered;
-use crate::transport::ConsoleName;
 
 struct Nobody;
 impl Writers for Nobody {

@@ -8,8 +8,8 @@ use super::*;
 use crate::departure::Destination;
 use crate::folder::{Folder, fault};
 use crate::follow::{Writer, Writers};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::Offered;
-use crate::transport::{ConsoleName, HandoffId};
 
 fn console() -> ConsoleName {
     "serial0".parse().unwrap()

@@ -15,10 +15,10 @@ use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::handoff::Handoff;
 use crate::handoff::pump::Drained;
+use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
 use crate::stream::{History, Ledger, Seen};
-use crate::transport::{ConsoleName, HandoffId};
 
 /// A chain held open from before the migration.
 pub struct Held {

@@ -15,10 +15,10 @@ use uuid::Uuid;
 use super::*;
 use crate::chain::{Compression, Listing, Numbering, Ownership, Part, rotated_name};
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::placement::{Owed, Rules, Staging};
 use crate::rotation::Retention;
 use crate::stream::History;
-use crate::transport::HandoffId;
 
 /// How the base file came to be a rotated one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
