@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::chain::{self, ChainFile, LogChain, Snapshot, decompressed};
+use crate::chain::{self, Amount, ChainFile, LogChain, Snapshot, Tail, decompressed};
 use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
@@ -116,6 +116,51 @@ impl std::fmt::Debug for Source {
             Self::Compressed(_) => "Compressed",
             Self::Lost => "Lost",
         })
+    }
+}
+
+impl LogChain {
+    /// Follows the log from its end on, over rollovers and over a migration away and back.
+    ///
+    /// Offsets are kept as by [`LogChain::from`].
+    ///
+    /// # Errors
+    /// As [`LogChain::from`].
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use logchain_core::{LogChain, News, NumberingChoice};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(&path, "before")?;
+    /// let mut live = LogChain::open(&path, NumberingChoice::Auto)?.follow()?;
+    ///
+    /// std::fs::OpenOptions::new().append(true).open(&path)?.write_all(b"news")?;
+    /// let mut buffer = [0; 100];
+    /// assert_eq!(live.read(&mut buffer)?, News::Bytes(4));
+    /// assert_eq!(&buffer[..4], b"news");
+    /// // Nothing more yet: `live.wait(…)` sleeps until there may be.
+    /// assert_eq!(live.read(&mut buffer)?, News::None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn follow(&self) -> Result<Live> {
+        Ok(self.tail_and_follow(Amount::Bytes(0))?.1)
+    }
+
+    /// The end of the log, and what follows it: no byte comes twice, and none is left out
+    /// between the two.
+    ///
+    /// # Errors
+    /// As [`LogChain::tail`] and [`LogChain::from`].
+    pub fn tail_and_follow(&self, amount: Amount) -> Result<(Tail, Live)> {
+        let offsets = Offsets::of(self)?;
+        // A full disk, say, is no reason not to read what is there.
+        let _ = offsets.remember(self);
+        let live = Live::after(&offsets, self.try_clone()?)?;
+        Ok((Tail::of(offsets.into_snapshot(), amount)?, live))
     }
 }
 

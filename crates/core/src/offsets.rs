@@ -87,36 +87,50 @@ pub enum Found<'a> {
 #[derive(Debug)]
 pub struct Run<'a> {
     reader: Reader<'a>,
+    bounds: Bounds,
+}
+
+/// Which bytes a [`Run`] has, and what lies around them.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
     offset: u64,
     length: u64,
+    /// Where the stream ends.
     end: u64,
     follows_gap: bool,
+}
+
+impl Bounds {
+    fn run(self, reader: Reader<'_>) -> Found<'_> {
+        let bounds = self;
+        Found::Run(Run { reader, bounds })
+    }
 }
 
 impl Run<'_> {
     /// The offset of the first byte.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.bounds.offset
     }
 
     /// The offset that follows the last byte: where to go on.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.offset.saturating_add(self.length)
+        self.bounds.offset.saturating_add(self.bounds.length)
     }
 
     /// Whether bytes are missing just before it, nobody knows how many: offsets do not
     /// count them.
     #[must_use]
     pub fn follows_gap(&self) -> bool {
-        self.follows_gap
+        self.bounds.follows_gap
     }
 
     /// Whether more bytes follow, behind a gap perhaps.
     #[must_use]
     pub fn more(&self) -> bool {
-        self.next() < self.end
+        self.next() < self.bounds.end
     }
 }
 
@@ -132,12 +146,11 @@ impl Offsets {
     /// # Errors
     /// As [`LogChain::snapshot`]; [`Error::Record`] where the record is damaged.
     pub fn of(chain: &LogChain) -> Result<Self> {
-        let read = || Record::read_any(chain.folder(), chain.base_name());
-        let mut record = read()?;
+        let mut record = chain.record()?;
         for _ in 0..TRIES {
             let arriving = placement::is_under_way(chain.folder(), chain.base_name());
             let snapshot = chain.snapshot()?;
-            let after = read()?;
+            let after = chain.record()?;
             if after == record {
                 let recorded = record.map(|r| r.ledger).unwrap_or_default();
                 let ledger = recognised(&recorded, &snapshot)?;
@@ -239,15 +252,39 @@ impl Offsets {
     /// Those of reading.
     pub fn from(&self, offset: u64, most: u64) -> Result<Found<'_>> {
         let layout = self.layout(offset)?;
+        Ok(match self.bounds(&layout, offset, most) {
+            // Not all files: one that is no part of the stream may lie between.
+            Ok(bounds) => {
+                let runs = layout.runs(offset, bounds.length);
+                bounds.run(self.snapshot.read_runs(runs))
+            }
+            Err(nothing) => nothing,
+        })
+    }
+
+    /// As [`Offsets::from`], by a reader that keeps open what it has yet to read.
+    fn into_from(self, offset: u64, most: u64) -> Result<Found<'static>> {
+        let layout = self.layout(offset)?;
+        Ok(match self.bounds(&layout, offset, most) {
+            Ok(bounds) => {
+                let runs = layout.runs(offset, bounds.length);
+                bounds.run(self.snapshot.into_runs(runs))
+            }
+            Err(nothing) => nothing,
+        })
+    }
+
+    /// How far a read from `offset` goes; or else what there is in place of bytes.
+    fn bounds(&self, layout: &Layout, offset: u64, most: u64) -> Result<Bounds, Found<'static>> {
         match layout.find(offset) {
             Place::In { .. } => {}
             Place::Gone { next } => {
-                return Ok(Found::Gone {
+                return Err(Found::Gone {
                     next,
                     arriving: self.arriving,
                 });
             }
-            Place::Beyond => return Ok(Found::Beyond { end: layout.end() }),
+            Place::Beyond => return Err(Found::Beyond { end: layout.end() }),
         }
         let not_counted = || {
             let holes = self.ledger.holes().iter().chain(layout.holes());
@@ -256,14 +293,12 @@ impl Offsets {
         let up_to = not_counted().filter(|at| *at > offset).min();
         let up_to = up_to.unwrap_or(u64::MAX).saturating_sub(offset);
         let length = layout.run_after(offset).min(up_to).min(most);
-        Ok(Found::Run(Run {
-            // Not all files: one that is no part of the stream may lie between.
-            reader: self.snapshot.read_runs(layout.runs(offset, length)),
+        Ok(Bounds {
             offset,
             length,
             end: layout.end(),
             follows_gap: not_counted().any(|at| at == offset),
-        }))
+        })
     }
 
     /// Writes down beside the chain where its files lie, so that offsets mean
@@ -306,6 +341,53 @@ impl Offsets {
             Err(record::Error::Folder(e)) if e.is_refusal() => Ok(false),
             other => Ok(other?),
         }
+    }
+}
+
+impl LogChain {
+    /// At most `most` bytes of the VM's stream from `offset` on, and only up to a gap.
+    ///
+    /// An offset means the same byte for the VM's life, on whichever host it runs: read on
+    /// at [`Run::next`], today or next week. For that, where the files lie is written down
+    /// beside the log if this process may do so; a failure there does not hinder reading.
+    /// Whoever wants to know of it calls [`Offsets::remember`].
+    ///
+    /// # Errors
+    /// As [`LogChain::snapshot`]; [`Error::Record`] where the record is damaged, so that no
+    /// offset can be told: [`LogChain::verify`] says how it is mended.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use logchain_core::{Found, LogChain, NumberingChoice};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(path.with_file_name("console.log.0"), "one two ")?;
+    /// std::fs::write(&path, "three")?;
+    ///
+    /// let chain = LogChain::open(&path, NumberingChoice::Auto)?;
+    /// let (mut offset, mut text) = (4, String::new());
+    /// loop {
+    ///     match chain.from(offset, 6)? {
+    ///         Found::Run(mut run) => {
+    ///             run.read_to_string(&mut text)?;
+    ///             offset = run.next();
+    ///         }
+    ///         // The rotation dropped it: go on with what is left.
+    ///         Found::Gone { next, .. } => offset = next,
+    ///         Found::Beyond { .. } => break,
+    ///     }
+    /// }
+    /// assert_eq!((offset, text.as_str()), (13, "two three"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from(&self, offset: u64, most: u64) -> Result<Found<'static>> {
+        let offsets = Offsets::of(self)?;
+        // A full disk, say, is no reason not to read what is there.
+        let _ = offsets.remember(self);
+        offsets.into_from(offset, most)
     }
 }
 

@@ -52,7 +52,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::chain::{self, Listing, Ownership};
+use crate::chain::{self, Listing, LogChain, Ownership};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat, stat_open};
 use crate::ids::{ConsoleName, HandoffId};
@@ -333,6 +333,30 @@ impl Record {
         let mut offered = self.offered.iter().flat_map(|o| &o.files);
         let is_there = |(id, size)| files.iter().any(|f| f.id == id && f.size == size);
         offered.all(|file| file.1 == 0 || is_there(*file))
+    }
+}
+
+impl LogChain {
+    /// What is remembered beside the log, whosever it is; `None` where nothing was ever
+    /// remembered, or only by a newer release.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]: the log can be read all the same, but its offsets are lost.
+    ///
+    /// ```
+    /// use logchain_core::{LogChain, NumberingChoice};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(&path, "not migrated yet")?;
+    /// let chain = LogChain::open(&path, NumberingChoice::Auto)?;
+    /// assert!(chain.record()?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record(&self) -> Result<Option<Record>, Error> {
+        Record::read_any(self.folder(), self.base_name())
     }
 }
 

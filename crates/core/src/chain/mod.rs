@@ -49,6 +49,7 @@ mod ownership;
 mod reader;
 mod remark;
 mod snapshot;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +71,7 @@ pub use ownership::{Claim, Foreign, Ownership};
 pub use reader::Reader;
 pub use remark::Remark;
 pub use snapshot::Snapshot;
+pub use tail::{Amount, Tail};
 
 use crate::folder::{FileId, Folder};
 

@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -93,6 +93,25 @@ impl Bed {
     fn live(&self) -> Live {
         Live::after(&Offsets::of(&self.chain()).unwrap(), self.chain()).unwrap()
     }
+}
+
+#[test]
+fn what_follows_a_tail_begins_where_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("l");
+    fs::write(&path, "one\ntwo\n").unwrap();
+    let chain = LogChain::open(&path, NumberingChoice::FromZero).unwrap();
+    let (mut tail, mut live) = chain.tail_and_follow(Amount::Lines(1)).unwrap();
+
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .and_then(|mut log| log.write_all(b"three"))
+        .unwrap();
+    let mut text = String::new();
+    tail.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), live.offset()), ("two\n", 8));
+    assert_eq!(read(&mut live), (b"three".to_vec(), Vec::new()));
 }
 
 #[expect(clippy::disallowed_methods, reason = "it plays virtlogd")]

@@ -17,6 +17,7 @@ use crate::chain::{Compression, Listing, Numbering, Ownership, Part, rotated_nam
 use crate::follow::{Writer, Writers};
 use crate::ids::HandoffId;
 use crate::placement::{Owed, Rules, Staging};
+use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::History;
 
