@@ -3,8 +3,8 @@
 //! Without it the log and the VM are as well: no failure here is one of the migration.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use logchain_core::departure::{Departure, Destination, LeftLog, Notes};
 use logchain_core::transport::ConsoleName;
 use logchain_libvirt::{Connection, Domain, Error, State};
@@ -37,7 +37,7 @@ impl Noted {
         let uri = to.0.to_owned();
         let here = domain.connection().uri();
         let to = Destination { uri, host };
-        let mut note = Departure::new(domain.uuid(), domain.name(), here, to, now());
+        let mut note = Departure::new(domain.uuid(), domain.name(), here, to, Timestamp::now());
         note.definition = definition(domain).await.map_err(|e| failed(domain, &e))?;
         note.transport.clone_from(&way.transport);
         note.remote = way.remote.map(str::to_owned);
@@ -129,10 +129,4 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, logchain_core::departure::Error> + Send + 'static,
 ) -> anyhow::Result<T> {
     Ok(tokio::task::spawn_blocking(work).await??)
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
+use jiff::Timestamp;
 use logchain_core::departure::{All, Departure, Notes};
 use logchain_core::folder::{self, Folder};
 use logchain_core::handoff::Begin;
@@ -33,7 +33,6 @@ use crate::carry;
 use crate::domain;
 use crate::exit::{self, Exit};
 use crate::migrate::later;
-use crate::noted::now;
 use crate::reap::{look, look_at_logs};
 
 /// A message in the spool is small.
@@ -178,7 +177,8 @@ impl Found {
             let known = |s: &Standing| s.handoff == Some(spooled.handoff) && comes(s.state);
             if !self.all.iter().any(known) {
                 let adopt = adopt_command(path, spooled.domain);
-                self.all.push(of_spooled(&spooled, &adopt, now()));
+                self.all
+                    .push(of_spooled(&spooled, &adopt, Timestamp::now()));
             }
         }
         Ok(())
@@ -198,7 +198,7 @@ impl Found {
             return;
         }
         for standing in &self.all {
-            println!("{}", standing.sentence(now()));
+            println!("{}", standing.sentence(Timestamp::now()));
         }
         for warning in &self.warnings {
             eprintln!("logchain: {warning}");
@@ -219,7 +219,7 @@ fn described(standing: &Standing) -> serde_json::Value {
         "handoff": standing.handoff.map(|h| h.to_string()),
         "bytes": standing.bytes,
         "peer": standing.peer,
-        "since": standing.since,
+        "since": standing.since.map(Timestamp::as_second),
         "stands": standing.stands,
         "waits_for": standing.waits_for,
         "help": standing.help,
@@ -367,7 +367,7 @@ async fn read_spool(path: &Path) -> anyhow::Result<Vec<Spooled>> {
             committed: false,
             aborted: false,
             received: false,
-            last: 0,
+            last: Timestamp::UNIX_EPOCH,
         });
         handoff.last = handoff.last.max(last);
         match key.object {
@@ -388,9 +388,9 @@ async fn read_spool(path: &Path) -> anyhow::Result<Vec<Spooled>> {
     Ok(found.into_values().collect())
 }
 
-/// When a file was written, in seconds since 1970; 0 where it is gone.
-fn last_change(file: &Path) -> u64 {
+/// When a file was written; in 1970 where it is gone.
+fn last_change(file: &Path) -> Timestamp {
     let written = std::fs::metadata(file).and_then(|m| m.modified()).ok();
-    let since = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    since.map_or(0, |since| since.as_secs())
+    let written = written.and_then(|at| Timestamp::try_from(at).ok());
+    written.unwrap_or(Timestamp::UNIX_EPOCH)
 }

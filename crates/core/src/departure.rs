@@ -13,7 +13,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let state = tempfile::tempdir()?;
 //! let to = Destination { uri: "qemu+tls://h2/system".to_owned(), host: None };
-//! let note = Departure::new(Uuid::new_v4(), "vm1", "qemu:///system", to, 1_700_000_000);
+//! let note = Departure::new(Uuid::new_v4(), "vm1", "qemu:///system", to, jiff::Timestamp::UNIX_EPOCH);
 //!
 //! let notes = Notes::create(state.path())?;
 //! notes.write(&note)?;
@@ -29,9 +29,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::to_the_second;
 use crate::folder::{self, Folder};
 use crate::ids::ConsoleName;
 use crate::versioned;
@@ -59,8 +61,9 @@ pub struct Departure {
     pub connect: String,
     /// Where it went.
     pub to: Destination,
-    /// When, in seconds since 1970.
-    pub at: u64,
+    /// When.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// BLAKE3 of the definition that stayed, in hex; `None` where none did.
     pub definition: Option<String>,
     /// How its logs travelled.
@@ -95,14 +98,14 @@ pub struct LeftLog {
 impl Departure {
     /// A note without logs, of a domain of which no definition stayed.
     #[must_use]
-    pub fn new(domain: Uuid, name: &str, connect: &str, to: Destination, at: u64) -> Self {
+    pub fn new(domain: Uuid, name: &str, connect: &str, to: Destination, at: Timestamp) -> Self {
         Self {
             version: VERSION,
             domain,
             name: name.to_owned(),
             connect: connect.to_owned(),
             to,
-            at,
+            at: to_the_second(at),
             definition: None,
             transport: String::new(),
             remote: None,
@@ -251,7 +254,8 @@ fn name(domain: Uuid) -> OsString {
 mod tests {
     use super::*;
 
-    fn note(domain: u128, at: u64) -> Departure {
+    fn note(domain: u128, at: i64) -> Departure {
+        let at = Timestamp::constant(at, 0);
         let to = Destination {
             uri: "qemu+tcp://h2/system".to_owned(),
             host: Some(Uuid::from_u128(2)),

@@ -61,6 +61,7 @@
 
 pub mod archive;
 pub mod chain;
+mod clock;
 mod content;
 pub mod departure;
 pub mod escape;

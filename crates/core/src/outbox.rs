@@ -367,7 +367,7 @@ impl Outbox {
             to: same.map_or_else(String::new, |committed| committed.to.clone()),
             bytes,
             digest,
-            at: crate::handoff::now(),
+            at: crate::clock::now(),
             files: moved.iter().map(|(_, copy)| (copy.id, copy.size)).collect(),
             prints: (moved
                 .iter()

@@ -27,7 +27,7 @@
 //!     handoff,
 //!     bytes: 7,
 //!     digest: "…".to_owned(),
-//!     at: 1_700_000_000,
+//!     at: jiff::Timestamp::constant(1_700_000_000, 0),
 //!     from: "h1".to_owned(),
 //!     dropped: 0,
 //!     placed: vec![("console.log.0".to_owned(), 7)],
@@ -49,6 +49,7 @@ use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -108,8 +109,9 @@ pub struct Offered {
     pub bytes: u64,
     /// BLAKE3 of the history, in hex.
     pub digest: String,
-    /// Seconds since 1970.
-    pub at: u64,
+    /// When it was committed.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// The files that hold it here, and their sizes.
     pub files: Vec<(FileId, u64)>,
     /// What they held on disk: a file of the same identity and size may hold something
@@ -129,8 +131,9 @@ pub struct Adopted {
     pub bytes: u64,
     /// BLAKE3 of the history, in hex.
     pub digest: String,
-    /// Seconds since 1970.
-    pub at: u64,
+    /// When it was sealed here.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// The host it came from, as that host said.
     pub from: String,
     /// How many of its oldest bytes the rotation here does not keep.
@@ -268,14 +271,13 @@ impl Record {
     }
 
     /// A history comes here: its files, and those that the VM wrote here since,
-    /// get their places in the stream. `here` is this host's name and the time in
-    /// seconds since 1970. Once for each handoff, however often it is called.
+    /// get their places in the stream. `here` is this host's name and the time. Once for each handoff, however often it is called.
     pub fn arriving(
         &mut self,
         handoff: HandoffId,
         history: &History,
         arrival: Arrival,
-        here: (&str, u64),
+        here: (&str, Timestamp),
     ) {
         if self.arriving.replace(handoff) == Some(handoff) {
             return;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::io::Read;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use super::pending::{Pending, Theirs, compare};
 use super::tap::{Tap, Tapped};
 use super::{About, Archive, Batch, End, Error, Result};
 use crate::chain::{self, LogChain};
+use crate::clock;
 use crate::offsets::{self, Found, Offsets};
 use crate::record::{self, Record};
 use crate::transport::{self, Advice};
@@ -365,8 +366,7 @@ impl Work {
     async fn put(&mut self) -> Result<()> {
         let archive = self.streamer.archive.clone();
         let mut about = self.streamer.about.clone();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        about.at = since.map_or(0, |d| d.as_secs());
+        about.at = clock::now();
         let batch = Batch {
             offset: self.next,
             after_gap: self.pending.after_gap,

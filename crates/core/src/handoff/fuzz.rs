@@ -4,6 +4,8 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 
+use jiff::Timestamp;
+
 use super::message::{Abort, Begin, Commit, Damaged, Message, Receipt};
 use super::{Chunk, Sum};
 use crate::folder::FileId;
@@ -41,7 +43,7 @@ fn arrive(commit: &Commit) {
         newer: vec![(id(3), 5)],
         older: Vec::new(),
     };
-    let ledger = Ledger::default().arrived(&history, &arrival, ("h2", 1));
+    let ledger = Ledger::default().arrived(&history, &arrival, ("h2", Timestamp::UNIX_EPOCH));
     let seen = [(id(1), old), (id(2), new), (id(3), 7)].map(|(id, length)| Seen {
         id,
         length: Some(length),

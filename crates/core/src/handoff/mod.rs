@@ -126,6 +126,7 @@ pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 
+use crate::clock::now;
 use crate::ids::{ConsoleName, HandoffId};
 use crate::transport::{Key, ObjectName, Prefix};
 
@@ -157,12 +158,6 @@ impl Handoff {
     pub fn prefix(&self) -> Prefix {
         Prefix::Lot(self.domain, self.console.clone(), self.id.into())
     }
-}
-
-/// Seconds since 1970, for people who read records.
-pub(crate) fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }
 
 /// Runs file work on a thread that may block.

@@ -3,6 +3,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -215,7 +216,12 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
             runs: vec![(0, 30)],
             ..History::default()
         };
-        record.arriving(HandoffId::random(), &history, arrival, ("h1", 1));
+        record.arriving(
+            HandoffId::random(),
+            &history,
+            arrival,
+            ("h1", Timestamp::UNIX_EPOCH),
+        );
     })
     .unwrap();
     rename(&staging, &bed.path(".0"));
@@ -252,7 +258,7 @@ fn what_is_shown_is_followed_to_its_end_first() {
         digest: String::new(),
         from: "h1".to_owned(),
         host: "h2".to_owned(),
-        at: 1,
+        at: Timestamp::UNIX_EPOCH,
         history: History {
             runs: vec![(1000, bytes)],
             ..History::default()

@@ -3,6 +3,8 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::chain::Numbering;
 use crate::follow::{Writer, Writers};
@@ -188,7 +190,7 @@ fn a_committed_handoff_is_remembered_only_for_just_these_bytes() {
         to: "ssh://h2".to_owned(),
         bytes: text.len() as u64,
         digest: blake3::hash(text).to_hex().to_string(),
-        at: 1,
+        at: Timestamp::constant(1, 0),
         files: Vec::new(),
         prints: Vec::new(),
         received: false,

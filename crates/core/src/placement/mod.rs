@@ -86,6 +86,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -181,8 +182,9 @@ pub struct Owed {
     pub from: String,
     /// This host's name, for people.
     pub host: String,
-    /// Seconds since 1970.
-    pub at: u64,
+    /// When all of it was here.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// Where the history lies in the VM's stream.
     pub history: History,
     /// Other handoffs whose bytes the history holds.

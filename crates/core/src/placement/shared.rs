@@ -246,7 +246,7 @@ mod tests {
             digest: String::new(),
             from: "h1".to_owned(),
             host: "h2".to_owned(),
-            at: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
             contains: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! What goes from one host to the next.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Known;
@@ -119,9 +120,9 @@ impl Ledger {
     }
 
     /// The history of the host before came here. `here` is this host's name and
-    /// the time in seconds since 1970.
+    /// the time.
     #[must_use]
-    pub fn arrived(&self, history: &History, arrival: &Arrival, here: (&str, u64)) -> Self {
+    pub fn arrived(&self, history: &History, arrival: &Arrival, here: (&str, Timestamp)) -> Self {
         // What stayed here at an earlier stay and comes before the history now.
         let ours = |id: &FileId| self.known.iter().any(|k| k.id == *id);
         let stayed = arrival.older.iter().any(ours);
@@ -210,7 +211,7 @@ impl Ledger {
 impl Ledger {
     /// The VM moved, its log did not: what is printed from the end of `history` on is
     /// printed on another host. `here` as in [`Ledger::arrived`].
-    pub fn moved(&mut self, history: &History, here: (&str, u64)) {
+    pub fn moved(&mut self, history: &History, here: (&str, Timestamp)) {
         let ends = history.runs.last();
         let start = ends.map_or(0, |(start, has)| start.saturating_add(*has));
         self.hops = history.hops.clone();

@@ -40,6 +40,7 @@ mod recognise;
 #[cfg(test)]
 mod tests;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use fingerprint::Fingerprint;
@@ -65,8 +66,9 @@ pub struct Hole {
 pub struct Hop {
     /// Its name, as it calls itself.
     pub host: String,
-    /// When the VM's log came there, in seconds since 1970; `None`: it began there.
-    pub since: Option<u64>,
+    /// When the VM's log came there; `None`: it began there.
+    #[serde(default, with = "jiff::fmt::serde::timestamp::second::optional")]
+    pub since: Option<Timestamp>,
     /// The offset of the first byte printed there. The hop ends where the next
     /// one begins.
     pub start: u64,

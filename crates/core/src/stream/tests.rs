@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -116,7 +117,7 @@ fn history_goes_on_at_the_next_host() {
         newer: vec![(id(30), 3)],
         older: vec![id(40)],
     };
-    let here = Ledger::default().arrived(&history, &arrival, ("h2", 5));
+    let here = Ledger::default().arrived(&history, &arrival, ("h2", Timestamp::constant(5, 0)));
     let mut files = seen(&[(40, 99), (20, 8), (21, 2), (30, 7)]);
     files[0].after_gap = true;
     let layout = here.lay(&files, 0).unwrap();
@@ -131,7 +132,8 @@ fn history_goes_on_at_the_next_host() {
         .iter()
         .map(|h| (h.host.as_str(), h.since, h.start))
         .collect();
-    assert_eq!(hops, [("h1", None, 0), ("h2", Some(5), 19)]);
+    let then = Timestamp::constant(5, 0);
+    assert_eq!(hops, [("h1", None, 0), ("h2", Some(then), 19)]);
 }
 
 #[test]
@@ -147,7 +149,7 @@ fn offsets_never_fall_where_a_source_has_forgotten() {
         newer: Vec::new(),
         older: Vec::new(),
     };
-    let after = here.arrived(&history, &arrival, ("h2", 0));
+    let after = here.arrived(&history, &arrival, ("h2", Timestamp::constant(0, 0)));
     let layout = after.lay(&seen(&[(9, 30), (10, 1)]), 0).unwrap();
     assert_eq!(starts(&layout), [70, 100]);
 }
@@ -243,7 +245,7 @@ proptest! {
                         newer,
                         older: Vec::new(),
                     };
-                    ledger = Ledger::default().arrived(&history, &arrival, ("h", 1));
+                    ledger = Ledger::default().arrived(&history, &arrival, ("h", Timestamp::constant(1, 0)));
                 }
             }
         }
@@ -262,7 +264,7 @@ fn what_stayed_comes_before_what_a_source_without_it_brings() {
         newer: vec![(id(10), 1)],
         older: vec![id(1), id(2)],
     };
-    let after = here.arrived(&history, &arrival, ("h1", 7));
+    let after = here.arrived(&history, &arrival, ("h1", Timestamp::constant(7, 0)));
     let layout = after.lay(&seen(&[(1, 100), (2, 20), (9, 30), (10, 1)]), 0);
     assert_eq!(starts(&layout.unwrap()), [0, 100, 120, 150]);
     let hops: Vec<_> = after.hops().iter().map(|h| h.start).collect();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -188,7 +189,7 @@ impl World {
             digest: String::new(),
             from: "h1".to_owned(),
             host: "h2".to_owned(),
-            at: 1,
+            at: Timestamp::constant(1, 0),
             history: History::of(bytes),
             contains: Vec::new(),
         });
