@@ -126,9 +126,6 @@ pub struct Notes(Folder);
 
 impl Notes {
     /// In the state folder `state`; `None` where no note was ever written.
-    ///
-    /// # Errors
-    /// What opening gives.
     pub fn open(state: &Path) -> Result<Option<Self>, Error> {
         match Folder::open(&state.join(FOLDER)) {
             Ok(folder) => Ok(Some(Self(folder))),
@@ -138,9 +135,6 @@ impl Notes {
     }
 
     /// In the state folder `state`, made with mode 0700 where it is not there.
-    ///
-    /// # Errors
-    /// What making and opening give.
     pub fn create(state: &Path) -> Result<Self, Error> {
         let path = state.join(FOLDER);
         let made = std::fs::DirBuilder::new()
@@ -156,9 +150,6 @@ impl Notes {
     }
 
     /// Writes a note, durably; one of an earlier departure is over.
-    ///
-    /// # Errors
-    /// What writing gives.
     pub fn write(&self, note: &Departure) -> Result<(), Error> {
         // Whoever holds it for longer is none of us, and must not hold us up.
         let _lock = self.0.lock(LOCK_WAIT)?;
@@ -194,9 +185,6 @@ impl Notes {
     }
 
     /// All notes, the oldest departure first, and those that cannot be read.
-    ///
-    /// # Errors
-    /// What listing gives.
     pub fn all(&self) -> Result<All, Error> {
         let mut all = All::default();
         for name in self.0.names()? {
@@ -215,9 +203,6 @@ impl Notes {
     }
 
     /// Removes a note, unless the domain left again meanwhile; gives whether it did.
-    ///
-    /// # Errors
-    /// What reading and removing give.
     pub fn remove(&self, note: &Departure) -> Result<bool, Error> {
         let _lock = self.0.lock(LOCK_WAIT)?;
         if self.read(note.domain)?.as_ref() != Some(note) {

@@ -43,7 +43,7 @@
 //! # Modules
 //!
 //! - [`chain`], [`offsets`], [`live`]: read a log as it lies here, by offsets in the VM's stream,
-//!   and as it grows. [`stream`] decides where a file lies in that stream.
+//!   and as it grows. [`stream`] decides where in that stream a file lies.
 //! - [`follow`]: hold a growing chain by its descriptors.
 //! - [`ids`]: what tells one console, and one handoff, from every other.
 //! - [`record`]: what is remembered beside a chain.
@@ -96,6 +96,7 @@ pub use ids::{ConsoleId, ConsoleName, HandoffId, InvalidId};
 pub use live::{Live, News};
 pub use offsets::{Error as OffsetError, Found, Offsets};
 pub use record::{Error as RecordError, Record};
+pub use stream::StreamOffset;
 pub use transport::{
     DirectoryTransport, Error as TransportError, LogTransport, LogTransportExt, MemoryTransport,
 };

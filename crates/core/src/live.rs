@@ -25,7 +25,7 @@
 //! let mut buffer = [0; 100];
 //! assert_eq!(live.read(&mut buffer)?, News::Bytes(4));
 //! assert_eq!(live.read(&mut buffer)?, News::None);
-//! assert_eq!(live.offset(), 4);
+//! assert_eq!(live.offset().get(), 4);
 //! # Ok(())
 //! # }
 //! ```
@@ -46,7 +46,7 @@ use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
 use crate::pause::pause;
-use crate::stream::{Fingerprint, Ledger, Place};
+use crate::stream::{Fingerprint, Ledger, Place, StreamOffset};
 
 /// How long history that is being put in place is waited for before what came
 /// after it is given: an adoption that hangs must not silence the log for ever.
@@ -82,7 +82,7 @@ pub struct Live {
     ledger: Ledger,
     /// Oldest first. The last one is the base file, or was.
     held: VecDeque<Held>,
-    offset: u64,
+    offset: StreamOffset,
     notices: Option<OwnedFd>,
     /// Since when history was seen to be on its way.
     arriving: Option<Instant>,
@@ -99,7 +99,7 @@ struct Held {
     /// Whether a plain file still is what it was.
     watched: Watched,
     /// The offset of the byte at which it begins to be read, where known.
-    start: Option<u64>,
+    start: Option<StreamOffset>,
 }
 
 enum Source {
@@ -166,11 +166,8 @@ impl LogChain {
 
 impl Live {
     /// Follows `chain` from the end of what `offsets` holds.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub fn after(offsets: &Offsets, chain: LogChain) -> Result<Self> {
-        let layout = offsets.layout(u64::MAX)?;
+        let layout = offsets.layout(StreamOffset::MAX)?;
         let (ledger, offset) = (offsets.remembered(&layout)?, layout.end());
         let mut held = VecDeque::new();
         let placed = |f: &&ChainFile| !ledger.is_foreign(f.id());
@@ -191,14 +188,11 @@ impl Live {
 
     /// The offset of the next byte.
     #[must_use]
-    pub fn offset(&self) -> u64 {
+    pub fn offset(&self) -> StreamOffset {
         self.offset
     }
 
-    /// The next bytes, if there are any.
-    ///
-    /// # Errors
-    /// Those of reading. After one it can be tried again.
+    /// The next bytes, if there are any. After an error it can be called again.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<News> {
         loop {
             self.came_before(0, false)?;
@@ -235,9 +229,6 @@ impl Live {
 
     /// Takes hold of files that came since, so that no rollover takes them away
     /// while nobody reads. Reading does that too, at the end of what is held.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub fn hold(&mut self) -> Result<()> {
         // Once more where its copies came: what follows it is wanted as well.
         if !self.is_newest_same()? && !self.is_newest_same()? {
@@ -293,7 +284,7 @@ impl Live {
     /// The next file is the front now. `Some`: there is a gap before it.
     fn go_to_next(&mut self) -> Option<News> {
         let start = self.held.front()?.start?;
-        let size = start.checked_sub(self.offset).filter(|size| *size > 0)?;
+        let size = start.bytes_since(self.offset).filter(|size| *size > 0)?;
         self.offset = start;
         Some(News::Missing { size: Some(size) })
     }
@@ -412,7 +403,11 @@ impl Live {
     }
 
     /// The log was emptied: where its bytes are is written down while that can be seen.
-    fn remember(&mut self, moved: Option<(FileId, FileId)>, given: Option<u64>) -> Result<()> {
+    fn remember(
+        &mut self,
+        moved: Option<(FileId, FileId)>,
+        given: Option<StreamOffset>,
+    ) -> Result<()> {
         let mut offsets = match Offsets::of(&self.chain) {
             Err(Error::Chain(e)) if e.is_not_found() => return Ok(()),
             offsets => offsets?,
@@ -527,7 +522,7 @@ impl Live {
                     return Ok(Next::NotYet);
                 };
                 self.offset = next;
-                (file, skip, Some(Some(next.saturating_sub(was))))
+                (file, skip, Some(Some(next.saturating_bytes_since(was))))
             }
             // Less than was given: another VM's log, perhaps. All of it is new.
             (None, Place::Beyond) => (0, 0, Some(None)),

@@ -7,6 +7,7 @@
 //! use std::io::Read;
 //! use logchain_core::chain::{LogChain, NumberingChoice};
 //! use logchain_core::offsets::{Found, Offsets};
+//! use logchain_core::stream::StreamOffset;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -16,11 +17,12 @@
 //!
 //! let chain = LogChain::open(&path, NumberingChoice::Auto)?;
 //! let offsets = Offsets::of(&chain)?;
-//! let Found::Run(mut run) = offsets.from(4, 6)? else { panic!("it is there") };
+//! let from = StreamOffset::new(4);
+//! let Found::Run(mut run) = offsets.from(from, 6)? else { panic!("it is there") };
 //! let mut text = String::new();
 //! run.read_to_string(&mut text)?;
 //! assert_eq!(text, "two th");
-//! assert_eq!((run.next(), run.more()), (10, true));
+//! assert_eq!((run.next(), run.more()), (StreamOffset::new(10), true));
 //! # Ok(())
 //! # }
 //! ```
@@ -32,7 +34,7 @@ use crate::chain::{self, LogChain, Reader, Snapshot};
 use crate::folder::FileId;
 use crate::placement;
 use crate::record::{self, Record};
-use crate::stream::{Fingerprint, Layout, Ledger, Measure, Place};
+use crate::stream::{Fingerprint, Layout, Ledger, Measure, Place, StreamOffset};
 
 /// How often record and files are read anew because the record changed meanwhile.
 const TRIES: usize = 20;
@@ -72,14 +74,14 @@ pub enum Found<'a> {
     /// Dropped by the rotation, or never seen.
     Gone {
         /// The next offset that is there.
-        next: u64,
+        next: StreamOffset,
         /// History is being put in place just now: it may hold these bytes.
         arriving: bool,
     },
     /// The stream ends at `end`, which is the offset asked for or one before it.
     Beyond {
         /// The offset after the last byte.
-        end: u64,
+        end: StreamOffset,
     },
 }
 
@@ -93,10 +95,10 @@ pub struct Run<'a> {
 /// Which bytes a [`Run`] has, and what lies around them.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    offset: u64,
+    offset: StreamOffset,
     length: u64,
     /// Where the stream ends.
-    end: u64,
+    end: StreamOffset,
     follows_gap: bool,
 }
 
@@ -110,13 +112,13 @@ impl Bounds {
 impl Run<'_> {
     /// The offset of the first byte.
     #[must_use]
-    pub fn offset(&self) -> u64 {
+    pub fn offset(&self) -> StreamOffset {
         self.bounds.offset
     }
 
     /// The offset that follows the last byte: where to go on.
     #[must_use]
-    pub fn next(&self) -> u64 {
+    pub fn next(&self) -> StreamOffset {
         self.bounds.offset.saturating_add(self.bounds.length)
     }
 
@@ -168,9 +170,6 @@ impl Offsets {
 
     /// What the caller knows of the stream where no record says it, and of a
     /// file that it had open.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn assume(
         &mut self,
         ledger: &Ledger,
@@ -186,7 +185,7 @@ impl Offsets {
     }
 
     /// The caller was given bytes up to this offset: whatever comes now is behind it.
-    pub(crate) fn reach(&mut self, offset: u64) {
+    pub(crate) fn reach(&mut self, offset: StreamOffset) {
         self.ledger.reach(offset);
     }
 
@@ -198,9 +197,6 @@ impl Offsets {
     }
 
     /// What is known with this layout of it.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn remembered(&self, layout: &Layout) -> chain::Result<Ledger> {
         let mut ledger = self.ledger.clone();
         ledger.remember(layout);
@@ -232,12 +228,14 @@ impl Offsets {
         self.snapshot
     }
 
+    /// The offset after the stream's last byte: that of the next one to come.
+    pub fn end(&self) -> Result<StreamOffset> {
+        Ok(self.layout(StreamOffset::MAX)?.end())
+    }
+
     /// Where the files lie, down to the offset `down_to`. Compressed files are
     /// gone through where their length decides.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub fn layout(&self, down_to: u64) -> Result<Layout> {
+    pub fn layout(&self, down_to: StreamOffset) -> Result<Layout> {
         loop {
             match self.ledger.lay(&self.snapshot.seen(), down_to) {
                 Ok(layout) => return Ok(layout),
@@ -246,11 +244,9 @@ impl Offsets {
         }
     }
 
-    /// The bytes from `offset` on: at most `most`, and only up to a gap.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub fn from(&self, offset: u64, most: u64) -> Result<Found<'_>> {
+    /// The bytes from `offset` on: at most `most`, and only up to a gap. It can be asked
+    /// again and again, and answers from the same moment; [`LogChain::from`] looks anew.
+    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'_>> {
         let layout = self.layout(offset)?;
         Ok(match self.bounds(&layout, offset, most) {
             // Not all files: one that is no part of the stream may lie between.
@@ -263,7 +259,7 @@ impl Offsets {
     }
 
     /// As [`Offsets::from`], by a reader that keeps open what it has yet to read.
-    fn into_from(self, offset: u64, most: u64) -> Result<Found<'static>> {
+    fn into_from(self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
         let layout = self.layout(offset)?;
         Ok(match self.bounds(&layout, offset, most) {
             Ok(bounds) => {
@@ -275,7 +271,12 @@ impl Offsets {
     }
 
     /// How far a read from `offset` goes; or else what there is in place of bytes.
-    fn bounds(&self, layout: &Layout, offset: u64, most: u64) -> Result<Bounds, Found<'static>> {
+    fn bounds(
+        &self,
+        layout: &Layout,
+        offset: StreamOffset,
+        most: u64,
+    ) -> Result<Bounds, Found<'static>> {
         match layout.find(offset) {
             Place::In { .. } => {}
             Place::Gone { next } => {
@@ -291,7 +292,8 @@ impl Offsets {
             holes.filter(|hole| hole.size.is_none()).map(|hole| hole.at)
         };
         let up_to = not_counted().filter(|at| *at > offset).min();
-        let up_to = up_to.unwrap_or(u64::MAX).saturating_sub(offset);
+        let up_to = up_to.unwrap_or(StreamOffset::MAX);
+        let up_to = up_to.saturating_bytes_since(offset);
         let length = layout.run_after(offset).min(up_to).min(most);
         Ok(Bounds {
             offset,
@@ -302,19 +304,17 @@ impl Offsets {
     }
 
     /// Writes down beside the chain where its files lie, so that offsets mean
-    /// the same after the next rollover. Says whether that was done: not where
-    /// nothing is new, where the caller may not write, or where another logchain
-    /// is at it.
+    /// the same after the next rollover.
     ///
-    /// # Errors
-    /// Those of reading and writing, but for a lack of rights.
+    /// Says whether it wrote: it does not where nothing is new, where this process may
+    /// not write there, or where another one holds the lock or wrote first.
     pub fn remember(&self, chain: &LogChain) -> Result<bool> {
         // A known file that is gone was compressed, maybe: its place is known now, and
         // would not be any more once the files after it are gone too. One that is being
         // compressed at this moment is not whole yet.
         let down_to = self.recorded.oldest_gone(&self.snapshot.seen());
-        let layout = match self.layout(down_to.unwrap_or(u64::MAX)) {
-            Err(_) if down_to.is_some() => self.layout(u64::MAX),
+        let layout = match self.layout(down_to.unwrap_or(StreamOffset::MAX)) {
+            Err(_) if down_to.is_some() => self.layout(StreamOffset::MAX),
             layout => layout,
         }?;
         let mut ledger = self.ledger.clone();
@@ -358,7 +358,7 @@ impl LogChain {
     ///
     /// ```
     /// use std::io::Read;
-    /// use logchain_core::{Found, LogChain, NumberingChoice};
+    /// use logchain_core::{Found, LogChain, NumberingChoice, StreamOffset};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
@@ -367,7 +367,7 @@ impl LogChain {
     /// std::fs::write(&path, "three")?;
     ///
     /// let chain = LogChain::open(&path, NumberingChoice::Auto)?;
-    /// let (mut offset, mut text) = (4, String::new());
+    /// let (mut offset, mut text) = (StreamOffset::new(4), String::new());
     /// loop {
     ///     match chain.from(offset, 6)? {
     ///         Found::Run(mut run) => {
@@ -379,11 +379,11 @@ impl LogChain {
     ///         Found::Beyond { .. } => break,
     ///     }
     /// }
-    /// assert_eq!((offset, text.as_str()), (13, "two three"));
+    /// assert_eq!((offset.get(), text.as_str()), (13, "two three"));
     /// # Ok(())
     /// # }
     /// ```
-    pub fn from(&self, offset: u64, most: u64) -> Result<Found<'static>> {
+    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
         let offsets = Offsets::of(self)?;
         // A full disk, say, is no reason not to read what is there.
         let _ = offsets.remember(self);

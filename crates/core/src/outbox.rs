@@ -68,6 +68,7 @@ use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
 use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{self, Offered, OnDisk, Record};
+use crate::stream::StreamOffset;
 
 /// Its folder in the host's state folder.
 const FOLDER: &str = "outbox";
@@ -353,7 +354,7 @@ impl Outbox {
         for (was, now) in log.held.moved() {
             record.ledger.moved_to(*was, *now);
         }
-        if let Ok(layout) = record.ledger.lay(&log.held.lengths(), 0) {
+        if let Ok(layout) = record.ledger.lay(&log.held.lengths(), StreamOffset::START) {
             record.ledger.remember(&layout);
         }
         let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1.id);

@@ -32,7 +32,7 @@ use crate::folder;
 use crate::offsets::Offsets;
 use crate::placement;
 use crate::record;
-use crate::stream::{Fingerprint, Layout, Ledger};
+use crate::stream::{Fingerprint, Layout, Ledger, StreamOffset};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum Finding {
     /// Bytes that the VM printed and nobody has.
     Lost {
         /// The offset at which they are missing.
-        at: u64,
+        at: StreamOffset,
         /// How many, where that is known.
         size: Option<u64>,
     },
@@ -338,7 +338,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         .iter()
         .any(|f| matches!(f, Finding::Unreadable { .. }));
     if let (true, Ok(offsets)) = (whole, Offsets::of(chain))
-        && let Ok(layout) = offsets.layout(0)
+        && let Ok(layout) = offsets.layout(StreamOffset::START)
     {
         findings.extend(out_of_place(&offsets, &layout));
         let mut holes = offsets.ledger().holes().to_vec();

@@ -12,7 +12,7 @@ use crate::exit::Exit;
 
 pub(super) fn show(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
     let offsets = Offsets::of(chain)?;
-    let end = offsets.layout(u64::MAX)?.end();
+    let end = offsets.end()?;
     let hops = offsets.ledger().hops();
     let mut out = io::stdout().lock();
     if hops.is_empty() && args.format == Format::Text {
@@ -34,8 +34,8 @@ pub(super) fn show(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
                 let hop = json!({
                     "host": hop.host,
                     "since": hop.since.map(Timestamp::as_second),
-                    "start": hop.start,
-                    "end": end,
+                    "start": hop.start.get(),
+                    "end": end.get(),
                 });
                 writeln!(out, "{hop}")?;
             }

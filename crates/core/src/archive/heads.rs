@@ -21,9 +21,6 @@ pub struct Head {
 
 /// All streams with this prefix, one request for each and one for its newest batch.
 /// A damaged batch is passed over.
-///
-/// # Errors
-/// The transport's.
 pub async fn heads(transport: &Arc<dyn LogTransport>, prefix: &Prefix) -> Result<Vec<Head>> {
     let mut found = Vec::new();
     let mut after: Option<Key> = None;

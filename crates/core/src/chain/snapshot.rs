@@ -132,9 +132,6 @@ impl Snapshot {
     }
 
     /// The whole stream, oldest byte first.
-    ///
-    /// # Errors
-    /// None today: what goes wrong does so while reading.
     pub fn read_all(&self) -> Result<Reader<'_>> {
         Ok(self.read(Start::FIRST))
     }

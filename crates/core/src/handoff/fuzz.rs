@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::message::{Abort, Begin, Commit, Damaged, Message, Receipt};
 use super::{Chunk, Sum};
 use crate::folder::FileId;
-use crate::stream::{Arrival, Ledger, Seen};
+use crate::stream::{Arrival, Ledger, Seen, StreamOffset};
 
 /// Bounds what one try takes.
 const MOST: usize = 1 << 20;
@@ -50,10 +50,13 @@ fn arrive(commit: &Commit) {
         after_gap: false,
         compressed: false,
     });
-    let Ok(layout) = ledger.lay(&seen, 0) else {
+    let Ok(layout) = ledger.lay(&seen, StreamOffset::START) else {
         return;
     };
-    let _ = (layout.find(layout.end() / 2), layout.run_after(0));
+    let _ = (
+        layout.find(StreamOffset::new(layout.end().get() / 2)),
+        layout.run_after(StreamOffset::START),
+    );
     let _ = ledger.history(&layout, "h2", &[0, new]);
 }
 

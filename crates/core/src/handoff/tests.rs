@@ -21,6 +21,7 @@ use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::record::Record;
 use crate::rotation::Retention;
+use crate::stream::StreamOffset;
 use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
@@ -285,7 +286,7 @@ async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
 
         let chain = LogChain::open(&destination.log, NumberingChoice::FromZero).unwrap();
         let offsets = Offsets::of(&chain).unwrap();
-        let read = |from| match offsets.from(from, u64::MAX).unwrap() {
+        let read = |from| match offsets.from(StreamOffset::new(from), u64::MAX).unwrap() {
             Found::Run(mut run) => {
                 let mut text = String::new();
                 std::io::Read::read_to_string(&mut run, &mut text).unwrap();
