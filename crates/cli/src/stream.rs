@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use logchain_core::archive::{Archive, Ask, Error, Limits, Standing, Streamer};
 use logchain_core::chain::{LogChain, NumberingChoice};
-use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, LogTransport};
 use logchain_host::consoles;
 use logchain_host::neighbours;
@@ -78,11 +77,10 @@ impl Work<'_> {
     /// A log that is only known by its path, until interrupted.
     async fn path(&self, subject: &Subject) -> anyhow::Result<Exit> {
         let chain = neighbours::chain(&subject.path, subject.numbering)?;
-        let record = Record::read_any(chain.folder(), chain.base_name())?;
-        let owner = record.and_then(|r| r.owner);
+        let owner = chain.record()?.and_then(|r| r.owner);
         let (domain, console) = match (self.args.uuid, owner) {
-            (None, Some(owner)) => owner,
-            (Some(uuid), Some((domain, console))) if uuid == domain => (uuid, console),
+            (None, Some(owner)) => (owner.domain, owner.console),
+            (Some(uuid), Some(owner)) if uuid == owner.domain => (uuid, owner.console),
             (Some(uuid), _) => (uuid, "serial0".parse()?),
             (None, None) => {
                 let path = subject.path.display();
