@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use logchain_core::chain::Numbering;
 use logchain_core::follow::{Writer, Writers};
+use logchain_core::ids::HandoffId;
 use logchain_core::placement::{Rules, Staging};
 use logchain_core::rotation::Retention;
-use logchain_core::transport::HandoffId;
 
 const MIB: u64 = 1 << 20;
 const ROUNDS: usize = 5;

@@ -22,11 +22,11 @@ use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::ids::HandoffId;
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::transport::{
-    self, ByteStream, Entry, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT, Prefix,
-    conformance,
+    self, ByteStream, Entry, Key, LIST_PAGE, LogTransport, MAX_OBJECT, Prefix, conformance,
 };
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;

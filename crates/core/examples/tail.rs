@@ -5,15 +5,15 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use logchain_core::chain::{LogChain, NumberingChoice};
+use logchain_core::{Amount, LogChain, NumberingChoice};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("which log?")?;
     let chain = LogChain::open(&PathBuf::from(path), NumberingChoice::Auto)?;
-    let snapshot = chain.snapshot()?;
-    io::copy(&mut snapshot.tail_lines(100)?, &mut io::stdout())?;
+    let mut tail = chain.tail(Amount::Lines(100))?;
+    io::copy(&mut tail, &mut io::stdout())?;
     // What was not read, and where the order of the files is in doubt.
-    for remark in snapshot.remarks() {
+    for remark in tail.remarks() {
         eprintln!("{remark}");
     }
     Ok(())

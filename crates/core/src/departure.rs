@@ -13,7 +13,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let state = tempfile::tempdir()?;
 //! let to = Destination { uri: "qemu+tls://h2/system".to_owned(), host: None };
-//! let note = Departure::new(Uuid::new_v4(), "vm1", "qemu:///system", to, 1_700_000_000);
+//! let note = Departure::new(Uuid::new_v4(), "vm1", "qemu:///system", to, jiff::Timestamp::UNIX_EPOCH);
 //!
 //! let notes = Notes::create(state.path())?;
 //! notes.write(&note)?;
@@ -29,11 +29,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::to_the_second;
 use crate::folder::{self, Folder};
-use crate::transport::ConsoleName;
+use crate::ids::ConsoleName;
 use crate::versioned;
 
 pub use crate::versioned::Error;
@@ -62,8 +64,9 @@ pub struct Departure {
     pub connect: String,
     /// Where it went.
     pub to: Destination,
-    /// When, in seconds since 1970.
-    pub at: u64,
+    /// When.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// BLAKE3 of the definition that stayed, in hex; `None` where none did.
     pub definition: Option<String>,
     /// How its logs travelled.
@@ -98,14 +101,14 @@ pub struct LeftLog {
 impl Departure {
     /// A note without logs, of a domain of which no definition stayed.
     #[must_use]
-    pub fn new(domain: Uuid, name: &str, connect: &str, to: Destination, at: u64) -> Self {
+    pub fn new(domain: Uuid, name: &str, connect: &str, to: Destination, at: Timestamp) -> Self {
         Self {
             version: VERSION,
             domain,
             name: name.to_owned(),
             connect: connect.to_owned(),
             to,
-            at,
+            at: to_the_second(at),
             definition: None,
             transport: String::new(),
             remote: None,
@@ -126,9 +129,6 @@ pub struct Notes(Folder);
 
 impl Notes {
     /// In the state folder `state`; `None` where no note was ever written.
-    ///
-    /// # Errors
-    /// What opening gives.
     pub fn open(state: &Path) -> Result<Option<Self>, Error> {
         match Folder::open(&state.join(FOLDER)) {
             Ok(folder) => Ok(Some(Self(folder))),
@@ -138,9 +138,6 @@ impl Notes {
     }
 
     /// In the state folder `state`, made with mode 0700 where it is not there.
-    ///
-    /// # Errors
-    /// What making and opening give.
     pub fn create(state: &Path) -> Result<Self, Error> {
         let path = state.join(FOLDER);
         let made = std::fs::DirBuilder::new()
@@ -156,9 +153,6 @@ impl Notes {
     }
 
     /// Writes a note, durably; one of an earlier departure is over.
-    ///
-    /// # Errors
-    /// What writing gives.
     pub fn write(&self, note: &Departure) -> Result<(), Error> {
         // Whoever holds it for longer is none of us, and must not hold us up.
         let _lock = self.0.lock(LOCK_WAIT)?;
@@ -194,9 +188,6 @@ impl Notes {
     }
 
     /// All notes, the oldest departure first, and those that cannot be read.
-    ///
-    /// # Errors
-    /// What listing gives.
     pub fn all(&self) -> Result<All, Error> {
         let mut all = All::default();
         for name in self.0.names()? {
@@ -215,9 +206,6 @@ impl Notes {
     }
 
     /// Removes a note, unless the domain left again meanwhile; gives whether it did.
-    ///
-    /// # Errors
-    /// What reading and removing give.
     pub fn remove(&self, note: &Departure) -> Result<bool, Error> {
         let _lock = self.0.lock(LOCK_WAIT)?;
         if self.read(note.domain)?.as_ref() != Some(note) {
@@ -254,7 +242,8 @@ fn name(domain: Uuid) -> OsString {
 mod tests {
     use super::*;
 
-    fn note(domain: u128, at: u64) -> Departure {
+    fn note(domain: u128, at: i64) -> Departure {
+        let at = Timestamp::constant(at, 0);
         let to = Destination {
             uri: "qemu+tcp://h2/system".to_owned(),
             host: Some(Uuid::from_u128(2)),

@@ -534,9 +534,6 @@ impl Folder {
 }
 
 /// What an open file is now: a file keeps its identity, its size may have grown.
-///
-/// # Errors
-/// The system's answer.
 pub fn stat_open(file: &File) -> io::Result<Stat> {
     Ok(statx(file, OsStr::new(""), AtFlags::EMPTY_PATH)?)
 }

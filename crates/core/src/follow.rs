@@ -181,9 +181,6 @@ pub struct HeldFile<'a> {
 impl Follower {
     /// Opens every file of the chain. From now on nothing that happens to the
     /// names takes bytes away.
-    ///
-    /// # Errors
-    /// The chain's.
     pub fn begin(chain: &LogChain) -> Result<Self> {
         let snapshot = chain.snapshot()?;
         let remarks = snapshot.remarks().to_vec();
@@ -269,9 +266,6 @@ impl Follower {
     /// What is known of the stream, by the files held that have it now. Bytes in
     /// compressed files that lie far behind their first one are not looked for: a
     /// migration waits for this.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn recognise(&self, ledger: &Ledger) -> Result<Ledger> {
         ledger.recognise(&self.lengths(), &mut |file, skip, length| {
             let held = self.held.get(file);
@@ -295,9 +289,6 @@ impl Follower {
     }
 
     /// Looks for a rollover and opens the files that came.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn refresh(&mut self, writers: &dyn Writers) -> Result<()> {
         // A rollover between two looks shows as an odd listing: look again then.
         for _ in 0..3 {
@@ -474,9 +465,6 @@ impl Follower {
     /// Whether nothing can come any more: all bytes were given, nobody has the
     /// newest file open for writing, and it is still the base, or its name is
     /// gone. A rolled-over file without a writer says nothing.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn drained(&mut self, writers: &dyn Writers) -> Result<Writer> {
         // Emptied just now, and as long as it was: nothing shows in its length.
         for index in 0..self.held.len() {
@@ -522,9 +510,6 @@ impl Follower {
 
     /// Whether the log is written still, as far as [`Follower::refresh`] has seen
     /// it, whatever was read of it.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn written(&self, writers: &dyn Writers) -> Result<Writer> {
         let Some(Held {
             id,

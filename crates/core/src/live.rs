@@ -25,7 +25,7 @@
 //! let mut buffer = [0; 100];
 //! assert_eq!(live.read(&mut buffer)?, News::Bytes(4));
 //! assert_eq!(live.read(&mut buffer)?, News::None);
-//! assert_eq!(live.offset(), 4);
+//! assert_eq!(live.offset().get(), 4);
 //! # Ok(())
 //! # }
 //! ```
@@ -41,12 +41,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::chain::{self, ChainFile, LogChain, Snapshot, decompressed};
+use crate::chain::{self, Amount, ChainFile, LogChain, Snapshot, Tail, decompressed};
 use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
 use crate::pause::pause;
-use crate::stream::{Fingerprint, Ledger, Place};
+use crate::stream::{Fingerprint, Ledger, Place, StreamOffset};
 
 /// How long history that is being put in place is waited for before what came
 /// after it is given: an adoption that hangs must not silence the log for ever.
@@ -82,7 +82,7 @@ pub struct Live {
     ledger: Ledger,
     /// Oldest first. The last one is the base file, or was.
     held: VecDeque<Held>,
-    offset: u64,
+    offset: StreamOffset,
     notices: Option<OwnedFd>,
     /// Since when history was seen to be on its way.
     arriving: Option<Instant>,
@@ -99,7 +99,7 @@ struct Held {
     /// Whether a plain file still is what it was.
     watched: Watched,
     /// The offset of the byte at which it begins to be read, where known.
-    start: Option<u64>,
+    start: Option<StreamOffset>,
 }
 
 enum Source {
@@ -119,13 +119,55 @@ impl std::fmt::Debug for Source {
     }
 }
 
-impl Live {
-    /// Follows `chain` from the end of what `offsets` holds.
+impl LogChain {
+    /// Follows the log from its end on, over rollovers and over a migration away and back.
+    ///
+    /// Offsets are kept as by [`LogChain::from`].
     ///
     /// # Errors
-    /// Those of reading.
+    /// As [`LogChain::from`].
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use logchain_core::{LogChain, News, NumberingChoice};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(&path, "before")?;
+    /// let mut live = LogChain::open(&path, NumberingChoice::Auto)?.follow()?;
+    ///
+    /// std::fs::OpenOptions::new().append(true).open(&path)?.write_all(b"news")?;
+    /// let mut buffer = [0; 100];
+    /// assert_eq!(live.read(&mut buffer)?, News::Bytes(4));
+    /// assert_eq!(&buffer[..4], b"news");
+    /// // Nothing more yet: `live.wait(…)` sleeps until there may be.
+    /// assert_eq!(live.read(&mut buffer)?, News::None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn follow(&self) -> Result<Live> {
+        Ok(self.tail_and_follow(Amount::Bytes(0))?.1)
+    }
+
+    /// The end of the log, and what follows it: no byte comes twice, and none is left out
+    /// between the two.
+    ///
+    /// # Errors
+    /// As [`LogChain::tail`] and [`LogChain::from`].
+    pub fn tail_and_follow(&self, amount: Amount) -> Result<(Tail, Live)> {
+        let offsets = Offsets::of(self)?;
+        // A full disk, say, is no reason not to read what is there.
+        let _ = offsets.remember(self);
+        let live = Live::after(&offsets, self.try_clone()?)?;
+        Ok((Tail::of(offsets.into_snapshot(), amount)?, live))
+    }
+}
+
+impl Live {
+    /// Follows `chain` from the end of what `offsets` holds.
     pub fn after(offsets: &Offsets, chain: LogChain) -> Result<Self> {
-        let layout = offsets.layout(u64::MAX)?;
+        let layout = offsets.layout(StreamOffset::MAX)?;
         let (ledger, offset) = (offsets.remembered(&layout)?, layout.end());
         let mut held = VecDeque::new();
         let placed = |f: &&ChainFile| !ledger.is_foreign(f.id());
@@ -146,14 +188,11 @@ impl Live {
 
     /// The offset of the next byte.
     #[must_use]
-    pub fn offset(&self) -> u64 {
+    pub fn offset(&self) -> StreamOffset {
         self.offset
     }
 
-    /// The next bytes, if there are any.
-    ///
-    /// # Errors
-    /// Those of reading. After one it can be tried again.
+    /// The next bytes, if there are any. After an error it can be called again.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<News> {
         loop {
             self.came_before(0, false)?;
@@ -190,9 +229,6 @@ impl Live {
 
     /// Takes hold of files that came since, so that no rollover takes them away
     /// while nobody reads. Reading does that too, at the end of what is held.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub fn hold(&mut self) -> Result<()> {
         // Once more where its copies came: what follows it is wanted as well.
         if !self.is_newest_same()? && !self.is_newest_same()? {
@@ -248,7 +284,7 @@ impl Live {
     /// The next file is the front now. `Some`: there is a gap before it.
     fn go_to_next(&mut self) -> Option<News> {
         let start = self.held.front()?.start?;
-        let size = start.checked_sub(self.offset).filter(|size| *size > 0)?;
+        let size = start.bytes_since(self.offset).filter(|size| *size > 0)?;
         self.offset = start;
         Some(News::Missing { size: Some(size) })
     }
@@ -367,7 +403,11 @@ impl Live {
     }
 
     /// The log was emptied: where its bytes are is written down while that can be seen.
-    fn remember(&mut self, moved: Option<(FileId, FileId)>, given: Option<u64>) -> Result<()> {
+    fn remember(
+        &mut self,
+        moved: Option<(FileId, FileId)>,
+        given: Option<StreamOffset>,
+    ) -> Result<()> {
         let mut offsets = match Offsets::of(&self.chain) {
             Err(Error::Chain(e)) if e.is_not_found() => return Ok(()),
             offsets => offsets?,
@@ -482,7 +522,7 @@ impl Live {
                     return Ok(Next::NotYet);
                 };
                 self.offset = next;
-                (file, skip, Some(Some(next.saturating_sub(was))))
+                (file, skip, Some(Some(next.saturating_bytes_since(was))))
             }
             // Less than was given: another VM's log, perhaps. All of it is new.
             (None, Place::Beyond) => (0, 0, Some(None)),

@@ -7,6 +7,7 @@
 //! use std::io::Read;
 //! use logchain_core::chain::{LogChain, NumberingChoice};
 //! use logchain_core::offsets::{Found, Offsets};
+//! use logchain_core::stream::StreamOffset;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -16,11 +17,12 @@
 //!
 //! let chain = LogChain::open(&path, NumberingChoice::Auto)?;
 //! let offsets = Offsets::of(&chain)?;
-//! let Found::Run(mut run) = offsets.from(4, 6)? else { panic!("it is there") };
+//! let from = StreamOffset::new(4);
+//! let Found::Run(mut run) = offsets.from(from, 6)? else { panic!("it is there") };
 //! let mut text = String::new();
 //! run.read_to_string(&mut text)?;
 //! assert_eq!(text, "two th");
-//! assert_eq!((run.next(), run.more()), (10, true));
+//! assert_eq!((run.next(), run.more()), (StreamOffset::new(10), true));
 //! # Ok(())
 //! # }
 //! ```
@@ -32,7 +34,7 @@ use crate::chain::{self, LogChain, Reader, Snapshot};
 use crate::folder::FileId;
 use crate::placement;
 use crate::record::{self, Record};
-use crate::stream::{Fingerprint, Layout, Ledger, Measure, Place};
+use crate::stream::{Fingerprint, Layout, Ledger, Measure, Place, StreamOffset};
 
 /// How often record and files are read anew because the record changed meanwhile.
 const TRIES: usize = 20;
@@ -72,14 +74,14 @@ pub enum Found<'a> {
     /// Dropped by the rotation, or never seen.
     Gone {
         /// The next offset that is there.
-        next: u64,
+        next: StreamOffset,
         /// History is being put in place just now: it may hold these bytes.
         arriving: bool,
     },
     /// The stream ends at `end`, which is the offset asked for or one before it.
     Beyond {
         /// The offset after the last byte.
-        end: u64,
+        end: StreamOffset,
     },
 }
 
@@ -87,36 +89,50 @@ pub enum Found<'a> {
 #[derive(Debug)]
 pub struct Run<'a> {
     reader: Reader<'a>,
-    offset: u64,
+    bounds: Bounds,
+}
+
+/// Which bytes a [`Run`] has, and what lies around them.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    offset: StreamOffset,
     length: u64,
-    end: u64,
+    /// Where the stream ends.
+    end: StreamOffset,
     follows_gap: bool,
+}
+
+impl Bounds {
+    fn run(self, reader: Reader<'_>) -> Found<'_> {
+        let bounds = self;
+        Found::Run(Run { reader, bounds })
+    }
 }
 
 impl Run<'_> {
     /// The offset of the first byte.
     #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.offset
+    pub fn offset(&self) -> StreamOffset {
+        self.bounds.offset
     }
 
     /// The offset that follows the last byte: where to go on.
     #[must_use]
-    pub fn next(&self) -> u64 {
-        self.offset.saturating_add(self.length)
+    pub fn next(&self) -> StreamOffset {
+        self.bounds.offset.saturating_add(self.bounds.length)
     }
 
     /// Whether bytes are missing just before it, nobody knows how many: offsets do not
     /// count them.
     #[must_use]
     pub fn follows_gap(&self) -> bool {
-        self.follows_gap
+        self.bounds.follows_gap
     }
 
     /// Whether more bytes follow, behind a gap perhaps.
     #[must_use]
     pub fn more(&self) -> bool {
-        self.next() < self.end
+        self.next() < self.bounds.end
     }
 }
 
@@ -132,12 +148,11 @@ impl Offsets {
     /// # Errors
     /// As [`LogChain::snapshot`]; [`Error::Record`] where the record is damaged.
     pub fn of(chain: &LogChain) -> Result<Self> {
-        let read = || Record::read_any(chain.folder(), chain.base_name());
-        let mut record = read()?;
+        let mut record = chain.record()?;
         for _ in 0..TRIES {
             let arriving = placement::is_under_way(chain.folder(), chain.base_name());
             let snapshot = chain.snapshot()?;
-            let after = read()?;
+            let after = chain.record()?;
             if after == record {
                 let recorded = record.map(|r| r.ledger).unwrap_or_default();
                 let ledger = recognised(&recorded, &snapshot)?;
@@ -155,9 +170,6 @@ impl Offsets {
 
     /// What the caller knows of the stream where no record says it, and of a
     /// file that it had open.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn assume(
         &mut self,
         ledger: &Ledger,
@@ -173,7 +185,7 @@ impl Offsets {
     }
 
     /// The caller was given bytes up to this offset: whatever comes now is behind it.
-    pub(crate) fn reach(&mut self, offset: u64) {
+    pub(crate) fn reach(&mut self, offset: StreamOffset) {
         self.ledger.reach(offset);
     }
 
@@ -185,9 +197,6 @@ impl Offsets {
     }
 
     /// What is known with this layout of it.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn remembered(&self, layout: &Layout) -> chain::Result<Ledger> {
         let mut ledger = self.ledger.clone();
         ledger.remember(layout);
@@ -219,12 +228,14 @@ impl Offsets {
         self.snapshot
     }
 
+    /// The offset after the stream's last byte: that of the next one to come.
+    pub fn end(&self) -> Result<StreamOffset> {
+        Ok(self.layout(StreamOffset::MAX)?.end())
+    }
+
     /// Where the files lie, down to the offset `down_to`. Compressed files are
     /// gone through where their length decides.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub fn layout(&self, down_to: u64) -> Result<Layout> {
+    pub fn layout(&self, down_to: StreamOffset) -> Result<Layout> {
         loop {
             match self.ledger.lay(&self.snapshot.seen(), down_to) {
                 Ok(layout) => return Ok(layout),
@@ -233,53 +244,77 @@ impl Offsets {
         }
     }
 
-    /// The bytes from `offset` on: at most `most`, and only up to a gap.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub fn from(&self, offset: u64, most: u64) -> Result<Found<'_>> {
+    /// The bytes from `offset` on: at most `most`, and only up to a gap. It can be asked
+    /// again and again, and answers from the same moment; [`LogChain::from`] looks anew.
+    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'_>> {
         let layout = self.layout(offset)?;
+        Ok(match self.bounds(&layout, offset, most) {
+            // Not all files: one that is no part of the stream may lie between.
+            Ok(bounds) => {
+                let runs = layout.runs(offset, bounds.length);
+                bounds.run(self.snapshot.read_runs(runs))
+            }
+            Err(nothing) => nothing,
+        })
+    }
+
+    /// As [`Offsets::from`], by a reader that keeps open what it has yet to read.
+    fn into_from(self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
+        let layout = self.layout(offset)?;
+        Ok(match self.bounds(&layout, offset, most) {
+            Ok(bounds) => {
+                let runs = layout.runs(offset, bounds.length);
+                bounds.run(self.snapshot.into_runs(runs))
+            }
+            Err(nothing) => nothing,
+        })
+    }
+
+    /// How far a read from `offset` goes; or else what there is in place of bytes.
+    fn bounds(
+        &self,
+        layout: &Layout,
+        offset: StreamOffset,
+        most: u64,
+    ) -> Result<Bounds, Found<'static>> {
         match layout.find(offset) {
             Place::In { .. } => {}
             Place::Gone { next } => {
-                return Ok(Found::Gone {
+                return Err(Found::Gone {
                     next,
                     arriving: self.arriving,
                 });
             }
-            Place::Beyond => return Ok(Found::Beyond { end: layout.end() }),
+            Place::Beyond => return Err(Found::Beyond { end: layout.end() }),
         }
         let not_counted = || {
             let holes = self.ledger.holes().iter().chain(layout.holes());
             holes.filter(|hole| hole.size.is_none()).map(|hole| hole.at)
         };
         let up_to = not_counted().filter(|at| *at > offset).min();
-        let up_to = up_to.unwrap_or(u64::MAX).saturating_sub(offset);
+        let up_to = up_to.unwrap_or(StreamOffset::MAX);
+        let up_to = up_to.saturating_bytes_since(offset);
         let length = layout.run_after(offset).min(up_to).min(most);
-        Ok(Found::Run(Run {
-            // Not all files: one that is no part of the stream may lie between.
-            reader: self.snapshot.read_runs(layout.runs(offset, length)),
+        Ok(Bounds {
             offset,
             length,
             end: layout.end(),
             follows_gap: not_counted().any(|at| at == offset),
-        }))
+        })
     }
 
     /// Writes down beside the chain where its files lie, so that offsets mean
-    /// the same after the next rollover. Says whether that was done: not where
-    /// nothing is new, where the caller may not write, or where another logchain
-    /// is at it.
+    /// the same after the next rollover.
     ///
-    /// # Errors
-    /// Those of reading and writing, but for a lack of rights.
+    /// Says whether it wrote: it does not where nothing is new, where this process may
+    /// not write there, or where another one holds the lock or wrote first.
     pub fn remember(&self, chain: &LogChain) -> Result<bool> {
         // A known file that is gone was compressed, maybe: its place is known now, and
         // would not be any more once the files after it are gone too. One that is being
         // compressed at this moment is not whole yet.
         let down_to = self.recorded.oldest_gone(&self.snapshot.seen());
-        let layout = match self.layout(down_to.unwrap_or(u64::MAX)) {
-            Err(_) if down_to.is_some() => self.layout(u64::MAX),
+        let layout = match self.layout(down_to.unwrap_or(StreamOffset::MAX)) {
+            Err(_) if down_to.is_some() => self.layout(StreamOffset::MAX),
             layout => layout,
         }?;
         let mut ledger = self.ledger.clone();
@@ -306,6 +341,53 @@ impl Offsets {
             Err(record::Error::Folder(e)) if e.is_refusal() => Ok(false),
             other => Ok(other?),
         }
+    }
+}
+
+impl LogChain {
+    /// At most `most` bytes of the VM's stream from `offset` on, and only up to a gap.
+    ///
+    /// An offset means the same byte for the VM's life, on whichever host it runs: read on
+    /// at [`Run::next`], today or next week. For that, where the files lie is written down
+    /// beside the log if this process may do so; a failure there does not hinder reading.
+    /// Whoever wants to know of it calls [`Offsets::remember`].
+    ///
+    /// # Errors
+    /// As [`LogChain::snapshot`]; [`Error::Record`] where the record is damaged, so that no
+    /// offset can be told: [`LogChain::verify`] says how it is mended.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use logchain_core::{Found, LogChain, NumberingChoice, StreamOffset};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(path.with_file_name("console.log.0"), "one two ")?;
+    /// std::fs::write(&path, "three")?;
+    ///
+    /// let chain = LogChain::open(&path, NumberingChoice::Auto)?;
+    /// let (mut offset, mut text) = (StreamOffset::new(4), String::new());
+    /// loop {
+    ///     match chain.from(offset, 6)? {
+    ///         Found::Run(mut run) => {
+    ///             run.read_to_string(&mut text)?;
+    ///             offset = run.next();
+    ///         }
+    ///         // The rotation dropped it: go on with what is left.
+    ///         Found::Gone { next, .. } => offset = next,
+    ///         Found::Beyond { .. } => break,
+    ///     }
+    /// }
+    /// assert_eq!((offset.get(), text.as_str()), (13, "two three"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
+        let offsets = Offsets::of(self)?;
+        // A full disk, say, is no reason not to read what is there.
+        let _ = offsets.remember(self);
+        offsets.into_from(offset, most)
     }
 }
 

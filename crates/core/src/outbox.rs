@@ -66,8 +66,9 @@ pub use keeper::{Keeper, Kept};
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
 use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
+use crate::ids::{ConsoleId, ConsoleName, HandoffId};
 use crate::record::{self, Offered, OnDisk, Record};
-use crate::transport::{ConsoleName, HandoffId};
+use crate::stream::StreamOffset;
 
 /// Its folder in the host's state folder.
 const FOLDER: &str = "outbox";
@@ -173,9 +174,6 @@ impl Outbox {
     }
 
     /// All logs here.
-    ///
-    /// # Errors
-    /// What opening and listing give.
     pub fn all(&self) -> Result<All> {
         let mut all = All::default();
         let root = match Folder::open(&self.path) {
@@ -191,7 +189,8 @@ impl Outbox {
                 let Some(console) = name.to_str().and_then(|n| n.parse().ok()) else {
                     continue;
                 };
-                find(&of_domain.open_folder(&name)?, domain, &console, &mut all)?;
+                let owner = ConsoleId::new(domain, console);
+                find(&of_domain.open_folder(&name)?, &owner, &mut all)?;
             }
         }
         all.entries.sort_by(|a, b| {
@@ -203,9 +202,6 @@ impl Outbox {
     }
 
     /// Those of one domain.
-    ///
-    /// # Errors
-    /// As [`Outbox::all`].
     pub fn of_domain(&self, domain: Uuid) -> Result<Vec<Entry>> {
         let mut entries = self.all()?.entries;
         entries.retain(|entry| entry.domain == domain);
@@ -217,7 +213,7 @@ impl Outbox {
     /// # Errors
     /// [`folder::Error::NoRoom`], [`Error::Busy`], and what copying gives.
     pub fn put(&self, log: &PutDown<'_>) -> Result<Entry> {
-        let Some((domain, console)) = log.record.owner.clone() else {
+        let Some(owner) = &log.record.owner else {
             let path = self.path.clone();
             let source = io::Error::other("nobody said whose log it is");
             return Err(Error::Io {
@@ -226,7 +222,7 @@ impl Outbox {
                 source,
             });
         };
-        let of_console = self.make(domain, &console)?;
+        let of_console = self.make(owner)?;
         let lock = of_console.lock(LOCK_WAIT)?;
         if lock.is_none() {
             let path = of_console.path().to_owned();
@@ -257,7 +253,7 @@ impl Outbox {
         of_console.sync()?;
         offered.received = true;
         self.mark(log, &offered)?;
-        let entry = entry(&of_console, domain, &console, number)?;
+        let entry = entry(&of_console, owner, number)?;
         entry.ok_or_else(|| Error::Io {
             action: "find again",
             path: of_console.path().join(name),
@@ -266,9 +262,6 @@ impl Outbox {
     }
 
     /// Removes a log: the destination has it.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn remove(&self, entry: &Entry) -> Result<()> {
         let root = match Folder::open(&self.path) {
             Err(folder::Error::NotFound { .. }) => return Ok(()),
@@ -292,7 +285,7 @@ impl Outbox {
         Ok(())
     }
 
-    fn make(&self, domain: Uuid, console: &ConsoleName) -> Result<Folder> {
+    fn make(&self, owner: &ConsoleId) -> Result<Folder> {
         let made = std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -303,8 +296,8 @@ impl Outbox {
             source,
         })?;
         let root = Folder::open(&self.path)?;
-        let of_domain = root.make_folder(&name_of(domain))?;
-        let of_console = of_domain.make_folder(OsStr::new(console.as_str()))?;
+        let of_domain = root.make_folder(&name_of(owner.domain))?;
+        let of_console = of_domain.make_folder(OsStr::new(owner.console.as_str()))?;
         of_domain.sync()?;
         root.sync()?;
         Ok(of_console)
@@ -312,7 +305,7 @@ impl Outbox {
 
     /// Says beside the files that are there still where their bytes went.
     fn mark(&self, log: &PutDown<'_>, offered: &Offered) -> Result<()> {
-        let (Some(path), Some((domain, console))) = (log.there, &log.record.owner) else {
+        let (Some(path), Some(owner)) = (log.there, &log.record.owner) else {
             return Ok(());
         };
         let files = log.held.files();
@@ -324,7 +317,7 @@ impl Outbox {
         };
         let marked = Folder::of_file(path).map_err(Error::from);
         let marked = marked.and_then(|(folder, base)| {
-            Record::update(&folder, &base, *domain, console, |record| {
+            Record::update(&folder, &base, owner.domain, &owner.console, |record| {
                 record.offered = Some(offered);
                 record.begun = None;
             })
@@ -353,7 +346,7 @@ impl Outbox {
         for (was, now) in log.held.moved() {
             record.ledger.moved_to(*was, *now);
         }
-        if let Ok(layout) = record.ledger.lay(&log.held.lengths(), 0) {
+        if let Ok(layout) = record.ledger.lay(&log.held.lengths(), StreamOffset::START) {
             record.ledger.remember(&layout);
         }
         let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1.id);
@@ -367,7 +360,7 @@ impl Outbox {
             to: same.map_or_else(String::new, |committed| committed.to.clone()),
             bytes,
             digest,
-            at: crate::handoff::now(),
+            at: crate::clock::now(),
             files: moved.iter().map(|(_, copy)| (copy.id, copy.size)).collect(),
             prints: (moved
                 .iter()
@@ -441,10 +434,9 @@ fn digest(folder: &Folder, base: &OsStr) -> Result<(u64, String)> {
     Ok((hasher.count(), hasher.finalize().to_hex().to_string()))
 }
 
-fn find(of_console: &Folder, domain: Uuid, console: &ConsoleName, all: &mut All) -> Result<()> {
+fn find(of_console: &Folder, owner: &ConsoleId, all: &mut All) -> Result<()> {
     for number in numbers(of_console)? {
-        all.entries
-            .extend(entry(of_console, domain, console, number)?);
+        all.entries.extend(entry(of_console, owner, number)?);
     }
     if of_console.stat(OsStr::new(NEW))?.is_some() {
         all.unfinished.push(of_console.path().join(NEW));
@@ -458,12 +450,7 @@ fn numbers(of_console: &Folder) -> Result<impl Iterator<Item = u32> + use<>> {
 }
 
 /// `None`: it is being removed.
-fn entry(
-    of_console: &Folder,
-    domain: Uuid,
-    console: &ConsoleName,
-    number: u32,
-) -> Result<Option<Entry>> {
+fn entry(of_console: &Folder, owner: &ConsoleId, number: u32) -> Result<Option<Entry>> {
     let folder = match of_console.open_folder(OsStr::new(&number.to_string())) {
         Err(folder::Error::NotFound { .. }) => return Ok(None),
         opened => opened?,
@@ -474,8 +461,8 @@ fn entry(
     let listing = Listing::read(&folder, &base)?;
     let sizes = listing.files().map(|file| file.stat.size);
     Ok(Some(Entry {
-        domain,
-        console: console.clone(),
+        domain: owner.domain,
+        console: owner.console.clone(),
         number,
         path: folder.path().join(&base),
         bytes: sizes.fold(0, u64::saturating_add),

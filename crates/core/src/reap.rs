@@ -12,7 +12,7 @@
 //! use uuid::Uuid;
 //!
 //! let to = Destination { uri: "qemu+tls://h2/system".to_owned(), host: None };
-//! let mut note = Departure::new(Uuid::new_v4(), "vm1", "qemu:///system", to, 1_700_000_000);
+//! let mut note = Departure::new(Uuid::new_v4(), "vm1", "qemu:///system", to, jiff::Timestamp::constant(1_700_000_000, 0));
 //! note.definition = Some(Departure::digest("<domain/>"));
 //!
 //! let here = Here::Over { definition: Departure::digest("<domain/>") };

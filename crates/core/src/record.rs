@@ -13,7 +13,7 @@
 //! use std::ffi::OsStr;
 //! use logchain_core::folder::Folder;
 //! use logchain_core::record::{Adopted, Record};
-//! use logchain_core::transport::HandoffId;
+//! use logchain_core::ids::HandoffId;
 //! use uuid::Uuid;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +27,7 @@
 //!     handoff,
 //!     bytes: 7,
 //!     digest: "…".to_owned(),
-//!     at: 1_700_000_000,
+//!     at: jiff::Timestamp::constant(1_700_000_000, 0),
 //!     from: "h1".to_owned(),
 //!     dropped: 0,
 //!     placed: vec![("console.log.0".to_owned(), 7)],
@@ -49,14 +49,15 @@ use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::chain::{self, Listing, Ownership};
+use crate::chain::{self, Listing, LogChain, Ownership};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat, stat_open};
+use crate::ids::{ConsoleId, ConsoleName, HandoffId};
 use crate::stream::{Arrival, Fingerprint, History, Ledger};
-use crate::transport::{ConsoleName, HandoffId};
 use crate::versioned;
 
 pub use crate::versioned::Error;
@@ -79,7 +80,7 @@ pub struct Record {
     version: u32,
     /// Whose log this is: the same path may be another VM's one day. `None`
     /// until the first handoff: a path alone does not tell.
-    pub owner: Option<(Uuid, ConsoleName)>,
+    pub owner: Option<ConsoleId>,
     /// Where in the VM's stream each file begins.
     pub ledger: Ledger,
     /// The handoff whose files the ledger knows, placed or about to be.
@@ -108,8 +109,9 @@ pub struct Offered {
     pub bytes: u64,
     /// BLAKE3 of the history, in hex.
     pub digest: String,
-    /// Seconds since 1970.
-    pub at: u64,
+    /// When it was committed.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// The files that hold it here, and their sizes.
     pub files: Vec<(FileId, u64)>,
     /// What they held on disk: a file of the same identity and size may hold something
@@ -129,8 +131,9 @@ pub struct Adopted {
     pub bytes: u64,
     /// BLAKE3 of the history, in hex.
     pub digest: String,
-    /// Seconds since 1970.
-    pub at: u64,
+    /// When it was sealed here.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// The host it came from, as that host said.
     pub from: String,
     /// How many of its oldest bytes the rotation here does not keep.
@@ -144,7 +147,7 @@ impl Record {
     #[must_use]
     pub fn new(domain: Uuid, console: ConsoleName) -> Self {
         Self {
-            owner: Some((domain, console)),
+            owner: Some(ConsoleId::new(domain, console)),
             ..Self::unowned()
         }
     }
@@ -183,9 +186,8 @@ impl Record {
     ) -> Result<Option<Self>, Error> {
         let mut record = Self::read_any(folder, base)?;
         if let Some(record) = &mut record {
-            record
-                .owner
-                .get_or_insert_with(|| (domain, console.clone()));
+            let owner = || ConsoleId::new(domain, console.clone());
+            record.owner.get_or_insert_with(owner);
         }
         Ok(record.filter(|r| r.is_of(domain, console)))
     }
@@ -202,16 +204,12 @@ impl Record {
     /// Whether it is this console's.
     #[must_use]
     pub fn is_of(&self, domain: Uuid, console: &ConsoleName) -> bool {
-        self.owner
-            .as_ref()
-            .is_some_and(|(d, c)| *d == domain && c == console)
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| owner.domain == domain && owner.console == *console)
     }
 
     /// Changes the record of a console, or a new one, while nobody else of us
     /// changes it. A damaged one is begun anew: what it said cannot be had.
-    ///
-    /// # Errors
-    /// What reading and writing give.
     pub fn update<T>(
         folder: &Folder,
         base: &OsStr,
@@ -232,9 +230,6 @@ impl Record {
     }
 
     /// Removes what is left of a record whose writer was killed, unless one is at work.
-    ///
-    /// # Errors
-    /// What locking and removing give.
     pub(crate) fn remove_unfinished(folder: &Folder, base: &OsStr) -> Result<(), Error> {
         if folder.lock(Duration::ZERO)?.is_some() {
             versioned::remove_unfinished(folder, &Self::name(base))?;
@@ -243,17 +238,11 @@ impl Record {
     }
 
     /// Writes the record, durably.
-    ///
-    /// # Errors
-    /// What writing gives.
     pub fn write(&self, folder: &Folder, base: &OsStr) -> Result<(), Error> {
         versioned::write(folder, &Self::name(base), self, Some(base))
     }
 
     /// Removes a record that says no more than whose log it is.
-    ///
-    /// # Errors
-    /// What reading and removing give.
     pub fn remove_blank(folder: &Folder, base: &OsStr) -> Result<(), Error> {
         let _lock = folder.lock(LOCK_WAIT)?;
         let is_blank = |record: Self| {
@@ -268,14 +257,13 @@ impl Record {
     }
 
     /// A history comes here: its files, and those that the VM wrote here since,
-    /// get their places in the stream. `here` is this host's name and the time in
-    /// seconds since 1970. Once for each handoff, however often it is called.
+    /// get their places in the stream. `here` is this host's name and the time. Once for each handoff, however often it is called.
     pub fn arriving(
         &mut self,
         handoff: HandoffId,
         history: &History,
         arrival: Arrival,
-        here: (&str, u64),
+        here: (&str, Timestamp),
     ) {
         if self.arriving.replace(handoff) == Some(handoff) {
             return;
@@ -336,6 +324,30 @@ impl Record {
     }
 }
 
+impl LogChain {
+    /// What is remembered beside the log, whosever it is; `None` where nothing was ever
+    /// remembered, or only by a newer release.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]: the log can be read all the same, but its offsets are lost.
+    ///
+    /// ```
+    /// use logchain_core::{LogChain, NumberingChoice};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(&path, "not migrated yet")?;
+    /// let chain = LogChain::open(&path, NumberingChoice::Auto)?;
+    /// assert!(chain.record()?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record(&self) -> Result<Option<Record>, Error> {
+        Record::read_any(self.folder(), self.base_name())
+    }
+}
+
 impl Offered {
     /// Whether it held all that this file holds.
     #[must_use]
@@ -386,9 +398,6 @@ impl OnDisk {
     }
 
     /// Those of a chain.
-    ///
-    /// # Errors
-    /// The folder's.
     pub(crate) fn of_chain(
         folder: &Folder,
         base: &OsStr,
@@ -460,5 +469,39 @@ mod long_names {
         let one = "x".repeat(250) + "1";
         let other = "x".repeat(250) + "2";
         assert_ne!(of(&one), of(&other));
+    }
+}
+
+#[cfg(test)]
+mod stored {
+    use super::*;
+
+    /// As the first release writes it. Every later one reads and writes the same.
+    const RECORD: &str = concat!(
+        r#"{"version":1,"owner":["00000000-0000-0000-0000-000000000007","serial0"],"#,
+        r#""ledger":{"known":[{"id":{"ino":1,"born":[5,6]},"skip":0,"start":19,"length":7}],"#,
+        r#""foreign":[],"holes":[{"at":10,"size":5},{"at":17,"size":null}],"#,
+        r#""hops":[{"host":"h1","since":null,"start":0},"#,
+        r#"{"host":"h2","since":1700000000,"start":19}],"end":26},"#,
+        r#""arriving":null,"#,
+        r#""offered":{"handoff":"00000000-0000-0000-0000-000000000008","to":"ssh://h2","#,
+        r#""bytes":26,"digest":"aa","at":1700000060,"files":[[{"ino":1,"born":[5,6]},7]],"#,
+        r#""received":false},"#,
+        r#""adopted":[{"handoff":"00000000-0000-0000-0000-000000000009","bytes":19,"#,
+        r#""digest":"bb","at":1700000000,"from":"h1","dropped":2,"placed":[["l.0",17]]}],"#,
+        r#""contains":["00000000-0000-0000-0000-000000000009"]}"#,
+    );
+
+    #[test]
+    fn a_record_is_read_and_written_as_by_the_first_release() {
+        let record: Record = serde_json::from_str(RECORD).unwrap();
+        let owner = ConsoleId::new(Uuid::from_u128(7), "serial0".parse().unwrap());
+        assert_eq!(record.owner, Some(owner));
+        let since: Vec<_> = record.ledger.hops().iter().map(|hop| hop.since).collect();
+        assert_eq!(since, [None, Some(Timestamp::constant(1_700_000_000, 0))]);
+        assert_eq!(serde_json::to_string(&record).unwrap(), RECORD);
+        // A message may leave out what is not known.
+        let without = RECORD.replace(r#""since":null,"#, "");
+        assert_eq!(serde_json::from_str::<Record>(&without).unwrap(), record);
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! ```
 //! use logchain_core::standing::{Spooled, State, of_spooled};
-//! use logchain_core::transport::HandoffId;
+//! use logchain_core::ids::HandoffId;
+//! use jiff::Timestamp;
 //! use uuid::Uuid;
 //!
 //! let spooled = Spooled {
@@ -17,26 +18,30 @@
 //!     committed: true,
 //!     aborted: false,
 //!     received: false,
-//!     last: 1_700_000_000,
+//!     last: Timestamp::constant(1_700_000_000, 0),
 //! };
-//! let standing = of_spooled(&spooled, "logchain adopt …", 1_700_000_060);
+//! let now = Timestamp::constant(1_700_000_060, 0);
+//! let standing = of_spooled(&spooled, "logchain adopt …", now);
 //! assert_eq!(standing.state, State::Waiting);
-//! assert!(standing.sentence(1_700_000_060).ends_with("; run: logchain adopt …"));
-//! # Ok::<(), logchain_core::transport::InvalidKey>(())
+//! assert!(standing.sentence(now).ends_with("; run: logchain adopt …"));
+//! # Ok::<(), logchain_core::ids::InvalidId>(())
 //! ```
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::departure::{Departure, LeftLog};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Entry;
 use crate::placement::under_way::{Begun, Stage};
 use crate::reap::{Decision, Here, Known, Log};
 use crate::record::{Offered, Record};
-use crate::transport::{ConsoleName, HandoffId};
 
-/// After so many seconds without any news nobody works on a handoff any more: both
+/// After so long without any news nobody works on a handoff any more: both
 /// halves give up after a minute, unless they are told to wait longer.
-pub const ABANDONED: u64 = 900;
+pub const ABANDONED: Duration = Duration::from_secs(900);
 
 /// Where a handoff stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,8 +122,8 @@ pub struct Standing {
     pub bytes: Option<u64>,
     /// The other host, or the transport.
     pub peer: Option<String>,
-    /// When it came to this, in seconds since 1970.
-    pub since: Option<u64>,
+    /// When it came to this.
+    pub since: Option<Timestamp>,
     /// Where it stands, in words.
     pub stands: String,
     /// What has to happen, where anything has.
@@ -146,7 +151,7 @@ impl Standing {
 
     /// For people.
     #[must_use]
-    pub fn sentence(&self, now: u64) -> String {
+    pub fn sentence(&self, now: Timestamp) -> String {
         let domain = self.domain.to_string();
         let name = self.name.as_ref().unwrap_or(&domain);
         let mut text = match &self.console {
@@ -154,7 +159,7 @@ impl Standing {
             None => format!("{name}: {}", self.stands),
         };
         if let Some(since) = self.since {
-            text.push_str(&format!(" ({} ago)", span(now.saturating_sub(since))));
+            text.push_str(&format!(" ({} ago)", span(elapsed(since, now))));
         }
         if let Some(waits_for) = &self.waits_for {
             text.push_str(&format!("; waits for {waits_for}"));
@@ -166,8 +171,14 @@ impl Standing {
     }
 }
 
+/// The time that went by; none where clocks disagree.
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
 /// A time in its greatest unit.
-fn span(seconds: u64) -> String {
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
     let units = [(86_400, "d"), (3600, "h"), (60, "min")];
     let unit = units.iter().find(|(length, _)| seconds >= 2 * length);
     unit.map_or(format!("{seconds} s"), |(length, unit)| {
@@ -425,19 +436,19 @@ pub struct Spooled {
     pub aborted: bool,
     /// Whether it was adopted.
     pub received: bool,
-    /// When the last object came, in seconds since 1970.
-    pub last: u64,
+    /// When the last object came.
+    pub last: Timestamp,
 }
 
 /// What the spool tells of a handoff. `adopt` is the command that adopts it.
 #[must_use]
-pub fn of_spooled(spooled: &Spooled, adopt: &str, now: u64) -> Standing {
+pub fn of_spooled(spooled: &Spooled, adopt: &str, now: Timestamp) -> Standing {
     let bytes = spooled.bytes;
     let from = match &spooled.begin {
         Some((_, host)) => format!(" from {host}"),
         None => String::new(),
     };
-    let quiet = now.saturating_sub(spooled.last) >= ABANDONED;
+    let quiet = elapsed(spooled.last, now) >= ABANDONED;
     let (state, stands) = if spooled.received {
         (State::Placed, format!("the history{from} is in place"))
     } else if spooled.aborted {

@@ -31,8 +31,8 @@ use crate::content;
 use crate::folder;
 use crate::offsets::Offsets;
 use crate::placement;
-use crate::record::{self, Record};
-use crate::stream::{Fingerprint, Layout, Ledger};
+use crate::record;
+use crate::stream::{Fingerprint, Layout, Ledger, StreamOffset};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum Finding {
     /// Bytes that the VM printed and nobody has.
     Lost {
         /// The offset at which they are missing.
-        at: u64,
+        at: StreamOffset,
         /// How many, where that is known.
         size: Option<u64>,
     },
@@ -225,12 +225,43 @@ impl Verdict {
     }
 }
 
-/// Looks at every file of the chain; compressed ones are gone through.
-/// `max_backups` is what virtlogd keeps; `None` where it does not write this log.
+impl LogChain {
+    /// Whether the log is whole, and what of it could be mended. Every file is looked at,
+    /// and compressed ones are decompressed; nothing is changed.
+    ///
+    /// [`verify`] takes how many files virtlogd keeps, and so finds those that it will
+    /// never reach.
+    ///
+    /// # Errors
+    /// [`chain::Error::NotFound`] where there is no such log. A file that cannot be read
+    /// is a finding, and no error.
+    ///
+    /// ```
+    /// use logchain_core::{Finding, LogChain, NumberingChoice};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("console.log");
+    /// std::fs::write(path.with_file_name("console.log.1"), "old")?;
+    /// std::fs::write(&path, "new")?;
+    ///
+    /// let chain = LogChain::open(&path, NumberingChoice::FromZero)?;
+    /// let verdict = chain.verify()?;
+    /// assert!(!verdict.is_whole());
+    /// assert_eq!(verdict.findings, [Finding::Missing { first: 0, last: 0 }]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn verify(&self) -> chain::Result<Verdict> {
+        verify(self, None)
+    }
+}
+
+/// As [`LogChain::verify`], where virtlogd writes the log and keeps `max_backups` rotated
+/// files of it; `None` where it does not, or where that is not known.
 ///
 /// # Errors
-/// [`chain::Error::NotFound`] where there is no such log; what keeps the folder
-/// from being looked at.
+/// As [`LogChain::verify`].
 pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Result<Verdict> {
     let mut findings = Vec::new();
     let listing = chain.listing()?;
@@ -249,7 +280,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         }));
     }
     // Without the record, if that is damaged: the files count.
-    let record = Record::read_any(chain.folder(), chain.base_name());
+    let record = chain.record();
     if let Err(e @ record::Error::Damaged { .. }) = &record {
         let reason = e.to_string();
         findings.push(Finding::Record { reason });
@@ -307,7 +338,7 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         .iter()
         .any(|f| matches!(f, Finding::Unreadable { .. }));
     if let (true, Ok(offsets)) = (whole, Offsets::of(chain))
-        && let Ok(layout) = offsets.layout(0)
+        && let Ok(layout) = offsets.layout(StreamOffset::START)
     {
         findings.extend(out_of_place(&offsets, &layout));
         let mut holes = offsets.ledger().holes().to_vec();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::offsets::{Found, Offsets};
+use logchain_core::stream::StreamOffset;
 
 struct Bed {
     dir: tempfile::TempDir,
@@ -103,20 +104,21 @@ impl Bed {
         let chain = self.chain();
         let offsets = Offsets::of(&chain).unwrap();
         offsets.remember(&chain).unwrap();
-        let (mut at, mut runs, mut missing) = (offset, Vec::new(), Vec::new());
+        let mut at = StreamOffset::new(offset);
+        let (mut runs, mut missing) = (Vec::new(), Vec::new());
         loop {
             match offsets.from(at, u64::MAX).unwrap() {
                 Found::Run(mut run) => {
                     if run.follows_gap() {
-                        missing.push(at);
+                        missing.push(at.get());
                     }
                     let mut bytes = Vec::new();
                     run.read_to_end(&mut bytes).unwrap();
-                    runs.push((at, bytes));
+                    runs.push((at.get(), bytes));
                     at = run.next();
                 }
                 Found::Gone { next, .. } => {
-                    missing.push(at);
+                    missing.push(at.get());
                     at = next;
                 }
                 Found::Beyond { .. } => return (runs, missing),

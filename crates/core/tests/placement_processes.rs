@@ -13,14 +13,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::folder::Folder;
 use logchain_core::follow::{Writer, Writers};
+use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::placement::{Owed, Rules, Staging};
 use logchain_core::record::{Offered, Record};
 use logchain_core::rotation::Retention;
 use logchain_core::stream::History;
-use logchain_core::transport::{ConsoleName, HandoffId};
 
 const ROLE: &str = "LOGCHAIN_TEST_ROLE";
 const AT: &str = "LOGCHAIN_TEST_AT";
@@ -224,7 +226,7 @@ fn record(log: &Path, names: &[&str]) -> Record {
         to: "elsewhere".to_owned(),
         bytes: 0,
         digest: String::new(),
-        at: 0,
+        at: Timestamp::constant(0, 0),
         files: names.iter().map(stat).map(|s| (s.id, s.size)).collect(),
         prints: Vec::new(),
         received: true,
@@ -266,7 +268,7 @@ fn place_one(log: &Path) {
         digest: String::new(),
         from: String::new(),
         host: String::new(),
-        at: 1,
+        at: Timestamp::constant(1, 0),
         history: History::of(9),
         contains: Vec::new(),
     });

@@ -4,8 +4,8 @@
 //! somebody undefines it, and nothing is lost.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use logchain_core::OkLogged as _;
 use logchain_core::departure::{Departure, Destination, LeftLog, Notes};
 use logchain_core::transport::ConsoleName;
@@ -45,7 +45,7 @@ impl DepartureNote {
         let uri = to.0.to_owned();
         let here = domain.connection().uri();
         let to = Destination { uri, host };
-        let mut note = Departure::new(domain.uuid(), domain.name(), here, to, now());
+        let mut note = Departure::new(domain.uuid(), domain.name(), here, to, Timestamp::now());
         note.definition = definition(domain)
             .await
             .map_err(|e| failed(domain, e.into()))?;
@@ -139,10 +139,4 @@ fn failed(domain: &Domain, error: Error) -> Error {
     error.meaning(format!(
         "cannot note that domain {name} left, so reap will not know it"
     ))
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use logchain_core::placement::roll::RollError;
 use logchain_core::reap::files;
-use logchain_core::{archive, chain, folder, outbox, placement, record, sentence, transport};
+use logchain_core::{archive, chain, folder, ids, outbox, placement, record, sentence, transport};
 use logchain_libvirt::virtlogd::NotAsked;
 use logchain_transport_s3::BadUrl;
 use logchain_transport_ssh::BadTarget;
@@ -67,9 +67,9 @@ pub enum Error {
     /// A transport's answer: [`transport::Error::advice`] tells what to do.
     #[error(transparent)]
     Transport(#[from] transport::Error),
-    /// Transports take no such name.
+    /// No console can have this name.
     #[error(transparent)]
-    Name(#[from] transport::InvalidKey),
+    Name(#[from] ids::InvalidId),
     /// The system's answer.
     #[error("{action}: {source}")]
     Io {

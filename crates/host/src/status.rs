@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
+use jiff::Timestamp;
 use logchain_core::OkLogged as _;
 use logchain_core::departure::{All, DEFAULT_STATE, Departure, Notes};
 use logchain_core::folder::{self, Folder};
@@ -25,7 +25,6 @@ use logchain_transport_ssh::shell_line;
 use uuid::Uuid;
 
 use crate::blocking::blocking;
-use crate::departures::now;
 use crate::left_behind::{self, OfferOptions};
 use crate::log::ConsoleLog;
 use crate::reap::{look, look_at_logs};
@@ -57,8 +56,8 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// When it was looked, in seconds since 1970.
-    pub at: u64,
+    /// When it was looked.
+    pub at: Timestamp,
     /// Where each stands.
     pub handoffs: Vec<Standing>,
     /// What could not be looked at, and what a reader of a log should know.
@@ -97,7 +96,7 @@ pub async fn status(options: &Options) -> Result<Status> {
     let spooled = found.spool(&state.join("spool")).await;
     found.or_warn("the spool", spooled);
     Ok(Status {
-        at: now(),
+        at: Timestamp::now(),
         handoffs: found.all,
         warnings: found.warnings,
     })
@@ -220,7 +219,8 @@ impl Found {
             let known = |s: &Standing| s.handoff == Some(spooled.handoff) && comes(s.state);
             if !self.all.iter().any(known) {
                 let adopt = adopt_command(path, spooled.domain);
-                self.all.push(of_spooled(&spooled, &adopt, now()));
+                self.all
+                    .push(of_spooled(&spooled, &adopt, Timestamp::now()));
             }
         }
         Ok(())
@@ -373,7 +373,7 @@ async fn read_spool(path: &Path) -> Result<Vec<Spooled>> {
             committed: false,
             aborted: false,
             received: false,
-            last: 0,
+            last: Timestamp::UNIX_EPOCH,
         });
         handoff.last = handoff.last.max(last);
         match key.object {
@@ -397,9 +397,9 @@ async fn read_spool(path: &Path) -> Result<Vec<Spooled>> {
     Ok(found.into_values().collect())
 }
 
-/// When a file was written, in seconds since 1970; 0 where it is gone.
-fn last_change(file: &Path) -> u64 {
+/// When a file was written; in 1970 where it is gone.
+fn last_change(file: &Path) -> Timestamp {
     let written = std::fs::metadata(file).and_then(|m| m.modified()).ok();
-    let since = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    since.map_or(0, |since| since.as_secs())
+    let written = written.and_then(|at| Timestamp::try_from(at).ok());
+    written.unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use logchain_core::chain::LogChain;
 use logchain_core::live::{Live, News};
 use logchain_core::offsets::{Found, Offsets};
+use logchain_core::stream::StreamOffset;
 
 use super::json::{Place, Shown};
 use super::out::Out;
@@ -35,7 +36,7 @@ pub(super) fn show(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::R
     one_object(
         Shown::of(subject, &chain, offsets.snapshot()),
         &offsets,
-        offset,
+        StreamOffset::new(offset),
         budget(args),
     )
 }
@@ -53,7 +54,7 @@ fn budget(args: &Show) -> u64 {
 /// What is there before anything is followed. `Some`: there is nothing to follow.
 fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option<Exit>> {
     let Some(from) = args.from else {
-        let mut at = offsets.layout(u64::MAX)?.end();
+        let mut at = offsets.end()?;
         if let Out::Json(_) = out {
             // Where the last lines begin is known once they were read.
             each_block(reader(args, offsets.snapshot())?, |bytes| {
@@ -62,23 +63,24 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
             })?;
         }
         each_block(reader(args, offsets.snapshot())?, |bytes| {
-            out.push(at, bytes)?;
+            out.push(at.get(), bytes)?;
             at = at.saturating_add(bytes.len() as u64);
             Ok(())
         })?;
         return Ok(None);
     };
+    let from = StreamOffset::new(from);
     let (mut at, mut left) = (from, budget(args));
     let more = loop {
         match offsets.from(at, left)? {
             Found::Run(run) => {
                 let (next, more) = (run.next(), run.more());
                 if run.follows_gap() {
-                    out.missing(at, None)?;
+                    out.missing(at.get(), None)?;
                 }
-                left = left.saturating_sub(next.saturating_sub(at));
+                left = left.saturating_sub(next.saturating_bytes_since(at));
                 each_block(run, |bytes| {
-                    out.push(at, bytes)?;
+                    out.push(at.get(), bytes)?;
                     at = at.saturating_add(bytes.len() as u64);
                     Ok(())
                 })?;
@@ -92,7 +94,7 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
                 return Ok(Some(Exit::Failed));
             }
             Found::Gone { next, .. } => {
-                out.missing(next, Some(next.saturating_sub(at)))?;
+                out.missing(next.get(), next.bytes_since(at))?;
                 at = next;
             }
             Found::Beyond { end } if at > end => {
@@ -114,7 +116,7 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
     Ok(None)
 }
 
-fn gone(offset: u64, next: u64, arriving: bool) -> String {
+fn gone(offset: StreamOffset, next: StreamOffset, arriving: bool) -> String {
     if arriving {
         format!("offset {offset} is not there yet: history is being put in place; try again")
     } else {
@@ -122,11 +124,16 @@ fn gone(offset: u64, next: u64, arriving: bool) -> String {
     }
 }
 
-fn beyond(offset: u64, end: u64) -> String {
+fn beyond(offset: StreamOffset, end: StreamOffset) -> String {
     format!("offset {offset} is not there yet: the log ends at {end}")
 }
 
-fn one_object(shown: Shown, offsets: &Offsets, offset: u64, most: u64) -> anyhow::Result<Exit> {
+fn one_object(
+    shown: Shown,
+    offsets: &Offsets,
+    offset: StreamOffset,
+    most: u64,
+) -> anyhow::Result<Exit> {
     let mut out = io::stdout().lock();
     let (next, more, expired, exit) = match offsets.from(offset, most)? {
         Found::Run(run) => {
@@ -148,10 +155,10 @@ fn one_object(shown: Shown, offsets: &Offsets, offset: u64, most: u64) -> anyhow
         Found::Beyond { end } => (end, false, None, Exit::Done),
     };
     let place = Place {
-        offset,
-        next,
+        offset: offset.get(),
+        next: next.get(),
         more,
-        expired,
+        expired: expired.map(StreamOffset::get),
     };
     let content = || -> anyhow::Result<Box<dyn Read + '_>> {
         Ok(match offsets.from(offset, most)? {
@@ -168,8 +175,8 @@ fn follow(mut live: Live, out: &mut Out) -> anyhow::Result<Exit> {
     loop {
         let offset = live.offset();
         match live.read(&mut block)? {
-            News::Bytes(n) => out.push(offset, block.get(..n).unwrap_or_default())?,
-            News::Missing { size } => out.missing(live.offset(), size)?,
+            News::Bytes(n) => out.push(offset.get(), block.get(..n).unwrap_or_default())?,
+            News::Missing { size } => out.missing(live.offset().get(), size)?,
             News::None => {
                 out.flush()?;
                 if out.is_closed() {

@@ -2,6 +2,7 @@
 //! where it is newer than what this program knows.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The version written, and the newest read.
@@ -31,8 +32,9 @@ pub struct About {
     pub name: String,
     /// The host that put it.
     pub host: String,
-    /// Seconds since 1970, by that host's clock.
-    pub at: u64,
+    /// When, by that host's clock.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
 }
 
 /// Some bytes of a VM's stream.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Archive, Result, offset_of};
-use crate::transport::{ConsoleName, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
+use crate::ids::ConsoleName;
+use crate::transport::{Key, LogTransport, LogTransportExt, ObjectName, Prefix};
 
 /// A stream, and its newest batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +21,6 @@ pub struct Head {
 
 /// All streams with this prefix, one request for each and one for its newest batch.
 /// A damaged batch is passed over.
-///
-/// # Errors
-/// The transport's.
 pub async fn heads(transport: &Arc<dyn LogTransport>, prefix: &Prefix) -> Result<Vec<Head>> {
     let mut found = Vec::new();
     let mut after: Option<Key> = None;

@@ -71,9 +71,10 @@ pub use heads::{Head, heads};
 pub use read::{Map, Part};
 pub use streamer::{Ask, Limits, Standing, Streamer};
 
+use crate::ids::ConsoleName;
 use crate::offsets;
 use crate::transport::{
-    self, ConsoleName, Key, LogTransport, LogTransportExt, Lot, MAX_OBJECT, ObjectName, Prefix,
+    self, Key, LogTransport, LogTransportExt, Lot, MAX_OBJECT, ObjectName, Prefix,
 };
 
 /// Why a stream could not be put or read.

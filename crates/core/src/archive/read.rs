@@ -33,9 +33,6 @@ pub enum Part {
 
 impl Archive {
     /// The offset of the first byte that is there; `None` where nothing is.
-    ///
-    /// # Errors
-    /// The transport's.
     pub async fn first(&self) -> Result<Option<u64>> {
         Ok(self.offsets_down_to(0).await?.last().copied())
     }
@@ -51,9 +48,6 @@ impl Archive {
     }
 
     /// Which batches are there from `offset` on: for who reads more than once.
-    ///
-    /// # Errors
-    /// The transport's.
     pub async fn map(&self, offset: u64) -> Result<Map> {
         let mut offsets = self.offsets_down_to(offset).await?;
         offsets.reverse();

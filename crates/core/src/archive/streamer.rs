@@ -8,7 +8,7 @@
 //! ```
 
 use std::io::Read;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -18,8 +18,10 @@ use super::pending::{Pending, Theirs, compare};
 use super::tap::{Tap, Tapped};
 use super::{About, Archive, Batch, End, Error, Result};
 use crate::chain::{self, LogChain};
+use crate::clock;
 use crate::offsets::{self, Found, Offsets};
 use crate::record::{self, Record};
+use crate::stream::StreamOffset;
 use crate::transport::{self, Advice};
 
 /// Pauses between two tries of one put: the first, and the longest.
@@ -134,7 +136,8 @@ impl Streamer {
         let end = self.archive.end().await?;
         let from = self.whence(end.as_ref()).await?;
         self.standing.send_modify(|s| s.offset = from);
-        let tap = Tap::start(self.chain.try_clone().map_err(log)?, from).map_err(|e| {
+        let chain = self.chain.try_clone().map_err(log)?;
+        let tap = Tap::start(chain, StreamOffset::new(from)).map_err(|e| {
             Error::Transport(transport::Error::Other {
                 transport: self.archive.transport.to_string(),
                 reason: format!("cannot start a thread: {e}"),
@@ -187,12 +190,16 @@ impl Streamer {
 /// both have some; where the rotation dropped them here, the record's word does.
 fn goes_on(chain: &LogChain, archive: &Archive, end: &End) -> Result<bool> {
     let offsets = Offsets::of(chain)?;
-    if offsets.is_arriving() || offsets.layout(end.last.offset)?.end() < end.offset {
+    let (from, to) = (
+        StreamOffset::new(end.last.offset),
+        StreamOffset::new(end.offset),
+    );
+    if offsets.is_arriving() || offsets.layout(from)?.end() < to {
         return Ok(false);
     }
-    let (mut at, mut seen) = (end.last.offset, false);
-    while at < end.offset {
-        let most = end.offset.saturating_sub(at);
+    let (mut at, mut seen) = (from, false);
+    while at < to {
+        let most = to.saturating_bytes_since(at);
         let mut run = match offsets.from(at, most)? {
             Found::Run(run) => run,
             Found::Gone { next, .. } => {
@@ -204,7 +211,7 @@ fn goes_on(chain: &LogChain, archive: &Archive, end: &End) -> Result<bool> {
         let mut bytes = Vec::new();
         let read = run.read_to_end(&mut bytes);
         read.map_err(|e| log(chain::Error::of_io(e, chain.path())))?;
-        let into = usize::try_from(at.saturating_sub(end.last.offset)).unwrap_or(usize::MAX);
+        let into = usize::try_from(at.saturating_bytes_since(from)).unwrap_or(usize::MAX);
         let theirs = end.last.bytes.get(into..).unwrap_or_default();
         if bytes.is_empty() || theirs.get(..bytes.len()) != Some(&bytes) {
             return Ok(false);
@@ -212,9 +219,9 @@ fn goes_on(chain: &LogChain, archive: &Archive, end: &End) -> Result<bool> {
         seen = true;
         at = at.saturating_add(bytes.len() as u64);
     }
-    let record = || Record::read_any(chain.folder(), chain.base_name());
     let is_ours = |r: Record| r.is_of(archive.domain, &archive.console);
-    Ok(seen || record().map_err(offsets::Error::from)?.is_some_and(is_ours))
+    let record = || chain.record().map_err(offsets::Error::from);
+    Ok(seen || record()?.is_some_and(is_ours))
 }
 
 /// Puts down whose log it is: it is recognised when the VM comes back. Where
@@ -228,7 +235,9 @@ fn own(chain: &LogChain, archive: &Archive) -> Result<()> {
 
 /// What is here follows what the transport has, after a gap.
 fn follow_on(chain: &LogChain, archive: &Archive, offset: u64) -> Result<()> {
-    let changed = change(chain, archive, |record| record.ledger.go_on_at(offset));
+    let changed = change(chain, archive, |record| {
+        record.ledger.go_on_at(StreamOffset::new(offset));
+    });
     Ok(changed.map_err(offsets::Error::from)?)
 }
 
@@ -288,8 +297,8 @@ impl Work {
                 tapped = tap.out.recv() => tapped,
             };
             match tapped {
-                Some(Tapped::Bytes { offset, bytes }) => self.take(offset, &bytes).await?,
-                Some(Tapped::Missing { next, size }) => self.gap(next, size).await?,
+                Some(Tapped::Bytes { offset, bytes }) => self.take(offset.get(), &bytes).await?,
+                Some(Tapped::Missing { next, size }) => self.gap(next.get(), size).await?,
                 Some(Tapped::End) => {
                     self.put_all().await?;
                     return Ok(self.next);
@@ -365,8 +374,7 @@ impl Work {
     async fn put(&mut self) -> Result<()> {
         let archive = self.streamer.archive.clone();
         let mut about = self.streamer.about.clone();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        about.at = since.map_or(0, |d| d.as_secs());
+        about.at = clock::now();
         let batch = Batch {
             offset: self.next,
             after_gap: self.pending.after_gap,

@@ -5,9 +5,6 @@ use crate::transport::LogTransportExt;
 
 impl Archive {
     /// Deletes what lies wholly before `offset`.
-    ///
-    /// # Errors
-    /// The transport's.
     pub async fn forget_before(&self, offset: u64) -> Result<()> {
         loop {
             // The newest first: the first of them may reach beyond the offset.

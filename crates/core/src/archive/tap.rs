@@ -17,6 +17,7 @@ use crate::chain::{self, LogChain};
 use crate::live::{Live, News};
 use crate::offsets::{Found, Offsets, Result};
 use crate::pause::pause;
+use crate::stream::StreamOffset;
 
 const BLOCK: usize = 64 * 1024;
 
@@ -36,11 +37,11 @@ const AT_REST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Tapped {
     Bytes {
-        offset: u64,
+        offset: StreamOffset,
         bytes: Vec<u8>,
     },
     Missing {
-        next: u64,
+        next: StreamOffset,
         size: Option<u64>,
     },
     /// Asked to end, and this was all.
@@ -57,7 +58,7 @@ pub(super) struct Tap {
 
 impl Tap {
     /// Reads `chain` from `from` on, which must not be behind its end.
-    pub(super) fn start(chain: LogChain, from: u64) -> std::io::Result<Self> {
+    pub(super) fn start(chain: LogChain, from: StreamOffset) -> std::io::Result<Self> {
         let (sender, out) = mpsc::channel(AHEAD);
         let (asked, drain) = (Arc::default(), Arc::default());
         let work = Work {
@@ -93,7 +94,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(&self, chain: LogChain, from: u64) -> Result<()> {
+    fn run(&self, chain: LogChain, from: StreamOffset) -> Result<()> {
         let offsets = Offsets::of(&chain)?;
         offsets.remember(&chain)?;
         let mut live = Live::after(&offsets, chain)?;
@@ -133,13 +134,13 @@ impl Work {
     }
 
     /// What was there when we came. `false`: nobody listens any more.
-    fn past(&self, offsets: &Offsets, from: u64, live: &mut Live) -> Result<bool> {
+    fn past(&self, offsets: &Offsets, from: StreamOffset, live: &mut Live) -> Result<bool> {
         let mut at = from;
         loop {
             let mut run = match offsets.from(at, u64::MAX)? {
                 Found::Run(run) => run,
                 Found::Gone { next, .. } => {
-                    let size = next.checked_sub(at);
+                    let size = next.bytes_since(at);
                     if !self.send(Tapped::Missing { next, size }, live)? {
                         return Ok(false);
                     }
@@ -151,7 +152,7 @@ impl Work {
             let next = run.next();
             // At the start as well: the run that stored the bytes before a gap ended before it
             // could mark the gap.
-            if run.follows_gap() && at > 0 {
+            if run.follows_gap() && at > StreamOffset::START {
                 let size = None;
                 if !self.send(Tapped::Missing { next: at, size }, live)? {
                     return Ok(false);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -296,7 +297,7 @@ async fn streams_are_found_among_others() {
         let domain = Uuid::from_u128(n);
         let archive = Archive::new(Arc::clone(&transport), domain, "serial0".parse().unwrap());
         let key = Key {
-            lot: crate::transport::HandoffId::random().into(),
+            lot: crate::ids::HandoffId::random().into(),
             object: ObjectName::Begin,
             ..archive.key(0)
         };
@@ -361,7 +362,7 @@ fn a_batch_comes_back_and_nothing_else_does() {
         about: About {
             name: "vm".to_owned(),
             host: "h1".to_owned(),
-            at: 5,
+            at: Timestamp::constant(5, 0),
         },
         bytes: Bytes::from(vec![b'x'; 5000]),
     };
@@ -488,7 +489,7 @@ fn a_batch_of_the_first_version_is_read() {
         about: About {
             name: "vm".to_owned(),
             host: "h1".to_owned(),
-            at: 5,
+            at: Timestamp::constant(5, 0),
         },
         bytes: Bytes::from_static(b"hello"),
     };

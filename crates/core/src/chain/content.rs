@@ -13,9 +13,6 @@ use crate::stream::Fingerprint;
 impl ChainFile {
     /// The fingerprint of `length` bytes from `skip` on; `None` where there are fewer,
     /// or they tell nothing. A compressed file is gone through up to their end.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn fingerprint(&self, skip: u64, length: u64) -> Result<Option<Fingerprint>> {
         if self.compression().is_none() {
             let print = content::fingerprint(self.file(), skip, length);
@@ -45,9 +42,6 @@ impl ChainFile {
 
     /// Whether it holds the bytes of `print` and no others. A compressed file is gone
     /// through.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn holds_just(&self, print: Fingerprint) -> Result<bool> {
         let length = print.length();
         Ok(self.count()?.length == length && self.fingerprint(0, length)? == Some(print))
@@ -55,9 +49,6 @@ impl ChainFile {
 
     /// Whether it has the bytes of `mark` where that has them. A compressed file is
     /// gone through up to there.
-    ///
-    /// # Errors
-    /// Those of reading.
     pub(crate) fn has_before(&self, mark: &Mark) -> Result<bool> {
         if self.compression().is_none() {
             let same = mark.is_in(self.file());

@@ -55,9 +55,6 @@ impl LogChain {
     /// They are plain files that are not `known`, newer than all that are, and do not
     /// have the bytes of a file that was `given` already, as one has that was restored
     /// from a backup. A compressed one may be a known file that was compressed since.
-    ///
-    /// # Errors
-    /// The folder's.
     pub(crate) fn came_before(
         &self,
         id: FileId,

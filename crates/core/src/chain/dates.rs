@@ -2,6 +2,8 @@
 //!
 //! Must not know: what else is in a name.
 
+use jiff::Timestamp;
+
 /// A point in time that a file's name gives, precise to the second. Ordered: the
 /// greater, the newer.
 ///
@@ -79,37 +81,14 @@ impl Date {
         Self(rest.into_iter().fold(year, number))
     }
 
-    /// By the days of the Gregorian calendar in UTC.
+    /// As it reads in UTC.
     fn of_seconds(seconds: u64) -> Option<Self> {
         if !SECONDS.contains(&seconds) {
             return None;
         }
-        let days = seconds / 86_400;
-        let second = seconds % 86_400;
-        // Years of 365 days and a leap day every fourth one: right from 1970 to 2099.
-        let cycle = days / 1461;
-        let mut day = days % 1461;
-        let mut year = 1970_u64.saturating_add(cycle.saturating_mul(4));
-        // 1972 is the third year of a cycle that begins with 1970.
-        for length in [365, 365, 366, 365] {
-            if day < length {
-                break;
-            }
-            day = day.saturating_sub(length);
-            year = year.saturating_add(1);
-        }
-        let february = if year.is_multiple_of(4) { 29 } else { 28 };
-        let mut month = 1;
-        for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-            if day < length {
-                break;
-            }
-            day = day.saturating_sub(length);
-            month += 1;
-        }
-        let day = day.saturating_add(1);
-        let time = [second / 3600, second / 60 % 60, second % 60];
-        Some(Self::of(year, [month, day, time[0], time[1], time[2]]))
+        let time = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+        let digits = time.strftime("%Y%m%d%H%M%S").to_string();
+        digits.parse().ok().map(Self)
     }
 }
 

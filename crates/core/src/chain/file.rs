@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::inflate::Inflated;
 use super::merge::{Counted, LineSearch};
@@ -314,20 +314,50 @@ impl<F: Borrow<ChainFile>> Read for Raw<F> {
     }
 }
 
+/// A file that somebody else keeps open, or that its reader keeps open itself.
+#[derive(Clone, Debug)]
+pub(super) enum Source<'a> {
+    Borrowed(&'a ChainFile),
+    Owned(Arc<ChainFile>),
+}
+
+impl Borrow<ChainFile> for Source<'_> {
+    fn borrow(&self) -> &ChainFile {
+        match self {
+            Self::Borrowed(file) => file,
+            Self::Owned(file) => file,
+        }
+    }
+}
+
+impl<'a> From<&'a ChainFile> for Source<'a> {
+    fn from(file: &'a ChainFile) -> Self {
+        Self::Borrowed(file)
+    }
+}
+
+impl From<ChainFile> for Source<'_> {
+    fn from(file: ChainFile) -> Self {
+        Self::Owned(Arc::new(file))
+    }
+}
+
 /// One file's part of the stream.
 pub(super) enum FileReader<'a> {
-    Plain(Raw<&'a ChainFile>),
-    Compressed(Box<Inflated<&'a ChainFile>>),
+    Plain(Raw<Source<'a>>),
+    Compressed(Box<Inflated<Source<'a>>>),
 }
 
 impl<'a> FileReader<'a> {
     /// Leaves out the first `skip` bytes; a compressed file is decompressed for
     /// that, a plain one is not touched.
-    pub(super) fn new(file: &'a ChainFile, skip: u64) -> Result<Self> {
+    pub(super) fn new(source: impl Into<Source<'a>>, skip: u64) -> Result<Self> {
+        let source = source.into();
+        let file: &ChainFile = source.borrow();
         let Some(compression) = file.compression else {
-            return Ok(Self::Plain(Raw::new(file, skip)));
+            return Ok(Self::Plain(Raw::new(source, skip)));
         };
-        let mut inflated = Inflated::new(file, compression)?;
+        let mut inflated = Inflated::new(source.clone(), compression)?;
         inflated.skip(skip).map_err(|e| file.error(e))?;
         Ok(Self::Compressed(Box::new(inflated)))
     }

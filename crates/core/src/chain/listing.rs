@@ -114,9 +114,6 @@ impl Listing {
     }
 
     /// As [`Listing::read_owned`], by someone who knows nothing of whose the files are.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn read(folder: &Folder, base: &OsStr) -> Result<Self> {
         Self::read_owned(folder, base, &Ownership::default())
     }
@@ -124,9 +121,6 @@ impl Listing {
     /// Looks at the folder once. A name that goes while we look counts as not
     /// there; only [`LogChain::snapshot`](super::LogChain::snapshot) sees to it
     /// that all belongs to one moment.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn read_owned(folder: &Folder, base: &OsStr, ownership: &Ownership) -> Result<Self> {
         let (mut rotated, mut dated, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         let mut claims: Vec<(OsString, Claim)> = Vec::new();

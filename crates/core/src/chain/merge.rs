@@ -14,6 +14,11 @@ pub(super) struct Start {
     pub(super) skip: u64,
 }
 
+impl Start {
+    /// The first byte of the oldest file.
+    pub(super) const FIRST: Self = Self { file: 0, skip: 0 };
+}
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
@@ -45,10 +50,9 @@ pub(super) fn tail(lengths: &[Option<u64>], budget: u64) -> Plan {
     Plan::From(Start { file: 0, skip: 0 })
 }
 
-/// Where the byte at `offset` lies, counted from the first byte of the oldest
-/// file. The end of the stream where it has fewer.
-pub(super) fn from_offset(lengths: &[Option<u64>], offset: u64) -> Plan {
-    let mut left = offset;
+/// Where the stream goes on behind its first `bytes` bytes. Its end where it has fewer.
+pub(super) fn skip(lengths: &[Option<u64>], bytes: u64) -> Plan {
+    let mut left = bytes;
     for (file, length) in lengths.iter().enumerate() {
         if left == 0 {
             return Plan::From(Start { file, skip: 0 });
@@ -181,12 +185,12 @@ mod tests {
     #[test]
     fn an_offset_measures_only_what_lies_before_it() {
         let lengths = [Some(10), None, Some(6)];
-        assert_eq!(from_offset(&lengths, 0), at(0, 0));
-        assert_eq!(from_offset(&lengths, 9), at(0, 9));
-        assert_eq!(from_offset(&lengths, 10), at(1, 0));
-        assert_eq!(from_offset(&lengths, 11), Plan::Measure(1));
-        assert_eq!(from_offset(&[Some(2), Some(0), Some(3)], 5), at(3, 0));
-        assert_eq!(from_offset(&[Some(2)], u64::MAX), at(1, 0));
+        assert_eq!(skip(&lengths, 0), at(0, 0));
+        assert_eq!(skip(&lengths, 9), at(0, 9));
+        assert_eq!(skip(&lengths, 10), at(1, 0));
+        assert_eq!(skip(&lengths, 11), Plan::Measure(1));
+        assert_eq!(skip(&[Some(2), Some(0), Some(3)], 5), at(3, 0));
+        assert_eq!(skip(&[Some(2)], u64::MAX), at(1, 0));
     }
 
     proptest! {
@@ -200,7 +204,7 @@ mod tests {
             let rest: u64 = lengths[start.file..].iter().sum();
             prop_assert_eq!(rest - start.skip, budget.min(total));
 
-            let Plan::From(start) = from_offset(&known, budget) else { panic!("likewise") };
+            let Plan::From(start) = skip(&known, budget) else { panic!("likewise") };
             let before: u64 = lengths[..start.file].iter().sum();
             prop_assert_eq!(before + start.skip, budget.min(total));
         }

@@ -1,8 +1,13 @@
 //! A console log and its rotated files, read as one stream, oldest byte first.
 //!
 //! A [`LogChain`] is a name in a folder; a [`Snapshot`] holds all its files open
-//! as they were at one moment, however often they are renamed meanwhile. All of
-//! it blocks on files: async code calls it on a thread for that.
+//! as they were at one moment, however often they are renamed meanwhile. Places in
+//! a snapshot are counted from its oldest byte, so the next rotation changes them;
+//! [`crate::offsets`] has those that last. All of it blocks on files: async code
+//! calls it on a thread for that.
+//!
+//! What else a [`LogChain`] answers (`from`, `follow`, `verify`, `record`) is written
+//! where it is found out.
 //!
 //! Must not know: handoffs, who writes the log.
 //!
@@ -49,6 +54,7 @@ mod ownership;
 mod reader;
 mod remark;
 mod snapshot;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +76,7 @@ pub use ownership::{Claim, Foreign, Ownership};
 pub use reader::Reader;
 pub use remark::Remark;
 pub use snapshot::Snapshot;
+pub use tail::{Amount, Tail};
 
 use crate::folder::{FileId, Folder};
 
@@ -93,20 +100,17 @@ pub struct LogChain {
 }
 
 impl LogChain {
-    /// The chain whose base file is, or will be, at `path`. The folder must be
-    /// there; whether any file is shows only at [`LogChain::snapshot`].
+    /// The chain whose base file is, or will be, at `path`. Whether there is any file is
+    /// found out only when it is read.
     ///
     /// # Errors
-    /// [`Error::Folder`].
+    /// [`Error::Folder`] where the folder is not there or cannot be listed.
     pub fn open(path: &Path, choice: NumberingChoice) -> Result<Self> {
         let (folder, base) = Folder::of_file(path)?;
         Self::beneath(folder, base, choice)
     }
 
-    /// The chain whose base file is `base` in a folder that is open already.
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
+    /// As [`LogChain::open`], for the base file `base` in a folder that is open already.
     pub fn beneath(folder: Folder, base: OsString, choice: NumberingChoice) -> Result<Self> {
         let ownership = Ownership::default();
         let numbering = resolve(&folder, &base, choice, &ownership)?;
@@ -119,10 +123,8 @@ impl LogChain {
         })
     }
 
-    /// The same chain, by someone who knows more of whose the files in its folder are.
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
+    /// The same chain, where the caller knows which files in its folder belong to other
+    /// logs: names alone do not tell.
     pub fn owned(self, ownership: Ownership) -> Result<Self> {
         if ownership == self.ownership {
             return Ok(self);
@@ -187,21 +189,20 @@ impl LogChain {
         self.numbering
     }
 
-    /// What one look at the folder finds; a rollover may be half done.
-    ///
-    /// # Errors
-    /// [`Error::Folder`].
+    /// The files that one look at the folder finds, which may be in the middle of a
+    /// rollover.
     pub fn listing(&self) -> Result<Listing> {
         Listing::read_owned(&self.folder, &self.base, &self.ownership)
     }
 
-    /// Opens all files of the chain as they are at one moment. Waits some
-    /// milliseconds where a rollover is half done.
+    /// Opens all files of the chain as they are at one moment. In the middle of a
+    /// rollover it waits some milliseconds for its end.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where no file is there, [`Error::Folder`] where one of
-    /// them is not a regular file or may not be opened, [`Error::Unsettled`],
-    /// [`Error::SameFile`], [`Error::TooManyFiles`].
+    /// - [`Error::NotFound`]: there is no file.
+    /// - [`Error::Folder`]: one of them is not a regular file, or may not be opened.
+    /// - [`Error::Unsettled`]: files were renamed all the time. Try again.
+    /// - [`Error::SameFile`], [`Error::TooManyFiles`]: somebody has to remove names first.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let folder = snapshot::Owned {
             folder: &self.folder,

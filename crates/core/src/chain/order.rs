@@ -10,6 +10,8 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::stream::StreamOffset;
+
 /// Times that differ by no more than this, in nanoseconds, are equal: the kernel takes
 /// them from its tick, which comes every 1 to 10 ms.
 const TICK: i128 = 10_000_000;
@@ -26,7 +28,7 @@ pub(super) struct Age<'a> {
     /// A file without a byte is in no order.
     pub(super) is_empty: bool,
     /// The offset at which it begins, where the record knows it.
-    pub(super) start: Option<u64>,
+    pub(super) start: Option<StreamOffset>,
 }
 
 /// Two files whose names say that one is older, while their times say it of the other.
@@ -153,7 +155,7 @@ pub(super) fn order(files: &[Age<'_>], base: Option<(i64, u32)>) -> Order {
 fn times(files: &[Age<'_>]) -> Vec<(i64, u32)> {
     let mut times = told_times(files);
     let known = files.iter().enumerate().filter(|(_, f)| !f.is_empty);
-    let mut known: Vec<(u64, usize)> = known
+    let mut known: Vec<(StreamOffset, usize)> = known
         .filter_map(|(index, f)| Some((f.start?, index)))
         .collect();
     known.sort_unstable();
@@ -232,7 +234,7 @@ mod tests {
             modified: (*modified, 0),
             tells_time: true,
             is_empty: false,
-            start: *start,
+            start: start.map(StreamOffset::new),
         };
         files.iter().map(age).collect()
     }
@@ -334,7 +336,7 @@ mod tests {
                     modified: (*time, 0),
                     tells_time: true,
                     is_empty: *empty,
-                    start: known.then_some(start),
+                    start: known.then_some(StreamOffset::new(start)),
                 }
             }).collect();
             let order = order(&ages, base.map(|b| (b, 0)));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::vec::IntoIter;
 
-use super::file::{ChainFile, FileReader};
+use super::file::{ChainFile, FileReader, Source};
 use super::merge::Start;
 
 /// Reads the stream from some place to the end of the snapshot.
@@ -21,7 +21,7 @@ pub struct Reader<'a> {
 /// Bytes of a file.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
-    pub(super) file: &'a ChainFile,
+    pub(super) file: Source<'a>,
     /// What to leave out.
     pub(super) skip: u64,
     /// How many bytes at the most.
@@ -32,9 +32,20 @@ impl<'a> Reader<'a> {
     /// Reads `files`, oldest first, from `start`.
     pub(super) fn new(files: &'a [ChainFile], start: Start) -> Self {
         let files = files.get(start.file..).unwrap_or_default().iter();
+        Self::from_first(files.map(Source::from), start.skip)
+    }
+
+    /// As [`Reader::new`], and keeps the files open that it has yet to read.
+    pub(super) fn owning(files: Vec<ChainFile>, start: Start) -> Reader<'static> {
+        let files = files.into_iter().skip(start.file);
+        Reader::from_first(files.map(Source::from), start.skip)
+    }
+
+    /// Reads whole files, but for the first `skip` bytes of the first one.
+    fn from_first(files: impl Iterator<Item = Source<'a>>, skip: u64) -> Self {
         let run = |(index, file)| Run {
             file,
-            skip: if index == 0 { start.skip } else { 0 },
+            skip: if index == 0 { skip } else { 0 },
             length: u64::MAX,
         };
         Self::of(files.enumerate().map(run).collect())

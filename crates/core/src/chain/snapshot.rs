@@ -13,13 +13,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::{ChainFile, Part};
+use super::file::{ChainFile, Part, Source};
 use super::merge::{self, LineSearch, Plan, Start};
 use super::order::{Age, is_contradicted, order};
 use super::reader::Run;
-use super::{Entry, Error, Gap, Listing, Numbering, Ownership, Reader, Remark, Result};
+use super::{Amount, Entry, Error, Gap, Listing, Numbering, Ownership, Reader, Remark, Result};
 use crate::folder::{self, Folder, Stat};
 use crate::record::Record;
 use crate::stream::{Ledger, Seen};
@@ -131,11 +132,8 @@ impl Snapshot {
     }
 
     /// The whole stream, oldest byte first.
-    ///
-    /// # Errors
-    /// None today: what goes wrong does so while reading.
     pub fn read_all(&self) -> Result<Reader<'_>> {
-        Ok(self.read(Start { file: 0, skip: 0 }))
+        Ok(self.read(Start::FIRST))
     }
 
     /// The last `budget` bytes of the stream, or all of it where it has fewer.
@@ -147,15 +145,18 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::len`].
     pub fn tail(&self, budget: u64) -> Result<Reader<'_>> {
-        self.planned(|lengths| merge::tail(lengths, budget))
+        Ok(self.read(self.start_of_tail(budget)?))
     }
 
-    /// The stream without its first `offset` bytes; nothing where it has fewer.
+    /// The stream without its first `bytes` bytes; nothing where it has fewer.
+    ///
+    /// They are counted from the oldest file that lies here now, so this is no offset in
+    /// the VM's stream: [`LogChain::from`](super::LogChain::from) reads from one of those.
     ///
     /// # Errors
     /// As [`Snapshot::len`].
-    pub fn read_from(&self, offset: u64) -> Result<Reader<'_>> {
-        self.planned(|lengths| merge::from_offset(lengths, offset))
+    pub fn skip(&self, bytes: u64) -> Result<Reader<'_>> {
+        Ok(self.read(self.planned(|lengths| merge::skip(lengths, bytes))?))
     }
 
     /// The last `lines` lines, or all of the stream where it has fewer. A last
@@ -166,19 +167,40 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::len`].
     pub fn tail_lines(&self, lines: u64) -> Result<Reader<'_>> {
+        Ok(self.read(self.start_of_lines(lines)?))
+    }
+
+    /// So much of the end of the stream, by a reader that keeps open what it has yet to read.
+    ///
+    /// # Errors
+    /// As [`Snapshot::len`].
+    pub(super) fn into_tail(self, amount: Amount) -> Result<Reader<'static>> {
+        let start = match amount {
+            Amount::All => Start::FIRST,
+            Amount::Bytes(budget) => self.start_of_tail(budget)?,
+            Amount::Lines(lines) => self.start_of_lines(lines)?,
+        };
+        Ok(Reader::owning(self.files, start))
+    }
+
+    fn start_of_tail(&self, budget: u64) -> Result<Start> {
+        self.planned(|lengths| merge::tail(lengths, budget))
+    }
+
+    fn start_of_lines(&self, lines: u64) -> Result<Start> {
         let Some(lines) = NonZeroU64::new(lines) else {
-            return Ok(self.read(Start {
+            return Ok(Start {
                 file: self.files.len(),
                 skip: 0,
-            }));
+            });
         };
         let mut search = LineSearch::new(lines);
-        for (index, file) in self.files.iter().enumerate().rev() {
-            if let Some(skip) = file.find_lines(&mut search)? {
-                return Ok(self.read(Start { file: index, skip }));
+        for (file, opened) in self.files.iter().enumerate().rev() {
+            if let Some(skip) = opened.find_lines(&mut search)? {
+                return Ok(Start { file, skip });
             }
         }
-        self.read_all()
+        Ok(Start::FIRST)
     }
 
     /// The files as [`crate::stream`] wants to know them.
@@ -233,20 +255,34 @@ impl Snapshot {
         runs: impl IntoIterator<Item = (usize, u64, u64)>,
     ) -> Reader<'_> {
         let runs = runs.into_iter().filter_map(|(file, skip, length)| {
-            let file = self.files.get(file)?;
+            let file = self.files.get(file)?.into();
             Some(Run { file, skip, length })
         });
         Reader::of(runs.collect())
     }
 
-    fn planned(&self, plan: impl Fn(&[Option<u64>]) -> Plan) -> Result<Reader<'_>> {
+    /// As [`Snapshot::read_runs`], by a reader that keeps open what it has yet to read.
+    pub(crate) fn into_runs(
+        self,
+        runs: impl IntoIterator<Item = (usize, u64, u64)>,
+    ) -> Reader<'static> {
+        let files = self.files.into_iter().map(Arc::new);
+        let files: Vec<_> = files.map(Source::Owned).collect();
+        let runs = runs.into_iter().filter_map(|(file, skip, length)| {
+            let file = files.get(file)?.clone();
+            Some(Run { file, skip, length })
+        });
+        Reader::of(runs.collect())
+    }
+
+    fn planned(&self, plan: impl Fn(&[Option<u64>]) -> Plan) -> Result<Start> {
         loop {
             let lengths: Vec<_> = self.files.iter().map(ChainFile::known_length).collect();
             match plan(&lengths) {
-                Plan::From(start) => return Ok(self.read(start)),
+                Plan::From(start) => return Ok(start),
                 Plan::Measure(index) => match self.files.get(index) {
                     Some(file) => _ = file.count()?,
-                    None => return self.read_all(),
+                    None => return Ok(Start::FIRST),
                 },
             }
         }

@@ -24,9 +24,10 @@ use super::offer::{self, Far, Held, Offer, Source};
 use super::{Budget, Handoff};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::rotation::Retention;
-use crate::transport::{ByteStream, Entry, HandoffId, Key, LogTransport, Prefix, Result};
+use crate::transport::{ByteStream, Entry, Key, LogTransport, Prefix, Result};
 
 /// So many bytes are much.
 const MUCH: usize = 256 << 10;

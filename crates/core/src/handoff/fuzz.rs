@@ -4,10 +4,12 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 
+use jiff::Timestamp;
+
 use super::message::{Abort, Begin, Commit, Damaged, Message, Receipt};
 use super::{Chunk, Sum};
 use crate::folder::FileId;
-use crate::stream::{Arrival, Ledger, Seen};
+use crate::stream::{Arrival, Ledger, Seen, StreamOffset};
 
 /// Bounds what one try takes.
 const MOST: usize = 1 << 20;
@@ -41,17 +43,20 @@ fn arrive(commit: &Commit) {
         newer: vec![(id(3), 5)],
         older: Vec::new(),
     };
-    let ledger = Ledger::default().arrived(&history, &arrival, ("h2", 1));
+    let ledger = Ledger::default().arrived(&history, &arrival, ("h2", Timestamp::UNIX_EPOCH));
     let seen = [(id(1), old), (id(2), new), (id(3), 7)].map(|(id, length)| Seen {
         id,
         length: Some(length),
         after_gap: false,
         compressed: false,
     });
-    let Ok(layout) = ledger.lay(&seen, 0) else {
+    let Ok(layout) = ledger.lay(&seen, StreamOffset::START) else {
         return;
     };
-    let _ = (layout.find(layout.end() / 2), layout.run_after(0));
+    let _ = (
+        layout.find(StreamOffset::new(layout.end().get() / 2)),
+        layout.run_after(StreamOffset::START),
+    );
     let _ = ledger.history(&layout, "h2", &[0, new]);
 }
 

@@ -2,10 +2,11 @@
 //! checked before use, refused when newer than what this program knows.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::ids::HandoffId;
 use crate::stream::History;
-use crate::transport::HandoffId;
 
 /// The version written, and the newest read.
 const VERSION: u32 = 1;
@@ -38,8 +39,9 @@ pub struct Begin {
     pub domain_name: String,
     /// The source's host name, for people.
     pub host: String,
-    /// Seconds since 1970 at the source.
-    pub at: u64,
+    /// When, by the source's clock.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// Where what is there now lies in the VM's stream, if that is known so early:
     /// what comes goes on behind it.
     #[serde(default)]

@@ -28,7 +28,8 @@
 //! use logchain_core::handoff::{Budget, Handoff};
 //! use logchain_core::placement::Rules;
 //! use logchain_core::rotation::Retention;
-//! use logchain_core::transport::{HandoffId, LogTransport, MemoryTransport};
+//! use logchain_core::ids::HandoffId;
+//! use logchain_core::transport::{LogTransport, MemoryTransport};
 //! use tokio::sync::{mpsc, watch};
 //!
 //! # struct Nobody;
@@ -125,7 +126,9 @@ pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 
-use crate::transport::{ConsoleName, HandoffId, Key, ObjectName, Prefix};
+use crate::clock::now;
+use crate::ids::{ConsoleName, HandoffId};
+use crate::transport::{Key, ObjectName, Prefix};
 
 /// Which handoff of which console of which domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,12 +158,6 @@ impl Handoff {
     pub fn prefix(&self) -> Prefix {
         Prefix::Lot(self.domain, self.console.clone(), self.id.into())
     }
-}
-
-/// Seconds since 1970, for people who read records.
-pub(crate) fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }
 
 /// Runs file work on a thread that may block.

@@ -36,7 +36,7 @@ impl Streamed {
         let Some(end) = archive.end().await? else {
             return Ok(Self::default());
         };
-        let first = history.runs.first().map_or(0, |(start, _)| *start);
+        let first = history.start().get();
         Ok(Self {
             history,
             map: archive.map(first).await?,
@@ -51,7 +51,7 @@ impl Streamed {
         for (start, length) in &self.history.runs {
             let into = at.checked_sub(before)?;
             if into < *length {
-                let offset = start.checked_add(into)?;
+                let offset = start.get().checked_add(into)?;
                 let end = offset.checked_add(len)?;
                 let fits = into.checked_add(len)? <= *length && end <= self.end;
                 let batches = self.map.holding(offset, end);
@@ -104,7 +104,9 @@ fn of(transport: &Arc<dyn LogTransport>, handoff: &Handoff) -> Archive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{HandoffId, MemoryTransport};
+    use crate::ids::HandoffId;
+    use crate::stream::StreamOffset;
+    use crate::transport::MemoryTransport;
 
     fn handoff() -> Handoff {
         Handoff {
@@ -123,7 +125,7 @@ mod tests {
     async fn only_what_lies_there_whole_is_taken_from_there() {
         let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
         let history = History {
-            runs: vec![(100, 10), (120, 40)],
+            runs: vec![(StreamOffset::new(100), 10), (StreamOffset::new(120), 40)],
             ..History::default()
         };
         let ours = handoff();

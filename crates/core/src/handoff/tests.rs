@@ -17,10 +17,12 @@ use super::offer::{self, Far, Held, Left, Offer, Source, left};
 use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::record::Record;
 use crate::rotation::Retention;
-use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
+use crate::stream::StreamOffset;
+use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
 mod rebooted;
@@ -284,7 +286,7 @@ async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
 
         let chain = LogChain::open(&destination.log, NumberingChoice::FromZero).unwrap();
         let offsets = Offsets::of(&chain).unwrap();
-        let read = |from| match offsets.from(from, u64::MAX).unwrap() {
+        let read = |from| match offsets.from(StreamOffset::new(from), u64::MAX).unwrap() {
             Found::Run(mut run) => {
                 let mut text = String::new();
                 std::io::Read::read_to_string(&mut run, &mut text).unwrap();

@@ -1,8 +1,9 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -10,12 +11,12 @@ use super::*;
 use crate::chain::{Numbering, NumberingChoice};
 use crate::folder::Folder;
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::offsets::Found;
 use crate::placement::{Owed, Rules, Staging};
 use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::{Arrival, History};
-use crate::transport::HandoffId;
 
 struct Bed {
     dir: tempfile::TempDir,
@@ -95,6 +96,25 @@ impl Bed {
     }
 }
 
+#[test]
+fn what_follows_a_tail_begins_where_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("l");
+    fs::write(&path, "one\ntwo\n").unwrap();
+    let chain = LogChain::open(&path, NumberingChoice::FromZero).unwrap();
+    let (mut tail, mut live) = chain.tail_and_follow(Amount::Lines(1)).unwrap();
+
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .and_then(|mut log| log.write_all(b"three"))
+        .unwrap();
+    let mut text = String::new();
+    tail.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), live.offset().get()), ("two\n", 8));
+    assert_eq!(read(&mut live), (b"three".to_vec(), Vec::new()));
+}
+
 #[expect(clippy::disallowed_methods, reason = "it plays virtlogd")]
 fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();
@@ -145,7 +165,7 @@ fn a_log_begun_anew_goes_on() {
     bed.log = File::create(bed.path("")).unwrap();
     bed.print(3);
     assert_eq!(read(&mut live), (bed.written[20..].to_vec(), vec![None]));
-    assert_eq!(live.offset(), 23);
+    assert_eq!(live.offset().get(), 23);
 }
 
 #[test]
@@ -157,7 +177,7 @@ fn a_log_emptied_from_outside_goes_on() {
     std::io::Seek::rewind(&mut bed.log).unwrap();
     bed.log.write_all(b"abc").unwrap();
     assert_eq!(read(&mut live), (b"abc".to_vec(), vec![None]));
-    assert_eq!(live.offset(), 13);
+    assert_eq!(live.offset().get(), 13);
 }
 
 #[test]
@@ -193,10 +213,15 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
     let console = "serial0".parse().unwrap();
     Record::update(&folder, &base, Uuid::nil(), &console, |record| {
         let history = History {
-            runs: vec![(0, 30)],
+            runs: vec![(StreamOffset::new(0), 30)],
             ..History::default()
         };
-        record.arriving(HandoffId::random(), &history, arrival, ("h1", 1));
+        record.arriving(
+            HandoffId::random(),
+            &history,
+            arrival,
+            ("h1", Timestamp::UNIX_EPOCH),
+        );
     })
     .unwrap();
     rename(&staging, &bed.path(".0"));
@@ -206,7 +231,7 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
         read(&mut live),
         (b"printed elsewhere...here".to_vec(), Vec::new())
     );
-    assert_eq!(live.offset(), 34);
+    assert_eq!(live.offset().get(), 34);
 }
 
 /// History is seen before it is complete: its end comes before what the VM
@@ -233,9 +258,9 @@ fn what_is_shown_is_followed_to_its_end_first() {
         digest: String::new(),
         from: "h1".to_owned(),
         host: "h2".to_owned(),
-        at: 1,
+        at: Timestamp::UNIX_EPOCH,
         history: History {
-            runs: vec![(1000, bytes)],
+            runs: vec![(StreamOffset::new(1000), bytes)],
             ..History::default()
         },
         contains: Vec::new(),
@@ -243,14 +268,14 @@ fn what_is_shown_is_followed_to_its_end_first() {
     staging.append(true, b"from h1, ").unwrap();
     assert!(staging.show(owed(9)).unwrap());
     let mut live = bed.live();
-    assert_eq!(live.offset(), 1009);
+    assert_eq!(live.offset().get(), 1009);
     staging.append(false, b"more, ").unwrap();
     assert_eq!(read(&mut live), (b"more, ".to_vec(), Vec::new()));
     bed.log.write_all(b"from h2, ").unwrap();
     assert_eq!(read(&mut live), (Vec::new(), Vec::new()));
     let poll = |from| {
         let offsets = Offsets::of(&bed.chain()).unwrap();
-        match offsets.from(from, 100).unwrap() {
+        match offsets.from(StreamOffset::new(from), 100).unwrap() {
             Found::Run(mut run) => std::io::read_to_string(&mut run).unwrap(),
             _ => String::new(),
         }
@@ -269,7 +294,10 @@ fn what_is_shown_is_followed_to_its_end_first() {
     staging.clean().unwrap();
     let (got, missing) = read(&mut live);
     assert_eq!((got, missing), (b"the end, from h2, ".to_vec(), Vec::new()));
-    assert_eq!((live.offset(), poll(1024)), (1033, "from h2, ".into()));
+    assert_eq!(
+        (live.offset().get(), poll(1024)),
+        (1033, "from h2, ".into())
+    );
 }
 
 #[test]
@@ -295,7 +323,7 @@ fn who_holds_and_does_not_read_loses_nothing() {
     }
     let (got, missing) = read(&mut live);
     assert_eq!((got.as_slice(), missing), (&bed.written[10..], Vec::new()));
-    assert_eq!(live.offset(), bed.written.len() as u64);
+    assert_eq!(live.offset().get(), bed.written.len() as u64);
 }
 
 #[derive(Clone, Debug)]
@@ -317,17 +345,23 @@ fn what_copytruncate_took_away_comes_from_the_copy() {
     bed.copy_and_truncate(true);
     bed.print(100);
     assert_eq!(read(&mut live), (bed.written[10..].to_vec(), Vec::new()));
-    assert_eq!(live.offset(), 130);
+    assert_eq!(live.offset().get(), 130);
     let offsets = Offsets::of(&bed.chain()).unwrap();
-    assert_eq!(offsets.layout(0).unwrap().end(), 130);
+    assert_eq!(
+        offsets.layout(StreamOffset::START).unwrap().end().get(),
+        130
+    );
 
     // Without a copy, and again longer than it was.
     bed.copy_and_truncate(false);
     bed.print(500);
     assert_eq!(read(&mut live), (bed.written[130..].to_vec(), vec![None]));
-    assert_eq!(live.offset(), 630);
+    assert_eq!(live.offset().get(), 630);
     let offsets = Offsets::of(&bed.chain()).unwrap();
-    assert_eq!(offsets.layout(0).unwrap().end(), 630);
+    assert_eq!(
+        offsets.layout(StreamOffset::START).unwrap().end().get(),
+        630
+    );
 }
 
 proptest! {
@@ -367,7 +401,7 @@ proptest! {
                         at += skip.expect("bytes that were not printed here") + n;
                         all = at;
                         if lossless {
-                            assert_eq!(live.offset(), at as u64);
+                            assert_eq!(live.offset().get(), at as u64);
                         }
                     }
                 }
@@ -419,7 +453,7 @@ proptest! {
                     let (bytes, missing) = read(&mut live);
                     prop_assert!(missing.is_empty());
                     got.extend(bytes);
-                    prop_assert_eq!(live.offset(), got.len() as u64);
+                    prop_assert_eq!(live.offset().get(), got.len() as u64);
                 }
             }
         }

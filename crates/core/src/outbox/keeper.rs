@@ -74,9 +74,6 @@ impl Keeper {
     /// The log was not carried, and its guest is gone: where its files are not found
     /// at `path` any more, or are `about_to_go`, puts it down. Blocks, at most half a
     /// minute and the time that copying takes.
-    ///
-    /// # Errors
-    /// What looking and putting down give.
     pub fn put_down(mut self, path: &Path, about_to_go: bool, outbox: &Outbox) -> Result<Kept> {
         self.stop.store(true, Ordering::Release);
         let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {

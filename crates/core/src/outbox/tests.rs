@@ -3,10 +3,12 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::chain::Numbering;
 use crate::follow::{Writer, Writers};
-use crate::transport::HandoffId;
+use crate::ids::HandoffId;
 
 struct Nobody;
 impl Writers for Nobody {
@@ -84,8 +86,12 @@ fn what_is_held_is_put_down_as_it_was_with_its_places_in_the_stream() {
     let held = world.hold();
     // Carried here once: 100 bytes of the stream were before the second file.
     let lengths = [held.lengths()[1], held.lengths()[2]];
-    world.record.ledger.go_on_at(100);
-    let layout = world.record.ledger.lay(&lengths, 0).unwrap();
+    world.record.ledger.go_on_at(StreamOffset::new(100));
+    let layout = world
+        .record
+        .ledger
+        .lay(&lengths, StreamOffset::START)
+        .unwrap();
     world.record.ledger.remember(&layout);
     fs::remove_dir_all(world.dir.path().join("vm")).unwrap();
 
@@ -114,8 +120,11 @@ fn what_is_held_is_put_down_as_it_was_with_its_places_in_the_stream() {
     let chain = LogChain::open(&entry.path, NumberingChoice::FromZero).unwrap();
     assert_eq!(chain.numbering(), Numbering::FromZero);
     let seen = Follower::begin(&chain).unwrap().lengths();
-    let layout = record.ledger.lay(&seen[1..], 0).unwrap();
-    assert_eq!((layout.first(), layout.end()), (Some(100), 109));
+    let layout = record.ledger.lay(&seen[1..], StreamOffset::START).unwrap();
+    assert_eq!(
+        (layout.first(), layout.end()),
+        (Some(StreamOffset::new(100)), StreamOffset::new(109))
+    );
 }
 
 #[test]
@@ -188,7 +197,7 @@ fn a_committed_handoff_is_remembered_only_for_just_these_bytes() {
         to: "ssh://h2".to_owned(),
         bytes: text.len() as u64,
         digest: blake3::hash(text).to_hex().to_string(),
-        at: 1,
+        at: Timestamp::constant(1, 0),
         files: Vec::new(),
         prints: Vec::new(),
         received: false,

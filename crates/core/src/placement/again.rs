@@ -18,8 +18,7 @@ impl Staging {
         apply::put_back(self)?;
         let offsets = Offsets::of(&self.chain()?)?;
         let runs = &history.runs;
-        let first = runs.first().map_or(0, |(start, _)| *start);
-        let layout = offsets.layout(first)?;
+        let layout = offsets.layout(history.start())?;
         let mut files: Vec<(String, u64)> = Vec::new();
         let here = runs
             .iter()

@@ -5,10 +5,10 @@ use super::{Error, Owed, Result, Staging, entries};
 use crate::chain::LogChain;
 use crate::content;
 use crate::folder::FileId;
+use crate::ids::HandoffId;
 use crate::offsets::Offsets;
 use crate::record::{Adopted, Offered, Record};
 use crate::stream::Arrival;
-use crate::transport::HandoffId;
 
 impl Staging {
     /// What is to be put down beside the chain if another process than this one

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::error::Result;
 use super::{Owed, Placed};
 use crate::folder::{FileId, Folder};
+use crate::ids::HandoffId;
 use crate::stream::Ledger;
-use crate::transport::HandoffId;
 use crate::versioned;
 
 /// The version written, and the newest read. 2: history is seen before it is placed.

@@ -38,7 +38,7 @@
 //! use logchain_core::follow::{Writer, Writers};
 //! use logchain_core::placement::{Rules, Staging};
 //! use logchain_core::rotation::Retention;
-//! use logchain_core::transport::HandoffId;
+//! use logchain_core::ids::HandoffId;
 //!
 //! # struct Nobody;
 //! # impl Writers for Nobody {
@@ -86,6 +86,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -94,10 +95,10 @@ pub use error::{Error, Result};
 use crate::chain::{Compression, Listing, LogChain, Numbering, Ownership};
 use crate::folder::{self, FileId, Folder, fault};
 use crate::follow::Writers;
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{Record, hidden};
 use crate::rotation::Retention;
 use crate::stream::History;
-use crate::transport::{ConsoleName, HandoffId};
 use journal::{Journal, Phase};
 use lock::{LOCK, lock};
 use stage::Parts;
@@ -181,8 +182,9 @@ pub struct Owed {
     pub from: String,
     /// This host's name, for people.
     pub host: String,
-    /// Seconds since 1970.
-    pub at: u64,
+    /// When all of it was here.
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub at: Timestamp,
     /// Where the history lies in the VM's stream.
     pub history: History,
     /// Other handoffs whose bytes the history holds.

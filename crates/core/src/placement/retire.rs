@@ -11,8 +11,8 @@ use super::{Result, Rules, Staging, apply, compression, ending, entries};
 use crate::chain::MAX_NUMBER;
 use crate::folder::FileId;
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::record::Record;
-use crate::transport::HandoffId;
 
 impl Staging {
     /// Gives the rotated files of the log at `path` numbers in a row, where some

@@ -21,7 +21,7 @@ use super::{Error, Rules, Staging, apply, ending, pause};
 use crate::chain::{Foreign, Listing, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::{Writer, Writers};
-use crate::transport::HandoffId;
+use crate::ids::HandoffId;
 
 /// Between two looks for the new base.
 const LOOK: Duration = Duration::from_millis(2);

@@ -175,10 +175,10 @@ mod tests {
     use super::*;
     use crate::chain::Numbering;
     use crate::follow::{Writer, Writers};
+    use crate::ids::HandoffId;
     use crate::placement::Rules;
     use crate::rotation::Retention;
     use crate::stream::History;
-    use crate::transport::HandoffId;
     use std::collections::BTreeMap;
     use std::fs::{self, File};
     use std::path::Path;
@@ -246,7 +246,7 @@ mod tests {
             digest: String::new(),
             from: "h1".to_owned(),
             host: "h2".to_owned(),
-            at: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
             contains: Vec::new(),
         }
     }

@@ -7,14 +7,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::chain::{LogChain, NumberingChoice};
 use crate::follow::Writer;
+use crate::ids::ConsoleName;
 use crate::record::Offered;
-use crate::transport::ConsoleName;
 
 struct Nobody;
 impl Writers for Nobody {
@@ -88,7 +89,7 @@ impl Bed {
             to: "elsewhere".to_owned(),
             bytes: 0,
             digest: String::new(),
-            at: 0,
+            at: Timestamp::constant(0, 0),
             files: names.iter().map(stat).map(|s| (s.id, s.size)).collect(),
             prints: Vec::new(),
             received: true,
@@ -134,7 +135,7 @@ fn owed() -> Owed {
         digest: String::new(),
         from: "h1".to_owned(),
         host: "h2".to_owned(),
-        at: 1,
+        at: Timestamp::constant(1, 0),
         history: History::default(),
         contains: Vec::new(),
     }
@@ -545,7 +546,7 @@ fn a_sealed_handoff_that_nobody_takes_up_leaves_a_record_and_nothing_else() {
         digest: "d".to_owned(),
         from: "there".to_owned(),
         host: "here".to_owned(),
-        at: 7,
+        at: Timestamp::constant(7, 0),
         history: History::of(1),
         contains: Vec::new(),
     });
@@ -556,7 +557,7 @@ fn a_sealed_handoff_that_nobody_takes_up_leaves_a_record_and_nothing_else() {
     let (folder, base) = Folder::of_file(&bed.log).unwrap();
     let record = Record::read(&folder, &base, Uuid::nil(), &console());
     let adopted = record.unwrap().unwrap().find_adopted(id).cloned().unwrap();
-    assert_eq!((adopted.bytes, adopted.at), (1, 7));
+    assert_eq!((adopted.bytes, adopted.at), (1, Timestamp::constant(7, 0)));
     assert_eq!(adopted.placed, [("console.log.0".to_owned(), 1)]);
     assert!(!bed.names().contains(&".console.log.logchain.d".to_owned()));
 }

@@ -8,7 +8,7 @@ use super::journal::{Journal, Phase};
 use super::lock::LOCK;
 use super::{Result, Staging};
 use crate::folder::{self, Folder};
-use crate::transport::HandoffId;
+use crate::ids::HandoffId;
 
 /// A staging beside a log.
 #[derive(Clone, Debug, PartialEq, Eq)]

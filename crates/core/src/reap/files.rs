@@ -17,9 +17,9 @@ use super::{Log, known};
 use crate::chain::{Listing, Ownership};
 use crate::folder::{self, Folder};
 use crate::follow::{Writer, Writers};
+use crate::ids::ConsoleName;
 use crate::placement;
 use crate::record::{LOCK_WAIT, OnDisk, Record, hidden};
-use crate::transport::ConsoleName;
 
 /// Why files could not be looked at or removed.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -8,8 +9,8 @@ use super::*;
 use crate::departure::Destination;
 use crate::folder::{Folder, fault};
 use crate::follow::{Writer, Writers};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::Offered;
-use crate::transport::{ConsoleName, HandoffId};
 
 fn console() -> ConsoleName {
     "serial0".parse().unwrap()
@@ -20,7 +21,13 @@ fn note(received: &[bool]) -> Departure {
         uri: "qemu+tcp://h2/system".to_owned(),
         host: None,
     };
-    let mut note = Departure::new(Uuid::from_u128(1), "vm", "qemu:///system", to, 7);
+    let mut note = Departure::new(
+        Uuid::from_u128(1),
+        "vm",
+        "qemu:///system",
+        to,
+        Timestamp::constant(7, 0),
+    );
     note.definition = Some("same".to_owned());
     for (number, received) in received.iter().enumerate() {
         note.logs.push(LeftLog {
@@ -130,7 +137,7 @@ fn offered(files: Vec<(crate::folder::FileId, u64)>, received: bool) -> Offered 
         to: "ssh://h2".to_owned(),
         bytes: files.iter().map(|(_, size)| size).sum(),
         digest: String::new(),
-        at: 7,
+        at: Timestamp::constant(7, 0),
         files,
         prints: Vec::new(),
         received,

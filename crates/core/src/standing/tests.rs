@@ -1,8 +1,15 @@
+use jiff::SignedDuration;
+
 use super::*;
 use crate::departure::Destination;
 use crate::record::Adopted;
 
-const NOW: u64 = 1_700_000_000;
+const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);
+
+/// So many seconds ago.
+fn before_now(seconds: i64) -> Timestamp {
+    NOW - SignedDuration::from_secs(seconds)
+}
 
 fn console() -> ConsoleName {
     "serial0".parse().unwrap()
@@ -14,7 +21,7 @@ fn offered(received: bool) -> Offered {
         to: "ssh://h2/spool".to_owned(),
         bytes: 12,
         digest: String::new(),
-        at: NOW - 300,
+        at: before_now(300),
         files: Vec::new(),
         prints: Vec::new(),
         received,
@@ -27,7 +34,7 @@ fn record(offered: Option<Offered>) -> Record {
         handoff: HandoffId::random(),
         bytes: 7,
         digest: String::new(),
-        at: NOW - 7200,
+        at: before_now(7200),
         from: "h0".to_owned(),
         dropped: 0,
         placed: Vec::new(),
@@ -103,7 +110,13 @@ fn left(log: Log, offered: Option<Offered>, received: bool, here: &Here) -> Vec<
         uri: "qemu+tcp://h2/system".to_owned(),
         host: None,
     };
-    let mut note = Departure::new(Uuid::from_u128(1), "vm", "qemu:///system", to, NOW - 30);
+    let mut note = Departure::new(
+        Uuid::from_u128(1),
+        "vm",
+        "qemu:///system",
+        to,
+        before_now(30),
+    );
     note.definition = Some("same".to_owned());
     note.logs.push(LeftLog {
         console: console(),
@@ -194,7 +207,7 @@ fn what_the_spool_tells() {
         committed: false,
         aborted: false,
         received: false,
-        last: NOW - 10,
+        last: before_now(10),
     };
     let tell = |s: &Spooled| {
         let standing = of_spooled(s, "ADOPT", NOW);
@@ -231,7 +244,7 @@ fn what_the_spool_tells() {
 fn times_are_told_in_their_greatest_unit() {
     let told: Vec<_> = [0, 119, 120, 7199, 7200, 172_799, 172_800]
         .into_iter()
-        .map(span)
+        .map(|seconds| span(Duration::from_secs(seconds)))
         .collect();
     assert_eq!(
         told,

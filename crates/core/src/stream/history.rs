@@ -1,9 +1,10 @@
 //! What goes from one host to the next.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Known;
-use super::{Hole, Hop, Layout, Ledger};
+use super::{Hole, Hop, Layout, Ledger, StreamOffset};
 use crate::folder::FileId;
 
 /// The files of a chain to which history comes, oldest first, and their sizes.
@@ -22,7 +23,7 @@ pub struct Arrival {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Offset and length of each run of its bytes, oldest first.
-    pub runs: Vec<(u64, u64)>,
+    pub runs: Vec<(StreamOffset, u64)>,
     /// What is missing in it.
     pub holes: Vec<Hole>,
     /// The hosts that the VM was on so far.
@@ -34,7 +35,7 @@ impl History {
     #[must_use]
     pub fn of(bytes: u64) -> Self {
         Self {
-            runs: vec![(0, bytes)],
+            runs: vec![(StreamOffset::START, bytes)],
             ..Self::default()
         }
     }
@@ -61,10 +62,26 @@ impl History {
         }
     }
 
+    /// The offset of its first byte.
+    #[must_use]
+    pub fn start(&self) -> StreamOffset {
+        let first = self.runs.first();
+        first.map_or(StreamOffset::START, |(start, _)| *start)
+    }
+
+    /// The offset after its last byte.
+    #[must_use]
+    pub fn end(&self) -> StreamOffset {
+        let last = self.runs.last();
+        last.map_or(StreamOffset::START, |(start, length)| {
+            start.saturating_add(*length)
+        })
+    }
+
     /// How many bytes it has, where its runs make sense: it comes from another host.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
-        let (mut at, mut bytes) = (0, 0_u64);
+        let (mut at, mut bytes) = (StreamOffset::START, 0_u64);
         for (start, length) in &self.runs {
             if *start < at {
                 return None;
@@ -81,7 +98,7 @@ impl Ledger {
     /// places, in bytes from its first one, where bytes were missed.
     #[must_use]
     pub fn history(&self, layout: &Layout, host: &str, missed: &[u64]) -> History {
-        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut runs: Vec<(StreamOffset, u64)> = Vec::new();
         for span in layout.spans.iter().filter(|s| s.length > 0) {
             match runs.last_mut() {
                 Some((start, length)) if start.saturating_add(*length) == span.start => {
@@ -107,7 +124,7 @@ impl Ledger {
             all.hops.push(Hop {
                 host,
                 since: None,
-                start: 0,
+                start: StreamOffset::START,
             });
         }
         all.keep(layout.first().unwrap_or(layout.end));
@@ -119,20 +136,17 @@ impl Ledger {
     }
 
     /// The history of the host before came here. `here` is this host's name and
-    /// the time in seconds since 1970.
+    /// the time.
     #[must_use]
-    pub fn arrived(&self, history: &History, arrival: &Arrival, here: (&str, u64)) -> Self {
+    pub fn arrived(&self, history: &History, arrival: &Arrival, here: (&str, Timestamp)) -> Self {
         // What stayed here at an earlier stay and comes before the history now.
         let ours = |id: &FileId| self.known.iter().any(|k| k.id == *id);
         let stayed = arrival.older.iter().any(ours);
-        let begins = history.runs.first().map_or(0, |(start, _)| *start);
-        let ends = history
-            .runs
-            .last()
-            .map_or(0, |(start, has)| start.saturating_add(*has));
+        let ends = history.end();
         // Offsets never fall: a source that never had what stayed here, or has
         // forgotten what this host knows, counts from another byte.
-        let shift = self.end.saturating_sub(if stayed { begins } else { ends });
+        let counts_on_from = if stayed { history.start() } else { ends };
+        let shift = self.end.saturating_bytes_since(counts_on_from);
 
         let mut known = Vec::new();
         let mut runs = history.runs.iter().rev().copied();
@@ -210,9 +224,8 @@ impl Ledger {
 impl Ledger {
     /// The VM moved, its log did not: what is printed from the end of `history` on is
     /// printed on another host. `here` as in [`Ledger::arrived`].
-    pub fn moved(&mut self, history: &History, here: (&str, u64)) {
-        let ends = history.runs.last();
-        let start = ends.map_or(0, |(start, has)| start.saturating_add(*has));
+    pub fn moved(&mut self, history: &History, here: (&str, Timestamp)) {
+        let start = history.end();
         self.hops = history.hops.clone();
         let (host, since) = (here.0.to_owned(), Some(here.1));
         self.hops.push(Hop { host, since, start });
@@ -220,7 +233,7 @@ impl Ledger {
 }
 
 /// The offset of the byte with this number, counted from the first one of `runs`.
-fn offset_of(runs: &[(u64, u64)], mut number: u64) -> Option<u64> {
+fn offset_of(runs: &[(StreamOffset, u64)], mut number: u64) -> Option<StreamOffset> {
     for (start, length) in runs {
         if number < *length {
             return Some(start.saturating_add(number));

@@ -1,6 +1,6 @@
 //! Where the files that are there lie.
 
-use super::Hole;
+use super::{Hole, StreamOffset};
 use crate::folder::FileId;
 
 /// A run of bytes in a file of the chain.
@@ -13,13 +13,13 @@ pub struct Span {
     /// Bytes of the file before it.
     pub skip: u64,
     /// The offset of its first byte.
-    pub start: u64,
+    pub start: StreamOffset,
     /// How many bytes.
     pub length: u64,
 }
 
 impl Span {
-    pub(super) fn whole_file(file: usize, id: FileId, start: u64, length: u64) -> Self {
+    pub(super) fn whole_file(file: usize, id: FileId, start: StreamOffset, length: u64) -> Self {
         Self {
             file,
             id,
@@ -29,7 +29,7 @@ impl Span {
         }
     }
 
-    pub(super) fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> StreamOffset {
         self.start.saturating_add(self.length)
     }
 }
@@ -47,7 +47,7 @@ pub enum Place {
     /// No longer there, or never seen.
     Gone {
         /// The next offset that is there; the end of the stream where none is.
-        next: u64,
+        next: StreamOffset,
     },
     /// At the end, or beyond it.
     Beyond,
@@ -60,7 +60,7 @@ pub struct Layout {
     pub(super) spans: Vec<Span>,
     /// What is missing and the ledger does not know of.
     pub(super) holes: Vec<Hole>,
-    pub(super) end: u64,
+    pub(super) end: StreamOffset,
     /// All files that were seen.
     pub(super) seen: Vec<FileId>,
 }
@@ -73,7 +73,7 @@ pub(super) fn between(spans: &[Span]) -> impl Iterator<Item = Hole> + '_ {
         .filter_map(|(older, newer)| {
             let size = newer
                 .start
-                .checked_sub(older.end())
+                .bytes_since(older.end())
                 .filter(|size| *size > 0)?;
             Some(Hole {
                 at: older.end(),
@@ -97,19 +97,19 @@ impl Layout {
 
     /// The offset of the first byte whose place was found; `None`: there is none.
     #[must_use]
-    pub fn first(&self) -> Option<u64> {
+    pub fn first(&self) -> Option<StreamOffset> {
         self.spans.first().map(|s| s.start)
     }
 
     /// The offset after the last byte.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub fn end(&self) -> StreamOffset {
         self.end
     }
 
     /// Where the byte at `offset` lies.
     #[must_use]
-    pub fn find(&self, offset: u64) -> Place {
+    pub fn find(&self, offset: StreamOffset) -> Place {
         if offset >= self.end {
             return Place::Beyond;
         }
@@ -118,7 +118,7 @@ impl Layout {
                 return Place::Gone { next: span.start };
             }
             let into = offset
-                .checked_sub(span.start)
+                .bytes_since(span.start)
                 .filter(|into| *into < span.length);
             if let Some(into) = into {
                 let skip = span.skip.saturating_add(into);
@@ -133,19 +133,25 @@ impl Layout {
 
     /// Where the `length` bytes from `offset` on lie, before the next gap: for each file its
     /// place in the list, the bytes to leave out and how many follow.
-    pub fn runs(&self, offset: u64, length: u64) -> impl Iterator<Item = (usize, u64, u64)> {
+    pub fn runs(
+        &self,
+        offset: StreamOffset,
+        length: u64,
+    ) -> impl Iterator<Item = (usize, u64, u64)> {
         let end = offset.saturating_add(length);
         self.spans.iter().filter_map(move |span| {
             let start = span.start.max(offset);
-            let length = span.end().min(end).checked_sub(start).filter(|n| *n > 0)?;
-            let skip = span.skip.saturating_add(start.saturating_sub(span.start));
+            let length = span.end().min(end).bytes_since(start).filter(|n| *n > 0)?;
+            let skip = span
+                .skip
+                .saturating_add(start.saturating_bytes_since(span.start));
             Some((span.file, skip, length))
         })
     }
 
     /// How many bytes follow `offset` before the next gap.
     #[must_use]
-    pub fn run_after(&self, offset: u64) -> u64 {
+    pub fn run_after(&self, offset: StreamOffset) -> u64 {
         let mut end = offset;
         for span in self.spans.iter().filter(|s| s.end() > offset) {
             if span.start > end {
@@ -153,12 +159,12 @@ impl Layout {
             }
             end = span.end();
         }
-        end.saturating_sub(offset)
+        end.saturating_bytes_since(offset)
     }
 
     /// The offset of a place in a file, if that is known.
     #[must_use]
-    pub fn offset_in(&self, id: FileId, at: u64) -> Option<u64> {
+    pub fn offset_in(&self, id: FileId, at: u64) -> Option<StreamOffset> {
         let spans = self.spans.iter().filter(|s| s.id == id);
         let span = spans.rev().find(|s| s.skip <= at)?;
         Some(span.start.saturating_add(at.saturating_sub(span.skip)))

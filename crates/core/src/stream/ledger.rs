@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::between;
-use super::{Fingerprint, Hole, Hop, Layout, Measure, Seen, Span};
+use super::{Fingerprint, Hole, Hop, Layout, Measure, Seen, Span, StreamOffset};
 use crate::folder::FileId;
 
 /// Hosts remembered. A VM that moved more often forgets the first ones.
@@ -22,7 +22,7 @@ pub struct Ledger {
     pub(super) foreign: Vec<FileId>,
     pub(super) holes: Vec<Hole>,
     pub(super) hops: Vec<Hop>,
-    pub(super) end: u64,
+    pub(super) end: StreamOffset,
 }
 
 /// A run of bytes whose place is known. A file has more than one where a hole
@@ -32,7 +32,7 @@ pub(super) struct Known {
     pub(super) id: FileId,
     /// Bytes of the file before it.
     pub(super) skip: u64,
-    pub(super) start: u64,
+    pub(super) start: StreamOffset,
     /// Its length when it was last seen.
     pub(super) length: u64,
     /// What it held, where that is known: not for runs that an earlier release wrote
@@ -47,7 +47,7 @@ pub(super) struct Known {
 
 impl Known {
     /// A run of which the bytes were not looked at.
-    pub(super) fn new(id: FileId, skip: u64, start: u64, length: u64) -> Self {
+    pub(super) fn new(id: FileId, skip: u64, start: StreamOffset, length: u64) -> Self {
         Self {
             id,
             skip,
@@ -58,7 +58,7 @@ impl Known {
         }
     }
 
-    pub(super) fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> StreamOffset {
         self.start.saturating_add(self.length)
     }
 }
@@ -66,7 +66,7 @@ impl Known {
 impl Ledger {
     /// The offset after the last byte known.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub fn end(&self) -> StreamOffset {
         self.end
     }
 
@@ -83,7 +83,7 @@ impl Ledger {
     }
 
     /// The offset of the oldest byte known to be in a file that is not `seen` any more.
-    pub(crate) fn oldest_gone(&self, seen: &[Seen]) -> Option<u64> {
+    pub(crate) fn oldest_gone(&self, seen: &[Seen]) -> Option<StreamOffset> {
         let mut known = self.known.iter().filter(|known| known.length > 0);
         let gone = known.find(|known| seen.iter().all(|seen| seen.id != known.id));
         gone.map(|known| known.start)
@@ -97,7 +97,7 @@ impl Ledger {
 
     /// The offset at which this file begins, where that is known.
     #[must_use]
-    pub fn start_of(&self, id: FileId) -> Option<u64> {
+    pub fn start_of(&self, id: FileId) -> Option<StreamOffset> {
         self.known.iter().find(|k| k.id == id).map(|k| k.start)
     }
 
@@ -113,7 +113,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Measure`]: a compressed file's length decides.
-    pub fn lay(&self, seen: &[Seen], down_to: u64) -> Result<Layout, Measure> {
+    pub fn lay(&self, seen: &[Seen], down_to: StreamOffset) -> Result<Layout, Measure> {
         let ours: Vec<(usize, &Seen)> = seen
             .iter()
             .enumerate()
@@ -168,7 +168,7 @@ impl Ledger {
             }
             None => {
                 let is_any_here = self.known.iter().any(is_here);
-                if self.end > 0 && !ours.is_empty() && !is_any_here {
+                if self.end > StreamOffset::START && !ours.is_empty() && !is_any_here {
                     holes.push(Hole {
                         at: self.end,
                         size: None,
@@ -211,8 +211,8 @@ impl Ledger {
     fn lay_older(
         &self,
         older: &[(usize, &Seen)],
-        mut upto: u64,
-        down_to: u64,
+        mut upto: StreamOffset,
+        down_to: StreamOffset,
     ) -> Result<Vec<Span>, Measure> {
         let mut spans = Vec::new();
         // Whether the file that is looked at ends where the next newer one begins.
@@ -255,7 +255,7 @@ impl Ledger {
 
     /// Whether bytes of which it is known what they were, and that are in no plain file
     /// any more, lie between these offsets.
-    fn is_taken(&self, from: u64, to: u64) -> bool {
+    fn is_taken(&self, from: StreamOffset, to: StreamOffset) -> bool {
         let gone = self.known.iter().filter(|k| k.gone);
         let mut told = gone.filter(|k| k.print.is_some_and(|p| p.is_telling()));
         told.any(|k| k.start < to && k.end() > from)
@@ -306,7 +306,7 @@ impl Ledger {
 
     /// The stream went on elsewhere up to `offset`: the files that are here follow
     /// it, after a gap.
-    pub fn go_on_at(&mut self, offset: u64) {
+    pub fn go_on_at(&mut self, offset: StreamOffset) {
         self.known.clear();
         self.end = self.end.max(offset);
     }
@@ -320,7 +320,7 @@ impl Ledger {
     }
 
     /// Bytes were given up to this offset, wherever they are now.
-    pub(crate) fn reach(&mut self, offset: u64) {
+    pub(crate) fn reach(&mut self, offset: StreamOffset) {
         self.end = self.end.max(offset);
     }
 
@@ -360,7 +360,7 @@ impl Ledger {
     }
 
     /// Forgets what is missing before `first`, and what is more than is kept.
-    pub(super) fn keep(&mut self, first: u64) {
+    pub(super) fn keep(&mut self, first: StreamOffset) {
         self.holes.sort_by_key(|h| h.at);
         self.holes.retain(|h| h.at >= first);
         keep_last(&mut self.holes, HOLES_KEPT);

@@ -1,7 +1,7 @@
 //! Where the files of a chain lie in the VM's stream: pure.
 //!
 //! The stream is every byte that the console ever printed, whichever host it
-//! printed on. An **offset** counts from its first byte and never falls. The
+//! printed on. A [`StreamOffset`] counts from its first byte and never falls. The
 //! [`Ledger`] remembers, by identity, at which offset each file begins; a
 //! [`Layout`] says it of the files that are there now. What nobody saw (a
 //! rollover that dropped bytes, a restart that wiped the log) is a [`Hole`].
@@ -15,20 +15,21 @@
 //!
 //! ```
 //! use logchain_core::folder::FileId;
-//! use logchain_core::stream::{Ledger, Seen};
+//! use logchain_core::stream::{Ledger, Seen, StreamOffset};
 //!
 //! let file = |ino| FileId { ino, born: None };
 //! let seen = |ino, length| Seen::plain(file(ino), length);
 //!
 //! let mut ledger = Ledger::default();
 //! let before = [seen(1, 100), seen(2, 40)];
-//! let layout = ledger.lay(&before, 0)?;
-//! assert_eq!(layout.end(), 140);
+//! let layout = ledger.lay(&before, StreamOffset::START)?;
+//! assert_eq!(layout.end(), StreamOffset::new(140));
 //! ledger.remember(&layout);
 //!
 //! // A rollover dropped file 1, file 2 grew before it was rolled over, 3 is new.
-//! let layout = ledger.lay(&[seen(2, 60), seen(3, 5)], 0)?;
-//! assert_eq!((layout.first(), layout.end()), (Some(100), 165));
+//! let layout = ledger.lay(&[seen(2, 60), seen(3, 5)], StreamOffset::START)?;
+//! assert_eq!(layout.first(), Some(StreamOffset::new(100)));
+//! assert_eq!(layout.end(), StreamOffset::new(165));
 //! # Ok::<(), logchain_core::stream::Measure>(())
 //! ```
 
@@ -36,16 +37,19 @@ mod fingerprint;
 mod history;
 mod layout;
 mod ledger;
+mod offset;
 mod recognise;
 #[cfg(test)]
 mod tests;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use fingerprint::Fingerprint;
 pub use history::{Arrival, History};
 pub use layout::{Layout, Place, Span};
 pub use ledger::Ledger;
+pub use offset::StreamOffset;
 pub use recognise::Look;
 
 use crate::folder::FileId;
@@ -54,7 +58,7 @@ use crate::folder::FileId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {
     /// The offset at which they are missing.
-    pub at: u64,
+    pub at: StreamOffset,
     /// How many, where that is known: then offsets count them. `None`: they
     /// are not counted.
     pub size: Option<u64>,
@@ -65,11 +69,12 @@ pub struct Hole {
 pub struct Hop {
     /// Its name, as it calls itself.
     pub host: String,
-    /// When the VM's log came there, in seconds since 1970; `None`: it began there.
-    pub since: Option<u64>,
+    /// When the VM's log came there; `None`: it began there.
+    #[serde(default, with = "jiff::fmt::serde::timestamp::second::optional")]
+    pub since: Option<Timestamp>,
     /// The offset of the first byte printed there. The hop ends where the next
     /// one begins.
-    pub start: u64,
+    pub start: StreamOffset,
 }
 
 /// A file of the chain as it is now.

@@ -27,9 +27,6 @@ impl Ledger {
     ///
     /// Of compressed files only those are looked into that came since and may hold the
     /// end of what is known; the others' places follow from their neighbours'.
-    ///
-    /// # Errors
-    /// Those of `look`.
     pub fn recognise<E>(&self, seen: &[Seen], look: &mut Look<'_, E>) -> Result<Self, E> {
         let mut ledger = self.clone();
         let mut orphans: Vec<FileId> = Vec::new();
@@ -102,9 +99,6 @@ impl Ledger {
     /// Notes what the files hold, so that they are known again. `all`: of every run
     /// that grew; else of those only of which too little is known, or that are twice as
     /// long since. Says whether that is worth writing down.
-    ///
-    /// # Errors
-    /// Those of `look`.
     pub fn note<E>(&mut self, seen: &[Seen], all: bool, look: &mut Look<'_, E>) -> Result<bool, E> {
         let mut news = false;
         for known in self.known.iter_mut().filter(|k| !k.gone && k.length > 0) {

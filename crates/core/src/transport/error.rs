@@ -1,4 +1,5 @@
 use super::{InvalidKey, MAX_OBJECT};
+use crate::ids::InvalidId;
 
 /// Why a transport did not do as asked, named by outcome.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -110,6 +111,12 @@ impl Error {
             | Self::Other { .. } => Advice::Fix,
             _ => Advice::Report,
         }
+    }
+}
+
+impl From<InvalidId> for Error {
+    fn from(error: InvalidId) -> Self {
+        Self::InvalidKey(error.into())
     }
 }
 

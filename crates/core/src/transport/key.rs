@@ -5,8 +5,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::ids::{ConsoleName, HandoffId, InvalidId, uuid_as_written};
 
 /// The layout of keys.
 pub(super) const LAYOUT: &str = "v1";
@@ -26,81 +27,9 @@ fn invalid(text: &str, what: &'static str) -> InvalidKey {
     }
 }
 
-/// A domain's console, as `serial0`: 1 to 64 of `A-Z a-z 0-9 . _ -`, no dot first.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ConsoleName(String);
-
-impl ConsoleName {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// One of our own, known to be good.
-    pub(super) fn ours(name: &'static str) -> Self {
-        Self(name.to_owned())
-    }
-}
-
-impl FromStr for ConsoleName {
-    type Err = InvalidKey;
-
-    fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.bytes().all(fits) {
-            return Err(invalid(text, "the name of a console"));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for ConsoleName {
-    type Error = InvalidKey;
-
-    fn try_from(text: String) -> Result<Self, InvalidKey> {
-        text.parse()
-    }
-}
-
-impl From<ConsoleName> for String {
-    fn from(name: ConsoleName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for ConsoleName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Which handoff.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct HandoffId(Uuid);
-
-impl HandoffId {
-    /// One that nobody has.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-}
-
-impl FromStr for HandoffId {
-    type Err = InvalidKey;
-
-    fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        uuid(text)
-            .map(Self)
-            .ok_or_else(|| invalid(text, "the id of a handoff"))
-    }
-}
-
-impl fmt::Display for HandoffId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
+impl From<InvalidId> for InvalidKey {
+    fn from(InvalidId { text, what }: InvalidId) -> Self {
+        Self { text, what }
     }
 }
 
@@ -129,7 +58,7 @@ impl FromStr for Lot {
         if text == STREAM {
             return Ok(Self::Stream);
         }
-        text.parse().map(Self::Handoff)
+        Ok(Self::Handoff(text.parse()?))
     }
 }
 
@@ -292,7 +221,7 @@ impl FromStr for Key {
             return Err(fail());
         }
         let key = Self {
-            domain: uuid(part()?).ok_or_else(fail)?,
+            domain: uuid_as_written(part()?).ok_or_else(fail)?,
             console: part()?.parse().map_err(|_| fail())?,
             lot: part()?.parse().map_err(|_| fail())?,
             object: part()?.parse().map_err(|_| fail())?,
@@ -315,7 +244,7 @@ impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         fn console(key: &Key) -> impl Iterator<Item = u8> {
             // The slash belongs to the order: `a-b/` comes before `a/`.
-            key.console.0.bytes().chain([b'/'])
+            key.console.as_str().bytes().chain([b'/'])
         }
         self.domain
             .cmp(&other.domain)
@@ -365,10 +294,4 @@ impl fmt::Display for Prefix {
             }
         }
     }
-}
-
-/// Only in the form in which it is written.
-pub(super) fn uuid(text: &str) -> Option<Uuid> {
-    let uuid = Uuid::try_parse(text).ok()?;
-    (uuid.hyphenated().to_string() == text).then_some(uuid)
 }

@@ -9,9 +9,8 @@
 //!
 //! ```
 //! use bytes::Bytes;
-//! use logchain_core::transport::{
-//!     Error, HandoffId, Key, LogTransport, LogTransportExt, MemoryTransport, ObjectName, Prefix,
-//! };
+//! use logchain_core::ids::HandoffId;
+//! use logchain_core::transport::{Error, Key, LogTransport, LogTransportExt, MemoryTransport, ObjectName, Prefix};
 //! use uuid::Uuid;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -59,9 +58,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 
+pub use crate::ids::{ConsoleName, HandoffId};
 pub use directory::DirectoryTransport;
 pub use error::{Advice, Error, Result};
-pub use key::{ConsoleName, HandoffId, InvalidKey, Key, Lot, ObjectName, Prefix};
+pub use key::{InvalidKey, Key, Lot, ObjectName, Prefix};
 pub use memory::MemoryTransport;
 
 /// Bytes that an object has at the most.

@@ -86,7 +86,7 @@ fn what_was_lost_is_said_with_its_place() {
     Offsets::of(&chain).unwrap().remember(&chain).unwrap();
     fs::remove_file(bed.0.path().join("l.0")).unwrap();
     let lost = Finding::Lost {
-        at: 3,
+        at: StreamOffset::new(3),
         size: Some(3),
     };
     assert!(bed.verify().unwrap().findings.contains(&lost));

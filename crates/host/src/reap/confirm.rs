@@ -193,7 +193,13 @@ mod tests {
             uri: "qemu+tcp://h2/system".to_owned(),
             host: None,
         };
-        Departure::new(Uuid::from_u128(1), "vm", "qemu:///system", to, 7)
+        Departure::new(
+            Uuid::from_u128(1),
+            "vm",
+            "qemu:///system",
+            to,
+            jiff::Timestamp::UNIX_EPOCH,
+        )
     }
 
     /// Answers one request with this status line and headers; gives what was asked for.

@@ -346,7 +346,7 @@ impl Report {
         let departed = Departed {
             uuid: note.domain,
             destination: note.to.uri.clone(),
-            left: note.at,
+            left: u64::try_from(note.at.as_second()).unwrap_or(0),
             dry_run,
             files: self.removed.files,
             bytes: self.removed.bytes,

@@ -12,7 +12,6 @@ use std::time::Duration;
 use logchain_core::OkLogged as _;
 use logchain_core::archive::{Archive, Ask, Limits, Streamer};
 use logchain_core::chain::NumberingChoice;
-use logchain_core::record::Record;
 use logchain_core::transport::LogTransport;
 use logchain_libvirt::Domain;
 use tokio::sync::watch;
@@ -141,11 +140,10 @@ impl Work<'_> {
     /// A log that is only known by its path, until interrupted.
     async fn path(&self, path: &Path) -> Result<Finished> {
         let chain = neighbours::chain(path, self.options.numbering)?;
-        let record = Record::read_any(chain.folder(), chain.base_name())?;
-        let owner = record.and_then(|r| r.owner);
+        let owner = chain.record()?.and_then(|r| r.owner);
         let (domain, console) = match (self.options.uuid, owner) {
-            (None, Some(owner)) => owner,
-            (Some(uuid), Some((domain, console))) if uuid == domain => (uuid, console),
+            (None, Some(owner)) => (owner.domain, owner.console),
+            (Some(uuid), Some(owner)) if uuid == owner.domain => (uuid, owner.console),
             (Some(uuid), _) => (uuid, "serial0".parse()?),
             (None, None) => {
                 let path = path.display();

@@ -1,5 +1,6 @@
 //! `logchain status`.
 
+use jiff::Timestamp;
 use logchain::args::{Format, Status as Args};
 use logchain::exit::Exit;
 use logchain_core::standing::Standing;
@@ -50,7 +51,7 @@ fn described(standing: &Standing) -> serde_json::Value {
         "handoff": standing.handoff.map(|h| h.to_string()),
         "bytes": standing.bytes,
         "peer": standing.peer,
-        "since": standing.since,
+        "since": standing.since.map(Timestamp::as_second),
         "stands": standing.stands,
         "waits_for": standing.waits_for,
         "help": standing.help,

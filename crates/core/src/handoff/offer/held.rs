@@ -15,10 +15,10 @@ use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::handoff::Handoff;
 use crate::handoff::pump::Drained;
+use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
-use crate::stream::{History, Ledger, Seen};
-use crate::transport::{ConsoleName, HandoffId};
+use crate::stream::{History, Ledger, Seen, StreamOffset};
 
 /// A chain held open from before the migration.
 pub struct Held {
@@ -187,7 +187,10 @@ pub(super) type Told = (History, Vec<HandoffId>);
 
 /// Where what is there before the migration lies in the stream.
 pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option<History> {
-    let layout = record.ledger.lay(&follower.lengths(), 0).ok()?;
+    let layout = record
+        .ledger
+        .lay(&follower.lengths(), StreamOffset::START)
+        .ok()?;
     Some(record.ledger.history(&layout, host, &[]))
 }
 
@@ -226,7 +229,10 @@ pub(super) fn history(
         }
     }
     let seen = drained.files.iter().map(|f| Seen::plain(f.id, f.given));
-    let Ok(layout) = record.ledger.lay(&seen.collect::<Vec<_>>(), 0) else {
+    let Ok(layout) = record
+        .ledger
+        .lay(&seen.collect::<Vec<_>>(), StreamOffset::START)
+    else {
         // Only a length could be wanting, and all are known.
         return (History::of(drained.bytes), contains);
     };

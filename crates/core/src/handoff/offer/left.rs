@@ -7,8 +7,9 @@ use uuid::Uuid;
 use crate::chain::{LogChain, Ownership};
 use crate::folder::Folder;
 use crate::handoff::{Handoff, blocking};
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{Offered, OnDisk, Record};
-use crate::transport::{ConsoleName, Entry, HandoffId, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{Entry, LogTransport, LogTransportExt, ObjectName};
 
 /// What is left to do for a chain whose VM has left.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,9 @@ use crate::handoff::message::Message;
 use crate::handoff::pump::Cuts;
 use crate::handoff::streamed::Streamed;
 use crate::handoff::{Begin, Handoff};
+use crate::ids::HandoffId;
 use crate::stream::History;
-use crate::transport::{HandoffId, LogTransportExt, ObjectName};
+use crate::transport::{LogTransportExt, ObjectName};
 
 impl Offer {
     /// Says that it begins; gives what an earlier run of it has put.

@@ -100,7 +100,7 @@ async fn what_stayed_behind_joins_when_the_vm_comes_back() {
                 "append {append}, committed {committed}"
             );
             let hops = a.record(&Trial::new(memory()).handoff).unwrap().ledger;
-            assert_eq!(hops.end(), 10);
+            assert_eq!(hops.end().get(), 10);
         }
     }
 }

@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
+
 use super::*;
 
 /// What lies at the destination before the migration.
@@ -191,7 +193,7 @@ impl World {
             to: "elsewhere".to_owned(),
             bytes: 0,
             digest: String::new(),
-            at: 0,
+            at: Timestamp::constant(0, 0),
             files,
             prints: Vec::new(),
             received: true,
@@ -313,7 +315,7 @@ impl World {
             digest: String::new(),
             from: String::new(),
             host: String::new(),
-            at: 1,
+            at: Timestamp::constant(1, 0),
             history: History::default(),
             contains: Vec::new(),
         }

@@ -4,9 +4,10 @@
 
 use std::ffi::OsString;
 
-use super::super::key::{LAYOUT, uuid};
+use super::super::key::LAYOUT;
 use super::super::{ConsoleName, Entry, Key, LIST_PAGE, Lot, Prefix};
 use crate::folder::{self, Folder};
+use crate::ids::uuid_as_written;
 
 /// Folders above an object: layout, domain, console, handoff.
 pub(super) const DEPTH: usize = 4;
@@ -31,7 +32,7 @@ pub(super) fn list(
 pub(super) fn fits(depth: usize, name: &str) -> bool {
     match depth {
         0 => name == LAYOUT,
-        1 => uuid(name).is_some(),
+        1 => uuid_as_written(name).is_some(),
         2 => name.parse::<ConsoleName>().is_ok(),
         _ => name.parse::<Lot>().is_ok(),
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -15,10 +16,11 @@ use uuid::Uuid;
 use super::*;
 use crate::chain::{Compression, Listing, Numbering, Ownership, Part, rotated_name};
 use crate::follow::{Writer, Writers};
+use crate::ids::HandoffId;
 use crate::placement::{Owed, Rules, Staging};
+use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::History;
-use crate::transport::HandoffId;
 
 /// How the base file came to be a rotated one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +189,7 @@ impl World {
             digest: String::new(),
             from: "h1".to_owned(),
             host: "h2".to_owned(),
-            at: 1,
+            at: Timestamp::constant(1, 0),
             history: History::of(bytes),
             contains: Vec::new(),
         });
