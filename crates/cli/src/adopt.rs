@@ -1,6 +1,5 @@
 //! `logchain adopt`: the destination's half.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,10 +7,8 @@ use std::time::{Duration, Instant};
 use logchain_core::handoff::adopt::{
     Adopt as Half, Destination as _, Outcome, Progress, SourceLink,
 };
-use logchain_core::handoff::{Budget, Handoff};
-use logchain_core::transport::{
-    self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
-};
+use logchain_core::handoff::{Budget, Handoff, waiting};
+use logchain_core::transport::{Advice, LogTransport};
 use logchain_host::consoles;
 use logchain_host::hosts::{self, Elsewhere, Hosts};
 use logchain_host::incoming::IncomingDomain;
@@ -285,33 +282,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-/// The handoffs of a domain that were begun and neither withdrawn nor received.
-async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Result<Vec<Handoff>> {
-    let (mut begun, mut over) = (BTreeSet::new(), BTreeSet::new());
-    for entry in transport.list_handoffs(&Prefix::Domain(domain)).await? {
-        let Lot::Handoff(id) = entry.key.lot else {
-            continue;
-        };
-        let which = (entry.key.console.clone(), id);
-        match entry.key.object {
-            ObjectName::Begin => begun.insert(which),
-            ObjectName::Abort | ObjectName::Receipt => over.insert(which),
-            ObjectName::Chunk { .. }
-            | ObjectName::Claim
-            | ObjectName::Commit
-            | ObjectName::Batch { .. } => false,
-        };
-    }
-    let waiting = begun.difference(&over).cloned();
-    Ok(waiting
-        .map(|(console, id)| Handoff {
-            domain,
-            console,
-            id,
-        })
-        .collect())
 }
 
 /// Our input is the other half's life line: it ends with it. A host that vanished

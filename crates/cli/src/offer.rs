@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::Budget;
 use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::handoff::{Budget, Stage};
 use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
-use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
+use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt};
 use logchain_host::Event;
 use logchain_host::consoles;
 use logchain_host::hosts::{self, Hosts};
@@ -264,9 +264,8 @@ async fn again(
     let id = id.map_err(anyhow::Error::msg)?;
     let handoff = way.handoff(&log.console, id);
     let entries = transport.list_all(&handoff.prefix()).await?;
-    let has = |object| entries.iter().any(|e| e.key.object == object);
-    let is_claimed = has(ObjectName::Claim) && !has(ObjectName::Commit);
-    if has(ObjectName::Abort) || is_claimed {
+    let stage = Stage::of(entries.iter().map(|e| e.key.object));
+    if stage.is_some_and(Stage::is_in_the_way) {
         offer::clear(transport, &handoff).await?;
     }
     Ok(Begun::again(way, &log.console, id))

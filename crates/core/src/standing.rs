@@ -4,6 +4,7 @@
 //! Must not know: libvirt, where things lie, how a command is written.
 //!
 //! ```
+//! use logchain_core::handoff::Stage;
 //! use logchain_core::standing::{Spooled, State, of_spooled};
 //! use logchain_core::transport::HandoffId;
 //! use uuid::Uuid;
@@ -14,9 +15,7 @@
 //!     handoff: HandoffId::random(),
 //!     begin: Some(("vm1".to_owned(), "h1".to_owned())),
 //!     bytes: 4096,
-//!     committed: true,
-//!     aborted: false,
-//!     received: false,
+//!     stage: Stage::Committed,
 //!     last: 1_700_000_000,
 //! };
 //! let standing = of_spooled(&spooled, "logchain adopt …", 1_700_000_060);
@@ -28,8 +27,9 @@
 use uuid::Uuid;
 
 use crate::departure::{Departure, LeftLog};
+use crate::handoff::Stage;
 use crate::outbox::Entry;
-use crate::placement::under_way::{Begun, Stage};
+use crate::placement::under_way::{self, Begun};
 use crate::reap::{Decision, Here, Known, Log};
 use crate::record::{Offered, Record};
 use crate::transport::{ConsoleName, HandoffId};
@@ -236,12 +236,12 @@ pub fn of_log(log: &Beside<'_>) -> Vec<Standing> {
 
 fn begun(log: &Beside<'_>, begun: &Begun) -> Standing {
     let (state, stands) = match begun.stage {
-        Stage::Begun => (State::Arriving, "history is on its way into place"),
-        Stage::Sealed => (
+        under_way::Stage::Begun => (State::Arriving, "history is on its way into place"),
+        under_way::Stage::Sealed => (
             State::Sealed,
             "all of its history is here and not yet in place",
         ),
-        Stage::Placed => (
+        under_way::Stage::Placed => (
             State::Placed,
             "its history is in place and is not yet cleared up",
         ),
@@ -419,12 +419,8 @@ pub struct Spooled {
     pub begin: Option<(String, String)>,
     /// How many bytes of history are there.
     pub bytes: u64,
-    /// Whether it is all that there is.
-    pub committed: bool,
-    /// Whether the source withdrew it.
-    pub aborted: bool,
-    /// Whether it was adopted.
-    pub received: bool,
+    /// How far it is.
+    pub stage: Stage,
     /// When the last object came, in seconds since 1970.
     pub last: u64,
 }
@@ -438,18 +434,20 @@ pub fn of_spooled(spooled: &Spooled, adopt: &str, now: u64) -> Standing {
         None => String::new(),
     };
     let quiet = now.saturating_sub(spooled.last) >= ABANDONED;
-    let (state, stands) = if spooled.received {
-        (State::Placed, format!("the history{from} is in place"))
-    } else if spooled.aborted {
-        (State::Withdrawn, format!("withdrawn by the source{from}"))
-    } else if spooled.committed {
-        let stands = format!("{bytes} bytes{from} wait to be adopted");
-        (State::Waiting, stands)
-    } else if quiet {
-        let stands = format!("{bytes} bytes came{from}, and nothing more does");
-        (State::Abandoned, stands)
-    } else {
-        (State::Arriving, format!("{bytes} bytes came{from} so far"))
+    let (state, stands) = match spooled.stage {
+        Stage::Received => (State::Placed, format!("the history{from} is in place")),
+        Stage::Withdrawn => (State::Withdrawn, format!("withdrawn by the source{from}")),
+        Stage::Committed | Stage::Claimed | Stage::Headless => {
+            let stands = format!("{bytes} bytes{from} wait to be adopted");
+            (State::Waiting, stands)
+        }
+        Stage::Begun | Stage::HalfCleared | Stage::Remains if quiet => {
+            let stands = format!("{bytes} bytes came{from}, and nothing more does");
+            (State::Abandoned, stands)
+        }
+        Stage::Begun | Stage::HalfCleared | Stage::Remains => {
+            (State::Arriving, format!("{bytes} bytes came{from} so far"))
+        }
     };
     let mut standing = Standing::new(state, spooled.domain, Some(&spooled.console), stands);
     match state {

@@ -114,6 +114,7 @@ pub mod offer;
 mod pool;
 mod pump;
 mod put;
+pub mod stage;
 mod streamed;
 
 #[cfg(test)]
@@ -124,11 +125,14 @@ use uuid::Uuid;
 pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
+pub use stage::Stage;
 
-use crate::transport::{ConsoleName, HandoffId, Key, ObjectName, Prefix};
+use crate::transport::{
+    self, ConsoleName, HandoffId, Key, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
+};
 
 /// Which handoff of which console of which domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handoff {
     /// UUID of the domain.
     pub domain: Uuid,
@@ -150,11 +154,39 @@ impl Handoff {
         }
     }
 
+    /// The handoff that an object belongs to; `None` if it is part of a stream.
+    #[must_use]
+    pub fn of(key: &Key) -> Option<Self> {
+        match key.lot {
+            Lot::Handoff(id) => Some(Self {
+                domain: key.domain,
+                console: key.console.clone(),
+                id,
+            }),
+            Lot::Stream => None,
+        }
+    }
+
     /// All its objects.
     #[must_use]
     pub fn prefix(&self) -> Prefix {
         Prefix::Lot(self.domain, self.console.clone(), self.id.into())
     }
+}
+
+/// The handoffs of a domain that a destination can adopt, now or once the source has put
+/// the rest: begun, and neither withdrawn nor received.
+///
+/// # Errors
+/// The transport's: [`transport::Error::advice`] says whether to ask again.
+pub async fn waiting(
+    transport: &dyn LogTransport,
+    domain: Uuid,
+) -> transport::Result<Vec<Handoff>> {
+    let entries = transport.list_handoffs(&Prefix::Domain(domain)).await?;
+    let open = stage::stages(&entries).into_iter();
+    let open = open.filter(|(_, stage)| stage.can_be_adopted());
+    Ok(open.map(|(handoff, _)| handoff).collect())
 }
 
 /// Seconds since 1970, for people who read records.

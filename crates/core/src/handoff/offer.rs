@@ -41,6 +41,7 @@ use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
 use super::pump::{Drained, Pump, Pumped};
 use super::put::{Lies, Puts, Putter};
+use super::stage::deletion_rank;
 use super::streamed::Streamed;
 use super::{Abort, Budget, Commit, Handoff, Receipt, now};
 use crate::folder::Folder;
@@ -451,7 +452,8 @@ async fn await_receipt(
     }
 }
 
-/// Deletes a handoff's objects: its pieces side by side, and the receipt last.
+/// Deletes a handoff's objects, its pieces side by side. If it is cut short, what is left
+/// does not look like a handoff that waits for somebody.
 ///
 /// # Errors
 /// The transport's.
@@ -469,13 +471,7 @@ pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport
     while let Some(deleted) = deletions.next().await {
         deleted?;
     }
-    // As long as anything is left, the receipt says that all is well. A claim goes
-    // after the commit: whoever then finds room for its own finds no commit.
-    rest.sort_by_key(|e| match e.key.object {
-        ObjectName::Receipt => 2,
-        ObjectName::Claim => 1,
-        _ => 0,
-    });
+    rest.sort_by_key(|e| deletion_rank(e.key.object));
     for entry in rest {
         transport.delete(&entry.key).await?;
     }

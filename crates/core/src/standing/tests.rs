@@ -85,7 +85,7 @@ fn what_a_log_and_its_record_tell() {
     );
     let mut begun = Begun {
         handoff: HandoffId::random(),
-        stage: Stage::Sealed,
+        stage: under_way::Stage::Sealed,
         busy: true,
     };
     let busy = &beside(&record(None), &[begun.clone()], true, false)[0];
@@ -191,9 +191,7 @@ fn what_the_spool_tells() {
         handoff: HandoffId::random(),
         begin: Some(("vm".to_owned(), "h1".to_owned())),
         bytes: 5,
-        committed: false,
-        aborted: false,
-        received: false,
+        stage: Stage::Begun,
         last: NOW - 10,
     };
     let tell = |s: &Spooled| {
@@ -208,16 +206,16 @@ fn what_the_spool_tells() {
     );
     spooled.last = NOW - ABANDONED;
     assert_eq!(tell(&spooled).0, State::Abandoned);
-    spooled.committed = true;
+    spooled.stage = Stage::Committed;
     let (state, said) = tell(&spooled);
     assert_eq!(state, State::Waiting);
     assert!(
         said.ends_with("wait to be adopted (15 min ago); run: ADOPT"),
         "{said}"
     );
-    spooled.aborted = true;
+    spooled.stage = Stage::Withdrawn;
     assert_eq!(tell(&spooled).0, State::Withdrawn);
-    spooled.received = true;
+    spooled.stage = Stage::Received;
     spooled.begin = None;
     let (state, said) = tell(&spooled);
     assert_eq!(state, State::Placed);
