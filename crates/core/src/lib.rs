@@ -14,6 +14,7 @@
 //! - [`rotation`], [`placement`]: how carried history comes to lie behind the
 //!   base file: decided purely, applied in one place.
 //! - [`record`]: what is remembered beside a chain.
+//! - [`backoff`]: how long to wait before something is tried again.
 //! - [`archive`]: a stream in a transport, put as it grows.
 //! - [`outbox`]: logs that were not carried and whose files went.
 //! - [`departure`], [`reap`]: a domain that left, and when what it left may go.
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod backoff;
 pub mod chain;
 mod content;
 pub mod departure;

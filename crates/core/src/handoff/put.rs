@@ -20,6 +20,7 @@ use super::offer::{Far, Source};
 use super::pump::Cuts;
 use super::streamed::Streamed;
 use super::{Budget, Chunk, Handoff};
+use crate::backoff::Backoff;
 use crate::follow::Piece;
 use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName};
 
@@ -30,8 +31,9 @@ const IN_FLIGHT: usize = 12;
 /// So many pieces that wait for the line say that it is slower than we are.
 const BEHIND: usize = 1;
 
-/// Pauses between two tries of one put.
-const RETRY: Duration = Duration::from_millis(250);
+/// Between two tries of one put. Whether there is another try depends on the migration,
+/// so nothing here ends them.
+const RETRY: Backoff = Backoff::every(Duration::from_millis(250));
 
 /// How long pieces may take to arrive that are not wanted any more: one that
 /// came after all was cleared would stay.
@@ -75,6 +77,7 @@ impl Putter {
     ) -> Result<Option<Error>, String> {
         let key = self.handoff.key(object);
         let started = Instant::now();
+        let mut waits = RETRY.start();
         loop {
             let put = match object {
                 // One that is there is ours, of this run or of an earlier one: which
@@ -94,13 +97,14 @@ impl Putter {
                 Source::Over => started.elapsed() < self.patience,
                 Source::Stays => false,
             };
-            if error.advice() != Advice::Retry || !patient {
+            let wait = waits.next(started.elapsed());
+            let Some(wait) = wait.filter(|_| patient && error.advice() == Advice::Retry) else {
                 return Err(error.to_string());
-            }
+            };
             if let Far::Failed(reason) | Far::Lost(reason) = &*self.far.borrow() {
                 return Err(reason.clone());
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::state::Event;
 use super::{Desk, Progress, Show, SourceLink, now};
+use crate::backoff::Backoff;
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
@@ -18,8 +19,9 @@ use crate::handoff::{Chunk, Commit, Handoff};
 use crate::placement::Owed;
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
-/// Pause before a first further try.
-const RETRY: Duration = Duration::from_millis(25);
+/// Between two tries to get one piece: one and a half seconds together.
+const RETRY: Backoff =
+    Backoff::doubling(Duration::from_millis(50), Duration::from_millis(800)).with_tries(5);
 
 /// Time between two tries to show what is staged.
 const SHOW: Duration = Duration::from_millis(50);
@@ -337,15 +339,16 @@ async fn read_stream(
 
 /// One chunk, tried again while that may help.
 async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
-    let mut tries = 0;
+    let started = Instant::now();
+    let mut waits = RETRY.start();
     loop {
-        match transport.get_bytes(key, MAX_OBJECT as u64).await {
+        let error = match transport.get_bytes(key, MAX_OBJECT as u64).await {
             Ok(data) => return Ok(data),
-            Err(e) if e.advice() == Advice::Retry && tries < 5 => {
-                tries += 1;
-                tokio::time::sleep(RETRY * (1 << tries)).await;
-            }
-            Err(e) => return Err(e.to_string()),
+            Err(e) => e,
+        };
+        match waits.next(started.elapsed()) {
+            Some(wait) if error.advice() == Advice::Retry => tokio::time::sleep(wait).await,
+            _ => return Err(error.to_string()),
         }
     }
 }
