@@ -212,18 +212,18 @@ impl Work<'_> {
             console: handoff.console.clone(),
             limits: limits.clone(),
         });
-        let half = Half {
-            handoff: handoff.clone(),
-            host: consoles::own_name(),
-            transport: Arc::clone(&self.transport),
-            writers: Arc::new(Leases::default()),
-            expected: path.map(|path| limits.place(path)),
-            destination: Arc::<IncomingDomain>::clone(&arriving),
-            source: self.source.clone(),
-            patience: self.args.patience,
-            progress,
-            budget: self.budget.clone(),
-        };
+        let half = Half::new(
+            handoff.clone(),
+            Arc::clone(&self.transport),
+            Arc::new(Leases::default()),
+            Arc::<IncomingDomain>::clone(&arriving),
+        )
+        .with_host(consoles::own_name())
+        .with_expected(path.map(|path| limits.place(path)))
+        .with_source(self.source.clone())
+        .with_patience(self.args.patience)
+        .with_progress(progress)
+        .with_budget(self.budget.clone());
         let staged = watch::Sender::new(0);
         let meter = Meter::new(self.events.clone());
         meter.log(staged.subscribe(), 0);

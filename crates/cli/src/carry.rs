@@ -403,18 +403,17 @@ fn offer_of(
     // Where there is none, whoever adopts is started by somebody else.
     let nobody = || watch::Sender::new(Far::Working).subscribe();
     let far = begun.far.as_ref().map_or_else(nobody, FarAdopt::state);
-    Offer {
-        handoff: begun.handoff.clone(),
-        domain_name: way.domain_name.to_owned(),
-        host: consoles::own_name(),
+    Offer::new(
+        begun.handoff.clone(),
         transport,
-        writers: Arc::<Leases>::clone(&way.writers),
+        Arc::<Leases>::clone(&way.writers),
         source,
-        far,
-        patience: way.patience,
-        put: begun.put.clone(),
-        budget: way.budget.clone(),
-    }
+    )
+    .with_names(way.domain_name, consoles::own_name())
+    .with_far(far)
+    .with_patience(way.patience)
+    .with_progress(begun.put.clone())
+    .with_budget(way.budget.clone())
 }
 
 /// Tells how a console's handoff ended. `window_ms`: as in [`Event::Carried`].

@@ -20,7 +20,7 @@ use logchain_host::incoming::IncomingDomain;
 use logchain_host::leases::Leases;
 use logchain_host::limits;
 use logchain_libvirt::Connection;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::carry::Log;
@@ -158,35 +158,31 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     let budget = Budget::default();
     let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
     limits.warn(events);
-    let offer = Offer {
-        handoff: handoff.clone(),
-        domain_name: String::new(),
-        host: consoles::own_name(),
-        transport: Arc::clone(&transport),
-        writers: Arc::new(Leases::default()),
-        source: over.subscribe(),
-        far: far.subscribe(),
-        patience: REJOIN,
-        put: watch::Sender::new(0),
-        budget: budget.clone(),
-    };
-    let adopt = Half {
+    let offer = Offer::new(
+        handoff.clone(),
+        Arc::clone(&transport),
+        Arc::new(Leases::default()),
+        over.subscribe(),
+    )
+    .with_names("", consoles::own_name())
+    .with_far(far.subscribe())
+    .with_patience(REJOIN)
+    .with_budget(budget.clone());
+    let adopt = Half::new(
         handoff,
-        host: consoles::own_name(),
         transport,
-        writers: Arc::new(Leases::default()),
-        destination: Arc::new(IncomingDomain {
+        Arc::new(Leases::default()),
+        Arc::new(IncomingDomain {
             connection: connection.clone(),
             domain: entry.domain,
             console: entry.console.clone(),
             limits,
         }),
-        expected: None,
-        source: link.subscribe(),
-        patience: REJOIN,
-        progress: mpsc::channel(1).0,
-        budget,
-    };
+    )
+    .with_host(consoles::own_name())
+    .with_source(link.subscribe())
+    .with_patience(REJOIN)
+    .with_budget(budget);
     let held = log.hold(entry.domain).await?;
     let take_in = async {
         let adopted = adopt.run().await;

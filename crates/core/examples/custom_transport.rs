@@ -19,16 +19,16 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
+use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
 use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
-use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::transport::{
     self, ByteStream, Entry, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT, Prefix,
     conformance,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A folder with a file for each object: `v1+<domain>+<console>+<handoff>+<object>`.
@@ -191,36 +191,30 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
     // Before the migration: from now on no byte of the log can be lost.
     let chain = LogChain::open(from, NumberingChoice::Auto)?;
     let held = Held::open(&chain, handoff.domain, &handoff.console)?;
-    let offer = Offer {
-        handoff: handoff.clone(),
-        domain_name: "vm1".to_owned(),
-        host: "h1".to_owned(),
-        transport: Arc::new(share.clone()),
-        writers: Arc::new(Nobody),
-        source: source.subscribe(),
-        far: far.subscribe(),
-        patience,
-        put: watch::Sender::new(0),
-        budget: Budget::default(),
-    };
-    let adopt = Adopt {
+    let offer = Offer::new(
+        handoff.clone(),
+        Arc::new(share.clone()),
+        Arc::new(Nobody),
+        source.subscribe(),
+    )
+    .with_names("vm1", "h1")
+    .with_far(far.subscribe())
+    .with_patience(patience);
+    let adopt = Adopt::new(
         handoff,
-        host: "h2".to_owned(),
-        transport: Arc::new(share.clone()),
-        writers: Arc::new(Nobody),
-        destination: Arc::new(Here(Place {
+        Arc::new(share.clone()),
+        Arc::new(Nobody),
+        Arc::new(Here(Place {
             path: to.to_owned(),
             rules: Rules {
                 numbering: Numbering::FromZero,
                 retention: Retention::UNLIMITED,
             },
         })),
-        expected: None,
-        source: link.subscribe(),
-        patience,
-        progress: mpsc::channel(16).0,
-        budget: Budget::default(),
-    };
+    )
+    .with_host("h2")
+    .with_source(link.subscribe())
+    .with_patience(patience);
     // The migration is over at once: there is no guest.
     source.send_replace(Source::Over);
     match tokio::join!(offer.run(held), adopt.run()) {

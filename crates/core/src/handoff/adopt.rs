@@ -32,15 +32,16 @@ use state::{Event, State};
 
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
-use super::{Begin, Budget, Claim, Commit, Handoff, Receipt, Sum, now};
+use super::{Begin, Budget, Claim, Commit, Handoff, PATIENCE, Receipt, Sum, now};
+use crate::backoff::Backoff;
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::transport::{self, Advice, Error, Key, LogTransport, LogTransportExt, ObjectName};
 
-/// Pause before a first further try.
-const RETRY: Duration = Duration::from_millis(25);
+/// Between two tries of one put.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(25), Duration::from_millis(250));
 
 /// Where the log of the console lies on this host.
 #[derive(Clone, Debug)]
@@ -117,32 +118,85 @@ pub enum Outcome {
     },
 }
 
-/// What the driver needs.
+/// The destination's half of one handoff: [`Adopt::new`] with what it needs, then what is to
+/// be other than usual, then [`Adopt::run`].
+#[must_use = "a half does nothing until it runs"]
 pub struct Adopt {
-    /// Which handoff.
-    pub handoff: Handoff,
-    /// This host's name, for people.
-    pub host: String,
-    /// Where the pieces are.
-    pub transport: Arc<dyn LogTransport>,
-    /// How writers are seen here.
-    pub writers: Arc<dyn Writers>,
-    /// Where the log lies, as libvirt here says.
-    pub destination: Arc<dyn Destination>,
-    /// Where the log will lie, if that is known before the migration.
-    pub expected: Option<Place>,
-    /// What the caller knows of the source's half.
-    pub source: watch::Receiver<SourceLink>,
-    /// How long to go on without news from a source's half that was never attached, and
-    /// how long the domain may take to appear once the history is complete.
-    pub patience: Duration,
-    /// What happens, for whoever watches. A full queue drops news, never waits.
-    pub progress: mpsc::Sender<Progress>,
-    /// What it may take, with all others that share it.
-    pub budget: Budget,
+    handoff: Handoff,
+    host: String,
+    transport: Arc<dyn LogTransport>,
+    writers: Arc<dyn Writers>,
+    destination: Arc<dyn Destination>,
+    expected: Option<Place>,
+    source: watch::Receiver<SourceLink>,
+    patience: Duration,
+    progress: mpsc::Sender<Progress>,
+    budget: Budget,
 }
 
 impl Adopt {
+    /// Adopts `handoff` from `transport`. `writers`: how it is found out here who writes the
+    /// log; `destination`: where the log lies once the domain is here.
+    pub fn new(
+        handoff: Handoff,
+        transport: Arc<dyn LogTransport>,
+        writers: Arc<dyn Writers>,
+        destination: Arc<dyn Destination>,
+    ) -> Self {
+        Self {
+            handoff,
+            host: String::new(),
+            transport,
+            writers,
+            destination,
+            expected: None,
+            source: watch::Sender::new(SourceLink::NeverAttached).subscribe(),
+            patience: PATIENCE,
+            progress: mpsc::channel(1).0,
+            budget: Budget::default(),
+        }
+    }
+
+    /// This host's name, which people read in the receipt and in messages.
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    /// Where the log will lie, if that is known before the migration: what an earlier stay
+    /// left there is taken aside at once, and pieces are staged before the domain is here.
+    pub fn with_expected(mut self, place: impl Into<Option<Place>>) -> Self {
+        self.expected = place.into();
+        self
+    }
+
+    /// What is known of the source's half. Without it, that half counts as never attached.
+    pub fn with_source(mut self, source: watch::Receiver<SourceLink>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// How long to go on without news from a source's half that was never attached, and how
+    /// long the domain may take to appear once the history is complete: [`PATIENCE`], if
+    /// nothing is said.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Where to tell what happens. This half never waits for a queue that is full: such
+    /// news is dropped.
+    pub fn with_progress(mut self, progress: mpsc::Sender<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// What it may take, together with all others that share the budget.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     /// Runs the destination's half to its end. If the future is dropped, or the
     /// process killed, the next start finishes or undoes what was begun.
     pub async fn run(mut self) -> Outcome {
@@ -495,14 +549,13 @@ impl Desk {
     /// Puts an object, trying again while that may help.
     async fn put(&self, key: &Key, data: Bytes) -> transport::Result<()> {
         let started = Instant::now();
+        let mut waits = RETRY.within(self.adopt.patience).start();
         loop {
-            match self.adopt.transport.put_same(key, data.clone()).await {
-                Err(e)
-                    if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience =>
-                {
-                    tokio::time::sleep(RETRY).await;
-                }
-                put => return put,
+            let put = self.adopt.transport.put_same(key, data.clone()).await;
+            let may_help = matches!(&put, Err(e) if e.advice() == Advice::Retry);
+            match waits.next(started.elapsed()) {
+                Some(wait) if may_help => tokio::time::sleep(wait).await,
+                _ => return put,
             }
         }
     }

@@ -72,18 +72,16 @@ pub async fn all_arrive(
             id: HandoffId::random(),
         };
         let chain = LogChain::open(&from, NumberingChoice::FromZero).unwrap();
-        let offer = Offer {
-            handoff: handoff.clone(),
-            domain_name: format!("vm{n}"),
-            host: "h1".to_owned(),
-            transport: Arc::clone(&near),
-            writers: Arc::new(Nobody),
-            source: source.subscribe(),
-            far: lost.subscribe(),
-            patience: PATIENCE,
-            put: watch::Sender::new(0),
-            budget: budget.clone(),
-        };
+        let offer = Offer::new(
+            handoff.clone(),
+            Arc::clone(&near),
+            Arc::new(Nobody),
+            source.subscribe(),
+        )
+        .with_names(format!("vm{n}"), "h1")
+        .with_far(lost.subscribe())
+        .with_patience(PATIENCE)
+        .with_budget(budget.clone());
         let place = Place {
             path: to.clone(),
             rules: Rules {
@@ -92,18 +90,18 @@ pub async fn all_arrive(
             },
         };
         let (progress, mut news) = mpsc::channel(4);
-        let adopt = Adopt {
+        let adopt = Adopt::new(
             handoff,
-            host: "h2".to_owned(),
-            transport: Arc::clone(&far),
-            writers: Arc::new(Nobody),
-            destination: Arc::new(Here(place.clone())),
-            expected: Some(place),
-            source: link.subscribe(),
-            patience: PATIENCE,
-            progress,
-            budget: budget.clone(),
-        };
+            Arc::clone(&far),
+            Arc::new(Nobody),
+            Arc::new(Here(place.clone())),
+        )
+        .with_host("h2")
+        .with_expected(Some(place))
+        .with_source(link.subscribe())
+        .with_patience(PATIENCE)
+        .with_progress(progress)
+        .with_budget(budget.clone());
         let held = Held::open(&chain, offer.handoff.domain, &offer.handoff.console).unwrap();
         let offering = tokio::spawn(offer.run(held));
         let adopting = tokio::spawn(adopt.run());

@@ -20,16 +20,15 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use std::time::Duration;
 //! use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 //! use logchain_core::follow::{Writer, Writers};
-//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
-//! use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
+//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
+//! use logchain_core::handoff::offer::{self, Held, Offer, Source};
 //! use logchain_core::handoff::{Budget, Handoff};
 //! use logchain_core::placement::Rules;
 //! use logchain_core::rotation::Retention;
 //! use logchain_core::transport::{HandoffId, LogTransport, MemoryTransport};
-//! use tokio::sync::{mpsc, watch};
+//! use tokio::sync::watch;
 //!
 //! # struct Nobody;
 //! # impl Writers for Nobody {
@@ -56,36 +55,20 @@
 //!     id: HandoffId::random(),
 //! };
 //! let source = watch::Sender::new(Source::Running);
-//! # let (far, link) = (watch::Sender::new(Far::Working), watch::Sender::new(SourceLink::NEW));
 //! // From here on no rollover, unlink or removal takes a byte away.
 //! let chain = LogChain::open(&from, NumberingChoice::FromZero)?;
 //! let held = Held::open(&chain, handoff.domain, &handoff.console)?;
-//! let offer = Offer {
-//!     handoff: handoff.clone(),
-//!     domain_name: "vm1".to_owned(),
-//!     host: "h1".to_owned(),
-//!     transport: Arc::clone(&transport),
-//!     writers: Arc::new(Nobody),
-//!     source: source.subscribe(),
-//!     far: far.subscribe(),
-//!     patience: Duration::from_secs(10),
-//!     put: watch::Sender::new(0),
-//!     // A thousand that share one stay within it.
-//!     budget: Budget::default(),
-//! };
+//! // A thousand handoffs that share one budget stay within it.
+//! let budget = Budget::default();
+//! let writers = Arc::new(Nobody);
+//! let offer = Offer::new(handoff.clone(), transport.clone(), writers.clone(), source.subscribe())
+//!     .with_names("vm1", "h1")
+//!     .with_budget(budget.clone());
 //! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
-//! let adopt = Adopt {
-//!     handoff,
-//!     host: "h2".to_owned(),
-//!     transport,
-//!     writers: Arc::new(Nobody),
-//!     destination: Arc::new(Here(Place { path: to.clone(), rules })),
-//!     expected: None,
-//!     source: link.subscribe(),
-//!     patience: Duration::from_secs(10),
-//!     progress: mpsc::channel(16).0,
-//!     budget: Budget::default(),
-//! };
+//! let here = Arc::new(Here(Place { path: to.clone(), rules }));
+//! let adopt = Adopt::new(handoff, transport, writers, here)
+//!     .with_host("h2")
+//!     .with_budget(budget);
 //! // The guest has moved and prints there.
 //! std::fs::write(&to, "after it")?;
 //! source.send_replace(Source::Over);
@@ -120,6 +103,8 @@ mod streamed;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
@@ -130,6 +115,9 @@ pub use stage::Stage;
 use crate::transport::{
     self, ConsoleName, HandoffId, Key, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
 };
+
+/// How long a half goes on without any news, if it is not told otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which handoff of which console of which domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

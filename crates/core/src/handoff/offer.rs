@@ -43,7 +43,7 @@ use super::pump::{Drained, Pump, Pumped};
 use super::put::{Lies, Puts, Putter};
 use super::stage::deletion_rank;
 use super::streamed::Streamed;
-use super::{Abort, Budget, Commit, Handoff, Receipt, now};
+use super::{Abort, Budget, Commit, Handoff, PATIENCE, Receipt, now};
 use crate::folder::Folder;
 use crate::follow::{Writers, prints};
 use crate::record::{Offered, Record};
@@ -95,32 +95,81 @@ pub enum Outcome {
     },
 }
 
-/// What the driver needs.
+/// The source's half of one handoff: [`Offer::new`] with what it needs, then what is to be
+/// other than usual, then [`Offer::run`].
+#[must_use = "a half does nothing until it runs"]
 pub struct Offer {
-    /// Which handoff.
-    pub handoff: Handoff,
-    /// The domain's name, for people.
-    pub domain_name: String,
-    /// This host's name, for people.
-    pub host: String,
-    /// Where the pieces go.
-    pub transport: Arc<dyn LogTransport>,
-    /// How writers are seen here.
-    pub writers: Arc<dyn Writers>,
-    /// What the migration does.
-    pub source: watch::Receiver<Source>,
-    /// What the other half does.
-    pub far: watch::Receiver<Far>,
-    /// How long without any progress until it is given up.
-    pub patience: Duration,
-    /// How many bytes were put, for a progress bar, and to tell the other half of: what
-    /// ends the handoff is put with the same number told again.
-    pub put: watch::Sender<u64>,
-    /// What it may take, with all others that share it.
-    pub budget: Budget,
+    pub(super) handoff: Handoff,
+    domain_name: String,
+    host: String,
+    transport: Arc<dyn LogTransport>,
+    writers: Arc<dyn Writers>,
+    source: watch::Receiver<Source>,
+    far: watch::Receiver<Far>,
+    patience: Duration,
+    put: watch::Sender<u64>,
+    budget: Budget,
 }
 
 impl Offer {
+    /// Offers `handoff` through `transport`. `writers`: how it is found out here who writes
+    /// the log; `source`: what the migration does.
+    pub fn new(
+        handoff: Handoff,
+        transport: Arc<dyn LogTransport>,
+        writers: Arc<dyn Writers>,
+        source: watch::Receiver<Source>,
+    ) -> Self {
+        Self {
+            handoff,
+            domain_name: String::new(),
+            host: String::new(),
+            transport,
+            writers,
+            source,
+            far: watch::Sender::new(Far::Working).subscribe(),
+            patience: PATIENCE,
+            put: watch::Sender::new(0),
+            budget: Budget::default(),
+        }
+    }
+
+    /// The domain's name and this host's, which people read in the transport and in
+    /// messages.
+    pub fn with_names(mut self, domain: impl Into<String>, host: impl Into<String>) -> Self {
+        self.domain_name = domain.into();
+        self.host = host.into();
+        self
+    }
+
+    /// What is known of the destination's half. Without it, that half is taken to be at
+    /// work until the patience ends.
+    pub fn with_far(mut self, far: watch::Receiver<Far>) -> Self {
+        self.far = far;
+        self
+    }
+
+    /// How long to go on without any progress once the guest has left: [`PATIENCE`], if
+    /// nothing is said.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Counts the bytes that were put. The channel also changes, to the same number, when
+    /// the object that ends the handoff was put: whoever watches for the destination's half
+    /// tells it at each change that there is something to fetch.
+    pub fn with_progress(mut self, put: watch::Sender<u64>) -> Self {
+        self.put = put;
+        self
+    }
+
+    /// What it may take, together with all others that share the budget.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
     pub async fn run(mut self, held: Held) -> Outcome {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place, SourceLink};
 use super::offer::{self, Far, Held, Left, Offer, Source, left};
-use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
+use super::{Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{Writer, Writers};
 use crate::placement::Rules;
@@ -162,18 +162,15 @@ impl Trial {
     fn offer(&self, host: &Host) -> tokio::task::JoinHandle<offer::Outcome> {
         let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
         let held = Held::open(&chain, self.handoff.domain, &self.handoff.console).unwrap();
-        let offer = Offer {
-            handoff: self.handoff.clone(),
-            domain_name: "vm".to_owned(),
-            host: "h1".to_owned(),
-            transport: Arc::clone(&self.transport),
-            writers: Arc::new(Nobody),
-            source: self.source.subscribe(),
-            far: self.far.subscribe(),
-            patience: self.patience,
-            put: watch::Sender::new(0),
-            budget: Budget::default(),
-        };
+        let offer = Offer::new(
+            self.handoff.clone(),
+            Arc::clone(&self.transport),
+            Arc::new(Nobody),
+            self.source.subscribe(),
+        )
+        .with_names("vm", "h1")
+        .with_far(self.far.subscribe())
+        .with_patience(self.patience);
         tokio::spawn(offer.run(held))
     }
 
@@ -197,18 +194,17 @@ impl Trial {
         progress: mpsc::Sender<adopt::Progress>,
         writers: Arc<dyn Writers>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
-        let adopt = Adopt {
-            handoff: self.handoff.clone(),
-            host: "h2".to_owned(),
-            transport: Arc::clone(&self.transport),
+        let adopt = Adopt::new(
+            self.handoff.clone(),
+            Arc::clone(&self.transport),
             writers,
-            destination: Arc::new(Here(self.here.subscribe(), host.place())),
-            expected: expected.then(|| host.place()),
-            source: self.link.subscribe(),
-            patience: self.patience,
-            progress,
-            budget: Budget::default(),
-        };
+            Arc::new(Here(self.here.subscribe(), host.place())),
+        )
+        .with_host("h2")
+        .with_expected(expected.then(|| host.place()))
+        .with_source(self.link.subscribe())
+        .with_patience(self.patience)
+        .with_progress(progress);
         tokio::spawn(adopt.run())
     }
 
