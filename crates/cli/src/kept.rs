@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted, SourceLink};
-use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
-use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::handoff::adopt::Adopt as Half;
+use logchain_core::handoff::offer::{Held, Offer, Source};
+use logchain_core::handoff::{Budget, Handoff, run_locally};
 use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport, MemoryTransport};
@@ -150,11 +150,7 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
         id,
     };
     let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
-    let (over, far) = (
-        watch::Sender::new(Source::Over),
-        watch::Sender::new(Far::Working),
-    );
-    let link = watch::Sender::new(SourceLink::NEW);
+    let over = watch::Sender::new(Source::Over);
     let budget = Budget::default();
     let limits = blocking(|| Ok::<_, String>(limits::limits())).await?;
     limits.warn(events);
@@ -165,7 +161,6 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
         over.subscribe(),
     )
     .with_names("", consoles::own_name())
-    .with_far(far.subscribe())
     .with_patience(REJOIN)
     .with_budget(budget.clone());
     let adopt = Half::new(
@@ -180,28 +175,10 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
         }),
     )
     .with_host(consoles::own_name())
-    .with_source(link.subscribe())
     .with_patience(REJOIN)
     .with_budget(budget);
     let held = log.hold(entry.domain).await?;
-    let take_in = async {
-        let adopted = adopt.run().await;
-        if let Adopted::Failed { reason } = &adopted {
-            far.send_replace(Far::Failed(reason.clone()));
-        }
-    };
-    let give = async {
-        let outcome = offer.run(held).await;
-        // It says nothing more, if it said anything.
-        link.send_replace(SourceLink::Gone);
-        outcome
-    };
-    let (outcome, ()) = tokio::join!(give, take_in);
-    match outcome {
-        Outcome::Carried(_) => Ok(()),
-        Outcome::NotCarried { reason } => Err(reason),
-        Outcome::Aborted => Err("withdrawn".to_owned()),
-    }
+    run_locally(offer, held, adopt).await.map(|_| ())
 }
 
 /// The handoff as which a log in the outbox is offered, over whatever transport.

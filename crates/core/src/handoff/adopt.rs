@@ -62,6 +62,14 @@ pub trait Destination: Send + Sync {
     async fn place(&self) -> Result<Option<Place>, String>;
 }
 
+/// A place that is known: the log lies there already.
+#[async_trait]
+impl Destination for Place {
+    async fn place(&self) -> Result<Option<Place>, String> {
+        Ok(Some(self.clone()))
+    }
+}
+
 /// Whether the source's half holds this one by a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceLink {

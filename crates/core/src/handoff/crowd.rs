@@ -19,11 +19,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
+use super::adopt::{self, Adopt, Place, Progress, SourceLink};
 use super::offer::{self, Far, Held, Offer, Source};
 use super::{Budget, Handoff};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
-use crate::follow::{Writer, Writers};
+use crate::follow::NoWriters;
 use crate::placement::Rules;
 use crate::rotation::Retention;
 use crate::transport::{ByteStream, Entry, HandoffId, Key, LogTransport, Prefix, Result};
@@ -33,21 +33,6 @@ const MUCH: usize = 256 << 10;
 
 /// Long: a machine under load has other things to do.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
-
-struct Here(Place);
-#[async_trait]
-impl Destination for Here {
-    async fn place(&self) -> std::result::Result<Option<Place>, String> {
-        Ok(Some(self.0.clone()))
-    }
-}
 
 /// Hands over a history of each of `sizes` bytes, all at once: all are held, and
 /// all destinations ready, before the first is over. `near` and `far` are the
@@ -75,7 +60,7 @@ pub async fn all_arrive(
         let offer = Offer::new(
             handoff.clone(),
             Arc::clone(&near),
-            Arc::new(Nobody),
+            Arc::new(NoWriters),
             source.subscribe(),
         )
         .with_names(format!("vm{n}"), "h1")
@@ -93,8 +78,8 @@ pub async fn all_arrive(
         let adopt = Adopt::new(
             handoff,
             Arc::clone(&far),
-            Arc::new(Nobody),
-            Arc::new(Here(place.clone())),
+            Arc::new(NoWriters),
+            Arc::new(place.clone()),
         )
         .with_host("h2")
         .with_expected(Some(place))

@@ -16,32 +16,20 @@
 //!
 //! Must not know: libvirt, who started the migration, any transport's name.
 //!
-//! Both halves in one process, over a transport in memory:
+//! Both halves in one process, over a transport in memory, while the migration goes on. If
+//! nobody has to be told of the migration, [`run_locally`] does the same in one call:
 //!
 //! ```
 //! use std::sync::Arc;
 //! use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
-//! use logchain_core::follow::{Writer, Writers};
-//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place};
+//! use logchain_core::follow::NoWriters;
+//! use logchain_core::handoff::adopt::{self, Adopt, Place};
 //! use logchain_core::handoff::offer::{self, Held, Offer, Source};
 //! use logchain_core::handoff::{Budget, Handoff};
 //! use logchain_core::placement::Rules;
 //! use logchain_core::rotation::Retention;
 //! use logchain_core::transport::{HandoffId, LogTransport, MemoryTransport};
 //! use tokio::sync::watch;
-//!
-//! # struct Nobody;
-//! # impl Writers for Nobody {
-//! #     fn writer(&self, _: &std::fs::File) -> Writer { Writer::None }
-//! # }
-//! /// Where the log lies at the destination, once the domain is there.
-//! struct Here(Place);
-//! #[async_trait::async_trait]
-//! impl Destination for Here {
-//!     async fn place(&self) -> Result<Option<Place>, String> {
-//!         Ok(Some(self.0.clone()))
-//!     }
-//! }
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,13 +48,13 @@
 //! let held = Held::open(&chain, handoff.domain, &handoff.console)?;
 //! // A thousand handoffs that share one budget stay within it.
 //! let budget = Budget::default();
-//! let writers = Arc::new(Nobody);
+//! let writers = Arc::new(NoWriters);
 //! let offer = Offer::new(handoff.clone(), transport.clone(), writers.clone(), source.subscribe())
 //!     .with_names("vm1", "h1")
 //!     .with_budget(budget.clone());
 //! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
-//! let here = Arc::new(Here(Place { path: to.clone(), rules }));
-//! let adopt = Adopt::new(handoff, transport, writers, here)
+//! let place = Place { path: to.clone(), rules };
+//! let adopt = Adopt::new(handoff, transport, writers, Arc::new(place))
 //!     .with_host("h2")
 //!     .with_budget(budget);
 //! // The guest has moved and prints there.
@@ -91,6 +79,7 @@ mod chunk;
 pub mod crowd;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+mod local;
 mod memory;
 mod message;
 pub mod offer;
@@ -109,6 +98,7 @@ use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
+pub use local::run_locally;
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 pub use stage::Stage;
 

@@ -170,6 +170,11 @@ impl Offer {
         self
     }
 
+    /// What [`Offer::with_progress`] says.
+    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+        self.put.subscribe()
+    }
+
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
     pub async fn run(mut self, held: Held) -> Outcome {

@@ -16,7 +16,7 @@ use super::adopt::{self, Adopt, Destination, Place, SourceLink};
 use super::offer::{self, Far, Held, Left, Offer, Source, left};
 use super::{Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
-use crate::follow::{Writer, Writers};
+use crate::follow::{NoWriters, Writer, Writers};
 use crate::placement::Rules;
 use crate::record::Record;
 use crate::rotation::Retention;
@@ -27,13 +27,6 @@ mod rebooted;
 mod resumed;
 mod streamed;
 mod thousand;
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
 
 /// Once the domain is here, its base file is held open for writing, as virtlogd does.
 struct OnceHere(watch::Receiver<bool>, PathBuf);
@@ -165,7 +158,7 @@ impl Trial {
         let offer = Offer::new(
             self.handoff.clone(),
             Arc::clone(&self.transport),
-            Arc::new(Nobody),
+            Arc::new(NoWriters),
             self.source.subscribe(),
         )
         .with_names("vm", "h1")
@@ -184,7 +177,7 @@ impl Trial {
         expected: bool,
         progress: mpsc::Sender<adopt::Progress>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
-        self.adopt_beside(host, expected, progress, Arc::new(Nobody))
+        self.adopt_beside(host, expected, progress, Arc::new(NoWriters))
     }
 
     fn adopt_beside(
