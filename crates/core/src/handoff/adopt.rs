@@ -3,15 +3,19 @@
 //! ```text
 //!              prepared              all is here         durable            names given
 //!  Preparing ──────────► Staging ───────────────► Sealing ──────► Placing ─────────────► Receipting
-//!                           │ abort, or failed                                               │
-//!                           ▼                                                                ▼
-//!                       Discarding ──► Aborted, Failed                           Cleaning ──► Adopted
+//!    │ shared folder        │ abort, or failed                                             ▲ │
+//!    │                      ▼                                                              │ ▼
+//!    │                  Discarding ──► Aborted, Failed                           Adopted ◄─│─ Cleaning
+//!    │                      ▲ abort, or failed                                             │
+//!    └─────────────────► Sharing ──────────────────────────────────────────────────────────┘
+//!                                                  the guest has left
 //! ```
 //!
 //! *Preparing*, before the migration where the path is known: what this VM left
 //! here at an earlier stay and handed over since is taken aside. *Staging*:
 //! chunks are fetched and checked while the guest still runs elsewhere.
-//! *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
+//! *Sharing*: the source has this very folder, so nothing is fetched; the files are held
+//! until its guest has left. *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
 //! killed. *Receipting*: only now does the source hear of it.
 //!
 //! Until it is sealed, every failure leaves this host as it was found.
@@ -28,7 +32,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OnceCell, mpsc, watch};
 
-use state::{Event, State};
+use state::{Event, State, Undo};
 
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
@@ -214,23 +218,20 @@ impl Adopt {
             staging: None,
             sum: Sum::default(),
             next: 0,
-            more: false,
             show: Show::Later(None),
             reader: OnceCell::new(),
-            damaged: false,
-            shared: false,
         };
         let mut state = State::Preparing;
         loop {
             let event = match &state {
                 State::Preparing => desk.prepare().await,
-                State::Staging if desk.shared => desk.share().await,
                 State::Staging => desk.stage().await,
+                State::Sharing => desk.share().await,
                 State::Sealing(commit) => desk.seal(commit.clone()).await,
                 State::Placing => desk.place().await,
                 State::Receipting(receipt) => desk.receipt(receipt.clone()).await,
                 State::Cleaning(_) => desk.clean().await,
-                State::Discarding { .. } => desk.discard().await,
+                State::Discarding(undo) => desk.discard(undo).await,
                 State::Done(outcome) => return outcome.clone(),
             };
             state = state.on(event);
@@ -261,15 +262,9 @@ struct Desk {
     sum: Sum,
     /// The offset of the next byte to stage.
     next: u64,
-    /// Whether the last look left something to fetch.
-    more: bool,
     show: Show,
     /// Where pieces that are streamed are read.
     reader: OnceCell<Reader>,
-    /// What is in the transport is of no use to anybody.
-    damaged: bool,
-    /// The source has this very folder.
-    shared: bool,
 }
 
 /// Whether what is staged is seen before it is complete.
@@ -289,12 +284,17 @@ impl Desk {
     async fn prepare(&mut self) -> Event {
         if let Some(place) = self.adopt.expected.clone() {
             match self.open(place, true).await {
+                Ok(Some(Event::Shared)) => {
+                    self.tell(Progress::Shared);
+                    self.tell(Progress::Ready);
+                    return Event::Shared;
+                }
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
                 Err(reason) => return Event::Failed(reason),
             }
         }
-        if self.staging.is_some() && !self.shared {
+        if self.staging.is_some() {
             self.tell(Progress::Staged(0));
         }
         self.tell(Progress::Ready);
@@ -364,11 +364,7 @@ impl Desk {
         self.next = 0;
         Ok(match found {
             Found::New => None,
-            Found::Shared if before => {
-                self.shared = true;
-                self.tell(Progress::Shared);
-                None
-            }
+            Found::Shared if before => Some(Event::Shared),
             Found::Shared => {
                 return Err(
                     "both hosts have the folder of this log, and it was not known before \
@@ -418,9 +414,8 @@ impl Desk {
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.sum.digest().to_hex();
         if digest.as_str() != commit.digest {
-            self.damaged = true;
             let reason = "what arrived is not what was sent: the digests differ";
-            return Event::Failed(reason.to_owned());
+            return Event::Damaged(reason.to_owned());
         }
         if let Err(reason) = self.claim().await {
             return Event::Failed(reason);
@@ -585,7 +580,7 @@ impl Desk {
     }
 
     /// Puts this host back as it was and leaves nothing in the transport.
-    async fn discard(&mut self) -> Event {
+    async fn discard(&mut self, undo: &Undo) -> Event {
         if let Some(staging) = self.staging.take()
             && let Err(e) = self.adopt.budget.work(move || staging.discard()).await
         {
@@ -594,13 +589,13 @@ impl Desk {
         // A source that withdrew has nothing to look for here any more. One that
         // did not may still offer: then its pieces stay, unless they are damaged.
         // The source has all of it, and finding no commit sends all of it again.
-        if self.damaged {
-            let commit = self.adopt.handoff.key(ObjectName::Commit);
-            let _ = self.adopt.transport.delete(&commit).await;
-        }
-        let is_over = match self.damaged {
-            true => Ok(true),
-            false => self.aborted().await,
+        let is_over = match undo {
+            Undo::Damaged(_) => {
+                let commit = self.adopt.handoff.key(ObjectName::Commit);
+                let _ = self.adopt.transport.delete(&commit).await;
+                Ok(true)
+            }
+            Undo::Withdrawn | Undo::Failed(_) => self.aborted().await,
         };
         let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,

@@ -47,6 +47,7 @@ use super::{Abort, Budget, Commit, Handoff, PATIENCE, Receipt, now};
 use crate::folder::Folder;
 use crate::follow::{Writers, prints};
 use crate::record::{Offered, Record};
+use crate::stream::History;
 use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
 
 /// Deletions under way at once.
@@ -186,50 +187,13 @@ impl Offer {
             Err(e) => return not_carried(format!("cannot start a thread: {e}")),
         };
         let mut state = State::Opening;
-        let mut drained: Option<Drained> = None;
-        let mut lies = Arc::<Lies>::default();
         loop {
             let event = match &state {
-                State::Opening => match self.begin(&chain, so_far.clone()).await {
-                    Ok(cuts) => {
-                        if let Some(pump) = &pump {
-                            pump.cut_as(cuts.clone());
-                        }
-                        // Not where it went wrong once: the stream may be to blame.
-                        let again = chain.record.begun.is_some()
-                            || chain.record.offered.as_ref().is_some_and(|o| !o.received);
-                        let streamed = match &so_far {
-                            Some(so_far) if !again => self.streamed(so_far).await,
-                            _ => Streamed::default(),
-                        };
-                        let there = cuts;
-                        let may_be_committed = Arc::clone(&chain.may_be_committed);
-                        lies = Arc::new(Lies {
-                            there,
-                            streamed,
-                            may_be_committed,
-                        });
-                        Event::Begun
-                    }
-                    Err(reason) => Event::Failed(reason),
-                },
-                State::Following | State::Draining => match &mut pump {
-                    Some(pump) => {
-                        let draining = state == State::Draining;
-                        let (event, end) = self.pump(pump, &lies, draining).await;
-                        drained = end.or(drained);
-                        event
-                    }
-                    None => Event::Failed("the log's reader ended".to_owned()),
-                },
-                State::Committing => match &drained {
-                    Some(drained) => self.commit(drained, &chain).await,
-                    None => Event::Failed("the end of the log was not found".to_owned()),
-                },
-                State::Awaiting => match &drained {
-                    Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
-                    None => Event::Failed("the end of the log was not found".to_owned()),
-                },
+                State::Opening => self.open(&chain, so_far.as_ref(), pump.as_mut()).await,
+                State::Following(lies) => self.pump(pump.as_mut(), lies, false).await,
+                State::Draining(lies) => self.pump(pump.as_mut(), lies, true).await,
+                State::Committing(drained) => self.commit(drained, &chain).await,
+                State::Awaiting(drained) => self.receipt(drained.bytes, &drained.digest).await,
                 State::Withdrawing { .. } if chain.may_be_committed.load(Ordering::Relaxed) => {
                     Event::Withdrawn
                 }
@@ -255,6 +219,35 @@ impl Offer {
         }
     }
 
+    /// Begins it, or finds out how far an earlier run came.
+    async fn open(
+        &mut self,
+        chain: &Chain,
+        so_far: Option<&History>,
+        pump: Option<&mut Pump>,
+    ) -> Event {
+        let there = match self.begin(chain, so_far.cloned()).await {
+            Ok(there) => there,
+            Err(reason) => return Event::Failed(reason),
+        };
+        if let Some(pump) = pump {
+            pump.cut_as(there.clone());
+        }
+        // Not where it went wrong once: the stream may be to blame.
+        let offered = chain.record.offered.as_ref();
+        let again = chain.record.begun.is_some() || offered.is_some_and(|o| !o.received);
+        let streamed = match so_far {
+            Some(so_far) if !again => self.streamed(so_far).await,
+            _ => Streamed::default(),
+        };
+        let may_be_committed = Arc::clone(&chain.may_be_committed);
+        Event::Begun(Arc::new(Lies {
+            there,
+            streamed,
+            may_be_committed,
+        }))
+    }
+
     /// From now on calls of the transport are made as the budget has it.
     fn bound(&mut self) {
         self.transport = self.budget.bound(&self.transport);
@@ -262,12 +255,10 @@ impl Offer {
 
     /// Puts pieces, some of them side by side, until the migration takes a turn or
     /// the log is drained. What is on its way arrives before it says so.
-    async fn pump(
-        &mut self,
-        pump: &mut Pump,
-        lies: &Arc<Lies>,
-        draining: bool,
-    ) -> (Event, Option<Drained>) {
+    async fn pump(&mut self, pump: Option<&mut Pump>, lies: &Arc<Lies>, draining: bool) -> Event {
+        let Some(pump) = pump else {
+            return Event::Failed("the log's reader ended".to_owned());
+        };
         if draining {
             pump.drain();
         }
@@ -278,11 +269,11 @@ impl Offer {
             match source {
                 Source::Stays => {
                     puts.settle().await;
-                    return (Event::Stays, None);
+                    return Event::Stays;
                 }
                 Source::Over if !draining => {
                     let over = puts.finish(&self.put).await;
-                    return (over.map_or_else(Event::Failed, |()| Event::Over), None);
+                    return over.map_or_else(Event::Failed, |()| Event::Over);
                 }
                 Source::Stopped => pump.hurry(true),
                 Source::Running => pump.hurry(false),
@@ -295,7 +286,7 @@ impl Offer {
                     Ok(()) => continue,
                     // The caller is gone and will never say how the migration ended.
                     Err(_) if !draining => {
-                        return (Event::Failed("the migration was left alone".to_owned()), None);
+                        return Event::Failed("the migration was left alone".to_owned());
                     }
                     Err(_) => {
                         left_alone = true;
@@ -309,7 +300,7 @@ impl Offer {
                     }
                     Err(reason) => {
                         puts.settle().await;
-                        return (Event::Failed(reason), None);
+                        return Event::Failed(reason);
                     }
                 },
                 pumped = pump.next(), if puts.has_room() => pumped,
@@ -320,19 +311,19 @@ impl Offer {
                 }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
-                        Ok(()) => (Event::Drained, Some(drained)),
+                        Ok(()) => Event::Drained(drained),
                         Err(reason) => {
                             // What is on its way would come after all was cleared.
                             puts.settle().await;
-                            (Event::Failed(reason), None)
+                            Event::Failed(reason)
                         }
                     };
                 }
                 Some(Pumped::Failed(reason)) => {
                     puts.settle().await;
-                    return (Event::Failed(reason), None);
+                    return Event::Failed(reason);
                 }
-                None => return (Event::Failed("the log's reader ended".to_owned()), None),
+                None => return Event::Failed("the log's reader ended".to_owned()),
             }
         }
     }
