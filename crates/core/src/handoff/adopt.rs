@@ -213,25 +213,25 @@ impl Adopt {
     /// process killed, the next start finishes or undoes what was begun.
     pub async fn run(mut self) -> Outcome {
         self.transport = self.budget.bound(&self.transport);
-        let mut desk = Desk {
+        let mut adoption = Adoption {
             adopt: self,
             staging: None,
             sum: Sum::default(),
             next: 0,
-            show: Show::Later(None),
+            visibility: Visibility::NotYet(None),
             reader: OnceCell::new(),
         };
         let mut state = State::Preparing;
         loop {
             let event = match &state {
-                State::Preparing => desk.prepare().await,
-                State::Staging => desk.stage().await,
-                State::Sharing => desk.share().await,
-                State::Sealing(commit) => desk.seal(commit.clone()).await,
-                State::Placing => desk.place().await,
-                State::Receipting(receipt) => desk.receipt(receipt.clone()).await,
-                State::Cleaning(_) => desk.clean().await,
-                State::Discarding(undo) => desk.discard(undo).await,
+                State::Preparing => adoption.prepare().await,
+                State::Staging => adoption.stage().await,
+                State::Sharing => adoption.share().await,
+                State::Sealing(commit) => adoption.seal(commit.clone()).await,
+                State::Placing => adoption.place().await,
+                State::Receipting(receipt) => adoption.receipt(receipt.clone()).await,
+                State::Cleaning(_) => adoption.clean().await,
+                State::Discarding(undo) => adoption.discard(undo).await,
                 State::Done(outcome) => return outcome.clone(),
             };
             state = state.on(event);
@@ -255,27 +255,27 @@ fn receipt_again(adopted: &Adopted, host: String) -> Receipt {
 }
 
 /// The work in hand.
-struct Desk {
+struct Adoption {
     adopt: Adopt,
     /// Absent while it is at work on another thread, or the folder is not there yet.
     staging: Option<Staging>,
     sum: Sum,
     /// The offset of the next byte to stage.
     next: u64,
-    show: Show,
+    visibility: Visibility,
     /// Where pieces that are streamed are read.
     reader: OnceCell<Reader>,
 }
 
 /// Whether what is staged is seen before it is complete.
-enum Show {
+enum Visibility {
     /// Not yet; when it was tried last.
-    Later(Option<Instant>),
+    NotYet(Option<Instant>),
     /// It is, or cannot be.
     Settled,
 }
 
-impl Desk {
+impl Adoption {
     fn tell(&self, progress: Progress) {
         // Whoever does not listen misses it.
         let _ = self.adopt.progress.try_send(progress);

@@ -75,10 +75,10 @@ pub mod adopt;
 mod bounded;
 mod budget;
 mod chunk;
-#[cfg(any(test, feature = "conformance"))]
-pub mod crowd;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+#[cfg(any(test, feature = "conformance"))]
+pub mod load_test;
 mod local;
 mod memory;
 mod message;

@@ -33,14 +33,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 
 pub use held::Held;
-use held::{Chain, Told, history, so_far};
+use held::{Chain, CommittedHistory, history, so_far};
 pub use left::{Left, left};
 use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
 use super::pump::{Drained, Pump, Pumped};
-use super::put::{Lies, Puts, Putter};
+use super::put::{AlreadyStored, Puts, Putter};
 use super::stage::deletion_rank;
 use super::streamed::Streamed;
 use super::{Abort, Budget, Commit, Handoff, PATIENCE, Receipt, now};
@@ -190,8 +190,8 @@ impl Offer {
         loop {
             let event = match &state {
                 State::Opening => self.open(&chain, so_far.as_ref(), pump.as_mut()).await,
-                State::Following(lies) => self.pump(pump.as_mut(), lies, false).await,
-                State::Draining(lies) => self.pump(pump.as_mut(), lies, true).await,
+                State::Following(stored) => self.pump(pump.as_mut(), stored, false).await,
+                State::Draining(stored) => self.pump(pump.as_mut(), stored, true).await,
                 State::Committing(drained) => self.commit(drained, &chain).await,
                 State::Awaiting(drained) => self.receipt(drained.bytes, &drained.digest).await,
                 State::Withdrawing { .. } if chain.may_be_committed.load(Ordering::Relaxed) => {
@@ -241,7 +241,7 @@ impl Offer {
             _ => Streamed::default(),
         };
         let may_be_committed = Arc::clone(&chain.may_be_committed);
-        Event::Begun(Arc::new(Lies {
+        Event::Begun(Arc::new(AlreadyStored {
             there,
             streamed,
             may_be_committed,
@@ -255,7 +255,12 @@ impl Offer {
 
     /// Puts pieces, some of them side by side, until the migration takes a turn or
     /// the log is drained. What is on its way arrives before it says so.
-    async fn pump(&mut self, pump: Option<&mut Pump>, lies: &Arc<Lies>, draining: bool) -> Event {
+    async fn pump(
+        &mut self,
+        pump: Option<&mut Pump>,
+        stored: &Arc<AlreadyStored>,
+        draining: bool,
+    ) -> Event {
         let Some(pump) = pump else {
             return Event::Failed("the log's reader ended".to_owned());
         };
@@ -307,7 +312,7 @@ impl Offer {
             };
             match pumped {
                 Some(Pumped::Piece(piece, up_to, room)) => {
-                    puts.start(self.putter(Arc::clone(lies)), (piece, up_to), room);
+                    puts.start(self.putter(Arc::clone(stored)), (piece, up_to), room);
                 }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
@@ -363,7 +368,7 @@ impl Offer {
         chain: &Chain,
         drained: &Drained,
         offered: Offered,
-    ) -> Result<Told, crate::record::Error> {
+    ) -> Result<CommittedHistory, crate::record::Error> {
         let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
         let known = Arc::clone(&chain.known);
@@ -437,7 +442,7 @@ impl Offer {
         Ok(())
     }
 
-    fn putter(&self, lies: Arc<Lies>) -> Putter {
+    fn putter(&self, stored: Arc<AlreadyStored>) -> Putter {
         Putter {
             handoff: self.handoff.clone(),
             transport: Arc::clone(&self.transport),
@@ -445,7 +450,7 @@ impl Offer {
             far: self.far.clone(),
             patience: self.patience,
             budget: self.budget.clone(),
-            lies,
+            stored,
         }
     }
 

@@ -47,12 +47,12 @@ pub(super) struct Putter {
     pub(super) far: watch::Receiver<Far>,
     pub(super) patience: Duration,
     pub(super) budget: Budget,
-    pub(super) lies: Arc<Lies>,
+    pub(super) stored: Arc<AlreadyStored>,
 }
 
 /// What of the history lies in the transport already.
 #[derive(Default)]
-pub(super) struct Lies {
+pub(super) struct AlreadyStored {
     /// Pieces that an earlier run put, by where they begin.
     pub(super) there: Cuts,
     pub(super) streamed: Streamed,
@@ -138,7 +138,7 @@ impl Putter {
     }
 
     fn never_whole(&self) {
-        self.lies.may_be_committed.store(false, Ordering::Relaxed);
+        self.stored.may_be_committed.store(false, Ordering::Relaxed);
     }
 
     /// Gives the piece's length.
@@ -149,7 +149,7 @@ impl Putter {
         line: Arc<Line>,
     ) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
-        let is_there = self.lies.there.get(&piece.offset).copied();
+        let is_there = self.stored.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
             offset: piece.offset,
             len,
@@ -163,7 +163,7 @@ impl Putter {
             self.is_same(object, (there, len), &chunk).await?;
             return Ok(u64::from(len));
         }
-        let streamed = self.lies.streamed.piece(piece.offset, u64::from(len));
+        let streamed = self.stored.streamed.piece(piece.offset, u64::from(len));
         let pack = streamed.is_none() && line.is_behind();
         let memory = self.budget.memory();
         let encode = move || {
@@ -200,15 +200,15 @@ impl Line {
         first || self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
 
-    fn wait(self: &Arc<Self>) -> Waits {
+    fn wait(self: &Arc<Self>) -> WaitingPiece {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waits(Arc::clone(self))
+        WaitingPiece(Arc::clone(self))
     }
 }
 
-struct Waits(Arc<Line>);
+struct WaitingPiece(Arc<Line>);
 
-impl Drop for Waits {
+impl Drop for WaitingPiece {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }

@@ -64,7 +64,8 @@
 mod again;
 mod apply;
 mod attributes;
-mod down;
+mod bookkeeping;
+
 mod error;
 mod journal;
 mod lock;
@@ -429,7 +430,7 @@ impl Staging {
         // it lies in the stream.
         let arrival = self.arrival()?;
         self.as_before_shown()?;
-        self.put_down(|record, id, owed| {
+        self.update_record(|record, id, owed| {
             record.arriving(id, &owed.history, arrival, (&owed.host, owed.at));
         })?;
         let placed = apply::place(self)?;

@@ -146,7 +146,7 @@ impl Staging {
         };
         let files = placed.files.clone();
         self.journal.owed = Some(owed);
-        self.put_down(|record, id, owed| {
+        self.update_record(|record, id, owed| {
             record.ledger.moved(&owed.history, (&owed.host, owed.at));
             record.begun = None;
             record.adopt(Adopted {

@@ -75,7 +75,7 @@ impl Staging {
                 .chain([stat.id])
                 .collect(),
         };
-        self.put_down(|record, id, owed| {
+        self.update_record(|record, id, owed| {
             record.arriving(id, &owed.history, arrival, (&owed.host, owed.at));
         })?;
         // Newest first: at no moment is a number missing before a part.
@@ -122,7 +122,7 @@ impl Staging {
         let Some(shown) = &self.journal.shown else {
             return Ok(());
         };
-        self.put_down(|record, id, _| {
+        self.update_record(|record, id, _| {
             if record.arriving == Some(id) {
                 record.ledger = shown.ledger.clone();
                 record.arriving = shown.arriving;

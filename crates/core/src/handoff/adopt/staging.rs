@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
 
 use super::state::Event;
-use super::{Desk, Progress, Show, SourceLink, now};
+use super::{Adoption, Progress, SourceLink, Visibility, now};
 use crate::backoff::Backoff;
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
@@ -64,7 +64,7 @@ impl From<Failure> for Event {
     }
 }
 
-impl Desk {
+impl Adoption {
     /// Fetches until all is here, or the source gives up.
     pub(super) async fn stage(&mut self) -> Event {
         let mut last: Option<Key> = None;
@@ -204,14 +204,14 @@ impl Desk {
     /// paused, and libvirt has wiped what it wipes. If it cannot be, it is seen once
     /// it is placed.
     async fn show(&mut self, last: &mut Option<Key>) -> Result<(), String> {
-        let due = match self.show {
-            Show::Later(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
-            Show::Settled => false,
+        let due = match self.visibility {
+            Visibility::NotYet(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
+            Visibility::Settled => false,
         };
         if !due || self.next == 0 || self.staging.is_none() {
             return Ok(());
         }
-        self.show = Show::Later(Some(Instant::now()));
+        self.visibility = Visibility::NotYet(Some(Instant::now()));
         if !self.here(last).await? || self.staging.is_none() {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl Desk {
             return Ok(());
         };
         let Some(so_far) = begin.history else {
-            self.show = Show::Settled;
+            self.visibility = Visibility::Settled;
             return Ok(());
         };
         let owed = Owed {
@@ -238,10 +238,10 @@ impl Desk {
         match self.with_staging(move |staging| staging.show(owed)).await {
             Ok(false) => {}
             Ok(true) => {
-                self.show = Show::Settled;
+                self.visibility = Visibility::Settled;
                 self.tell(Progress::Shown(bytes));
             }
-            Err(_) => self.show = Show::Settled,
+            Err(_) => self.visibility = Visibility::Settled,
         }
         Ok(())
     }

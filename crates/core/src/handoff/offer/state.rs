@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::Outcome;
 use crate::handoff::Receipt;
 use crate::handoff::pump::Drained;
-use crate::handoff::put::Lies;
+use crate::handoff::put::AlreadyStored;
 
 /// What came of an action.
 pub(super) enum Event {
-    Begun(Arc<Lies>),
+    Begun(Arc<AlreadyStored>),
     Over,
     Stays,
     Drained(Drained),
@@ -22,8 +22,8 @@ pub(super) enum Event {
 /// The states, as drawn above, each with what it goes on with.
 pub(super) enum State {
     Opening,
-    Following(Arc<Lies>),
-    Draining(Arc<Lies>),
+    Following(Arc<AlreadyStored>),
+    Draining(Arc<AlreadyStored>),
     Committing(Drained),
     Awaiting(Drained),
     Withdrawing { reason: Option<String> },
@@ -38,8 +38,8 @@ impl State {
     pub(super) fn on(self, event: Event) -> Self {
         match (self, event) {
             (Self::Done(outcome), _) => Self::Done(outcome),
-            (Self::Opening, Event::Begun(lies)) => Self::Following(lies),
-            (Self::Following(lies), Event::Over) => Self::Draining(lies),
+            (Self::Opening, Event::Begun(stored)) => Self::Following(stored),
+            (Self::Following(stored), Event::Over) => Self::Draining(stored),
             (Self::Opening | Self::Following(_) | Self::Draining(_), Event::Stays) => {
                 Self::Withdrawing { reason: None }
             }
