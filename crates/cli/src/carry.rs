@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use logchain_core::chain::LogChain;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::offer::{self, Far, Held, Offer, Outcome, Source};
+use logchain_core::handoff::offer::{self, AdoptStatus, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::record::Offered;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport};
@@ -401,7 +401,7 @@ fn offer_of(
     source: watch::Receiver<Source>,
 ) -> Offer {
     // Where there is none, whoever adopts is started by somebody else.
-    let nobody = || watch::Sender::new(Far::Working).subscribe();
+    let nobody = || watch::Sender::new(AdoptStatus::Working).subscribe();
     let far = begun.far.as_ref().map_or_else(nobody, FarAdopt::state);
     Offer::new(
         begun.handoff.clone(),
@@ -410,7 +410,7 @@ fn offer_of(
         source,
     )
     .with_names(way.domain_name, consoles::own_name())
-    .with_far(far)
+    .with_adopt_status(far)
     .with_patience(way.patience)
     .with_progress(begun.put.clone())
     .with_budget(way.budget.clone())

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use logchain_core::handoff::Handoff;
-use logchain_core::handoff::offer::Far;
+use logchain_core::handoff::offer::AdoptStatus;
 use logchain_host::event::PROTOCOL;
 use logchain_host::{Event, Events};
 use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
@@ -42,7 +42,7 @@ const MAX_LINE: u64 = 64 * 1024;
 pub(crate) struct FarAdopt {
     /// Its input stays open as long as this does.
     hold: Option<watch::Sender<()>>,
-    state: watch::Receiver<Far>,
+    state: watch::Receiver<AdoptStatus>,
     ready: watch::Receiver<bool>,
     shared: watch::Receiver<bool>,
     staged: watch::Receiver<Option<u64>>,
@@ -84,7 +84,7 @@ impl FarAdopt {
             target: target.clone(),
             options: options.clone(),
             words,
-            state: watch::Sender::new(Far::Working),
+            state: watch::Sender::new(AdoptStatus::Working),
             ready: watch::Sender::new(false),
             shared: watch::Sender::new(false),
             staged: watch::Sender::new(None),
@@ -108,7 +108,7 @@ impl FarAdopt {
     }
 
     /// What the offer watches.
-    pub(crate) fn state(&self) -> watch::Receiver<Far> {
+    pub(crate) fn state(&self) -> watch::Receiver<AdoptStatus> {
         self.state.clone()
     }
 
@@ -118,14 +118,16 @@ impl FarAdopt {
         let waited = timeout(limit, async {
             tokio::select! {
                 ready = self.ready.wait_for(|r| *r) => ready.is_ok(),
-                _ = self.state.wait_for(|s| *s != Far::Working) => false,
+                _ = self.state.wait_for(|s| *s != AdoptStatus::Working) => false,
             }
         });
         match waited.await {
             Ok(true) => Ok(()),
             Ok(false) => match &*self.state.borrow() {
-                Far::Failed(reason) | Far::Lost(reason) => Err(reason.clone()),
-                Far::Working => Err(format!("at {}: the destination's half ended", self.host)),
+                AdoptStatus::Failed(reason) | AdoptStatus::Lost(reason) => Err(reason.clone()),
+                AdoptStatus::Working => {
+                    Err(format!("at {}: the destination's half ended", self.host))
+                }
             },
             Err(_) => Err(format!(
                 "{} was not ready within {} s",
@@ -147,7 +149,7 @@ impl FarAdopt {
 
     /// Whether it said itself that it cannot do it.
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(&*self.state.borrow(), Far::Failed(_))
+        matches!(&*self.state.borrow(), AdoptStatus::Failed(_))
     }
 
     /// Whether ssh led to another host than the destination, where it did nothing.
@@ -175,7 +177,7 @@ struct Attendant {
     target: SshTarget,
     options: SshOptions,
     words: Vec<OsString>,
-    state: watch::Sender<Far>,
+    state: watch::Sender<AdoptStatus>,
     ready: watch::Sender<bool>,
     shared: watch::Sender<bool>,
     staged: watch::Sender<Option<u64>>,
@@ -223,7 +225,7 @@ impl Attendant {
             child = match self.start() {
                 Ok(child) => child,
                 Err(reason) => {
-                    self.state.send_replace(Far::Lost(reason));
+                    self.state.send_replace(AdoptStatus::Lost(reason));
                     return;
                 }
             };
@@ -235,10 +237,10 @@ impl Attendant {
         // Bad usage is ours: the two are of different releases, which is explained better.
         let usage = told.status.and_then(|s| s.code()) == Some(2);
         self.state.send_replace(match told.reason {
-            Some(reason) if !usage => Far::Failed(reason),
-            Some(_) => Far::Failed(explained()),
+            Some(reason) if !usage => AdoptStatus::Failed(reason),
+            Some(_) => AdoptStatus::Failed(explained()),
             // It said nothing of an end: it may be at work still.
-            None => Far::Lost(explained()),
+            None => AdoptStatus::Lost(explained()),
         });
     }
 

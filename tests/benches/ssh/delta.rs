@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::Handoff;
-use logchain_core::handoff::offer::{Far, Held, Offer, Source};
+use logchain_core::handoff::offer::{AdoptStatus, Held, Offer, Source};
 use logchain_core::transport::{HandoffId, LogTransport, LogTransportExt, ObjectName};
 use logchain_tests::Host;
 use logchain_transport_ssh::{SshOptions, SshTarget, SshTransport};
@@ -143,7 +143,7 @@ async fn once(
     fs::write(&log, vec![b'a'; 1 << 20])?;
     let chain = LogChain::open(&log, NumberingChoice::FromZero)?;
     let source = watch::Sender::new(Source::Running);
-    let far = watch::Sender::new(Far::Working);
+    let far = watch::Sender::new(AdoptStatus::Working);
     let put = watch::Sender::new(0);
     let mut told = put.subscribe();
     let held = Held::open(&chain, handoff.domain, &handoff.console)?;
@@ -154,7 +154,7 @@ async fn once(
         source.subscribe(),
     )
     .with_names("vm", "h1")
-    .with_far(far.subscribe())
+    .with_adopt_status(far.subscribe())
     .with_patience(Duration::from_secs(60))
     .with_progress(put);
     let task = tokio::spawn(offer.run(held));

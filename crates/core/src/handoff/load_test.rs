@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Place, Progress, SourceLink};
-use super::offer::{self, Far, Held, Offer, Source};
+use super::offer::{self, AdoptStatus, Held, Offer, Source};
 use super::{Budget, Handoff};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::NoWriters;
@@ -46,7 +46,7 @@ pub async fn all_arrive(
 ) {
     let source = watch::Sender::new(Source::Running);
     let link = watch::Sender::new(SourceLink::NEW);
-    let lost = watch::Sender::new(Far::Working);
+    let lost = watch::Sender::new(AdoptStatus::Working);
     let mut halves = Vec::new();
     for (n, size) in sizes.iter().enumerate() {
         let (from, to) = (folder(root, "from", n), folder(root, "to", n));
@@ -64,7 +64,7 @@ pub async fn all_arrive(
             source.subscribe(),
         )
         .with_names(format!("vm{n}"), "h1")
-        .with_far(lost.subscribe())
+        .with_adopt_status(lost.subscribe())
         .with_patience(PATIENCE)
         .with_budget(budget.clone());
         let place = Place {

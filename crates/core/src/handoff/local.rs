@@ -8,11 +8,11 @@ use tokio::sync::watch;
 
 use super::Receipt;
 use super::adopt::{self, Adopt, SourceLink};
-use super::offer::{self, Far, Held, Offer};
+use super::offer::{self, AdoptStatus, Held, Offer};
 
 /// Runs both halves of a handoff in this process: for a program that moves a log between
 /// two folders, and for tests. The two have to be of the same [`Handoff`](super::Handoff)
-/// and lead to the same transport. What they were given by [`Offer::with_far`] and
+/// and lead to the same transport. What they were given by [`Offer::with_adopt_status`] and
 /// [`Adopt::with_source`] is replaced.
 ///
 /// The files at the source stay, and the record beside them says that they were handed
@@ -71,9 +71,9 @@ use super::offer::{self, Far, Held, Offer};
 /// # Errors
 /// A sentence that says why the history is not in place. It is whole at the source.
 pub async fn run_locally(offer: Offer, held: Held, adopt: Adopt) -> Result<Receipt, String> {
-    let far = watch::Sender::new(Far::Working);
+    let far = watch::Sender::new(AdoptStatus::Working);
     let link = watch::Sender::new(SourceLink::NEW);
-    let offer = offer.with_far(far.subscribe());
+    let offer = offer.with_adopt_status(far.subscribe());
     let adopt = adopt.with_source(link.subscribe());
     let mut put = offer.progress();
     let source = async {
@@ -83,7 +83,7 @@ pub async fn run_locally(offer: Offer, held: Held, adopt: Adopt) -> Result<Recei
     };
     let destination = async {
         if let adopt::Outcome::Failed { reason } = adopt.run().await {
-            far.send_replace(Far::Failed(reason));
+            far.send_replace(AdoptStatus::Failed(reason));
         }
     };
     let wake = async {

@@ -73,7 +73,7 @@ pub enum Source {
 
 /// What the caller knows of the other half.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Far {
+pub enum AdoptStatus {
     /// Nothing against it.
     Working,
     /// It ended without success, and why.
@@ -106,7 +106,7 @@ pub struct Offer {
     transport: Arc<dyn LogTransport>,
     writers: Arc<dyn Writers>,
     source: watch::Receiver<Source>,
-    far: watch::Receiver<Far>,
+    far: watch::Receiver<AdoptStatus>,
     patience: Duration,
     put: watch::Sender<u64>,
     budget: Budget,
@@ -128,7 +128,7 @@ impl Offer {
             transport,
             writers,
             source,
-            far: watch::Sender::new(Far::Working).subscribe(),
+            far: watch::Sender::new(AdoptStatus::Working).subscribe(),
             patience: PATIENCE,
             put: watch::Sender::new(0),
             budget: Budget::default(),
@@ -145,7 +145,7 @@ impl Offer {
 
     /// What is known of the destination's half. Without it, that half is taken to be at
     /// work until the patience ends.
-    pub fn with_far(mut self, far: watch::Receiver<Far>) -> Self {
+    pub fn with_adopt_status(mut self, far: watch::Receiver<AdoptStatus>) -> Self {
         self.far = far;
         self
     }
@@ -404,10 +404,10 @@ impl Offer {
                 Err(_) => {}
             }
             match far {
-                Far::Failed(reason) => return Event::Failed(reason),
-                Far::Lost(reason) if lost.elapsed() > LOST => return Event::Failed(reason),
-                Far::Lost(_) => {}
-                Far::Working => lost = Instant::now(),
+                AdoptStatus::Failed(reason) => return Event::Failed(reason),
+                AdoptStatus::Lost(reason) if lost.elapsed() > LOST => return Event::Failed(reason),
+                AdoptStatus::Lost(_) => {}
+                AdoptStatus::Working => lost = Instant::now(),
             }
             if started.elapsed() > self.patience {
                 let waited = self.patience.as_secs();

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::budget::Room;
 use super::chunk::CHUNK_HEADER;
-use super::offer::{Far, Source};
+use super::offer::{AdoptStatus, Source};
 use super::pump::Cuts;
 use super::streamed::Streamed;
 use super::{Budget, Chunk, Handoff};
@@ -44,7 +44,7 @@ pub(super) struct Putter {
     pub(super) handoff: Handoff,
     pub(super) transport: Arc<dyn LogTransport>,
     pub(super) source: watch::Receiver<Source>,
-    pub(super) far: watch::Receiver<Far>,
+    pub(super) far: watch::Receiver<AdoptStatus>,
     pub(super) patience: Duration,
     pub(super) budget: Budget,
     pub(super) stored: Arc<AlreadyStored>,
@@ -101,7 +101,7 @@ impl Putter {
             let Some(wait) = wait.filter(|_| patient && error.advice() == Advice::Retry) else {
                 return Err(error.to_string());
             };
-            if let Far::Failed(reason) | Far::Lost(reason) = &*self.far.borrow() {
+            if let AdoptStatus::Failed(reason) | AdoptStatus::Lost(reason) = &*self.far.borrow() {
                 return Err(reason.clone());
             }
             tokio::time::sleep(wait).await;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place, SourceLink};
-use super::offer::{self, Far, Held, Left, Offer, Source, left};
+use super::offer::{self, AdoptStatus, Held, Left, Offer, Source, left};
 use super::{Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{NoWriters, Writer, Writers};
@@ -129,7 +129,7 @@ struct Trial {
     handoff: Handoff,
     transport: Arc<dyn LogTransport>,
     source: watch::Sender<Source>,
-    far: watch::Sender<Far>,
+    far: watch::Sender<AdoptStatus>,
     here: watch::Sender<bool>,
     link: watch::Sender<SourceLink>,
     patience: Duration,
@@ -145,7 +145,7 @@ impl Trial {
             },
             transport,
             source: watch::Sender::new(Source::Running),
-            far: watch::Sender::new(Far::Working),
+            far: watch::Sender::new(AdoptStatus::Working),
             here: watch::Sender::new(false),
             link: watch::Sender::new(SourceLink::NEW),
             patience: Duration::from_secs(5),
@@ -162,7 +162,7 @@ impl Trial {
             self.source.subscribe(),
         )
         .with_names("vm", "h1")
-        .with_far(self.far.subscribe())
+        .with_adopt_status(self.far.subscribe())
         .with_patience(self.patience);
         tokio::spawn(offer.run(held))
     }

@@ -55,7 +55,9 @@ async fn moves_alone(
     if committed {
         trial.source.send_replace(Source::Over);
     } else {
-        trial.far.send_replace(Far::Failed("gone".to_owned()));
+        trial
+            .far
+            .send_replace(AdoptStatus::Failed("gone".to_owned()));
         tokio::time::sleep(Duration::from_millis(50)).await;
         offer.abort();
         let _ = offer.await;
@@ -228,11 +230,13 @@ async fn what_was_committed_is_finished_though_the_connection_broke() {
     let trial = Trial::new(memory());
     let offer = trial.offer(&source);
     trial.source.send_replace(Source::Over);
-    trial.far.send_replace(Far::Working);
+    trial.far.send_replace(AdoptStatus::Working);
     while trial.left().await < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    trial.far.send_replace(Far::Lost("ssh ended".to_owned()));
+    trial
+        .far
+        .send_replace(AdoptStatus::Lost("ssh ended".to_owned()));
     tokio::time::sleep(Duration::from_millis(300)).await;
     trial.here.send_replace(true);
     trial.link.send_replace(SourceLink::Gone);
