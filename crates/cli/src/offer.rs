@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::handoff::offer::{self, Outcome, Remaining, Source};
 use logchain_core::handoff::{Budget, Stage};
 use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
@@ -147,8 +147,8 @@ async fn left_of(
     way: &Way<'_>,
     transport: &Arc<dyn LogTransport>,
     log: &Log,
-) -> Result<Left, String> {
-    offer::left(&log.chain()?, way.domain, &log.console, &**transport).await
+) -> Result<Remaining, String> {
+    offer::remaining(&log.chain()?, way.domain, &log.console, &**transport).await
 }
 
 /// How often a log is tried while each try leaves something else to do.
@@ -171,10 +171,12 @@ async fn carry_part(
         let before = match &left {
             // What it was handed over to may be the outbox: what was committed elsewhere
             // before is still wanted there.
-            Left::Nothing(offered) if offered.to != transport.to_string() => return Ok(outcome),
-            Left::Nothing(offered) | Left::Receipt(offered) => Some(offered.handoff),
-            Left::Rest(id) => Some(*id),
-            Left::All => None,
+            Remaining::Nothing(offered) if offered.to != transport.to_string() => {
+                return Ok(outcome);
+            }
+            Remaining::Nothing(offered) | Remaining::Receipt(offered) => Some(offered.handoff),
+            Remaining::Rest(id) => Some(*id),
+            Remaining::All => None,
         };
         if let Some(id) = before
             && !matches!(outcome, Handed::Ended(Outcome::NotCarried { .. }))
@@ -192,7 +194,7 @@ async fn carry_part(
             return Ok(outcome);
         };
         // A receipt may have come by now, whatever became of the other half.
-        let may_be_there = tries == 1 && matches!(now, Left::Receipt(_));
+        let may_be_there = tries == 1 && matches!(now, Remaining::Receipt(_));
         if now == left && !may_be_there {
             return Ok(outcome);
         }
@@ -205,26 +207,26 @@ async fn carry_one(
     way: &Way<'_>,
     transport: &Arc<dyn LogTransport>,
     part: &Part,
-    (left, early): (&Left, Option<Begun>),
+    (left, early): (&Remaining, Option<Begun>),
     interrupt: &Interrupt,
 ) -> anyhow::Result<Handed> {
     let log = &part.log;
     let over = watch::Sender::new(Source::Over);
     let transport = Arc::clone(transport);
     let begun = match left {
-        Left::Nothing(done) => {
+        Remaining::Nothing(done) => {
             way.events.tell(Event::AlreadyCarried {
                 console: log.console.clone(),
                 to: done.to.clone(),
             });
             return Ok(Handed::Before);
         }
-        Left::Receipt(begun) => {
+        Remaining::Receipt(begun) => {
             let (transport, begun) = (Arc::clone(&transport), begun.clone());
             Err(Carry::resume(way, transport, log, begun))
         }
-        Left::Rest(id) => Ok(Begun::again(way, &log.console, *id)),
-        Left::All => match (&part.entry, early) {
+        Remaining::Rest(id) => Ok(Begun::again(way, &log.console, *id)),
+        Remaining::All => match (&part.entry, early) {
             (Some(_), _) => Ok(again(way, log, &*transport).await?),
             (None, Some(begun)) => Ok(Ok(begun)),
             (None, None) => Ok(Begun::new(way, &log.console, None)),

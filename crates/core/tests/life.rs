@@ -25,7 +25,7 @@ use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
-use logchain_core::handoff::offer::{self, Held, Left, Offer, Source};
+use logchain_core::handoff::offer::{self, Held, Offer, Remaining, Source};
 use logchain_core::live::{Live, News};
 use logchain_core::offsets::{Found, Offsets};
 use logchain_core::placement::Rules;
@@ -316,14 +316,14 @@ impl Vm {
     async fn offer_again(&self, from: usize, to: usize) {
         for again in [false, true] {
             let chain = self.hosts[from].chain();
-            let left = offer::left(&chain, DOMAIN, &console(), &*self.spool)
+            let left = offer::remaining(&chain, DOMAIN, &console(), &*self.spool)
                 .await
                 .unwrap();
             let id = match &left {
-                Left::Nothing(_) => return,
-                Left::Receipt(offered) => offered.handoff,
-                Left::Rest(begun) => *begun,
-                Left::All => HandoffId::random(),
+                Remaining::Nothing(_) => return,
+                Remaining::Receipt(offered) => offered.handoff,
+                Remaining::Rest(begun) => *begun,
+                Remaining::All => HandoffId::random(),
             };
             let handoff = Handoff {
                 domain: DOMAIN,
@@ -332,11 +332,11 @@ impl Vm {
             };
             let link = watch::Sender::new(SourceLink::NEW);
             let (adopting, _news) = self.adopt(to, handoff.clone(), link.subscribe(), false);
-            if let Left::All | Left::Rest(_) = left {
+            if let Remaining::All | Remaining::Rest(_) = left {
                 let over = watch::Sender::new(Source::Over);
                 let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
                 if !matches!(offered, offer::Outcome::Carried(_)) {
-                    assert!(matches!(left, Left::Rest(_)) && !again, "{offered:?}");
+                    assert!(matches!(left, Remaining::Rest(_)) && !again, "{offered:?}");
                     link.send_replace(SourceLink::Gone);
                     let adopted = adopting.await.unwrap();
                     assert!(

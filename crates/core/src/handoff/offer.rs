@@ -18,8 +18,8 @@
 //! Whatever fails, the migration is not told: the history is whole at the source.
 
 mod held;
-mod left;
 mod opening;
+mod remaining;
 mod shared;
 mod state;
 
@@ -34,7 +34,7 @@ use tokio::sync::watch;
 
 pub use held::Held;
 use held::{Chain, CommittedHistory, history, so_far};
-pub use left::{Left, left};
+pub use remaining::{Remaining, remaining};
 use state::{Event, State};
 
 use super::budget::Pace;

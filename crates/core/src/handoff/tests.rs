@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place, SourceLink};
-use super::offer::{self, AdoptStatus, Held, Left, Offer, Source, left};
+use super::offer::{self, AdoptStatus, Held, Offer, Remaining, Source, remaining};
 use super::{Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::{NoWriters, Writer, Writers};
@@ -220,10 +220,10 @@ impl Trial {
     }
 }
 
-async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
+async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Remaining {
     let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
     let console = "serial0".parse().unwrap();
-    left(&chain, Uuid::from_u128(7), &console, &**transport)
+    remaining(&chain, Uuid::from_u128(7), &console, &**transport)
         .await
         .unwrap()
 }

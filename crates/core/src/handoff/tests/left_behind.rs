@@ -134,17 +134,23 @@ async fn a_log_whose_receipt_was_lost_can_be_offered_elsewhere() {
     assert_eq!(b.merged(), "1 2 ");
 
     // The receipt lies in the first transport: only it is missing.
-    assert!(matches!(what_is_left(&a, &spool).await, Left::Receipt(_)));
+    assert!(matches!(
+        what_is_left(&a, &spool).await,
+        Remaining::Receipt(_)
+    ));
     // A transport that knows nothing of it gets all of it, the host nothing twice.
     let other = memory();
-    assert_eq!(what_is_left(&a, &other).await, Left::All);
+    assert_eq!(what_is_left(&a, &other).await, Remaining::All);
     let again = Trial::new(Arc::clone(&other));
     again.arrives(&a, &b).await;
     assert_eq!(b.merged(), "1 2 ");
-    assert!(matches!(what_is_left(&a, &other).await, Left::Nothing(_)));
+    assert!(matches!(
+        what_is_left(&a, &other).await,
+        Remaining::Nothing(_)
+    ));
     // What came since is no part of what was handed over.
     a.print("more ");
-    assert_eq!(what_is_left(&a, &other).await, Left::All);
+    assert_eq!(what_is_left(&a, &other).await, Remaining::All);
 }
 
 /// The receipt that is given again tells of the files as they are by then.

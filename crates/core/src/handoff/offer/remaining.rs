@@ -12,7 +12,7 @@ use crate::transport::{ConsoleName, Entry, HandoffId, LogTransport, LogTransport
 
 /// What is left to do for a chain whose VM has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum Remaining {
     /// It was handed over, just as it is.
     Nothing(Offered),
     /// It was committed to this transport: only the receipt is missing.
@@ -30,12 +30,12 @@ pub enum Left {
 ///
 /// # Errors
 /// A sentence: the folder's, the record's, the transport's.
-pub async fn left(
+pub async fn remaining(
     chain: &LogChain,
     domain: Uuid,
     console: &ConsoleName,
     transport: &dyn LogTransport,
-) -> Result<Left, String> {
+) -> Result<Remaining, String> {
     let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
     let ownership = chain.ownership().clone();
@@ -52,16 +52,16 @@ pub async fn left(
         entries.map(stage).map_err(|e| e.to_string())
     };
     let rest = |id, stage| match stage {
-        Some(Stage::Begun) => Left::Rest(id),
-        _ => Left::All,
+        Some(Stage::Begun) => Remaining::Rest(id),
+        _ => Remaining::All,
     };
     if let Some(offered) = offered {
         if offered.received {
-            return Ok(Left::Nothing(offered));
+            return Ok(Remaining::Nothing(offered));
         }
         let stage = stage(offered.handoff).await?;
         if stage.is_some_and(|s| s == Stage::Received || s.awaits_receipt()) {
-            return Ok(Left::Receipt(offered));
+            return Ok(Remaining::Receipt(offered));
         }
         if goes_on == Some(offered.handoff) {
             return Ok(rest(offered.handoff, stage));
@@ -69,7 +69,7 @@ pub async fn left(
     }
     match goes_on {
         Some(id) => Ok(rest(id, stage(id).await?)),
-        None => Ok(Left::All),
+        None => Ok(Remaining::All),
     }
 }
 
