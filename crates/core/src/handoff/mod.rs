@@ -103,7 +103,8 @@ pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 pub use stage::Stage;
 
 use crate::transport::{
-    self, ConsoleName, HandoffId, Key, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
+    self, Collection, ConsoleName, HandoffId, Key, LogTransport, LogTransportExt, ObjectName,
+    Prefix,
 };
 
 /// How long a half goes on without any news, if it is not told otherwise.
@@ -127,7 +128,7 @@ impl Handoff {
         Key {
             domain: self.domain,
             console: self.console.clone(),
-            lot: self.id.into(),
+            collection: self.id.into(),
             object,
         }
     }
@@ -135,20 +136,20 @@ impl Handoff {
     /// The handoff that an object belongs to; `None` if it is part of a stream.
     #[must_use]
     pub fn of(key: &Key) -> Option<Self> {
-        match key.lot {
-            Lot::Handoff(id) => Some(Self {
+        match key.collection {
+            Collection::Handoff(id) => Some(Self {
                 domain: key.domain,
                 console: key.console.clone(),
                 id,
             }),
-            Lot::Stream => None,
+            Collection::Stream => None,
         }
     }
 
     /// All its objects.
     #[must_use]
     pub fn prefix(&self) -> Prefix {
-        Prefix::Lot(self.domain, self.console.clone(), self.id.into())
+        Prefix::Collection(self.domain, self.console.clone(), self.id.into())
     }
 }
 

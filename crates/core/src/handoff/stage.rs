@@ -177,7 +177,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::transport::{HandoffId, Key, Lot};
+    use crate::transport::{Collection, HandoffId, Key};
 
     const CHUNK: ObjectName = ObjectName::Chunk { offset: 0, len: 1 };
     const ALL: [ObjectName; 6] = [
@@ -281,7 +281,7 @@ mod tests {
             // A stream beside them is no handoff.
             entries.push(Entry {
                 key: Key {
-                    lot: Lot::Stream,
+                    collection: Collection::Stream,
                     ..handoff(0, 0).key(ObjectName::Batch { offset: 0 })
                 },
                 size: 1,
