@@ -11,7 +11,7 @@ use logchain_core::folder::{self, Folder};
 use logchain_core::handoff::stage::{Stage, stages};
 use logchain_core::handoff::{Begin, Handoff};
 use logchain_core::outbox::Outbox;
-use logchain_core::placement::under_way::{Begun, under_way};
+use logchain_core::placement::under_way::{UnfinishedStaging, under_way};
 use logchain_core::reap::{Here, Log, Placement, decide};
 use logchain_core::record::{Offered, Record};
 use logchain_core::standing::{
@@ -325,7 +325,7 @@ fn beside(
     path: &Path,
     domain: Uuid,
     console: &ConsoleName,
-) -> anyhow::Result<(Option<Record>, Vec<Begun>)> {
+) -> anyhow::Result<(Option<Record>, Vec<UnfinishedStaging>)> {
     let (folder, base) = match Folder::of_file(path) {
         Ok(found) => found,
         Err(folder::Error::NotFound { .. }) => return Ok((None, Vec::new())),

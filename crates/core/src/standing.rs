@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::departure::{Departure, LeftLog};
 use crate::handoff::Stage;
 use crate::outbox::Entry;
-use crate::placement::under_way::{self, Begun};
+use crate::placement::under_way::{StagingPhase, UnfinishedStaging};
 use crate::reap::{Decision, Here, Known, Log};
 use crate::record::{Offered, Record};
 use crate::transport::{ConsoleName, HandoffId};
@@ -187,7 +187,7 @@ pub struct Beside<'a> {
     /// The record beside the log, if it is this console's.
     pub record: Option<&'a Record>,
     /// What was begun beside the log.
-    pub begun: &'a [Begun],
+    pub begun: &'a [UnfinishedStaging],
     /// Whether a note says that the domain left: then that tells of what was offered.
     pub noted: bool,
     /// The command that mends the log.
@@ -234,14 +234,14 @@ pub fn of_log(log: &Beside<'_>) -> Vec<Standing> {
     all
 }
 
-fn begun(log: &Beside<'_>, begun: &Begun) -> Standing {
-    let (state, stands) = match begun.stage {
-        under_way::Stage::Begun => (State::Arriving, "history is on its way into place"),
-        under_way::Stage::Sealed => (
+fn begun(log: &Beside<'_>, begun: &UnfinishedStaging) -> Standing {
+    let (state, stands) = match begun.phase {
+        StagingPhase::Begun => (State::Arriving, "history is on its way into place"),
+        StagingPhase::Sealed => (
             State::Sealed,
             "all of its history is here and not yet in place",
         ),
-        under_way::Stage::Placed => (
+        StagingPhase::Placed => (
             State::Placed,
             "its history is in place and is not yet cleared up",
         ),

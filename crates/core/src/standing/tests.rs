@@ -36,7 +36,7 @@ fn record(offered: Option<Offered>) -> Record {
     record
 }
 
-fn beside(record: &Record, begun: &[Begun], active: bool, noted: bool) -> Vec<String> {
+fn beside(record: &Record, begun: &[UnfinishedStaging], active: bool, noted: bool) -> Vec<String> {
     let console = console();
     let log = Beside {
         domain: Uuid::from_u128(1),
@@ -83,9 +83,9 @@ fn what_a_log_and_its_record_tell() {
         beside(&record(Some(offered(false))), &[], false, true),
         none
     );
-    let mut begun = Begun {
+    let mut begun = UnfinishedStaging {
         handoff: HandoffId::random(),
-        stage: under_way::Stage::Sealed,
+        phase: StagingPhase::Sealed,
         busy: true,
     };
     let busy = &beside(&record(None), &[begun.clone()], true, false)[0];
