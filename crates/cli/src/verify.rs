@@ -8,7 +8,7 @@ use anyhow::Context;
 use logchain_core::chain::{self, LogChain, Numbering};
 use logchain_core::folder::Folder;
 use logchain_core::offsets::Offsets;
-use logchain_core::placement::{Rules, Staging};
+use logchain_core::placement::{ChainWorkspace, Rules};
 use logchain_core::record::Record;
 use logchain_core::verify::{Finding, Repair, Verdict, verify};
 use logchain_host::leases::Leases;
@@ -96,7 +96,7 @@ fn mend(repair: Repair, path: &Path, rules: Rules) -> anyhow::Result<String> {
     let writers = Arc::new(Leases::default());
     Ok(match repair {
         Repair::Recover => {
-            Staging::recover_all(path, rules, writers)?;
+            ChainWorkspace::recover_all(path, rules, writers)?;
             "what was begun is finished or undone".to_owned()
         }
         Repair::CloseGaps => {
@@ -106,7 +106,7 @@ fn mend(repair: Repair, path: &Path, rules: Rules) -> anyhow::Result<String> {
             if let Ok(offsets) = Offsets::of(&chain) {
                 let _ = offsets.remember(&chain);
             }
-            let moved = Staging::close_gaps(path, rules, writers)?;
+            let moved = ChainWorkspace::close_gaps(path, rules, writers)?;
             format!("{moved} rotated files were renamed")
         }
         Repair::SetRecordAside => {

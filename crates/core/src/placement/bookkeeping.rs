@@ -1,7 +1,7 @@
 //! The record beside the chain: where the history's files lie in the stream, and that
 //! they are in place.
 
-use super::{Error, Owed, Result, Staging, entries};
+use super::{ChainWorkspace, Error, Owed, Result, entries};
 use crate::chain::LogChain;
 use crate::content;
 use crate::folder::FileId;
@@ -10,7 +10,7 @@ use crate::record::{Adopted, Offered, Record};
 use crate::stream::Arrival;
 use crate::transport::HandoffId;
 
-impl Staging {
+impl ChainWorkspace {
     /// What is to be put down beside the chain if another process than this one
     /// comes to place the history.
     pub fn owe(&mut self, owed: Owed) {

@@ -6,7 +6,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::journal::{Journal, Phase};
 use super::lock::LOCK;
-use super::{Result, Staging};
+use super::{ChainWorkspace, Result};
 use crate::folder::{self, Folder};
 use crate::transport::HandoffId;
 
@@ -37,7 +37,7 @@ pub enum StagingPhase {
 /// # Errors
 /// The folder's, the journal's.
 pub fn under_way(log: &Folder, base: &OsStr) -> Result<Vec<UnfinishedStaging>> {
-    let root = match log.open_folder(&Staging::root_name(base)) {
+    let root = match log.open_folder(&ChainWorkspace::root_name(base)) {
         Ok(root) => root,
         Err(folder::Error::NotFound { .. }) => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
@@ -88,6 +88,7 @@ mod tests {
     use crate::chain::Numbering;
     use crate::follow::{Writer, Writers};
     use crate::placement::Rules;
+    use crate::placement::Staging;
     use crate::rotation::Retention;
 
     struct Nobody;
