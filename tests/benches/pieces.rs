@@ -123,7 +123,7 @@ async fn ours(
     let first = Key {
         domain: Uuid::nil(),
         console: "serial0".parse()?,
-        lot: HandoffId::random().into(),
+        collection: HandoffId::random().into(),
         object: ObjectName::Begin,
     };
     let keys: Vec<Key> = (0..pieces as u64)

@@ -50,7 +50,7 @@ fn key(object: ObjectName) -> Result<Key, Box<dyn StdError>> {
     Ok(Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse()?,
-        lot: HandoffId::random().into(),
+        collection: HandoffId::random().into(),
         object,
     })
 }
@@ -273,7 +273,7 @@ fn cut_all_the_time(lab: &Lab, options: &SshOptions) -> Outcome {
                 let first = Key {
                     domain: Uuid::new_v4(),
                     console: "serial0".parse()?,
-                    lot: HandoffId::random().into(),
+                    collection: HandoffId::random().into(),
                     object: ObjectName::Begin,
                 };
                 let mut tries = 0;

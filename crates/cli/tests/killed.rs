@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
-use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::handoff::Handoff;
+use logchain_core::handoff::offer::{Held, Offer, Outcome, Source};
 use logchain_core::transport::{DirectoryTransport, HandoffId, LogTransportExt};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -65,18 +65,14 @@ fn host(folder: &Path, domain: Uuid, log: &Path) -> Fallible<String> {
 async fn commit(from: &Path, spool: &Path, handoff: &Handoff) -> Fallible<()> {
     let chain = LogChain::open(from, NumberingChoice::FromZero)?;
     let held = Held::open(&chain, handoff.domain, &handoff.console)?;
-    let offer = Offer {
-        handoff: handoff.clone(),
-        domain_name: "vm".to_owned(),
-        host: "h1".to_owned(),
-        transport: Arc::new(DirectoryTransport::open(spool)?),
-        writers: Arc::new(Nobody),
-        source: watch::Sender::new(Source::Over).subscribe(),
-        far: watch::Sender::new(Far::Working).subscribe(),
-        patience: Duration::from_millis(50),
-        put: watch::Sender::new(0),
-        budget: Budget::default(),
-    };
+    let offer = Offer::new(
+        handoff.clone(),
+        Arc::new(DirectoryTransport::open(spool)?),
+        Arc::new(Nobody),
+        watch::Sender::new(Source::Over).subscribe(),
+    )
+    .with_names("vm", "h1")
+    .with_patience(Duration::from_millis(50));
     match offer.run(held).await {
         Outcome::NotCarried { .. } => Ok(()),
         other => Err(format!("{other:?}").into()),

@@ -88,7 +88,7 @@ async fn a_spool_is_served() -> Outcome {
     let key = Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse()?,
-        lot: HandoffId::random().into(),
+        collection: HandoffId::random().into(),
         object: ObjectName::Begin,
     };
     transport.put(&key, Bytes::from_static(b"here")).await?;

@@ -11,24 +11,23 @@ use std::io::{ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
-use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
-use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
-use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::follow::NoWriters;
+use logchain_core::handoff::adopt::{Adopt, Place};
+use logchain_core::handoff::offer::{Held, Offer, Source};
+use logchain_core::handoff::{Handoff, run_locally};
 use logchain_core::ids::HandoffId;
 use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::transport::{
     self, ByteStream, Entry, Key, LIST_PAGE, LogTransport, MAX_OBJECT, Prefix, conformance,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A folder with a file for each object: `v1+<domain>+<console>+<handoff>+<object>`.
@@ -153,26 +152,6 @@ impl LogTransport for Share {
     }
 }
 
-/// Nobody writes these logs any more; a real host asks for a lease
-/// (`logchain_libvirt::drain`).
-struct Nobody;
-
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
-
-/// The domain is here; a real host asks libvirt.
-struct Here(Place);
-
-#[async_trait]
-impl Destination for Here {
-    async fn place(&self) -> Result<Option<Place>, String> {
-        Ok(Some(self.0.clone()))
-    }
-}
-
 /// Carries the log at `from` behind the one at `to`.
 async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Error>> {
     let handoff = Handoff {
@@ -180,53 +159,32 @@ async fn carry(share: &Share, from: &Path, to: &Path) -> Result<u64, Box<dyn Err
         console: "serial0".parse()?,
         id: HandoffId::random(),
     };
-    // What the migration does, as a program that drives one would tell it.
-    let source = watch::Sender::new(Source::Running);
-    let (far, link) = (
-        watch::Sender::new(Far::Working),
-        watch::Sender::new(SourceLink::NEW),
-    );
-    let patience = Duration::from_secs(10);
-
-    // Before the migration: from now on no byte of the log can be lost.
+    // The migration is over: there is no guest. A program that drives one tells here what
+    // it does.
+    let source = watch::Sender::new(Source::Over);
+    // From now on no byte of the log can be lost.
     let chain = LogChain::open(from, NumberingChoice::Auto)?;
     let held = Held::open(&chain, handoff.domain, &handoff.console)?;
-    let offer = Offer {
-        handoff: handoff.clone(),
-        domain_name: "vm1".to_owned(),
-        host: "h1".to_owned(),
-        transport: Arc::new(share.clone()),
-        writers: Arc::new(Nobody),
-        source: source.subscribe(),
-        far: far.subscribe(),
-        patience,
-        put: watch::Sender::new(0),
-        budget: Budget::default(),
+    let place = Place {
+        path: to.to_owned(),
+        rules: Rules {
+            numbering: Numbering::FromZero,
+            retention: Retention::UNLIMITED,
+        },
     };
-    let adopt = Adopt {
-        handoff,
-        host: "h2".to_owned(),
-        transport: Arc::new(share.clone()),
-        writers: Arc::new(Nobody),
-        destination: Arc::new(Here(Place {
-            path: to.to_owned(),
-            rules: Rules {
-                numbering: Numbering::FromZero,
-                retention: Retention::UNLIMITED,
-            },
-        })),
-        expected: None,
-        source: link.subscribe(),
-        patience,
-        progress: mpsc::channel(16).0,
-        budget: Budget::default(),
-    };
-    // The migration is over at once: there is no guest.
-    source.send_replace(Source::Over);
-    match tokio::join!(offer.run(held), adopt.run()) {
-        (offer::Outcome::Carried(receipt), adopt::Outcome::Adopted(_)) => Ok(receipt.bytes),
-        (offer, adopt) => Err(format!("{offer:?}, {adopt:?}").into()),
-    }
+    // Nobody writes these logs any more; a real host asks the kernel
+    // (`logchain_libvirt::drain`), and libvirt where the log lies.
+    let (writers, transport) = (Arc::new(NoWriters), Arc::new(share.clone()));
+    let offer = Offer::new(
+        handoff.clone(),
+        Arc::<Share>::clone(&transport),
+        Arc::<NoWriters>::clone(&writers),
+        source.subscribe(),
+    )
+    .with_names("vm1", "h1");
+    let adopt = Adopt::new(handoff, transport, writers, Arc::new(place)).with_host("h2");
+    let receipt = run_locally(offer, held, adopt).await?;
+    Ok(receipt.bytes)
 }
 
 #[tokio::main]

@@ -86,6 +86,16 @@ pub trait Writers: Send + Sync {
     }
 }
 
+/// For files that nobody writes any more: no file has a writer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWriters;
+
+impl Writers for NoWriters {
+    fn writer(&self, _: &File) -> Writer {
+        Writer::None
+    }
+}
+
 /// Why a chain could not be followed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

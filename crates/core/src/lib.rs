@@ -52,6 +52,7 @@
 //!   run them.
 //! - [`rotation`], [`placement`]: how carried history comes to lie behind the base file: decided
 //!   purely, applied in one place.
+//! - [`backoff`]: how long to wait before something is tried again.
 //! - [`archive`]: a stream in a transport, put as it grows.
 //! - [`outbox`]: logs that were not carried and whose files went.
 //! - [`departure`], [`reap`]: a domain that left, and when what it left may go.
@@ -60,6 +61,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod backoff;
 pub mod chain;
 mod clock;
 mod content;

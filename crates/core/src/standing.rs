@@ -4,6 +4,7 @@
 //! Must not know: libvirt, where things lie, how a command is written.
 //!
 //! ```
+//! use logchain_core::handoff::Stage;
 //! use logchain_core::standing::{Spooled, State, of_spooled};
 //! use logchain_core::ids::HandoffId;
 //! use jiff::Timestamp;
@@ -15,9 +16,7 @@
 //!     handoff: HandoffId::random(),
 //!     begin: Some(("vm1".to_owned(), "h1".to_owned())),
 //!     bytes: 4096,
-//!     committed: true,
-//!     aborted: false,
-//!     received: false,
+//!     stage: Stage::Committed,
 //!     last: Timestamp::constant(1_700_000_000, 0),
 //! };
 //! let now = Timestamp::constant(1_700_000_060, 0);
@@ -33,9 +32,10 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::departure::{Departure, LeftLog};
+use crate::handoff::Stage;
 use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Entry;
-use crate::placement::under_way::{Begun, Stage};
+use crate::placement::under_way::{StagingPhase, UnfinishedStaging};
 use crate::reap::{Decision, Here, Known, Log};
 use crate::record::{Offered, Record};
 
@@ -198,7 +198,7 @@ pub struct Beside<'a> {
     /// The record beside the log, if it is this console's.
     pub record: Option<&'a Record>,
     /// What was begun beside the log.
-    pub begun: &'a [Begun],
+    pub begun: &'a [UnfinishedStaging],
     /// Whether a note says that the domain left: then that tells of what was offered.
     pub noted: bool,
     /// The command that mends the log.
@@ -245,14 +245,14 @@ pub fn of_log(log: &Beside<'_>) -> Vec<Standing> {
     all
 }
 
-fn begun(log: &Beside<'_>, begun: &Begun) -> Standing {
-    let (state, stands) = match begun.stage {
-        Stage::Begun => (State::Arriving, "history is on its way into place"),
-        Stage::Sealed => (
+fn begun(log: &Beside<'_>, begun: &UnfinishedStaging) -> Standing {
+    let (state, stands) = match begun.phase {
+        StagingPhase::Begun => (State::Arriving, "history is on its way into place"),
+        StagingPhase::Sealed => (
             State::Sealed,
             "all of its history is here and not yet in place",
         ),
-        Stage::Placed => (
+        StagingPhase::Placed => (
             State::Placed,
             "its history is in place and is not yet cleared up",
         ),
@@ -430,12 +430,8 @@ pub struct Spooled {
     pub begin: Option<(String, String)>,
     /// How many bytes of history are there.
     pub bytes: u64,
-    /// Whether it is all that there is.
-    pub committed: bool,
-    /// Whether the source withdrew it.
-    pub aborted: bool,
-    /// Whether it was adopted.
-    pub received: bool,
+    /// How far it is.
+    pub stage: Stage,
     /// When the last object came.
     pub last: Timestamp,
 }
@@ -449,18 +445,20 @@ pub fn of_spooled(spooled: &Spooled, adopt: &str, now: Timestamp) -> Standing {
         None => String::new(),
     };
     let quiet = elapsed(spooled.last, now) >= ABANDONED;
-    let (state, stands) = if spooled.received {
-        (State::Placed, format!("the history{from} is in place"))
-    } else if spooled.aborted {
-        (State::Withdrawn, format!("withdrawn by the source{from}"))
-    } else if spooled.committed {
-        let stands = format!("{bytes} bytes{from} wait to be adopted");
-        (State::Waiting, stands)
-    } else if quiet {
-        let stands = format!("{bytes} bytes came{from}, and nothing more does");
-        (State::Abandoned, stands)
-    } else {
-        (State::Arriving, format!("{bytes} bytes came{from} so far"))
+    let (state, stands) = match spooled.stage {
+        Stage::Received => (State::Placed, format!("the history{from} is in place")),
+        Stage::Withdrawn => (State::Withdrawn, format!("withdrawn by the source{from}")),
+        Stage::Committed | Stage::Claimed | Stage::Headless => {
+            let stands = format!("{bytes} bytes{from} wait to be adopted");
+            (State::Waiting, stands)
+        }
+        Stage::Begun | Stage::HalfCleared | Stage::Remains if quiet => {
+            let stands = format!("{bytes} bytes came{from}, and nothing more does");
+            (State::Abandoned, stands)
+        }
+        Stage::Begun | Stage::HalfCleared | Stage::Remains => {
+            (State::Arriving, format!("{bytes} bytes came{from} so far"))
+        }
     };
     let mut standing = Standing::new(state, spooled.domain, Some(&spooled.console), stands);
     match state {

@@ -23,9 +23,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
+use logchain_core::handoff::Handoff;
 use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
-use logchain_core::handoff::offer::{self, Far, Held, Left, Offer, Source};
-use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::handoff::offer::{self, Held, Offer, Remaining, Source};
 use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::live::{Live, News};
 use logchain_core::offsets::{Found, Offsets};
@@ -237,18 +237,14 @@ impl Vm {
     ) -> JoinHandle<offer::Outcome> {
         let host = &self.hosts[from];
         let held = Held::open(&host.chain(), DOMAIN, &console()).unwrap();
-        let offer = Offer {
+        let offer = Offer::new(
             handoff,
-            domain_name: "vm".to_owned(),
-            host: format!("h{from}"),
-            transport: Arc::clone(&self.spool),
-            writers: Arc::new(Here(Arc::clone(&host.here))),
+            Arc::clone(&self.spool),
+            Arc::new(Here(Arc::clone(&host.here))),
             source,
-            far: watch::Sender::new(Far::Working).subscribe(),
-            patience: Duration::from_secs(20),
-            put: watch::Sender::new(0),
-            budget: Budget::default(),
-        };
+        )
+        .with_names("vm", format!("h{from}"))
+        .with_patience(Duration::from_secs(20));
         tokio::spawn(offer.run(held))
     }
 
@@ -261,18 +257,17 @@ impl Vm {
     ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Progress>) {
         let (progress, news) = mpsc::channel(1000);
         let here = &self.hosts[to].here;
-        let adopt = Adopt {
+        let adopt = Adopt::new(
             handoff,
-            host: format!("h{to}"),
-            transport: Arc::clone(&self.spool),
-            writers: Arc::new(Here(Arc::clone(here))),
-            destination: Arc::new(Arrived(self.place(to), Arc::clone(here))),
-            expected: expected.then(|| self.place(to)),
-            source: link,
-            patience: Duration::from_secs(20),
-            progress,
-            budget: Budget::default(),
-        };
+            Arc::clone(&self.spool),
+            Arc::new(Here(Arc::clone(here))),
+            Arc::new(Arrived(self.place(to), Arc::clone(here))),
+        )
+        .with_host(format!("h{to}"))
+        .with_expected(expected.then(|| self.place(to)))
+        .with_source(link)
+        .with_patience(Duration::from_secs(20))
+        .with_progress(progress);
         (tokio::spawn(adopt.run()), news)
     }
 
@@ -323,14 +318,14 @@ impl Vm {
     async fn offer_again(&self, from: usize, to: usize) {
         for again in [false, true] {
             let chain = self.hosts[from].chain();
-            let left = offer::left(&chain, DOMAIN, &console(), &*self.spool)
+            let left = offer::remaining(&chain, DOMAIN, &console(), &*self.spool)
                 .await
                 .unwrap();
             let id = match &left {
-                Left::Nothing(_) => return,
-                Left::Receipt(offered) => offered.handoff,
-                Left::Rest(begun) => *begun,
-                Left::All => HandoffId::random(),
+                Remaining::Nothing(_) => return,
+                Remaining::Receipt(offered) => offered.handoff,
+                Remaining::Rest(begun) => *begun,
+                Remaining::All => HandoffId::random(),
             };
             let handoff = Handoff {
                 domain: DOMAIN,
@@ -339,11 +334,11 @@ impl Vm {
             };
             let link = watch::Sender::new(SourceLink::NEW);
             let (adopting, _news) = self.adopt(to, handoff.clone(), link.subscribe(), false);
-            if let Left::All | Left::Rest(_) = left {
+            if let Remaining::All | Remaining::Rest(_) = left {
                 let over = watch::Sender::new(Source::Over);
                 let offered = self.offer(from, handoff, over.subscribe()).await.unwrap();
                 if !matches!(offered, offer::Outcome::Carried(_)) {
-                    assert!(matches!(left, Left::Rest(_)) && !again, "{offered:?}");
+                    assert!(matches!(left, Remaining::Rest(_)) && !again, "{offered:?}");
                     link.send_replace(SourceLink::Gone);
                     let adopted = adopting.await.unwrap();
                     assert!(

@@ -19,7 +19,7 @@ use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::folder::Folder;
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::ids::{ConsoleName, HandoffId};
-use logchain_core::placement::{Owed, Rules, Staging};
+use logchain_core::placement::{ChainWorkspace, Owed, Rules, Staging};
 use logchain_core::record::{Offered, Record};
 use logchain_core::rotation::Retention;
 use logchain_core::stream::History;
@@ -302,7 +302,7 @@ fn a_process_killed_at_any_time_costs_nothing() {
         out.read_to_string(&mut said).unwrap();
 
         let writers = Arc::new(Seen(Writer::None));
-        Staging::recover_all(&log, rules(), writers).unwrap();
+        ChainWorkspace::recover_all(&log, rules(), writers).unwrap();
         let merged = merged(&log);
         let placed = merged == "aa bb cc new ";
         let as_found = ["aa bb ", "aa bb new "].contains(&merged.as_str());

@@ -1,6 +1,5 @@
 //! The destination's half of a handoff.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +8,9 @@ use logchain_core::departure::DEFAULT_STATE;
 use logchain_core::handoff::adopt::{
     Adopt as Half, Destination as _, Outcome, Progress, SourceLink,
 };
-use logchain_core::handoff::{Budget, Handoff};
-use logchain_core::transport::{
-    self, Advice, LogTransport, LogTransportExt, Lot, ObjectName, Prefix,
-};
-use logchain_core::transport::{ConsoleName, HandoffId};
+use logchain_core::handoff::{Budget, Handoff, waiting};
+use logchain_core::ids::{ConsoleName, HandoffId};
+use logchain_core::transport::{Advice, LogTransport};
 use logchain_libvirt::Connection;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, watch};
@@ -263,18 +260,18 @@ impl Work<'_> {
             console: handoff.console.clone(),
             limits: limits.clone(),
         });
-        let half = Half {
-            handoff: handoff.clone(),
-            host: consoles::own_name(),
-            transport: Arc::clone(&self.transport),
-            writers: Arc::new(Leases::default()),
-            expected: path.map(|path| limits.place(path)),
-            destination: Arc::<IncomingDomain>::clone(&arriving),
-            source: self.source.clone(),
-            patience: self.options.patience,
-            progress,
-            budget: self.budget.clone(),
-        };
+        let half = Half::new(
+            handoff.clone(),
+            Arc::clone(&self.transport),
+            Arc::new(Leases::default()),
+            Arc::<IncomingDomain>::clone(&arriving),
+        )
+        .with_host(consoles::own_name())
+        .with_expected(path.map(|path| limits.place(path)))
+        .with_source(self.source.clone())
+        .with_patience(self.options.patience)
+        .with_progress(progress)
+        .with_budget(self.budget.clone());
         let staged = watch::Sender::new(0);
         let meter = Meter::new(self.events.clone());
         meter.log(staged.subscribe(), 0);
@@ -333,33 +330,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-/// The handoffs of a domain that were begun and neither withdrawn nor received.
-async fn waiting(transport: &dyn LogTransport, domain: Uuid) -> transport::Result<Vec<Handoff>> {
-    let (mut begun, mut over) = (BTreeSet::new(), BTreeSet::new());
-    for entry in transport.list_handoffs(&Prefix::Domain(domain)).await? {
-        let Lot::Handoff(id) = entry.key.lot else {
-            continue;
-        };
-        let which = (entry.key.console.clone(), id);
-        match entry.key.object {
-            ObjectName::Begin => begun.insert(which),
-            ObjectName::Abort | ObjectName::Receipt => over.insert(which),
-            ObjectName::Chunk { .. }
-            | ObjectName::Claim
-            | ObjectName::Commit
-            | ObjectName::Batch { .. } => false,
-        };
-    }
-    let waiting = begun.difference(&over).cloned();
-    Ok(waiting
-        .map(|(console, id)| Handoff {
-            domain,
-            console,
-            id,
-        })
-        .collect())
 }
 
 /// The source's half is gone when the pipe closes. A host that vanishes closes nothing: where

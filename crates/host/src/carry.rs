@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logchain_core::folder::Folder;
-use logchain_core::handoff::offer::{self, Far, Held, Offer, Outcome, Source};
+use logchain_core::handoff::offer::{self, AdoptStatus, Held, Offer, Outcome, Source};
 use logchain_core::handoff::{Budget, Handoff};
 use logchain_core::record::Offered;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport};
@@ -330,20 +330,19 @@ fn offer_of(
     source: watch::Receiver<Source>,
 ) -> Offer {
     // Where there is none, whoever adopts is started by somebody else.
-    let nobody = || watch::Sender::new(Far::Working).subscribe();
+    let nobody = || watch::Sender::new(AdoptStatus::Working).subscribe();
     let far = remote.far.as_ref().map_or_else(nobody, RemoteAdopt::state);
-    Offer {
-        handoff: remote.handoff.clone(),
-        domain_name: route.domain_name.to_owned(),
-        host: consoles::own_name(),
+    Offer::new(
+        remote.handoff.clone(),
         transport,
-        writers: Arc::<Leases>::clone(&route.writers),
+        Arc::<Leases>::clone(&route.writers),
         source,
-        far,
-        patience: route.patience,
-        put: remote.put.clone(),
-        budget: route.budget.clone(),
-    }
+    )
+    .with_names(route.domain_name, consoles::own_name())
+    .with_adopt_status(far)
+    .with_patience(route.patience)
+    .with_progress(remote.put.clone())
+    .with_budget(route.budget.clone())
 }
 
 /// Tells how a console's handoff ended. `window_ms`: as in [`Event::Carried`]. Gives what it

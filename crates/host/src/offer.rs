@@ -7,11 +7,11 @@ use std::time::Duration;
 use logchain_core::OkLogged as _;
 use logchain_core::departure::DEFAULT_STATE;
 use logchain_core::folder::Folder;
-use logchain_core::handoff::Budget;
-use logchain_core::handoff::offer::{self, Left, Outcome, Source};
+use logchain_core::handoff::offer::{self, Outcome, Remaining, Source};
+use logchain_core::handoff::{Budget, Stage};
 use logchain_core::outbox::Entry;
 use logchain_core::record::Record;
-use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt, ObjectName};
+use logchain_core::transport::{ConsoleName, LogTransport, LogTransportExt};
 use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
@@ -192,9 +192,9 @@ async fn left_of(
     route: &Route<'_>,
     transport: &Arc<dyn LogTransport>,
     log: &ConsoleLog,
-) -> Result<Left> {
+) -> Result<Remaining> {
     let chain = log.chain(&route.events)?;
-    let left = offer::left(&chain, route.domain, &log.console, &**transport).await;
+    let left = offer::remaining(&chain, route.domain, &log.console, &**transport).await;
     left.map_err(Error::Handoff)
 }
 
@@ -218,10 +218,12 @@ async fn carry_part(
         let before = match &left {
             // It was handed over to the outbox, and what was committed elsewhere before that
             // is still wanted there.
-            Left::Nothing(offered) if offered.to != transport.to_string() => return Ok(outcome),
-            Left::Nothing(offered) | Left::Receipt(offered) => Some(offered.handoff),
-            Left::Rest(id) => Some(*id),
-            Left::All => None,
+            Remaining::Nothing(offered) if offered.to != transport.to_string() => {
+                return Ok(outcome);
+            }
+            Remaining::Nothing(offered) | Remaining::Receipt(offered) => Some(offered.handoff),
+            Remaining::Rest(id) => Some(*id),
+            Remaining::All => None,
         };
         if let Some(id) = before
             && !matches!(outcome, LogOutcome::Ended(Outcome::NotCarried { .. }))
@@ -240,7 +242,7 @@ async fn carry_part(
             return Ok(outcome);
         };
         // The receipt may be there by now, though the other half's end was not seen.
-        let may_be_there = tries == 1 && matches!(now, Left::Receipt(_));
+        let may_be_there = tries == 1 && matches!(now, Remaining::Receipt(_));
         if now == left && !may_be_there {
             return Ok(outcome);
         }
@@ -253,26 +255,26 @@ async fn carry_one(
     route: &Route<'_>,
     transport: &Arc<dyn LogTransport>,
     part: &Part,
-    (left, early): (&Left, Option<RemoteHalf>),
+    (left, early): (&Remaining, Option<RemoteHalf>),
     stop: &Stop,
 ) -> Result<LogOutcome> {
     let log = &part.log;
     let over = watch::Sender::new(Source::Over);
     let transport = Arc::clone(transport);
     let remote = match left {
-        Left::Nothing(done) => {
+        Remaining::Nothing(done) => {
             route.events.tell(Event::AlreadyCarried {
                 console: log.console.clone(),
                 to: done.to.clone(),
             });
             return Ok(LogOutcome::Before);
         }
-        Left::Receipt(offered) => {
+        Remaining::Receipt(offered) => {
             let (transport, offered) = (Arc::clone(&transport), offered.clone());
             Err(Carry::resume(route, transport, log, offered))
         }
-        Left::Rest(id) => Ok(RemoteHalf::again(route, &log.console, *id)),
-        Left::All => match (&part.entry, early) {
+        Remaining::Rest(id) => Ok(RemoteHalf::again(route, &log.console, *id)),
+        Remaining::All => match (&part.entry, early) {
             (Some(_), _) => Ok(again(route, log, &*transport).await?),
             (None, Some(remote)) => Ok(Ok(remote)),
             (None, None) => Ok(RemoteHalf::new(route, &log.console, None)),
@@ -313,9 +315,8 @@ async fn again(
     let id = outbox::handoff_of(log, route.domain).await?;
     let handoff = route.handoff(&log.console, id);
     let entries = transport.list_all(&handoff.prefix()).await?;
-    let has = |object| entries.iter().any(|e| e.key.object == object);
-    let is_claimed = has(ObjectName::Claim) && !has(ObjectName::Commit);
-    if has(ObjectName::Abort) || is_claimed {
+    let stage = Stage::of(entries.iter().map(|e| e.key.object));
+    if stage.is_some_and(Stage::is_in_the_way) {
         offer::clear(transport, &handoff).await?;
     }
     Ok(RemoteHalf::again(route, &log.console, id))

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use logchain_core::handoff::adopt::{Adopt as Half, Outcome as Adopted, SourceLink};
-use logchain_core::handoff::offer::{Far, Held, Offer, Outcome, Source};
-use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::handoff::adopt::Adopt as Half;
+use logchain_core::handoff::offer::{Held, Offer, Source};
+use logchain_core::handoff::{Budget, Handoff, run_locally};
 use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
 use logchain_core::record::Record;
 use logchain_core::transport::{ConsoleName, HandoffId, LogTransport, MemoryTransport};
 use logchain_core::{departure::Notes, folder::Folder};
 use logchain_libvirt::Connection;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::blocking::blocking;
@@ -150,62 +150,36 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
         id,
     };
     let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
-    let (over, far) = (
-        watch::Sender::new(Source::Over),
-        watch::Sender::new(Far::Working),
-    );
-    let link = watch::Sender::new(SourceLink::NEW);
+    let over = watch::Sender::new(Source::Over);
     let budget = Budget::default();
     let limits = blocking(|| Ok(limits::limits())).await?;
     limits.warn(events);
-    let offer = Offer {
-        handoff: handoff.clone(),
-        domain_name: String::new(),
-        host: consoles::own_name(),
-        transport: Arc::clone(&transport),
-        writers: Arc::new(Leases::default()),
-        source: over.subscribe(),
-        far: far.subscribe(),
-        patience: REJOIN,
-        put: watch::Sender::new(0),
-        budget: budget.clone(),
-    };
-    let adopt = Half {
+    let offer = Offer::new(
+        handoff.clone(),
+        Arc::clone(&transport),
+        Arc::new(Leases::default()),
+        over.subscribe(),
+    )
+    .with_names("", consoles::own_name())
+    .with_patience(REJOIN)
+    .with_budget(budget.clone());
+    let adopt = Half::new(
         handoff,
-        host: consoles::own_name(),
         transport,
-        writers: Arc::new(Leases::default()),
-        destination: Arc::new(IncomingDomain {
+        Arc::new(Leases::default()),
+        Arc::new(IncomingDomain {
             connection: connection.clone(),
             domain: entry.domain,
             console: entry.console.clone(),
             limits,
         }),
-        expected: None,
-        source: link.subscribe(),
-        patience: REJOIN,
-        progress: mpsc::channel(1).0,
-        budget,
-    };
+    )
+    .with_host(consoles::own_name())
+    .with_patience(REJOIN)
+    .with_budget(budget);
     let held = log.hold(entry.domain, events).await?;
-    let take_in = async {
-        let adopted = adopt.run().await;
-        if let Adopted::Failed { reason } = &adopted {
-            far.send_replace(Far::Failed(reason.clone()));
-        }
-    };
-    let give = async {
-        let outcome = offer.run(held).await;
-        // From now on nothing more comes from this half.
-        link.send_replace(SourceLink::Gone);
-        outcome
-    };
-    let (outcome, ()) = tokio::join!(give, take_in);
-    match outcome {
-        Outcome::Carried(_) => Ok(()),
-        Outcome::NotCarried { reason } => Err(Error::Handoff(reason)),
-        Outcome::Aborted => Err(Error::Handoff("withdrawn".to_owned())),
-    }
+    let carried = run_locally(offer, held, adopt).await;
+    carried.map(drop).map_err(Error::Handoff)
 }
 
 /// The handoff id of a log in the outbox: the same one over every transport.

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use logchain_core::handoff::Handoff;
-use logchain_core::handoff::offer::Far;
+use logchain_core::handoff::offer::AdoptStatus;
 use logchain_transport_ssh::{SshOptions, SshTarget, Tries, command, explain, is_turned_away};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
@@ -45,7 +45,7 @@ const MAX_LINE: u64 = 64 * 1024;
 pub(crate) struct RemoteAdopt {
     /// Its input is open as long as this is here.
     hold: Option<watch::Sender<()>>,
-    state: watch::Receiver<Far>,
+    state: watch::Receiver<AdoptStatus>,
     ready: watch::Receiver<bool>,
     shared: watch::Receiver<bool>,
     staged: watch::Receiver<Option<u64>>,
@@ -88,7 +88,7 @@ impl RemoteAdopt {
             target: target.clone(),
             options: options.clone(),
             words,
-            state: watch::Sender::new(Far::Working),
+            state: watch::Sender::new(AdoptStatus::Working),
             ready: watch::Sender::new(false),
             shared: watch::Sender::new(false),
             staged: watch::Sender::new(None),
@@ -112,7 +112,7 @@ impl RemoteAdopt {
     }
 
     /// What the offer watches.
-    pub(crate) fn state(&self) -> watch::Receiver<Far> {
+    pub(crate) fn state(&self) -> watch::Receiver<AdoptStatus> {
         self.state.clone()
     }
 
@@ -122,14 +122,14 @@ impl RemoteAdopt {
         let waited = timeout(limit, async {
             tokio::select! {
                 ready = self.ready.wait_for(|r| *r) => ready.is_ok(),
-                _ = self.state.wait_for(|s| *s != Far::Working) => false,
+                _ = self.state.wait_for(|s| *s != AdoptStatus::Working) => false,
             }
         });
         match waited.await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::OtherHalf(match &*self.state.borrow() {
-                Far::Failed(reason) | Far::Lost(reason) => reason.clone(),
-                Far::Working => format!("at {}: the destination's half ended", self.host),
+                AdoptStatus::Failed(reason) | AdoptStatus::Lost(reason) => reason.clone(),
+                AdoptStatus::Working => format!("at {}: the destination's half ended", self.host),
             })),
             Err(_) => Err(Error::OtherHalf(format!(
                 "{} was not ready within {} s",
@@ -151,7 +151,7 @@ impl RemoteAdopt {
 
     /// Whether the other side itself said that it cannot do it.
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(&*self.state.borrow(), Far::Failed(_))
+        matches!(&*self.state.borrow(), AdoptStatus::Failed(_))
     }
 
     /// Whether ssh led to another host than the destination, where it did nothing.
@@ -179,7 +179,7 @@ struct Supervisor {
     target: SshTarget,
     options: SshOptions,
     words: Vec<OsString>,
-    state: watch::Sender<Far>,
+    state: watch::Sender<AdoptStatus>,
     ready: watch::Sender<bool>,
     shared: watch::Sender<bool>,
     staged: watch::Sender<Option<u64>>,
@@ -227,7 +227,7 @@ impl Supervisor {
             child = match self.start() {
                 Ok(child) => child,
                 Err(e) => {
-                    self.state.send_replace(Far::Lost(e.sentence()));
+                    self.state.send_replace(AdoptStatus::Lost(e.sentence()));
                     return;
                 }
             };
@@ -239,10 +239,10 @@ impl Supervisor {
         // It did not understand our options: it is of another release, and `explain` says so.
         let usage = run.status.and_then(|s| s.code()) == Some(2);
         self.state.send_replace(match run.reason {
-            Some(reason) if !usage => Far::Failed(reason),
-            Some(_) => Far::Failed(explained()),
+            Some(reason) if !usage => AdoptStatus::Failed(reason),
+            Some(_) => AdoptStatus::Failed(explained()),
             // It did not say that it ended: it may be at work still.
-            None => Far::Lost(explained()),
+            None => AdoptStatus::Lost(explained()),
         });
     }
 

@@ -8,16 +8,17 @@ use jiff::Timestamp;
 use logchain_core::OkLogged as _;
 use logchain_core::departure::{All, DEFAULT_STATE, Departure, Notes};
 use logchain_core::folder::{self, Folder};
-use logchain_core::handoff::Begin;
+use logchain_core::handoff::stage::{Stage, stages};
+use logchain_core::handoff::{Begin, Handoff};
 use logchain_core::outbox::Outbox;
-use logchain_core::placement::under_way::{Begun, under_way};
+use logchain_core::placement::under_way::{UnfinishedStaging, under_way};
 use logchain_core::reap::{Here, Log, Placement, decide};
 use logchain_core::record::{Offered, Record};
 use logchain_core::standing::{
     Beside, Spooled, Standing, State, of_departure, of_log, of_put_down, of_spooled,
 };
 use logchain_core::transport::{
-    ConsoleName, DirectoryTransport, HandoffId, LogTransportExt, Lot, ObjectName, Prefix,
+    ConsoleName, DirectoryTransport, LogTransportExt, ObjectName, Prefix,
 };
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::{Connection, Domain};
@@ -330,7 +331,7 @@ fn beside(
     path: &Path,
     domain: Uuid,
     console: &ConsoleName,
-) -> Result<(Option<Record>, Vec<Begun>)> {
+) -> Result<(Option<Record>, Vec<UnfinishedStaging>)> {
     let (folder, base) = match Folder::of_file(path) {
         Ok(found) => found,
         Err(folder::Error::NotFound { .. }) => return Ok((None, Vec::new())),
@@ -350,8 +351,20 @@ fn adopt_command(spool: &Path, domain: Uuid) -> String {
 
 async fn read_spool(path: &Path) -> Result<Vec<Spooled>> {
     let spool = DirectoryTransport::open(path)?;
-    let mut found: BTreeMap<(Uuid, ConsoleName, HandoffId), Spooled> = BTreeMap::new();
     let (entries, path) = (spool.list_handoffs(&Prefix::All).await?, path.to_owned());
+    let spooled = |(handoff, stage): (Handoff, Stage)| {
+        let spooled = Spooled {
+            domain: handoff.domain,
+            console: handoff.console.clone(),
+            handoff: handoff.id,
+            begin: None,
+            bytes: 0,
+            stage,
+            last: Timestamp::UNIX_EPOCH,
+        };
+        (handoff, spooled)
+    };
+    let mut found: BTreeMap<_, _> = stages(&entries).into_iter().map(spooled).collect();
     let timed = tokio::task::spawn_blocking(move || {
         let timed = entries.into_iter().map(|entry| {
             let last = last_change(&path.join(entry.key.to_string()));
@@ -360,22 +373,10 @@ async fn read_spool(path: &Path) -> Result<Vec<Spooled>> {
         timed.collect::<Vec<_>>()
     });
     for (key, last) in timed.await? {
-        let Lot::Handoff(id) = key.lot else {
+        let Some(spooled) = Handoff::of(&key).and_then(|handoff| found.get_mut(&handoff)) else {
             continue;
         };
-        let which = (key.domain, key.console.clone(), id);
-        let handoff = found.entry(which).or_insert_with(|| Spooled {
-            domain: key.domain,
-            console: key.console.clone(),
-            handoff: id,
-            begin: None,
-            bytes: 0,
-            committed: false,
-            aborted: false,
-            received: false,
-            last: Timestamp::UNIX_EPOCH,
-        });
-        handoff.last = handoff.last.max(last);
+        spooled.last = spooled.last.max(last);
         match key.object {
             ObjectName::Begin => {
                 let begin = spool.get_opt(&key, MAX_BEGIN).await;
@@ -383,15 +384,12 @@ async fn read_spool(path: &Path) -> Result<Vec<Spooled>> {
                     .ok_logged("this handoff is shown without names")
                     .flatten();
                 let begin = begin.and_then(|b| serde_json::from_slice::<Begin>(&b).ok());
-                handoff.begin = begin.map(|b| (b.domain_name, b.host));
+                spooled.begin = begin.map(|b| (b.domain_name, b.host));
             }
             ObjectName::Chunk { len, .. } => {
-                handoff.bytes = handoff.bytes.saturating_add(u64::from(len));
+                spooled.bytes = spooled.bytes.saturating_add(u64::from(len));
             }
-            ObjectName::Commit => handoff.committed = true,
-            ObjectName::Abort => handoff.aborted = true,
-            ObjectName::Receipt => handoff.received = true,
-            ObjectName::Claim | ObjectName::Batch { .. } => {}
+            _ => {}
         }
     }
     Ok(found.into_values().collect())

@@ -8,7 +8,7 @@ use logchain_core::OkLogged as _;
 use logchain_core::chain::{self, LogChain, Numbering, NumberingChoice};
 use logchain_core::folder::Folder;
 use logchain_core::offsets::Offsets;
-use logchain_core::placement::{Rules, Staging};
+use logchain_core::placement::{ChainWorkspace, Rules};
 use logchain_core::record::Record;
 use logchain_core::verify::{self as core, Finding, Repair, Verdict};
 
@@ -123,7 +123,7 @@ fn mend(repair: Repair, path: &Path, rules: Rules) -> Result<String> {
     let writers = Arc::new(Leases::default());
     Ok(match repair {
         Repair::Recover => {
-            Staging::recover_all(path, rules, writers)?;
+            ChainWorkspace::recover_all(path, rules, writers)?;
             "what was begun is finished or undone".to_owned()
         }
         Repair::CloseGaps => {
@@ -134,7 +134,7 @@ fn mend(repair: Repair, path: &Path, rules: Rules) -> Result<String> {
                 let kept = offsets.remember(&chain);
                 kept.ok_logged("nothing tells any more that bytes are missing in this gap");
             }
-            let moved = Staging::close_gaps(path, rules, writers)?;
+            let moved = ChainWorkspace::close_gaps(path, rules, writers)?;
             format!("{moved} rotated files were renamed")
         }
         Repair::SetRecordAside => {

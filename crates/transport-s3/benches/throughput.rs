@@ -309,7 +309,7 @@ fn keys(mib: usize) -> Vec<Key> {
         .map(|offset| Key {
             domain,
             console: console.clone(),
-            lot: handoff.into(),
+            collection: handoff.into(),
             object: ObjectName::Chunk { offset, len },
         })
         .collect()

@@ -5,12 +5,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
+use logchain_core::backoff::Backoff;
 use logchain_core::transport::{
     ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
     ObjectName, Prefix, Result,
@@ -29,12 +30,9 @@ use crate::url::Kind;
 /// The metadata in which a put says which it is. Azure allows letters only.
 const PUT_ID: &str = "logchainput";
 
-/// How often a put of unclear fate is begun again, beyond what the store's client
-/// does by itself.
-const PUT_TRIES: u32 = 4;
-
-/// Before the first of them; twice as long before each further one.
-const PUT_PAUSE: Duration = Duration::from_millis(100);
+/// How a put of unclear fate is tried again, beyond what the store's client does by itself.
+const PUT_RETRY: Backoff =
+    Backoff::doubling(Duration::from_millis(100), Duration::from_millis(400)).with_tries(3);
 
 /// Creates of one key that a store is tried with at once, and their length in bytes.
 const RACERS: u8 = 8;
@@ -205,30 +203,30 @@ impl StoreTransport {
     async fn put_surely(&self, name: &str, data: Bytes) -> Result<()> {
         let path = self.path(name);
         let id = HandoffId::random().to_string();
-        let mut pause = PUT_PAUSE;
-        let mut tries = 1;
+        let started = Instant::now();
+        let mut waits = PUT_RETRY.start();
         loop {
             let error = match self.put_once(&path, data.clone(), &id).await {
                 Ok(()) => return Ok(()),
                 Err(e) => e,
             };
             let failure = self.who.explain(name, &error);
-            if matches!(failure, Error::AlreadyExists { .. }) {
+            let may_help = if matches!(failure, Error::AlreadyExists { .. }) {
                 match self.whose(&path).await {
                     // An earlier try of ours, whose answer was lost.
                     Ok(Some(theirs)) if theirs == id => return Ok(()),
                     Ok(Some(_)) => return Err(failure),
                     // It crossed somebody's deletion.
-                    Ok(None) if tries < PUT_TRIES => {}
-                    Ok(None) => return Err(failure),
+                    Ok(None) => true,
                     Err(e) => return Err(self.who.explain(name, &e)),
                 }
-            } else if !is_unclear(&error) || tries >= PUT_TRIES {
-                return Err(failure);
+            } else {
+                is_unclear(&error)
+            };
+            match waits.next(started.elapsed()) {
+                Some(wait) if may_help => sleep(wait).await,
+                _ => return Err(failure),
             }
-            sleep(pause).await;
-            pause *= 2;
-            tries += 1;
         }
     }
 

@@ -1,25 +1,23 @@
 //! A host that turns connections away because too many come at once (sshd's
 //! `MaxStartups`) takes them a moment later: when to try again.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use logchain_core::backoff::{Backoff, Waits};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
 
-/// The first pause, on the average.
-const FIRST: Duration = Duration::from_millis(100);
-
-/// The longest pause, on the average.
-const LONGEST: Duration = Duration::from_secs(2);
+/// Whoever was turned away together comes back apart.
+const RETRY: Backoff =
+    Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2)).spread();
 
 /// Tries to connect, for as long as they may take together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tries {
-    end: Instant,
-    pause: Duration,
+    began: Instant,
+    waits: Waits,
 }
 
 impl Tries {
@@ -27,20 +25,17 @@ impl Tries {
     #[must_use]
     pub fn within(limit: Duration) -> Self {
         Self {
-            end: Instant::now() + limit,
-            pause: FIRST,
+            began: Instant::now(),
+            waits: RETRY.within(limit).start(),
         }
     }
 
-    /// Waits before the next one; `false` where there is none. Whoever was turned
-    /// away together comes back apart.
+    /// Waits before the next one; `false` where there is none.
     pub async fn again(&mut self) -> bool {
-        let pause = spread(self.pause, RandomState::new().build_hasher().finish());
-        if Instant::now() + pause >= self.end {
+        let Some(wait) = self.waits.next(self.began.elapsed()) else {
             return false;
-        }
-        self.pause = self.pause.saturating_mul(2).min(LONGEST);
-        tokio::time::sleep(pause).await;
+        };
+        tokio::time::sleep(wait).await;
         true
     }
 }
@@ -57,12 +52,6 @@ where
             other => return other,
         }
     }
-}
-
-/// Between a half and one and a half of it.
-fn spread(pause: Duration, dice: u64) -> Duration {
-    let part = u32::try_from(dice % 1024).unwrap_or_default();
-    pause / 2 + pause.saturating_mul(part) / 1024
 }
 
 /// Whether ssh says that it was turned away before it could log in, by a host that
@@ -100,13 +89,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn pauses_are_spread() {
-        let ms = Duration::from_millis;
-        assert_eq!(spread(ms(100), 0), ms(50));
-        assert!(spread(ms(100), 1023) > ms(149) && spread(ms(100), 1023) < ms(150));
-    }
-
     #[tokio::test(start_paused = true)]
     async fn tries_come_to_an_end() {
         let began = Instant::now();
@@ -116,6 +98,6 @@ mod tests {
             count += 1;
         }
         assert!((5..30).contains(&count), "{count}");
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() <= Duration::from_secs(10));
     }
 }

@@ -154,10 +154,10 @@ impl Helper {
                 console: Some(c.to_string()),
                 handoff: None,
             },
-            Prefix::Lot(d, c, lot) => WirePrefix {
+            Prefix::Collection(d, c, collection) => WirePrefix {
                 domain: Some(d.to_string()),
                 console: Some(c.to_string()),
-                handoff: Some(lot.to_string()),
+                handoff: Some(collection.to_string()),
             },
         };
         let verb = Verb::List {

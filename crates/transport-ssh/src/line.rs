@@ -3,17 +3,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use logchain_core::backoff::Backoff;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
 
-/// How long no connection is tried after one that was of no use; twice as long
-/// after each further one.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest pause.
-const MAX_PAUSE: Duration = Duration::from_secs(8);
+/// How long no connection is tried after one that was of no use.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(8));
 
 /// What a [`Line`] holds.
 pub(crate) trait Connection {
@@ -61,7 +58,10 @@ impl<C: Connection> Line<C> {
         }
         // Many requests at once try once.
         let useless = self.useless.load(Ordering::Relaxed);
-        if state.tried.is_some_and(|at| at.elapsed() < pause(useless)) {
+        if state
+            .tried
+            .is_some_and(|at| at.elapsed() < RETRY.after(useless))
+        {
             let broke = || Failure::unreachable("the connection broke");
             return Err(state.failure.clone().unwrap_or_else(broke));
         }
@@ -86,12 +86,5 @@ impl<C: Connection> Line<C> {
     /// A request was answered.
     pub(crate) fn is_of_use(&self) {
         self.useless.store(0, Ordering::Relaxed);
-    }
-}
-
-fn pause(useless: u32) -> Duration {
-    match useless.checked_sub(1) {
-        None => Duration::ZERO,
-        Some(n) => PAUSE.saturating_mul(2u32.saturating_pow(n)).min(MAX_PAUSE),
     }
 }

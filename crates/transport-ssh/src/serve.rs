@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use logchain_core::transport::{Error, Key, LogTransport, Lot, ObjectName, Prefix};
+use logchain_core::transport::{Collection, Error, Key, LogTransport, ObjectName, Prefix};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinError;
@@ -175,7 +175,7 @@ fn prefix_of(wire: WirePrefix) -> Result<Prefix, Error> {
         return Ok(Prefix::All);
     };
     let object = match wire.handoff.as_deref().map(str::parse) {
-        Some(Ok(Lot::Stream)) => ObjectName::Batch { offset: 0 },
+        Some(Ok(Collection::Stream)) => ObjectName::Batch { offset: 0 },
         _ => ObjectName::Begin,
     };
     // A domain's UUID is checked as part of a key.
@@ -191,6 +191,6 @@ fn prefix_of(wire: WirePrefix) -> Result<Prefix, Error> {
     Ok(match (wire.console, wire.handoff) {
         (None, _) => Prefix::Domain(probe.domain),
         (Some(_), None) => Prefix::Console(probe.domain, probe.console),
-        (Some(_), Some(_)) => Prefix::Lot(probe.domain, probe.console, probe.lot),
+        (Some(_), Some(_)) => Prefix::Collection(probe.domain, probe.console, probe.collection),
     })
 }

@@ -21,7 +21,7 @@ fn key() -> Key {
     Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse().unwrap(),
-        lot: HandoffId::random().into(),
+        collection: HandoffId::random().into(),
         object: ObjectName::Begin,
     }
 }

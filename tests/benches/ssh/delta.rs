@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
-use logchain_core::handoff::offer::{Far, Held, Offer, Source};
-use logchain_core::handoff::{Budget, Handoff};
+use logchain_core::handoff::Handoff;
+use logchain_core::handoff::offer::{AdoptStatus, Held, Offer, Source};
 use logchain_core::transport::{HandoffId, LogTransport, LogTransportExt, ObjectName};
 use logchain_tests::Host;
 use logchain_transport_ssh::{SshOptions, SshTarget, SshTransport};
@@ -143,22 +143,20 @@ async fn once(
     fs::write(&log, vec![b'a'; 1 << 20])?;
     let chain = LogChain::open(&log, NumberingChoice::FromZero)?;
     let source = watch::Sender::new(Source::Running);
-    let far = watch::Sender::new(Far::Working);
+    let far = watch::Sender::new(AdoptStatus::Working);
     let put = watch::Sender::new(0);
     let mut told = put.subscribe();
     let held = Held::open(&chain, handoff.domain, &handoff.console)?;
-    let offer = Offer {
-        handoff: handoff.clone(),
-        domain_name: "vm".to_owned(),
-        host: "h1".to_owned(),
-        transport: Arc::clone(transport),
-        writers: Arc::new(Nobody),
-        source: source.subscribe(),
-        far: far.subscribe(),
-        patience: Duration::from_secs(60),
-        put,
-        budget: Budget::default(),
-    };
+    let offer = Offer::new(
+        handoff.clone(),
+        Arc::clone(transport),
+        Arc::new(Nobody),
+        source.subscribe(),
+    )
+    .with_names("vm", "h1")
+    .with_adopt_status(far.subscribe())
+    .with_patience(Duration::from_secs(60))
+    .with_progress(put);
     let task = tokio::spawn(offer.run(held));
     told.wait_for(|put| *put == 1 << 20).await?;
     tokio::time::sleep(Duration::from_millis(50)).await;

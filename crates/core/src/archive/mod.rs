@@ -74,7 +74,7 @@ pub use streamer::{Ask, Limits, Standing, Streamer};
 use crate::ids::ConsoleName;
 use crate::offsets;
 use crate::transport::{
-    self, Key, LogTransport, LogTransportExt, Lot, MAX_OBJECT, ObjectName, Prefix,
+    self, Collection, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName, Prefix,
 };
 
 /// Why a stream could not be put or read.
@@ -185,13 +185,13 @@ impl Archive {
         Key {
             domain: self.domain,
             console: self.console.clone(),
-            lot: Lot::Stream,
+            collection: Collection::Stream,
             object: ObjectName::Batch { offset },
         }
     }
 
     fn prefix(&self) -> Prefix {
-        Prefix::Lot(self.domain, self.console.clone(), Lot::Stream)
+        Prefix::Collection(self.domain, self.console.clone(), Collection::Stream)
     }
 
     /// A batch; `None` where there is none.

@@ -17,6 +17,7 @@ use tokio::time::{sleep, sleep_until};
 use super::pending::{Pending, Theirs, compare};
 use super::tap::{Tap, Tapped};
 use super::{About, Archive, Batch, End, Error, Result};
+use crate::backoff::Backoff;
 use crate::chain::{self, LogChain};
 use crate::clock;
 use crate::offsets::{self, Found, Offsets};
@@ -24,8 +25,8 @@ use crate::record::{self, Record};
 use crate::stream::StreamOffset;
 use crate::transport::{self, Advice};
 
-/// Pauses between two tries of one put: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Between two tries of one put.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(10));
 
 /// What the caller wants of a streamer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,7 +394,7 @@ impl Work {
             })
         });
         let data = data.await?;
-        let mut pause = RETRY.0;
+        let mut failures: u32 = 0;
         loop {
             let stored = archive.transport.put(&key, data.clone()).await;
             let error = match stored {
@@ -414,6 +415,7 @@ impl Work {
                 return Err(error.into());
             }
             self.trouble(Some(error.to_string()));
+            failures = failures.saturating_add(1);
             if self
                 .ended
                 .is_some_and(|at| at.elapsed() > self.streamer.limits.patience)
@@ -421,7 +423,7 @@ impl Work {
                 return Err(self.not_put(error.to_string()));
             }
             tokio::select! {
-                () = sleep(pause) => pause = (pause * 2).min(RETRY.1),
+                () = sleep(RETRY.after(failures)) => {}
                 changed = self.ask.changed(), if self.ended.is_none() => {
                     if changed.is_err() || *self.ask.borrow() != Ask::Go {
                         self.ended = Some(Instant::now());

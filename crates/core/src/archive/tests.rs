@@ -297,7 +297,7 @@ async fn streams_are_found_among_others() {
         let domain = Uuid::from_u128(n);
         let archive = Archive::new(Arc::clone(&transport), domain, "serial0".parse().unwrap());
         let key = Key {
-            lot: crate::ids::HandoffId::random().into(),
+            collection: crate::ids::HandoffId::random().into(),
             object: ObjectName::Begin,
             ..archive.key(0)
         };

@@ -3,15 +3,19 @@
 //! ```text
 //!              prepared              all is here         durable            names given
 //!  Preparing ──────────► Staging ───────────────► Sealing ──────► Placing ─────────────► Receipting
-//!                           │ abort, or failed                                               │
-//!                           ▼                                                                ▼
-//!                       Discarding ──► Aborted, Failed                           Cleaning ──► Adopted
+//!    │ shared folder        │ abort, or failed                                             ▲ │
+//!    │                      ▼                                                              │ ▼
+//!    │                  Discarding ──► Aborted, Failed                           Adopted ◄─│─ Cleaning
+//!    │                      ▲ abort, or failed                                             │
+//!    └─────────────────► Sharing ──────────────────────────────────────────────────────────┘
+//!                                                  the guest has left
 //! ```
 //!
 //! *Preparing*, before the migration where the path is known: what this VM left
 //! here at an earlier stay and handed over since is taken aside. *Staging*:
 //! chunks are fetched and checked while the guest still runs elsewhere.
-//! *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
+//! *Sharing*: the source has this very folder, so nothing is fetched; the files are held
+//! until its guest has left. *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
 //! killed. *Receipting*: only now does the source hear of it.
 //!
 //! Until it is sealed, every failure leaves this host as it was found.
@@ -28,19 +32,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OnceCell, mpsc, watch};
 
-use state::{Event, State};
+use state::{Event, State, Undo};
 
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
-use super::{Begin, Budget, Claim, Commit, Handoff, Receipt, Sum, now};
+use super::{Begin, Budget, Claim, Commit, Handoff, PATIENCE, Receipt, Sum, now};
+use crate::backoff::Backoff;
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::transport::{self, Advice, Error, Key, LogTransport, LogTransportExt, ObjectName};
 
-/// Pause before a first further try.
-const RETRY: Duration = Duration::from_millis(25);
+/// Between two tries of one put.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(25), Duration::from_millis(250));
 
 /// Where the log of the console lies on this host.
 #[derive(Clone, Debug)]
@@ -59,6 +64,14 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// A sentence for people, where it can never be known.
     async fn place(&self) -> Result<Option<Place>, String>;
+}
+
+/// A place that is known: the log lies there already.
+#[async_trait]
+impl Destination for Place {
+    async fn place(&self) -> Result<Option<Place>, String> {
+        Ok(Some(self.clone()))
+    }
 }
 
 /// Whether the source's half holds this one by a connection.
@@ -117,58 +130,108 @@ pub enum Outcome {
     },
 }
 
-/// What the driver needs.
+/// The destination's half of one handoff: [`Adopt::new`] with what it needs, then what is to
+/// be other than usual, then [`Adopt::run`].
+#[must_use = "a half does nothing until it runs"]
 pub struct Adopt {
-    /// Which handoff.
-    pub handoff: Handoff,
-    /// This host's name, for people.
-    pub host: String,
-    /// Where the pieces are.
-    pub transport: Arc<dyn LogTransport>,
-    /// How writers are seen here.
-    pub writers: Arc<dyn Writers>,
-    /// Where the log lies, as libvirt here says.
-    pub destination: Arc<dyn Destination>,
-    /// Where the log will lie, if that is known before the migration.
-    pub expected: Option<Place>,
-    /// What the caller knows of the source's half.
-    pub source: watch::Receiver<SourceLink>,
-    /// How long to go on without news from a source's half that was never attached, and
-    /// how long the domain may take to appear once the history is complete.
-    pub patience: Duration,
-    /// What happens, for whoever watches. A full queue drops news, never waits.
-    pub progress: mpsc::Sender<Progress>,
-    /// What it may take, with all others that share it.
-    pub budget: Budget,
+    handoff: Handoff,
+    host: String,
+    transport: Arc<dyn LogTransport>,
+    writers: Arc<dyn Writers>,
+    destination: Arc<dyn Destination>,
+    expected: Option<Place>,
+    source: watch::Receiver<SourceLink>,
+    patience: Duration,
+    progress: mpsc::Sender<Progress>,
+    budget: Budget,
 }
 
 impl Adopt {
+    /// Adopts `handoff` from `transport`. `writers`: how it is found out here who writes the
+    /// log; `destination`: where the log lies once the domain is here.
+    pub fn new(
+        handoff: Handoff,
+        transport: Arc<dyn LogTransport>,
+        writers: Arc<dyn Writers>,
+        destination: Arc<dyn Destination>,
+    ) -> Self {
+        Self {
+            handoff,
+            host: String::new(),
+            transport,
+            writers,
+            destination,
+            expected: None,
+            source: watch::Sender::new(SourceLink::NeverAttached).subscribe(),
+            patience: PATIENCE,
+            progress: mpsc::channel(1).0,
+            budget: Budget::default(),
+        }
+    }
+
+    /// This host's name, which people read in the receipt and in messages.
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    /// Where the log will lie, if that is known before the migration: what an earlier stay
+    /// left there is taken aside at once, and pieces are staged before the domain is here.
+    pub fn with_expected(mut self, place: impl Into<Option<Place>>) -> Self {
+        self.expected = place.into();
+        self
+    }
+
+    /// What is known of the source's half. Without it, that half counts as never attached.
+    pub fn with_source(mut self, source: watch::Receiver<SourceLink>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// How long to go on without news from a source's half that was never attached, and how
+    /// long the domain may take to appear once the history is complete: [`PATIENCE`], if
+    /// nothing is said.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Where to tell what happens. This half never waits for a queue that is full: such
+    /// news is dropped.
+    pub fn with_progress(mut self, progress: mpsc::Sender<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// What it may take, together with all others that share the budget.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     /// Runs the destination's half to its end. If the future is dropped, or the
     /// process killed, the next start finishes or undoes what was begun.
     pub async fn run(mut self) -> Outcome {
         self.transport = self.budget.bound(&self.transport);
-        let mut desk = Desk {
+        let mut adoption = Adoption {
             adopt: self,
             staging: None,
             sum: Sum::default(),
             next: 0,
-            more: false,
-            show: Show::Later(None),
+            visibility: Visibility::NotYet(None),
             reader: OnceCell::new(),
-            damaged: false,
-            shared: false,
         };
         let mut state = State::Preparing;
         loop {
             let event = match &state {
-                State::Preparing => desk.prepare().await,
-                State::Staging if desk.shared => desk.share().await,
-                State::Staging => desk.stage().await,
-                State::Sealing(commit) => desk.seal(commit.clone()).await,
-                State::Placing => desk.place().await,
-                State::Receipting(receipt) => desk.receipt(receipt.clone()).await,
-                State::Cleaning(_) => desk.clean().await,
-                State::Discarding { .. } => desk.discard().await,
+                State::Preparing => adoption.prepare().await,
+                State::Staging => adoption.stage().await,
+                State::Sharing => adoption.share().await,
+                State::Sealing(commit) => adoption.seal(commit.clone()).await,
+                State::Placing => adoption.place().await,
+                State::Receipting(receipt) => adoption.receipt(receipt.clone()).await,
+                State::Cleaning(_) => adoption.clean().await,
+                State::Discarding(undo) => adoption.discard(undo).await,
                 State::Done(outcome) => return outcome.clone(),
             };
             state = state.on(event);
@@ -192,33 +255,27 @@ fn receipt_again(adopted: &Adopted, host: String) -> Receipt {
 }
 
 /// The work in hand.
-struct Desk {
+struct Adoption {
     adopt: Adopt,
     /// Absent while it is at work on another thread, or the folder is not there yet.
     staging: Option<Staging>,
     sum: Sum,
     /// The offset of the next byte to stage.
     next: u64,
-    /// Whether the last look left something to fetch.
-    more: bool,
-    show: Show,
+    visibility: Visibility,
     /// Where pieces that are streamed are read.
     reader: OnceCell<Reader>,
-    /// What is in the transport is of no use to anybody.
-    damaged: bool,
-    /// The source has this very folder.
-    shared: bool,
 }
 
 /// Whether what is staged is seen before it is complete.
-enum Show {
+enum Visibility {
     /// Not yet; when it was tried last.
-    Later(Option<Instant>),
+    NotYet(Option<Instant>),
     /// It is, or cannot be.
     Settled,
 }
 
-impl Desk {
+impl Adoption {
     fn tell(&self, progress: Progress) {
         // Whoever does not listen misses it.
         let _ = self.adopt.progress.try_send(progress);
@@ -227,12 +284,17 @@ impl Desk {
     async fn prepare(&mut self) -> Event {
         if let Some(place) = self.adopt.expected.clone() {
             match self.open(place, true).await {
+                Ok(Some(Event::Shared)) => {
+                    self.tell(Progress::Shared);
+                    self.tell(Progress::Ready);
+                    return Event::Shared;
+                }
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
                 Err(reason) => return Event::Failed(reason),
             }
         }
-        if self.staging.is_some() && !self.shared {
+        if self.staging.is_some() {
             self.tell(Progress::Staged(0));
         }
         self.tell(Progress::Ready);
@@ -302,11 +364,7 @@ impl Desk {
         self.next = 0;
         Ok(match found {
             Found::New => None,
-            Found::Shared if before => {
-                self.shared = true;
-                self.tell(Progress::Shared);
-                None
-            }
+            Found::Shared if before => Some(Event::Shared),
             Found::Shared => {
                 return Err(
                     "both hosts have the folder of this log, and it was not known before \
@@ -356,9 +414,8 @@ impl Desk {
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.sum.digest().to_hex();
         if digest.as_str() != commit.digest {
-            self.damaged = true;
             let reason = "what arrived is not what was sent: the digests differ";
-            return Event::Failed(reason.to_owned());
+            return Event::Damaged(reason.to_owned());
         }
         if let Err(reason) = self.claim().await {
             return Event::Failed(reason);
@@ -495,14 +552,13 @@ impl Desk {
     /// Puts an object, trying again while that may help.
     async fn put(&self, key: &Key, data: Bytes) -> transport::Result<()> {
         let started = Instant::now();
+        let mut waits = RETRY.within(self.adopt.patience).start();
         loop {
-            match self.adopt.transport.put_same(key, data.clone()).await {
-                Err(e)
-                    if e.advice() == Advice::Retry && started.elapsed() < self.adopt.patience =>
-                {
-                    tokio::time::sleep(RETRY).await;
-                }
-                put => return put,
+            let put = self.adopt.transport.put_same(key, data.clone()).await;
+            let may_help = matches!(&put, Err(e) if e.advice() == Advice::Retry);
+            match waits.next(started.elapsed()) {
+                Some(wait) if may_help => tokio::time::sleep(wait).await,
+                _ => return put,
             }
         }
     }
@@ -524,7 +580,7 @@ impl Desk {
     }
 
     /// Puts this host back as it was and leaves nothing in the transport.
-    async fn discard(&mut self) -> Event {
+    async fn discard(&mut self, undo: &Undo) -> Event {
         if let Some(staging) = self.staging.take()
             && let Err(e) = self.adopt.budget.work(move || staging.discard()).await
         {
@@ -533,13 +589,13 @@ impl Desk {
         // A source that withdrew has nothing to look for here any more. One that
         // did not may still offer: then its pieces stay, unless they are damaged.
         // The source has all of it, and finding no commit sends all of it again.
-        if self.damaged {
-            let commit = self.adopt.handoff.key(ObjectName::Commit);
-            let _ = self.adopt.transport.delete(&commit).await;
-        }
-        let is_over = match self.damaged {
-            true => Ok(true),
-            false => self.aborted().await,
+        let is_over = match undo {
+            Undo::Damaged(_) => {
+                let commit = self.adopt.handoff.key(ObjectName::Commit);
+                let _ = self.adopt.transport.delete(&commit).await;
+                Ok(true)
+            }
+            Undo::Withdrawn | Undo::Failed(_) => self.aborted().await,
         };
         let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,

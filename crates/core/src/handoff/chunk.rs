@@ -12,7 +12,7 @@ use blake3::{Hash, Hasher};
 use bytes::Bytes;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
-use super::memory::Kept;
+use super::memory::Spares;
 use super::message::Damaged;
 use crate::transport::MAX_OBJECT;
 
@@ -227,8 +227,8 @@ fn another_release() -> Damaged {
 }
 
 /// What (de)compressing takes, some hundred KiB each.
-static PACKERS: Kept<zstd::bulk::Compressor<'static>> = Kept::new();
-static UNPACKERS: Kept<zstd::bulk::Decompressor<'static>> = Kept::new();
+static PACKERS: Spares<zstd::bulk::Compressor<'static>> = Spares::new();
+static UNPACKERS: Spares<zstd::bulk::Decompressor<'static>> = Spares::new();
 
 /// Levels below zero look for matches in fewer places, and leave the rest as it is.
 /// With the rest coded too, console text shrinks as at level 1, in four fifths of the

@@ -11,9 +11,9 @@ const KEPT: usize = 4;
 /// What is lent and given back, by any thread: a runtime has far more of them than are
 /// ever at work.
 #[derive(Debug, Default)]
-pub(super) struct Kept<T>(Mutex<Vec<T>>);
+pub(super) struct Spares<T>(Mutex<Vec<T>>);
 
-impl<T> Kept<T> {
+impl<T> Spares<T> {
     pub(super) const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
@@ -37,7 +37,7 @@ impl<T> Kept<T> {
 
 /// Buffers that are lent and given back.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory(Arc<Kept<Vec<u8>>>);
+pub(super) struct Memory(Arc<Spares<Vec<u8>>>);
 
 impl Memory {
     /// One for so many bytes, or a new one that holds nothing yet: a few bytes in

@@ -16,34 +16,21 @@
 //!
 //! Must not know: libvirt, who started the migration, any transport's name.
 //!
-//! Both halves in one process, over a transport in memory:
+//! Both halves in one process, over a transport in memory, while the migration goes on. If
+//! nobody has to be told of the migration, [`run_locally`] does the same in one call:
 //!
 //! ```
 //! use std::sync::Arc;
-//! use std::time::Duration;
 //! use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
-//! use logchain_core::follow::{Writer, Writers};
-//! use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, SourceLink};
-//! use logchain_core::handoff::offer::{self, Far, Held, Offer, Source};
+//! use logchain_core::follow::NoWriters;
+//! use logchain_core::handoff::adopt::{self, Adopt, Place};
+//! use logchain_core::handoff::offer::{self, Held, Offer, Source};
 //! use logchain_core::handoff::{Budget, Handoff};
 //! use logchain_core::placement::Rules;
 //! use logchain_core::rotation::Retention;
 //! use logchain_core::ids::HandoffId;
 //! use logchain_core::transport::{LogTransport, MemoryTransport};
-//! use tokio::sync::{mpsc, watch};
-//!
-//! # struct Nobody;
-//! # impl Writers for Nobody {
-//! #     fn writer(&self, _: &std::fs::File) -> Writer { Writer::None }
-//! # }
-//! /// Where the log lies at the destination, once the domain is there.
-//! struct Here(Place);
-//! #[async_trait::async_trait]
-//! impl Destination for Here {
-//!     async fn place(&self) -> Result<Option<Place>, String> {
-//!         Ok(Some(self.0.clone()))
-//!     }
-//! }
+//! use tokio::sync::watch;
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,36 +44,20 @@
 //!     id: HandoffId::random(),
 //! };
 //! let source = watch::Sender::new(Source::Running);
-//! # let (far, link) = (watch::Sender::new(Far::Working), watch::Sender::new(SourceLink::NEW));
 //! // From here on no rollover, unlink or removal takes a byte away.
 //! let chain = LogChain::open(&from, NumberingChoice::FromZero)?;
 //! let held = Held::open(&chain, handoff.domain, &handoff.console)?;
-//! let offer = Offer {
-//!     handoff: handoff.clone(),
-//!     domain_name: "vm1".to_owned(),
-//!     host: "h1".to_owned(),
-//!     transport: Arc::clone(&transport),
-//!     writers: Arc::new(Nobody),
-//!     source: source.subscribe(),
-//!     far: far.subscribe(),
-//!     patience: Duration::from_secs(10),
-//!     put: watch::Sender::new(0),
-//!     // A thousand that share one stay within it.
-//!     budget: Budget::default(),
-//! };
+//! // A thousand handoffs that share one budget stay within it.
+//! let budget = Budget::default();
+//! let writers = Arc::new(NoWriters);
+//! let offer = Offer::new(handoff.clone(), transport.clone(), writers.clone(), source.subscribe())
+//!     .with_names("vm1", "h1")
+//!     .with_budget(budget.clone());
 //! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::UNLIMITED };
-//! let adopt = Adopt {
-//!     handoff,
-//!     host: "h2".to_owned(),
-//!     transport,
-//!     writers: Arc::new(Nobody),
-//!     destination: Arc::new(Here(Place { path: to.clone(), rules })),
-//!     expected: None,
-//!     source: link.subscribe(),
-//!     patience: Duration::from_secs(10),
-//!     progress: mpsc::channel(16).0,
-//!     budget: Budget::default(),
-//! };
+//! let place = Place { path: to.clone(), rules };
+//! let adopt = Adopt::new(handoff, transport, writers, Arc::new(place))
+//!     .with_host("h2")
+//!     .with_budget(budget);
 //! // The guest has moved and prints there.
 //! std::fs::write(&to, "after it")?;
 //! source.send_replace(Source::Over);
@@ -105,33 +76,42 @@ pub mod adopt;
 mod bounded;
 mod budget;
 mod chunk;
-#[cfg(any(test, feature = "conformance"))]
-pub mod crowd;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+#[cfg(any(test, feature = "conformance"))]
+pub mod load_test;
+mod local;
 mod memory;
 mod message;
 pub mod offer;
 mod pool;
 mod pump;
 mod put;
+pub mod stage;
 mod streamed;
 
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
+pub use local::run_locally;
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
+pub use stage::Stage;
 
 use crate::clock::now;
 use crate::ids::{ConsoleName, HandoffId};
-use crate::transport::{Key, ObjectName, Prefix};
+use crate::transport::{self, Collection, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
+
+/// How long a half goes on without any news, if it is not told otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which handoff of which console of which domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handoff {
     /// UUID of the domain.
     pub domain: Uuid,
@@ -148,16 +128,44 @@ impl Handoff {
         Key {
             domain: self.domain,
             console: self.console.clone(),
-            lot: self.id.into(),
+            collection: self.id.into(),
             object,
+        }
+    }
+
+    /// The handoff that an object belongs to; `None` if it is part of a stream.
+    #[must_use]
+    pub fn of(key: &Key) -> Option<Self> {
+        match key.collection {
+            Collection::Handoff(id) => Some(Self {
+                domain: key.domain,
+                console: key.console.clone(),
+                id,
+            }),
+            Collection::Stream => None,
         }
     }
 
     /// All its objects.
     #[must_use]
     pub fn prefix(&self) -> Prefix {
-        Prefix::Lot(self.domain, self.console.clone(), self.id.into())
+        Prefix::Collection(self.domain, self.console.clone(), self.id.into())
     }
+}
+
+/// The handoffs of a domain that a destination can adopt, now or once the source has put
+/// the rest: begun, and neither withdrawn nor received.
+///
+/// # Errors
+/// The transport's: [`transport::Error::advice`] says whether to ask again.
+pub async fn waiting(
+    transport: &dyn LogTransport,
+    domain: Uuid,
+) -> transport::Result<Vec<Handoff>> {
+    let entries = transport.list_handoffs(&Prefix::Domain(domain)).await?;
+    let open = stage::stages(&entries).into_iter();
+    let open = open.filter(|(_, stage)| stage.can_be_adopted());
+    Ok(open.map(|(handoff, _)| handoff).collect())
 }
 
 /// Runs file work on a thread that may block.

@@ -18,8 +18,8 @@
 //! Whatever fails, the migration is not told: the history is whole at the source.
 
 mod held;
-mod left;
 mod opening;
+mod remaining;
 mod shared;
 mod state;
 
@@ -33,19 +33,21 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 
 pub use held::Held;
-use held::{Chain, Told, history, so_far};
-pub use left::{Left, left};
+use held::{Chain, CommittedHistory, history, so_far};
+pub use remaining::{Remaining, remaining};
 use state::{Event, State};
 
 use super::budget::Pace;
 use super::message::{MAX_MESSAGE, Message};
 use super::pump::{Drained, Pump, Pumped};
-use super::put::{Lies, Puts, Putter};
+use super::put::{AlreadyStored, Puts, Putter};
+use super::stage::deletion_rank;
 use super::streamed::Streamed;
-use super::{Abort, Budget, Commit, Handoff, Receipt, now};
+use super::{Abort, Budget, Commit, Handoff, PATIENCE, Receipt, now};
 use crate::folder::Folder;
 use crate::follow::{Writers, prints};
 use crate::record::{Offered, Record};
+use crate::stream::History;
 use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
 
 /// Deletions under way at once.
@@ -71,7 +73,7 @@ pub enum Source {
 
 /// What the caller knows of the other half.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Far {
+pub enum AdoptStatus {
     /// Nothing against it.
     Working,
     /// It ended without success, and why.
@@ -94,32 +96,86 @@ pub enum Outcome {
     },
 }
 
-/// What the driver needs.
+/// The source's half of one handoff: [`Offer::new`] with what it needs, then what is to be
+/// other than usual, then [`Offer::run`].
+#[must_use = "a half does nothing until it runs"]
 pub struct Offer {
-    /// Which handoff.
-    pub handoff: Handoff,
-    /// The domain's name, for people.
-    pub domain_name: String,
-    /// This host's name, for people.
-    pub host: String,
-    /// Where the pieces go.
-    pub transport: Arc<dyn LogTransport>,
-    /// How writers are seen here.
-    pub writers: Arc<dyn Writers>,
-    /// What the migration does.
-    pub source: watch::Receiver<Source>,
-    /// What the other half does.
-    pub far: watch::Receiver<Far>,
-    /// How long without any progress until it is given up.
-    pub patience: Duration,
-    /// How many bytes were put, for a progress bar, and to tell the other half of: what
-    /// ends the handoff is put with the same number told again.
-    pub put: watch::Sender<u64>,
-    /// What it may take, with all others that share it.
-    pub budget: Budget,
+    pub(super) handoff: Handoff,
+    domain_name: String,
+    host: String,
+    transport: Arc<dyn LogTransport>,
+    writers: Arc<dyn Writers>,
+    source: watch::Receiver<Source>,
+    far: watch::Receiver<AdoptStatus>,
+    patience: Duration,
+    put: watch::Sender<u64>,
+    budget: Budget,
 }
 
 impl Offer {
+    /// Offers `handoff` through `transport`. `writers`: how it is found out here who writes
+    /// the log; `source`: what the migration does.
+    pub fn new(
+        handoff: Handoff,
+        transport: Arc<dyn LogTransport>,
+        writers: Arc<dyn Writers>,
+        source: watch::Receiver<Source>,
+    ) -> Self {
+        Self {
+            handoff,
+            domain_name: String::new(),
+            host: String::new(),
+            transport,
+            writers,
+            source,
+            far: watch::Sender::new(AdoptStatus::Working).subscribe(),
+            patience: PATIENCE,
+            put: watch::Sender::new(0),
+            budget: Budget::default(),
+        }
+    }
+
+    /// The domain's name and this host's, which people read in the transport and in
+    /// messages.
+    pub fn with_names(mut self, domain: impl Into<String>, host: impl Into<String>) -> Self {
+        self.domain_name = domain.into();
+        self.host = host.into();
+        self
+    }
+
+    /// What is known of the destination's half. Without it, that half is taken to be at
+    /// work until the patience ends.
+    pub fn with_adopt_status(mut self, far: watch::Receiver<AdoptStatus>) -> Self {
+        self.far = far;
+        self
+    }
+
+    /// How long to go on without any progress once the guest has left: [`PATIENCE`], if
+    /// nothing is said.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Counts the bytes that were put. The channel also changes, to the same number, when
+    /// the object that ends the handoff was put: whoever watches for the destination's half
+    /// tells it at each change that there is something to fetch.
+    pub fn with_progress(mut self, put: watch::Sender<u64>) -> Self {
+        self.put = put;
+        self
+    }
+
+    /// What it may take, together with all others that share the budget.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// What [`Offer::with_progress`] says.
+    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+        self.put.subscribe()
+    }
+
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
     pub async fn run(mut self, held: Held) -> Outcome {
@@ -131,50 +187,13 @@ impl Offer {
             Err(e) => return not_carried(format!("cannot start a thread: {e}")),
         };
         let mut state = State::Opening;
-        let mut drained: Option<Drained> = None;
-        let mut lies = Arc::<Lies>::default();
         loop {
             let event = match &state {
-                State::Opening => match self.begin(&chain, so_far.clone()).await {
-                    Ok(cuts) => {
-                        if let Some(pump) = &pump {
-                            pump.cut_as(cuts.clone());
-                        }
-                        // Not where it went wrong once: the stream may be to blame.
-                        let again = chain.record.begun.is_some()
-                            || chain.record.offered.as_ref().is_some_and(|o| !o.received);
-                        let streamed = match &so_far {
-                            Some(so_far) if !again => self.streamed(so_far).await,
-                            _ => Streamed::default(),
-                        };
-                        let there = cuts;
-                        let may_be_committed = Arc::clone(&chain.may_be_committed);
-                        lies = Arc::new(Lies {
-                            there,
-                            streamed,
-                            may_be_committed,
-                        });
-                        Event::Begun
-                    }
-                    Err(reason) => Event::Failed(reason),
-                },
-                State::Following | State::Draining => match &mut pump {
-                    Some(pump) => {
-                        let draining = state == State::Draining;
-                        let (event, end) = self.pump(pump, &lies, draining).await;
-                        drained = end.or(drained);
-                        event
-                    }
-                    None => Event::Failed("the log's reader ended".to_owned()),
-                },
-                State::Committing => match &drained {
-                    Some(drained) => self.commit(drained, &chain).await,
-                    None => Event::Failed("the end of the log was not found".to_owned()),
-                },
-                State::Awaiting => match &drained {
-                    Some(drained) => self.receipt(drained.bytes, &drained.digest).await,
-                    None => Event::Failed("the end of the log was not found".to_owned()),
-                },
+                State::Opening => self.open(&chain, so_far.as_ref(), pump.as_mut()).await,
+                State::Following(stored) => self.pump(pump.as_mut(), stored, false).await,
+                State::Draining(stored) => self.pump(pump.as_mut(), stored, true).await,
+                State::Committing(drained) => self.commit(drained, &chain).await,
+                State::Awaiting(drained) => self.receipt(drained.bytes, &drained.digest).await,
                 State::Withdrawing { .. } if chain.may_be_committed.load(Ordering::Relaxed) => {
                     Event::Withdrawn
                 }
@@ -200,6 +219,35 @@ impl Offer {
         }
     }
 
+    /// Begins it, or finds out how far an earlier run came.
+    async fn open(
+        &mut self,
+        chain: &Chain,
+        so_far: Option<&History>,
+        pump: Option<&mut Pump>,
+    ) -> Event {
+        let there = match self.begin(chain, so_far.cloned()).await {
+            Ok(there) => there,
+            Err(reason) => return Event::Failed(reason),
+        };
+        if let Some(pump) = pump {
+            pump.cut_as(there.clone());
+        }
+        // Not where it went wrong once: the stream may be to blame.
+        let offered = chain.record.offered.as_ref();
+        let again = chain.record.begun.is_some() || offered.is_some_and(|o| !o.received);
+        let streamed = match so_far {
+            Some(so_far) if !again => self.streamed(so_far).await,
+            _ => Streamed::default(),
+        };
+        let may_be_committed = Arc::clone(&chain.may_be_committed);
+        Event::Begun(Arc::new(AlreadyStored {
+            there,
+            streamed,
+            may_be_committed,
+        }))
+    }
+
     /// From now on calls of the transport are made as the budget has it.
     fn bound(&mut self) {
         self.transport = self.budget.bound(&self.transport);
@@ -209,10 +257,13 @@ impl Offer {
     /// the log is drained. What is on its way arrives before it says so.
     async fn pump(
         &mut self,
-        pump: &mut Pump,
-        lies: &Arc<Lies>,
+        pump: Option<&mut Pump>,
+        stored: &Arc<AlreadyStored>,
         draining: bool,
-    ) -> (Event, Option<Drained>) {
+    ) -> Event {
+        let Some(pump) = pump else {
+            return Event::Failed("the log's reader ended".to_owned());
+        };
         if draining {
             pump.drain();
         }
@@ -223,11 +274,11 @@ impl Offer {
             match source {
                 Source::Stays => {
                     puts.settle().await;
-                    return (Event::Stays, None);
+                    return Event::Stays;
                 }
                 Source::Over if !draining => {
                     let over = puts.finish(&self.put).await;
-                    return (over.map_or_else(Event::Failed, |()| Event::Over), None);
+                    return over.map_or_else(Event::Failed, |()| Event::Over);
                 }
                 Source::Stopped => pump.hurry(true),
                 Source::Running => pump.hurry(false),
@@ -240,7 +291,7 @@ impl Offer {
                     Ok(()) => continue,
                     // The caller is gone and will never say how the migration ended.
                     Err(_) if !draining => {
-                        return (Event::Failed("the migration was left alone".to_owned()), None);
+                        return Event::Failed("the migration was left alone".to_owned());
                     }
                     Err(_) => {
                         left_alone = true;
@@ -254,30 +305,30 @@ impl Offer {
                     }
                     Err(reason) => {
                         puts.settle().await;
-                        return (Event::Failed(reason), None);
+                        return Event::Failed(reason);
                     }
                 },
                 pumped = pump.next(), if puts.has_room() => pumped,
             };
             match pumped {
                 Some(Pumped::Piece(piece, up_to, room)) => {
-                    puts.start(self.putter(Arc::clone(lies)), (piece, up_to), room);
+                    puts.start(self.putter(Arc::clone(stored)), (piece, up_to), room);
                 }
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
-                        Ok(()) => (Event::Drained, Some(drained)),
+                        Ok(()) => Event::Drained(drained),
                         Err(reason) => {
                             // What is on its way would come after all was cleared.
                             puts.settle().await;
-                            (Event::Failed(reason), None)
+                            Event::Failed(reason)
                         }
                     };
                 }
                 Some(Pumped::Failed(reason)) => {
                     puts.settle().await;
-                    return (Event::Failed(reason), None);
+                    return Event::Failed(reason);
                 }
-                None => return (Event::Failed("the log's reader ended".to_owned()), None),
+                None => return Event::Failed("the log's reader ended".to_owned()),
             }
         }
     }
@@ -317,7 +368,7 @@ impl Offer {
         chain: &Chain,
         drained: &Drained,
         offered: Offered,
-    ) -> Result<Told, crate::record::Error> {
+    ) -> Result<CommittedHistory, crate::record::Error> {
         let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
         let known = Arc::clone(&chain.known);
@@ -353,10 +404,10 @@ impl Offer {
                 Err(_) => {}
             }
             match far {
-                Far::Failed(reason) => return Event::Failed(reason),
-                Far::Lost(reason) if lost.elapsed() > LOST => return Event::Failed(reason),
-                Far::Lost(_) => {}
-                Far::Working => lost = Instant::now(),
+                AdoptStatus::Failed(reason) => return Event::Failed(reason),
+                AdoptStatus::Lost(reason) if lost.elapsed() > LOST => return Event::Failed(reason),
+                AdoptStatus::Lost(_) => {}
+                AdoptStatus::Working => lost = Instant::now(),
             }
             if started.elapsed() > self.patience {
                 let waited = self.patience.as_secs();
@@ -391,7 +442,7 @@ impl Offer {
         Ok(())
     }
 
-    fn putter(&self, lies: Arc<Lies>) -> Putter {
+    fn putter(&self, stored: Arc<AlreadyStored>) -> Putter {
         Putter {
             handoff: self.handoff.clone(),
             transport: Arc::clone(&self.transport),
@@ -399,7 +450,7 @@ impl Offer {
             far: self.far.clone(),
             patience: self.patience,
             budget: self.budget.clone(),
-            lies,
+            stored,
         }
     }
 
@@ -451,7 +502,8 @@ async fn await_receipt(
     }
 }
 
-/// Deletes a handoff's objects: its pieces side by side, and the receipt last.
+/// Deletes a handoff's objects, its pieces side by side. If it is cut short, what is left
+/// does not look like a handoff that waits for somebody.
 ///
 /// # Errors
 /// The transport's.
@@ -469,13 +521,7 @@ pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport
     while let Some(deleted) = deletions.next().await {
         deleted?;
     }
-    // As long as anything is left, the receipt says that all is well. A claim goes
-    // after the commit: whoever then finds room for its own finds no commit.
-    rest.sort_by_key(|e| match e.key.object {
-        ObjectName::Receipt => 2,
-        ObjectName::Claim => 1,
-        _ => 0,
-    });
+    rest.sort_by_key(|e| deletion_rank(e.key.object));
     for entry in rest {
         transport.delete(&entry.key).await?;
     }

@@ -63,7 +63,7 @@ pub(super) struct Drained {
     pub(super) moved: Vec<(FileId, FileId)>,
 }
 
-enum Out {
+enum Output {
     /// There are bytes: room for so many is wanted, and for a decoder.
     Wants {
         bytes: usize,
@@ -74,23 +74,23 @@ enum Out {
 
 /// The reader's handle. Dropping it stops the reader.
 pub(super) struct Pump {
-    out: mpsc::Receiver<Out>,
-    asked: Arc<Asked>,
+    out: mpsc::Receiver<Output>,
+    requests: Arc<Requests>,
     job: Handle,
     budget: Budget,
     /// Standing in line for room.
-    line: Option<Pin<Box<dyn Future<Output = Given> + Send>>>,
+    line: Option<Pin<Box<dyn Future<Output = Grant> + Send>>>,
 }
 
 /// Room for bytes, and leave to make a decoder.
-type Given = (Room, Option<OwnedSemaphorePermit>);
+type Grant = (Room, Option<OwnedSemaphorePermit>);
 
 /// What the reader is told.
 #[derive(Default)]
-struct Asked {
+struct Requests {
     over: AtomicBool,
     hurry: AtomicBool,
-    given: Mutex<Option<Given>>,
+    given: Mutex<Option<Grant>>,
     /// Pieces that are there already, by where they begin: those are cut again.
     cuts: OnceLock<Cuts>,
 }
@@ -105,13 +105,13 @@ impl Pump {
         budget: &Budget,
     ) -> std::io::Result<Self> {
         let (sender, out) = mpsc::channel(QUEUE);
-        let asked = Arc::new(Asked::default());
+        let requests = Arc::new(Requests::default());
         let reader = Reader {
             first: follower.bytes(),
             follower,
             writers,
             out: sender,
-            asked: Arc::clone(&asked),
+            requests: Arc::clone(&requests),
             wants: None,
             unpack: None,
             sum: Sum::default(),
@@ -121,7 +121,7 @@ impl Pump {
         };
         Ok(Self {
             out,
-            asked,
+            requests,
             job: budget.pool().start(reader)?,
             budget: budget.clone(),
             line: None,
@@ -130,20 +130,20 @@ impl Pump {
 
     /// The source is over: read to the end and say when it is reached.
     pub(super) fn drain(&self) {
-        self.asked.over.store(true, Ordering::Release);
+        self.requests.over.store(true, Ordering::Release);
         self.job.wake();
     }
 
     /// Whether what is there is wanted at once, however little it is.
     pub(super) fn hurry(&self, hurry: bool) {
-        if self.asked.hurry.swap(hurry, Ordering::AcqRel) != hurry && hurry {
+        if self.requests.hurry.swap(hurry, Ordering::AcqRel) != hurry && hurry {
             self.job.wake();
         }
     }
 
     /// Before anything is read: cuts what was put before as it was cut then.
     pub(super) fn cut_as(&self, cuts: Cuts) {
-        let _ = self.asked.cuts.set(cuts);
+        let _ = self.requests.cuts.set(cuts);
     }
 
     /// Can be given up and called again: a place in line is kept.
@@ -152,11 +152,11 @@ impl Pump {
             if let Some(line) = &mut self.line {
                 let given = line.as_mut().await;
                 self.line = None;
-                *lock(&self.asked.given) = Some(given);
+                *lock(&self.requests.given) = Some(given);
                 self.job.wake();
             }
             match self.out.recv().await? {
-                Out::Wants { bytes, unpack } => {
+                Output::Wants { bytes, unpack } => {
                     let budget = self.budget.clone();
                     self.line = Some(Box::pin(async move {
                         // In this order: who may unpack goes on until the file is read.
@@ -165,13 +165,13 @@ impl Pump {
                         (budget.room(bytes.saturating_mul(2)).await, unpack)
                     }));
                 }
-                Out::Pumped(pumped) => return Some(pumped),
+                Output::Pumped(pumped) => return Some(pumped),
             }
         }
     }
 }
 
-fn lock(given: &Mutex<Option<Given>>) -> MutexGuard<'_, Option<Given>> {
+fn lock(given: &Mutex<Option<Grant>>) -> MutexGuard<'_, Option<Grant>> {
     // It is put and taken whole.
     given.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -193,8 +193,8 @@ struct Reader {
     first: u64,
     follower: Follower,
     writers: Arc<dyn Writers>,
-    out: mpsc::Sender<Out>,
-    asked: Arc<Asked>,
+    out: mpsc::Sender<Output>,
+    requests: Arc<Requests>,
     /// For so many bytes it waits for room.
     wants: Option<usize>,
     /// Held while a compressed file is read.
@@ -215,14 +215,14 @@ impl Turn for Reader {
             Ok(Some(drained)) => Pumped::Drained(drained),
             Err(reason) => Pumped::Failed(reason),
         };
-        self.tell(Out::Pumped(end));
+        self.tell(Output::Pumped(end));
         Next::Never
     }
 }
 
 impl Reader {
     /// There is room: no more comes than was asked for.
-    fn tell(&self, out: Out) {
+    fn tell(&self, out: Output) {
         // Fails only where nobody listens any more.
         let _ = self.out.try_send(out);
     }
@@ -230,16 +230,16 @@ impl Reader {
     /// `Some`: that was all.
     fn step(&mut self) -> Result<Option<Drained>, String> {
         let text = |e: follow::Error| e.to_string();
-        let over = self.asked.over.load(Ordering::Acquire);
-        let hurry = self.asked.hurry.load(Ordering::Acquire);
+        let over = self.requests.over.load(Ordering::Acquire);
+        let hurry = self.requests.hurry.load(Ordering::Acquire);
         // What is there now is not there at the end, when it would be waited for.
         let first = self.follower.offset() < self.first;
         let flush = first || over || hurry || self.moved.elapsed() > EAGER;
         self.follower.refresh(&*self.writers).map_err(text)?;
-        let given = lock(&self.asked.given).take();
+        let given = lock(&self.requests.given).take();
         if let Some((mut room, unpack)) = given {
             // What has come since has no room.
-            let cut = cut(self.asked.cuts.get(), self.follower.offset());
+            let cut = cut(self.requests.cuts.get(), self.follower.offset());
             let most = self.wants.take().unwrap_or(PIECE).min(cut);
             self.unpack = unpack.or(self.unpack.take());
             if let Some(piece) = self
@@ -250,7 +250,7 @@ impl Reader {
                 let up_to = self.sum.add(&piece.bytes);
                 self.moved = Instant::now();
                 room.shrink(piece.bytes.len().saturating_mul(2));
-                self.tell(Out::Pumped(Pumped::Piece(piece, up_to, room)));
+                self.tell(Output::Pumped(Pumped::Piece(piece, up_to, room)));
             }
             if !self.follower.unpacks() {
                 self.unpack = None;
@@ -259,7 +259,7 @@ impl Reader {
         if self.wants.is_some() {
             return Ok(None);
         }
-        let most = cut(self.asked.cuts.get(), self.follower.offset());
+        let most = cut(self.requests.cuts.get(), self.follower.offset());
         let bytes = self.follower.waiting(most, flush).map_err(text)?;
         if flush && bytes == 0 {
             // Some of it went before it was read, maybe: no more of it comes.
@@ -268,7 +268,7 @@ impl Reader {
         if bytes > 0 {
             self.wants = Some(bytes);
             let unpack = self.follower.unpacks() && self.unpack.is_none();
-            self.tell(Out::Wants { bytes, unpack });
+            self.tell(Output::Wants { bytes, unpack });
             return Ok(None);
         }
         if !over {

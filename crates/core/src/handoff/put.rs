@@ -16,10 +16,11 @@ use tokio::task::JoinSet;
 
 use super::budget::Room;
 use super::chunk::CHUNK_HEADER;
-use super::offer::{Far, Source};
+use super::offer::{AdoptStatus, Source};
 use super::pump::Cuts;
 use super::streamed::Streamed;
 use super::{Budget, Chunk, Handoff};
+use crate::backoff::Backoff;
 use crate::follow::Piece;
 use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName};
 
@@ -30,8 +31,9 @@ const IN_FLIGHT: usize = 12;
 /// So many pieces that wait for the line say that it is slower than we are.
 const BEHIND: usize = 1;
 
-/// Pauses between two tries of one put.
-const RETRY: Duration = Duration::from_millis(250);
+/// Between two tries of one put. Whether there is another try depends on the migration,
+/// so nothing here ends them.
+const RETRY: Backoff = Backoff::every(Duration::from_millis(250));
 
 /// How long pieces may take to arrive that are not wanted any more: one that
 /// came after all was cleared would stay.
@@ -42,15 +44,15 @@ pub(super) struct Putter {
     pub(super) handoff: Handoff,
     pub(super) transport: Arc<dyn LogTransport>,
     pub(super) source: watch::Receiver<Source>,
-    pub(super) far: watch::Receiver<Far>,
+    pub(super) far: watch::Receiver<AdoptStatus>,
     pub(super) patience: Duration,
     pub(super) budget: Budget,
-    pub(super) lies: Arc<Lies>,
+    pub(super) stored: Arc<AlreadyStored>,
 }
 
 /// What of the history lies in the transport already.
 #[derive(Default)]
-pub(super) struct Lies {
+pub(super) struct AlreadyStored {
     /// Pieces that an earlier run put, by where they begin.
     pub(super) there: Cuts,
     pub(super) streamed: Streamed,
@@ -75,6 +77,7 @@ impl Putter {
     ) -> Result<Option<Error>, String> {
         let key = self.handoff.key(object);
         let started = Instant::now();
+        let mut waits = RETRY.start();
         loop {
             let put = match object {
                 // One that is there is ours, of this run or of an earlier one: which
@@ -94,13 +97,14 @@ impl Putter {
                 Source::Over => started.elapsed() < self.patience,
                 Source::Stays => false,
             };
-            if error.advice() != Advice::Retry || !patient {
+            let wait = waits.next(started.elapsed());
+            let Some(wait) = wait.filter(|_| patient && error.advice() == Advice::Retry) else {
                 return Err(error.to_string());
-            }
-            if let Far::Failed(reason) | Far::Lost(reason) = &*self.far.borrow() {
+            };
+            if let AdoptStatus::Failed(reason) | AdoptStatus::Lost(reason) = &*self.far.borrow() {
                 return Err(reason.clone());
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -134,7 +138,7 @@ impl Putter {
     }
 
     fn never_whole(&self) {
-        self.lies.may_be_committed.store(false, Ordering::Relaxed);
+        self.stored.may_be_committed.store(false, Ordering::Relaxed);
     }
 
     /// Gives the piece's length.
@@ -145,7 +149,7 @@ impl Putter {
         line: Arc<Line>,
     ) -> Result<u64, String> {
         let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
-        let is_there = self.lies.there.get(&piece.offset).copied();
+        let is_there = self.stored.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
             offset: piece.offset,
             len,
@@ -159,7 +163,7 @@ impl Putter {
             self.is_same(object, (there, len), &chunk).await?;
             return Ok(u64::from(len));
         }
-        let streamed = self.lies.streamed.piece(piece.offset, u64::from(len));
+        let streamed = self.stored.streamed.piece(piece.offset, u64::from(len));
         let pack = streamed.is_none() && line.is_behind();
         let memory = self.budget.memory();
         let encode = move || {
@@ -196,15 +200,15 @@ impl Line {
         first || self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
 
-    fn wait(self: &Arc<Self>) -> Waits {
+    fn wait(self: &Arc<Self>) -> WaitingPiece {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waits(Arc::clone(self))
+        WaitingPiece(Arc::clone(self))
     }
 }
 
-struct Waits(Arc<Line>);
+struct WaitingPiece(Arc<Line>);
 
-impl Drop for Waits {
+impl Drop for WaitingPiece {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::adopt::{self, Adopt, Destination, Place, SourceLink};
-use super::offer::{self, Far, Held, Left, Offer, Source, left};
-use super::{Budget, Chunk, Damaged, Handoff, Receipt, Sum};
+use super::offer::{self, AdoptStatus, Held, Offer, Remaining, Source, remaining};
+use super::{Chunk, Damaged, Handoff, Receipt, Sum};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
-use crate::follow::{Writer, Writers};
+use crate::follow::{NoWriters, Writer, Writers};
 use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::record::Record;
@@ -29,13 +29,6 @@ mod rebooted;
 mod resumed;
 mod streamed;
 mod thousand;
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
 
 /// Once the domain is here, its base file is held open for writing, as virtlogd does.
 struct OnceHere(watch::Receiver<bool>, PathBuf);
@@ -138,7 +131,7 @@ struct Trial {
     handoff: Handoff,
     transport: Arc<dyn LogTransport>,
     source: watch::Sender<Source>,
-    far: watch::Sender<Far>,
+    far: watch::Sender<AdoptStatus>,
     here: watch::Sender<bool>,
     link: watch::Sender<SourceLink>,
     patience: Duration,
@@ -154,7 +147,7 @@ impl Trial {
             },
             transport,
             source: watch::Sender::new(Source::Running),
-            far: watch::Sender::new(Far::Working),
+            far: watch::Sender::new(AdoptStatus::Working),
             here: watch::Sender::new(false),
             link: watch::Sender::new(SourceLink::NEW),
             patience: Duration::from_secs(5),
@@ -164,18 +157,15 @@ impl Trial {
     fn offer(&self, host: &Host) -> tokio::task::JoinHandle<offer::Outcome> {
         let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
         let held = Held::open(&chain, self.handoff.domain, &self.handoff.console).unwrap();
-        let offer = Offer {
-            handoff: self.handoff.clone(),
-            domain_name: "vm".to_owned(),
-            host: "h1".to_owned(),
-            transport: Arc::clone(&self.transport),
-            writers: Arc::new(Nobody),
-            source: self.source.subscribe(),
-            far: self.far.subscribe(),
-            patience: self.patience,
-            put: watch::Sender::new(0),
-            budget: Budget::default(),
-        };
+        let offer = Offer::new(
+            self.handoff.clone(),
+            Arc::clone(&self.transport),
+            Arc::new(NoWriters),
+            self.source.subscribe(),
+        )
+        .with_names("vm", "h1")
+        .with_adopt_status(self.far.subscribe())
+        .with_patience(self.patience);
         tokio::spawn(offer.run(held))
     }
 
@@ -189,7 +179,7 @@ impl Trial {
         expected: bool,
         progress: mpsc::Sender<adopt::Progress>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
-        self.adopt_beside(host, expected, progress, Arc::new(Nobody))
+        self.adopt_beside(host, expected, progress, Arc::new(NoWriters))
     }
 
     fn adopt_beside(
@@ -199,18 +189,17 @@ impl Trial {
         progress: mpsc::Sender<adopt::Progress>,
         writers: Arc<dyn Writers>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
-        let adopt = Adopt {
-            handoff: self.handoff.clone(),
-            host: "h2".to_owned(),
-            transport: Arc::clone(&self.transport),
+        let adopt = Adopt::new(
+            self.handoff.clone(),
+            Arc::clone(&self.transport),
             writers,
-            destination: Arc::new(Here(self.here.subscribe(), host.place())),
-            expected: expected.then(|| host.place()),
-            source: self.link.subscribe(),
-            patience: self.patience,
-            progress,
-            budget: Budget::default(),
-        };
+            Arc::new(Here(self.here.subscribe(), host.place())),
+        )
+        .with_host("h2")
+        .with_expected(expected.then(|| host.place()))
+        .with_source(self.link.subscribe())
+        .with_patience(self.patience)
+        .with_progress(progress);
         tokio::spawn(adopt.run())
     }
 
@@ -233,10 +222,10 @@ impl Trial {
     }
 }
 
-async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Left {
+async fn what_is_left(host: &Host, transport: &Arc<dyn LogTransport>) -> Remaining {
     let chain = LogChain::open(&host.log, NumberingChoice::FromZero).unwrap();
     let console = "serial0".parse().unwrap();
-    left(&chain, Uuid::from_u128(7), &console, &**transport)
+    remaining(&chain, Uuid::from_u128(7), &console, &**transport)
         .await
         .unwrap()
 }

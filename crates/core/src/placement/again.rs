@@ -2,11 +2,11 @@
 //! earlier handoff placed here. A guest that prints nothing brings back such a history,
 //! and so does a source whose receipt was lost.
 
-use super::{Placed, Result, Staging, apply};
+use super::{ChainWorkspace, Placed, Result, apply};
 use crate::offsets::Offsets;
 use crate::stream::History;
 
-impl Staging {
+impl ChainWorkspace {
     /// Gives the files that were taken aside their names back, since the history lies in
     /// them, and says what of it lies here now. The receipt of the earlier handoff does
     /// not tell: rollovers may have moved or dropped its files, and a lower limit may

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::journal::{Retired, Taking};
-use super::{Error, LABELS, Placed, Result, Staging, attributes, ending, pause};
+use super::{ChainWorkspace, Error, LABELS, Placed, Result, attributes, ending, pause};
 use crate::chain::{Listing, MAX_NUMBER, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::Writer;
@@ -30,7 +30,7 @@ const LOOKS: u32 = 10_000;
 /// Tries to see the same files twice in a row.
 const STABLE_LOOKS: u32 = 100;
 
-/// Name of an older file held in the staging, before its place in the journal.
+/// Name of an older file held in the workspace, before its place in the journal.
 const OLDER: &str = "older-";
 
 /// A file of the staging that is to have a name in the log.
@@ -44,8 +44,8 @@ pub(super) struct Member {
 type Name = (OsString, String);
 
 /// Brings the sealed parts behind the base.
-pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
-    let parts = staging.journal.parts.clone();
+pub(super) fn place(workspace: &mut ChainWorkspace) -> Result<Placed> {
+    let parts = workspace.journal.parts.clone();
     let members: Vec<Member> = parts
         .iter()
         .map(|part| Member {
@@ -55,10 +55,10 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
         })
         .collect();
     let (placed, listing) =
-        Convergence::new(staging, &members, staging.rules.retention().max_backups).run()?;
-    staging.log.sync()?;
+        Convergence::new(workspace, &members, workspace.rules.retention().max_backups).run()?;
+    workspace.log.sync()?;
     let mut files = Vec::new();
-    let mut dropped = staging.journal.dropped;
+    let mut dropped = workspace.journal.dropped;
     for (index, part) in parts.iter().enumerate() {
         let there = listing.rotated().iter().find(|r| r.stat.id == part.id);
         match there {
@@ -68,7 +68,7 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
             _ => dropped = dropped.saturating_add(part.size),
         }
     }
-    let notes = notes(staging, &listing, &files);
+    let notes = notes(workspace, &listing, &files);
     Ok(Placed {
         files,
         dropped,
@@ -77,7 +77,7 @@ pub(super) fn place(staging: &mut Staging) -> Result<Placed> {
 }
 
 /// In what the placed files differ from the log's own: all do in the same.
-fn notes(staging: &Staging, listing: &Listing, files: &[(String, u64)]) -> Vec<String> {
+fn notes(workspace: &ChainWorkspace, listing: &Listing, files: &[(String, u64)]) -> Vec<String> {
     let newest = files.first().and_then(|(name, _)| {
         let mut rotated = listing.rotated().iter();
         rotated.find(|r| r.name.to_str() == Some(name))
@@ -86,10 +86,10 @@ fn notes(staging: &Staging, listing: &Listing, files: &[(String, u64)]) -> Vec<S
         return Vec::new();
     };
     let label = |name: &OsStr| {
-        let (file, _) = staging.log.open_file(name).ok()?;
+        let (file, _) = workspace.log.open_file(name).ok()?;
         Some(LABELS.map(|label| attributes::label(&file, label)))
     };
-    let labels_differ = label(&staging.base) != label(&newest.name);
+    let labels_differ = label(&workspace.base) != label(&newest.name);
     let difference = attributes::difference(base, &newest.stat, labels_differ);
     let all = files.iter().map(|(name, _)| name.as_str());
     let all = all.collect::<Vec<_>>().join(", ");
@@ -98,25 +98,25 @@ fn notes(staging: &Staging, listing: &Listing, files: &[(String, u64)]) -> Vec<S
 }
 
 /// Brings files of the staging behind the base, as many as the rotation keeps.
-pub(super) fn place_members(staging: &mut Staging, members: &[Member]) -> Result<()> {
-    let limit = staging.rules.retention().max_backups;
-    Convergence::new(staging, members, limit).run()?;
-    Ok(staging.log.sync()?)
+pub(super) fn place_members(workspace: &mut ChainWorkspace, members: &[Member]) -> Result<()> {
+    let limit = workspace.rules.retention().max_backups;
+    Convergence::new(workspace, members, limit).run()?;
+    Ok(workspace.log.sync()?)
 }
 
 /// Takes the stale files from their names, wherever a rollover put them.
-pub(super) fn take_stale(staging: &mut Staging) -> Result<()> {
-    Convergence::new(staging, &[], None).run()?;
-    Ok(staging.log.sync()?)
+pub(super) fn take_stale(workspace: &mut ChainWorkspace) -> Result<()> {
+    Convergence::new(workspace, &[], None).run()?;
+    Ok(workspace.log.sync()?)
 }
 
 /// Whether every part that was given a name has one.
-pub(super) fn is_still_there(staging: &Staging) -> Result<bool> {
-    let Some(placed) = &staging.journal.placed else {
+pub(super) fn is_still_there(workspace: &ChainWorkspace) -> Result<bool> {
+    let Some(placed) = &workspace.journal.placed else {
         return Ok(false);
     };
-    let listing = stable(staging)?;
-    let named = staging.journal.parts.iter().take(placed.files.len());
+    let listing = stable(workspace)?;
+    let named = workspace.journal.parts.iter().take(placed.files.len());
     Ok(named
         .map(|part| part.id)
         .all(|id| listing.rotated().iter().any(|r| r.stat.id == id)))
@@ -124,27 +124,27 @@ pub(super) fn is_still_there(staging: &Staging) -> Result<bool> {
 
 /// Gives retired files their names back, or, where a new log has begun
 /// meanwhile, a place behind it: they are the history before it. They keep their
-/// names in the staging: whoever is killed here begins anew.
-pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
-    staging.unshow()?;
-    if staging.journal.retired.is_empty() && staging.journal.taking.is_empty() {
+/// names in the workspace: whoever is killed here begins anew.
+pub(super) fn put_back(workspace: &mut ChainWorkspace) -> Result<()> {
+    workspace.unshow()?;
+    if workspace.journal.retired.is_empty() && workspace.journal.taking.is_empty() {
         return Ok(());
     }
-    remove_empty_base(staging)?;
-    let mut members = aside(staging)?;
+    remove_empty_base(workspace)?;
+    let mut members = aside(workspace)?;
     let old_names = members.iter().all(|(retired, member)| {
-        let mut name = staging.base.clone();
+        let mut name = workspace.base.clone();
         name.push(&retired.suffix);
-        matches!(staging.log.stat(&name), Ok(None)) || is_at(staging, &name, member.id)
+        matches!(workspace.log.stat(&name), Ok(None)) || is_at(workspace, &name, member.id)
     });
     // The newest one that was the base is the base again, if there is none.
-    let base = staging.base.clone();
+    let base = workspace.base.clone();
     if let Some((_, first)) = members.first().filter(|(r, _)| r.number.is_none()) {
-        if base_is_gone(staging)? {
-            let linked = staging.log.link_from(&staging.own, &first.name, &base);
+        if base_is_gone(workspace)? {
+            let linked = workspace.log.link_from(&workspace.own, &first.name, &base);
             taken_is_fine(linked)?;
         }
-        if is_at(staging, &base, first.id) {
+        if is_at(workspace, &base, first.id) {
             members.remove(0);
         }
     }
@@ -152,7 +152,7 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
     let mut used = Vec::new();
     for (retired, member) in members {
         let is_base = retired.number.is_none();
-        if !(is_base && is_unused(staging, &member.name)?) {
+        if !(is_base && is_unused(workspace, &member.name)?) {
             used.push((retired, member));
         }
     }
@@ -161,7 +161,7 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
         for (retired, member) in &members {
             let mut name = base.clone();
             name.push(&retired.suffix);
-            taken_is_fine(staging.log.link_from(&staging.own, &member.name, &name))?;
+            taken_is_fine(workspace.log.link_from(&workspace.own, &member.name, &name))?;
         }
     }
     // What has its date back has no number.
@@ -169,24 +169,24 @@ pub(super) fn put_back(staging: &mut Staging) -> Result<()> {
         let mut name = base.clone();
         name.push(&retired.suffix);
         let dated = retired.number.is_some_and(|n| n > MAX_NUMBER);
-        !(dated && is_at(staging, &name, member.id))
+        !(dated && is_at(workspace, &name, member.id))
     });
     let members: Vec<Member> = members.into_iter().map(|(_, member)| member).collect();
-    if !staging.journal.taking.is_empty() || !stay_back(staging, &members)? {
+    if !workspace.journal.taking.is_empty() || !stay_back(workspace, &members)? {
         // What lies beyond virtlogd's limit would leave a hole at the next rollover.
-        let limit = staging.rules.retention().max_backups;
-        Convergence::new(staging, &members, limit).run()?;
+        let limit = workspace.rules.retention().max_backups;
+        Convergence::new(workspace, &members, limit).run()?;
     }
-    staging.log.sync()?;
+    workspace.log.sync()?;
     Ok(())
 }
 
 /// Whether all of them have names, and keep them: a rollover that was half done
 /// when they got them would take them away again.
-fn stay_back(staging: &mut Staging, members: &[Member]) -> Result<bool> {
-    let mut watch = Convergence::new(staging, members, None);
+fn stay_back(workspace: &mut ChainWorkspace, members: &[Member]) -> Result<bool> {
+    let mut watch = Convergence::new(workspace, members, None);
     for _ in 0..LOOKS {
-        let listing = stable(watch.staging)?;
+        let listing = stable(watch.workspace)?;
         let back = |id: FileId| listing.rotated().iter().any(|r| r.stat.id == id);
         if !members.iter().all(|member| back(member.id)) {
             return Ok(false);
@@ -200,9 +200,9 @@ fn stay_back(staging: &mut Staging, members: &[Member]) -> Result<bool> {
 
 /// Whether there is no base for longer than in a rollover: virtlogd would append
 /// to one that we put there.
-fn base_is_gone(staging: &Staging) -> Result<bool> {
+fn base_is_gone(workspace: &ChainWorkspace) -> Result<bool> {
     for _ in 0..WAITS {
-        if staging.log.stat(&staging.base)?.is_some() {
+        if workspace.log.stat(&workspace.base)?.is_some() {
             return Ok(false);
         }
         pause(WAIT);
@@ -210,20 +210,20 @@ fn base_is_gone(staging: &Staging) -> Result<bool> {
     Ok(true)
 }
 
-fn is_at(staging: &Staging, name: &OsStr, id: FileId) -> bool {
-    matches!(staging.log.stat(name), Ok(Some(stat)) if stat.id == id)
+fn is_at(workspace: &ChainWorkspace, name: &OsStr, id: FileId) -> bool {
+    matches!(workspace.log.stat(name), Ok(Some(stat)) if stat.id == id)
 }
 
 /// What is aside and must go back, newest first. What was taken is told by the
 /// file itself: a process may have been killed before it looked.
-fn aside(staging: &Staging) -> Result<Vec<(Retired, Member)>> {
+fn aside(workspace: &ChainWorkspace) -> Result<Vec<(Retired, Member)>> {
     let mut members = Vec::new();
-    for retired in &staging.journal.retired {
+    for retired in &workspace.journal.retired {
         let name = OsString::from(&retired.aside);
-        let Some(stat) = staging.own.stat(&name)? else {
+        let Some(stat) = workspace.own.stat(&name)? else {
             continue;
         };
-        if is_new_base(retired) && is_unused(staging, &name)? {
+        if is_new_base(retired) && is_unused(workspace, &name)? {
             continue;
         }
         let member = Member {
@@ -244,9 +244,9 @@ fn is_new_base(retired: &Retired) -> bool {
 }
 
 /// Whether nobody ever wrote to the file, nor will.
-fn is_unused(staging: &Staging, name: &OsStr) -> Result<bool> {
-    let (file, stat) = staging.own.open_file(name)?;
-    let writer = staging.writers.writer(&file);
+fn is_unused(workspace: &ChainWorkspace, name: &OsStr) -> Result<bool> {
+    let (file, stat) = workspace.own.open_file(name)?;
+    let writer = workspace.writers.writer(&file);
     // The lease tells of now: what was written before it shows in the size.
     let size = folder::stat_open(&file).map_or(stat.size, |s| s.size);
     Ok(writer == Writer::None && size == 0)
@@ -254,21 +254,21 @@ fn is_unused(staging: &Staging, name: &OsStr) -> Result<bool> {
 
 /// A migration that failed may have left a new, empty base where a retired one
 /// belongs. It is taken aside first: it may get a writer while we look.
-fn remove_empty_base(staging: &mut Staging) -> Result<()> {
+fn remove_empty_base(workspace: &mut ChainWorkspace) -> Result<()> {
     let retired = |r: &Retired| r.number.is_none();
-    if !staging.journal.retired.iter().any(retired) {
+    if !workspace.journal.retired.iter().any(retired) {
         return Ok(());
     }
-    let Some((file, stat)) = staging.open_base()? else {
+    let Some((file, stat)) = workspace.open_base()? else {
         return Ok(());
     };
     let ours = |r: &Retired| r.id == stat.id && !r.came_after;
-    let ours = staging.journal.retired.iter().any(ours);
-    if ours || stat.size != 0 || staging.writers.writer(&file) != Writer::None {
+    let ours = workspace.journal.retired.iter().any(ours);
+    if ours || stat.size != 0 || workspace.writers.writer(&file) != Writer::None {
         return Ok(());
     }
-    let base = staging.base.clone();
-    let taken = staging.take_aside(&base, String::new(), None, stat.id, true);
+    let base = workspace.base.clone();
+    let taken = workspace.take_aside(&base, String::new(), None, stat.id, true);
     match taken {
         Ok(_) => Ok(()),
         Err(Error::Folder(folder::Error::NotFound { .. })) => Ok(()),
@@ -278,10 +278,10 @@ fn remove_empty_base(staging: &mut Staging) -> Result<()> {
 
 /// The same files under the same names, twice in a row: one look alone can miss
 /// a file that moves on while we look.
-pub(super) fn stable(staging: &Staging) -> Result<Listing> {
-    let mut before = staging.listing()?;
+pub(super) fn stable(workspace: &ChainWorkspace) -> Result<Listing> {
+    let mut before = workspace.listing()?;
     for _ in 0..STABLE_LOOKS {
-        let now = staging.listing()?;
+        let now = workspace.listing()?;
         if now.same_files(&before) {
             // The sizes of the first look: what grows after it grows after both.
             return Ok(before);
@@ -289,13 +289,13 @@ pub(super) fn stable(staging: &Staging) -> Result<Listing> {
         before = now;
     }
     Err(Error::Unsettled {
-        path: staging.log.path().join(&staging.base),
+        path: workspace.log.path().join(&workspace.base),
     })
 }
 
 /// Steps until the goal is reached, and it is sure that it stays so.
 struct Convergence<'a> {
-    staging: &'a mut Staging,
+    workspace: &'a mut ChainWorkspace,
     members: &'a [Member],
     limit: Option<NonZeroU32>,
     staged: Vec<FileId>,
@@ -305,9 +305,13 @@ struct Convergence<'a> {
 }
 
 impl<'a> Convergence<'a> {
-    fn new(staging: &'a mut Staging, members: &'a [Member], limit: Option<NonZeroU32>) -> Self {
+    fn new(
+        workspace: &'a mut ChainWorkspace,
+        members: &'a [Member],
+        limit: Option<NonZeroU32>,
+    ) -> Self {
         Self {
-            staging,
+            workspace,
             members,
             limit,
             staged: members.iter().map(|m| m.id).collect(),
@@ -322,9 +326,9 @@ impl<'a> Convergence<'a> {
         for _ in 0..LOOKS {
             let older = self.older()?;
             let (taken, names) = self.taken()?;
-            let listing = stable(self.staging)?;
+            let listing = stable(self.workspace)?;
             self.take_stale_dates(&listing)?;
-            let first = self.staging.rules.numbering.first();
+            let first = self.workspace.rules.numbering.first();
             // Numbers that other logs' files have are left out: what is decided of are
             // places among the others.
             let place = |number: u32| number.saturating_sub(listing.taken_below(first, number));
@@ -344,7 +348,7 @@ impl<'a> Convergence<'a> {
                 taken: &taken,
                 staged: &self.staged,
                 older: &older,
-                stale: &self.staging.journal.stale,
+                stale: &self.workspace.journal.stale,
             };
             // What stays odd is odd; what changes is a rollover.
             if !before.is_some_and(|before| before.same_files(&listing)) {
@@ -374,7 +378,7 @@ impl<'a> Convergence<'a> {
             }
         }
         Err(Error::Unsettled {
-            path: self.staging.log.path().join(&self.staging.base),
+            path: self.workspace.log.path().join(&self.workspace.base),
         })
     }
 
@@ -384,12 +388,12 @@ impl<'a> Convergence<'a> {
             return Ok(true); // looked at for long enough: nobody writes
         };
         // As it was when the goal was seen reached: what begins later sees our files.
-        if !self.staging.rules.retention().may_roll_over(base.size) {
+        if !self.workspace.rules.retention().may_roll_over(base.size) {
             return Ok(true);
         }
-        if let Some((file, stat)) = self.staging.open_base()?
+        if let Some((file, stat)) = self.workspace.open_base()?
             && stat.id == base.id
-            && self.staging.writers.writer(&file) == Writer::None
+            && self.workspace.writers.writer(&file) == Writer::None
         {
             // In a rollover virtlogd still has it open.
             return Ok(true);
@@ -413,15 +417,15 @@ impl<'a> Convergence<'a> {
     /// Takes files with dates, whose bytes the history holds too, from their names.
     /// Nobody renames such a file, so there is no race to be lost.
     fn take_stale_dates(&self, listing: &Listing) -> Result<()> {
-        let stale = &self.staging.journal.stale;
+        let stale = &self.workspace.journal.stale;
         let dated = listing.dated().iter();
         for (index, file) in dated
             .filter(|file| stale.contains(&file.stat.id))
             .enumerate()
         {
             let aside = OsString::from(format!("stale-{index}"));
-            self.staging.own.remove(&aside)?; // of a process that was killed here
-            let (log, own) = (&self.staging.log, &self.staging.own);
+            self.workspace.own.remove(&aside)?; // of a process that was killed here
+            let (log, own) = (&self.workspace.log, &self.workspace.own);
             match log.rename_noreplace(&file.name, own, &aside) {
                 Err(folder::Error::NotFound { .. }) => {}
                 taken => taken?,
@@ -432,8 +436,8 @@ impl<'a> Convergence<'a> {
 
     fn older(&self) -> Result<Vec<Older>> {
         let mut older = Vec::new();
-        for (index, aged) in self.staging.journal.older.iter().enumerate() {
-            let held = self.staging.own.stat(&older_name(index))?;
+        for (index, aged) in self.workspace.journal.older.iter().enumerate() {
+            let held = self.workspace.own.stat(&older_name(index))?;
             older.push(Older {
                 id: aged.id,
                 held: held.is_some_and(|s| s.id == aged.id),
@@ -446,13 +450,13 @@ impl<'a> Convergence<'a> {
     /// come is removed for good, once its bytes are held elsewhere.
     fn taken(&self) -> Result<(Vec<Taken>, Vec<Name>)> {
         let (mut taken, mut names) = (Vec::new(), Vec::new());
-        for taking in &self.staging.journal.taking {
+        for taking in &self.workspace.journal.taking {
             let aside = OsString::from(&taking.aside);
-            let Some(stat) = self.staging.own.stat(&aside)? else {
+            let Some(stat) = self.workspace.own.stat(&aside)? else {
                 continue;
             };
             if self.is_held(stat.id)? {
-                self.staging.own.remove(&aside)?;
+                self.workspace.own.remove(&aside)?;
             } else {
                 taken.push(Taken {
                     id: stat.id,
@@ -464,13 +468,13 @@ impl<'a> Convergence<'a> {
         Ok((taken, names))
     }
 
-    /// Whether the bytes of this file are in the staging, or in files that are.
+    /// Whether the bytes of this file are in the workspace, or in files that are.
     fn is_held(&self, id: FileId) -> Result<bool> {
-        if self.staging.journal.stale.contains(&id) {
+        if self.workspace.journal.stale.contains(&id) {
             return Ok(true);
         }
         if let Some(member) = self.members.iter().find(|m| m.id == id) {
-            let held = self.staging.own.stat(&member.name)?;
+            let held = self.workspace.own.stat(&member.name)?;
             return Ok(held.is_some_and(|s| s.id == id));
         }
         Ok(self.older()?.contains(&Older { id, held: true }))
@@ -486,34 +490,38 @@ impl<'a> Convergence<'a> {
                 Some(member) => (member.name.clone(), member.ending.clone()),
                 None => return Ok(()),
             },
-            Held::Older(index) => match self.staging.journal.older.get(index) {
+            Held::Older(index) => match self.workspace.journal.older.get(index) {
                 Some(aged) => (older_name(index), aged.ending.clone()),
                 None => return Ok(()),
             },
         };
-        let mut new = rotated_name(&self.staging.base, to);
+        let mut new = rotated_name(&self.workspace.base, to);
         new.push(ending);
-        taken_is_fine(self.staging.log.link_from(&self.staging.own, &name, &new))
+        taken_is_fine(
+            self.workspace
+                .log
+                .link_from(&self.workspace.own, &name, &new),
+        )
     }
 
     /// Takes the file `id` from its name. virtlogd may put another one there
     /// between our look and this, which shows afterwards: see [`Self::taken`].
     fn take(&mut self, listing: &Listing, number: u32, id: FileId) -> Result<()> {
-        let staging = &mut *self.staging;
+        let workspace = &mut *self.workspace;
         let Some(there) = listing.rotated().iter().find(|r| r.number == number) else {
             return Ok(());
         };
-        let older = staging.journal.older.iter().position(|o| o.id == id);
+        let older = workspace.journal.older.iter().position(|o| o.id == id);
         if let Some(index) = older {
             let name = older_name(index);
-            let held = staging.log_to_own(&there.name, &name)?;
+            let held = workspace.log_to_own(&there.name, &name)?;
             if held != Some(id) {
                 // Ours alone, and another's file has its name in the log still.
-                return Ok(staging.own.remove(&name)?);
+                return Ok(workspace.own.remove(&name)?);
             }
         }
         let taking = Taking {
-            aside: format!("aside-{}", staging.journal.taking.len()),
+            aside: format!("aside-{}", workspace.journal.taking.len()),
             id,
             ending: ending(&there.name),
             seen: (listing.base().iter().map(|s| s.id))
@@ -521,17 +529,20 @@ impl<'a> Convergence<'a> {
                 .collect(),
         };
         let aside = OsString::from(&taking.aside);
-        staging.journal.taking.push(taking);
-        staging.write_journal()?;
-        match staging.log.take_aside(&there.name, &staging.own, &aside) {
+        workspace.journal.taking.push(taking);
+        workspace.write_journal()?;
+        match workspace
+            .log
+            .take_aside(&there.name, &workspace.own, &aside)
+        {
             Err(folder::Error::NotFound { .. }) => Ok(()),
             other => Ok(other?),
         }
     }
 }
 
-impl Staging {
-    /// Holds the file `name` of the log as `new` in the staging; gives which one
+impl ChainWorkspace {
+    /// Holds the file `name` of the log as `new` in the workspace; gives which one
     /// that is.
     fn log_to_own(&self, name: &OsStr, new: &OsStr) -> Result<Option<FileId>> {
         if self.own.stat(new)?.is_none() {

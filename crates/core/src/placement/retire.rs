@@ -7,23 +7,23 @@ use std::sync::Arc;
 
 use super::journal::{Aged, Journal, Phase, Retired};
 use super::returning::Candidate;
-use super::{Result, Rules, Staging, apply, compression, ending, entries};
+use super::{ChainWorkspace, Result, Rules, apply, compression, ending, entries};
 use crate::chain::MAX_NUMBER;
 use crate::folder::FileId;
 use crate::follow::{Writer, Writers};
 use crate::ids::HandoffId;
 use crate::record::Record;
 
-impl Staging {
+impl ChainWorkspace {
     /// Gives the rotated files of the log at `path` numbers in a row, where some
     /// are missing; gives how many files moved. Nothing is dropped: what would lie
     /// beyond virtlogd's limit stays where it is.
     ///
     /// # Errors
-    /// As [`Staging::open`], and those of placing.
+    /// As [`ChainWorkspace::open`], and those of placing.
     pub fn close_gaps(path: &Path, rules: Rules, writers: Arc<dyn Writers>) -> Result<usize> {
-        let mut staging = Self::open(path, HandoffId::random(), rules, writers)?;
-        let listing = apply::stable(&staging)?;
+        let mut workspace = Self::open(path, HandoffId::random(), rules, writers)?;
+        let listing = apply::stable(&workspace)?;
         let gaps = listing.gaps(rules.numbering);
         let gap = gaps.first().map_or(u32::MAX, |gap| gap.first);
         let (below, above): (Vec<_>, Vec<_>) =
@@ -38,20 +38,20 @@ impl Staging {
         });
         for (index, file) in above.iter().enumerate() {
             if index < room {
-                staging.retire_one(&file.name, Some(file.number), file.stat.id)?;
+                workspace.retire_one(&file.name, Some(file.number), file.stat.id)?;
             } else {
                 let (id, ending) = (file.stat.id, ending(&file.name));
-                staging.journal.older.push(Aged { id, ending });
+                workspace.journal.older.push(Aged { id, ending });
             }
         }
-        let moved = staging.journal.retired.len();
+        let moved = workspace.journal.retired.len();
         if moved > 0 {
-            staging.journal.phase = Phase::Staging;
-            staging.write_journal()?;
-            staging.seal(None)?;
-            staging.place()?;
+            workspace.journal.phase = Phase::Staging;
+            workspace.write_journal()?;
+            workspace.seal((Vec::new(), 0), Vec::new(), None)?;
+            workspace.place()?;
         }
-        staging.clean()?;
+        workspace.clean()?;
         Ok(moved)
     }
 

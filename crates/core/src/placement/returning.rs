@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 
-use super::{Error, Result, Staging, compression, entries};
+use super::{ChainWorkspace, Error, Result, compression, entries};
 use crate::chain::{ChainFile, Compression, Listing, Part};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat};
@@ -22,7 +22,7 @@ pub(super) struct Candidate<'a> {
     pub(super) stat: Stat,
 }
 
-impl Staging {
+impl ChainWorkspace {
     pub(super) fn in_log<'a>(&'a self, name: &'a OsStr, stat: Stat) -> Candidate<'a> {
         Candidate {
             folder: &self.log,
@@ -54,7 +54,7 @@ impl Staging {
 
     fn is_part(&self, id: FileId) -> bool {
         let mut shown = self.journal.shown.iter().flat_map(|s| &s.files);
-        shown.any(|file| *file == id) || self.parts.described().0.iter().any(|p| p.id == id)
+        shown.any(|file| *file == id) || self.staged.contains(&id)
     }
 
     /// What was handed over and is in none of the files that held it then.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::journal::{Aged, Retired, Taking};
-use super::{Error, Rules, Staging, apply, ending, pause};
+use super::{ChainWorkspace, Error, Rules, apply, ending, pause};
 use crate::chain::{Foreign, Listing, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::{Writer, Writers};
@@ -156,10 +156,10 @@ pub fn roll(
     let mut tries = 0;
     let rolled = loop {
         let id = HandoffId::random();
-        let mut staging = Staging::open(path, id, rules, Arc::clone(&writers))?;
-        let tried = staging.try_roll(&mut seen, reopen, patience);
+        let mut workspace = ChainWorkspace::open(path, id, rules, Arc::clone(&writers))?;
+        let tried = workspace.try_roll(&mut seen, reopen, patience);
         // Whatever happened, what made room gets its place.
-        staging.discard()?;
+        workspace.discard()?;
         match tried {
             Ok(Tried::Rolled(rolled)) => break Ok(rolled),
             Ok(_) if tries < TRIES => tries += 1,
@@ -181,12 +181,12 @@ pub fn roll(
     let acted = matches!(rolled, Ok(_) | Err(RollError::PutBack { .. }));
     if acted && !listing.gaps(rules.numbering).is_empty() {
         // A rollover between our steps left a number free, or one was free before.
-        Staging::close_gaps(path, rules, writers)?;
+        ChainWorkspace::close_gaps(path, rules, writers)?;
     }
     rolled
 }
 
-impl Staging {
+impl ChainWorkspace {
     /// `first_seen` is the base of the first try.
     fn try_roll(
         &mut self,
@@ -270,7 +270,7 @@ impl Staging {
         Ok(true)
     }
 
-    /// Holds every rotated file in the staging, and gives whether they are the ones
+    /// Holds every rotated file in the workspace, and gives whether they are the ones
     /// that were seen. They keep their names.
     fn hold(&mut self, listing: &Listing, base: FileId) -> Result<bool, Error> {
         for file in listing.rotated() {
@@ -307,7 +307,7 @@ impl Staging {
     }
 
     /// Puts a file that keeps its name among those to be put back; gives the name
-    /// that it is to have in the staging.
+    /// that it is to have in the workspace.
     fn retire_by_link(
         &mut self,
         name: &OsStr,
@@ -326,7 +326,7 @@ impl Staging {
         Some(OsString::from(aside))
     }
 
-    /// Links the file `id` of the log into the staging, and gives whether it was
+    /// Links the file `id` of the log into the workspace, and gives whether it was
     /// that one. Another one never gets the name: what is held is told by the file.
     fn link_aside(&self, name: &OsStr, aside: &OsStr, id: FileId) -> Result<bool, Error> {
         let linked = OsStr::new("linked");

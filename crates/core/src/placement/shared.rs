@@ -2,10 +2,10 @@
 //! not be lost. Without `append='on'` virtlogd at the destination unlinks base and
 //! rotated files while the source still writes to the first.
 //!
-//! Every file is held by a link from before that on ([`Staging::keep`]). Once the names
-//! are gone, the files get names behind the new base ([`Staging::reappear`]): they are
+//! Every file is held by a link from before that on ([`ChainWorkspace::keep`]). Once the names
+//! are gone, the files get names behind the new base ([`ChainWorkspace::reappear`]): they are
 //! the history before it. If it comes to nothing, they are put back where they were, as
-//! what was taken aside is: [`Staging::discard`].
+//! what was taken aside is: [`ChainWorkspace::discard`].
 //!
 //! Must not know: how it was found out that the folder is shared.
 
@@ -13,13 +13,13 @@ use std::ffi::{OsStr, OsString};
 
 use super::apply::Member;
 use super::journal::{Phase, Retired, Shown};
-use super::{Error, Owed, Placed, Result, Staging, apply, ending, entries};
+use super::{ChainWorkspace, Error, Owed, Placed, Result, apply, ending, entries};
 use crate::chain::Listing;
 use crate::folder::{self, FileId};
 use crate::record::Adopted;
 use crate::stream::Ledger;
 
-impl Staging {
+impl ChainWorkspace {
     /// Holds every file of the chain that is not held yet, unless the names are gone
     /// already: what has them then is another's.
     ///
@@ -123,7 +123,7 @@ impl Staging {
     /// says that the VM is here now. `owed` is what the source said of the history.
     ///
     /// # Errors
-    /// As [`Staging::reappear`], and the record's.
+    /// As [`ChainWorkspace::reappear`], and the record's.
     pub fn settle_shared(&mut self, owed: Owed) -> Result<Placed> {
         if self.journal.phase != Phase::Staging {
             return Err(Error::NotSealed);
@@ -146,7 +146,7 @@ impl Staging {
         };
         let files = placed.files.clone();
         self.journal.owed = Some(owed);
-        self.put_down(|record, id, owed| {
+        self.update_record(|record, id, owed| {
             record.ledger.moved(&owed.history, (&owed.host, owed.at));
             record.begun = None;
             record.adopt(Adopted {
@@ -177,6 +177,7 @@ mod tests {
     use crate::follow::{Writer, Writers};
     use crate::ids::HandoffId;
     use crate::placement::Rules;
+    use crate::placement::Staging;
     use crate::rotation::Retention;
     use crate::stream::History;
     use std::collections::BTreeMap;
@@ -294,7 +295,7 @@ mod tests {
                 if killed {
                     drop(staging);
                     let log = folder.path().join("console.log");
-                    Staging::recover_all(&log, RULES, Arc::new(Nobody)).unwrap();
+                    ChainWorkspace::recover_all(&log, RULES, Arc::new(Nobody)).unwrap();
                 } else {
                     staging.discard().unwrap();
                 }

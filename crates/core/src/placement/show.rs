@@ -8,7 +8,7 @@
 //! the way, the history is seen when it is placed.
 
 use super::journal::Shown;
-use super::{Owed, Phase, Result, Staging, apply};
+use super::{ChainWorkspace, Owed, Phase, Result, Staging, apply};
 use crate::chain::rotated_name;
 use crate::folder;
 use crate::follow::Writer;
@@ -38,13 +38,15 @@ impl Staging {
             return Ok(false);
         };
         let listing = apply::stable(self)?;
-        let in_the_way = |number| !self.rules.is_beyond(number);
+        let rules = self.rules;
+        let in_the_way = |number| !rules.is_beyond(number);
         if self.writers.writer(&base) == Writer::None
             || listing.rotated().iter().any(|r| in_the_way(r.number))
         {
             return Ok(false);
         }
-        self.parts.join_newest(&self.own)?;
+        self.parts.join_newest(&self.workspace.own)?;
+        self.workspace.staged = self.parts.ids();
         self.match_base((&base, &stat))?;
         let (parts, _) = self.parts.described();
         let found = Record::read_any(&self.log, &self.base)?;
@@ -75,7 +77,7 @@ impl Staging {
                 .chain([stat.id])
                 .collect(),
         };
-        self.put_down(|record, id, owed| {
+        self.update_record(|record, id, owed| {
             record.arriving(id, &owed.history, arrival, (&owed.host, owed.at));
         })?;
         // Newest first: at no moment is a number missing before a part.
@@ -93,7 +95,9 @@ impl Staging {
         }
         Ok(true)
     }
+}
 
+impl ChainWorkspace {
     /// Whether what is staged is seen before it is placed.
     #[must_use]
     pub fn is_shown(&self) -> bool {
@@ -122,7 +126,7 @@ impl Staging {
         let Some(shown) = &self.journal.shown else {
             return Ok(());
         };
-        self.put_down(|record, id, _| {
+        self.update_record(|record, id, _| {
             if record.arriving == Some(id) {
                 record.ledger = shown.ledger.clone();
                 record.arriving = shown.arriving;

@@ -13,7 +13,7 @@ use rustix::fs::{Timespec, Timestamps, futimens};
 use super::attributes;
 use super::error::{Error, Result};
 use super::journal::Part;
-use crate::folder::{Folder, Stat, fault, sparse, stat_open};
+use crate::folder::{FileId, Folder, Stat, fault, sparse, stat_open};
 use crate::rotation::Retention;
 
 /// So many bytes are written before they are made durable, beside the writing:
@@ -69,6 +69,11 @@ impl Parts {
             self.held.iter().rev().map(|h| h.part.clone()).collect(),
             self.dropped,
         )
+    }
+
+    /// Which files they are.
+    pub(super) fn ids(&self) -> Vec<FileId> {
+        self.held.iter().map(|h| h.part.id).collect()
     }
 
     pub(super) fn append(

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::journal::Journal;
 use super::*;
 use crate::chain::{LogChain, NumberingChoice};
 use crate::follow::Writer;
@@ -316,7 +317,7 @@ fn what_was_retired_goes_behind_a_log_that_began_meanwhile() {
     bed.write("console.log", "c");
     drop(staging);
     // Killed: the next start undoes it.
-    assert!(Staging::recover_all(&bed.log, rules(10, 2), Arc::new(Nobody)).unwrap());
+    assert!(ChainWorkspace::recover_all(&bed.log, rules(10, 2), Arc::new(Nobody)).unwrap());
     assert_eq!(bed.merged(), "abc");
     assert_eq!(
         bed.names(),
@@ -552,7 +553,7 @@ fn a_sealed_handoff_that_nobody_takes_up_leaves_a_record_and_nothing_else() {
     });
     staging.seal(None).unwrap();
     drop(staging);
-    assert!(Staging::recover_all(&bed.log, FREE, Arc::new(Nobody)).unwrap());
+    assert!(ChainWorkspace::recover_all(&bed.log, FREE, Arc::new(Nobody)).unwrap());
     assert_eq!(bed.merged(), "ab");
     let (folder, base) = Folder::of_file(&bed.log).unwrap();
     let record = Record::read(&folder, &base, Uuid::nil(), &console());
@@ -657,7 +658,7 @@ fn gaps_are_closed_and_nothing_is_dropped() {
     ] {
         bed.write(name, content);
     }
-    let close = |rules| Staging::close_gaps(&bed.log, rules, Arc::new(Nobody)).unwrap();
+    let close = |rules| ChainWorkspace::close_gaps(&bed.log, rules, Arc::new(Nobody)).unwrap();
     assert_eq!(close(rules(10, 3)), 2);
     // The one for which there is no room within the limit stays.
     let names = [

@@ -6,24 +6,24 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::journal::{Journal, Phase};
 use super::lock::LOCK;
-use super::{Result, Staging};
+use super::{ChainWorkspace, Result};
 use crate::folder::{self, Folder};
 use crate::ids::HandoffId;
 
 /// A staging beside a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Begun {
+pub struct UnfinishedStaging {
     /// Which handoff.
     pub handoff: HandoffId,
     /// How far it is.
-    pub stage: Stage,
+    pub phase: StagingPhase,
     /// Whether a process works on the chain now.
     pub busy: bool,
 }
 
 /// How far a staging is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum StagingPhase {
     /// Nothing is in place yet: what is begun anew undoes it.
     Begun,
     /// All of it is here: it will be placed, whatever happens.
@@ -36,8 +36,8 @@ pub enum Stage {
 ///
 /// # Errors
 /// The folder's, the journal's.
-pub fn under_way(log: &Folder, base: &OsStr) -> Result<Vec<Begun>> {
-    let root = match log.open_folder(&Staging::root_name(base)) {
+pub fn under_way(log: &Folder, base: &OsStr) -> Result<Vec<UnfinishedStaging>> {
+    let root = match log.open_folder(&ChainWorkspace::root_name(base)) {
         Ok(root) => root,
         Err(folder::Error::NotFound { .. }) => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
@@ -55,14 +55,14 @@ pub fn under_way(log: &Folder, base: &OsStr) -> Result<Vec<Begun>> {
             Err(e) => return Err(e.into()),
         };
         let phase = Journal::read(&own)?.map_or(Phase::Retiring, |journal| journal.phase);
-        let stage = match phase {
-            Phase::Retiring | Phase::Staging => Stage::Begun,
-            Phase::Sealed => Stage::Sealed,
-            Phase::Placed | Phase::Over => Stage::Placed,
+        let phase = match phase {
+            Phase::Retiring | Phase::Staging => StagingPhase::Begun,
+            Phase::Sealed => StagingPhase::Sealed,
+            Phase::Placed | Phase::Over => StagingPhase::Placed,
         };
-        begun.push(Begun {
+        begun.push(UnfinishedStaging {
             handoff,
-            stage,
+            phase,
             busy,
         });
     }
@@ -88,6 +88,7 @@ mod tests {
     use crate::chain::Numbering;
     use crate::follow::{Writer, Writers};
     use crate::placement::Rules;
+    use crate::placement::Staging;
     use crate::rotation::Retention;
 
     struct Nobody;
@@ -109,10 +110,10 @@ mod tests {
             retention: Retention::UNLIMITED,
         };
         let handoff = HandoffId::random();
-        let see = |stage, busy| {
-            let want = Begun {
+        let see = |phase, busy| {
+            let want = UnfinishedStaging {
                 handoff,
-                stage,
+                phase,
                 busy,
             };
             assert_eq!(under_way(&folder, &base).unwrap(), [want]);
@@ -120,17 +121,17 @@ mod tests {
         let open = || Staging::open(&log, handoff, rules, Arc::new(Nobody)).unwrap();
         let mut staging = open();
         staging.append(true, b"there").unwrap();
-        see(Stage::Begun, true);
+        see(StagingPhase::Begun, true);
         drop(staging);
-        see(Stage::Begun, false);
+        see(StagingPhase::Begun, false);
         let mut staging = open();
         staging.append(true, b"there").unwrap();
         staging.seal(None).unwrap();
         drop(staging);
-        see(Stage::Sealed, false);
+        see(StagingPhase::Sealed, false);
         let mut staging = open();
         staging.place().unwrap();
-        see(Stage::Placed, true);
+        see(StagingPhase::Placed, true);
         staging.clean().unwrap();
         assert_eq!(under_way(&folder, &base).unwrap(), []);
     }

@@ -43,7 +43,7 @@ fn record(offered: Option<Offered>) -> Record {
     record
 }
 
-fn beside(record: &Record, begun: &[Begun], active: bool, noted: bool) -> Vec<String> {
+fn beside(record: &Record, begun: &[UnfinishedStaging], active: bool, noted: bool) -> Vec<String> {
     let console = console();
     let log = Beside {
         domain: Uuid::from_u128(1),
@@ -90,9 +90,9 @@ fn what_a_log_and_its_record_tell() {
         beside(&record(Some(offered(false))), &[], false, true),
         none
     );
-    let mut begun = Begun {
+    let mut begun = UnfinishedStaging {
         handoff: HandoffId::random(),
-        stage: Stage::Sealed,
+        phase: StagingPhase::Sealed,
         busy: true,
     };
     let busy = &beside(&record(None), &[begun.clone()], true, false)[0];
@@ -204,9 +204,7 @@ fn what_the_spool_tells() {
         handoff: HandoffId::random(),
         begin: Some(("vm".to_owned(), "h1".to_owned())),
         bytes: 5,
-        committed: false,
-        aborted: false,
-        received: false,
+        stage: Stage::Begun,
         last: before_now(10),
     };
     let tell = |s: &Spooled| {
@@ -221,16 +219,16 @@ fn what_the_spool_tells() {
     );
     spooled.last = NOW - ABANDONED;
     assert_eq!(tell(&spooled).0, State::Abandoned);
-    spooled.committed = true;
+    spooled.stage = Stage::Committed;
     let (state, said) = tell(&spooled);
     assert_eq!(state, State::Waiting);
     assert!(
         said.ends_with("wait to be adopted (15 min ago); run: ADOPT"),
         "{said}"
     );
-    spooled.aborted = true;
+    spooled.stage = Stage::Withdrawn;
     assert_eq!(tell(&spooled).0, State::Withdrawn);
-    spooled.received = true;
+    spooled.stage = Stage::Received;
     spooled.begin = None;
     let (state, said) = tell(&spooled);
     assert_eq!(state, State::Placed);

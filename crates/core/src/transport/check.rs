@@ -89,7 +89,7 @@ pub async fn check(transport: &dyn LogTransport, mut tell: impl FnMut(Step, &Fin
         key: Key {
             domain: Uuid::nil(),
             console: super::ConsoleName::ours("check"),
-            lot: HandoffId::random().into(),
+            collection: HandoffId::random().into(),
             object: ObjectName::Begin,
         },
     };
@@ -178,10 +178,10 @@ impl Trial<'_> {
         let Key {
             domain,
             console,
-            lot,
+            collection,
             ..
         } = self.key.clone();
-        Prefix::Lot(domain, console, lot)
+        Prefix::Collection(domain, console, collection)
     }
 
     async fn step(&self, step: Step) -> Result<Done, Wrong> {

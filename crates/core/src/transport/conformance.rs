@@ -19,8 +19,8 @@ use futures_util::stream::FuturesUnordered;
 use uuid::Uuid;
 
 use super::{
-    ConsoleName, Error, HandoffId, Key, LIST_PAGE, LogTransport, LogTransportExt, Lot, MAX_OBJECT,
-    ObjectName, Prefix,
+    Collection, ConsoleName, Error, HandoffId, Key, LIST_PAGE, LogTransport, LogTransportExt,
+    MAX_OBJECT, ObjectName, Prefix,
 };
 
 /// Writers in the race for one key.
@@ -51,7 +51,7 @@ fn handoff() -> Key {
     Key {
         domain: Uuid::new_v4(),
         console: "serial0".parse::<ConsoleName>().unwrap(),
-        lot: HandoffId::random().into(),
+        collection: HandoffId::random().into(),
         object: ObjectName::Begin,
     }
 }
@@ -190,7 +190,7 @@ pub async fn readers(transport: &dyn LogTransport) {
 pub async fn listing(transport: &dyn LogTransport) {
     let key = handoff();
     let other = Key {
-        lot: HandoffId::random().into(),
+        collection: HandoffId::random().into(),
         ..key.clone()
     };
     let mut ours = vec![
@@ -210,7 +210,7 @@ pub async fn listing(transport: &dyn LogTransport) {
             .unwrap();
     }
     ours.sort();
-    let prefix = Prefix::Lot(key.domain, key.console.clone(), key.lot);
+    let prefix = Prefix::Collection(key.domain, key.console.clone(), key.collection);
     let listed = transport.list(&prefix, None).await.unwrap();
     assert!(listed.iter().all(|e| e.size == 3));
     assert_eq!(
@@ -249,7 +249,7 @@ pub async fn listing(transport: &dyn LogTransport) {
 pub async fn streams(transport: &dyn LogTransport) {
     let begin = handoff();
     let batch = |offset| Key {
-        lot: Lot::Stream,
+        collection: Collection::Stream,
         object: ObjectName::Batch { offset },
         ..begin.clone()
     };
@@ -270,7 +270,7 @@ pub async fn streams(transport: &dyn LogTransport) {
     let console = Prefix::Console(begin.domain, begin.console.clone());
     let listed = transport.list(&console, None).await.unwrap();
     assert!(listed.iter().map(|e| &e.key).eq(&keys), "{listed:?}");
-    let stream = Prefix::Lot(begin.domain, begin.console.clone(), Lot::Stream);
+    let stream = Prefix::Collection(begin.domain, begin.console.clone(), Collection::Stream);
     let older = transport.list(&stream, Some(&batch(10))).await.unwrap();
     assert!(older.iter().map(|e| &e.key).eq(&keys[3..]), "{older:?}");
     let handoffs = transport
@@ -321,7 +321,7 @@ pub async fn pages(transport: &dyn LogTransport) {
             .await
             .unwrap();
     }
-    let prefix = Prefix::Lot(key.domain, key.console.clone(), key.lot);
+    let prefix = Prefix::Collection(key.domain, key.console.clone(), key.collection);
     assert_eq!(
         transport.list(&prefix, None).await.unwrap().len(),
         LIST_PAGE

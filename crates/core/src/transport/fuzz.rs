@@ -23,11 +23,11 @@ pub fn name(data: &[u8]) {
     if let Some(Key {
         domain,
         console,
-        lot,
+        collection,
         ..
     }) = key.clone()
     {
-        let prefix = Prefix::Lot(domain, console, lot);
+        let prefix = Prefix::Collection(domain, console, collection);
         assert!(key.as_ref().is_some_and(|key| prefix.matches(key)));
         assert!(text.starts_with(&prefix.to_string()));
     }

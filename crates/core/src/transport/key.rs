@@ -35,23 +35,23 @@ impl From<InvalidId> for InvalidKey {
 
 /// What an object belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Lot {
+pub enum Collection {
     /// To a handoff.
     Handoff(HandoffId),
     /// To the VM's stream ([`crate::archive`]). Last, as its name is in the order of texts.
     Stream,
 }
 
-/// How [`Lot::Stream`] is written: no UUID, and behind all of them.
+/// How [`Collection::Stream`] is written: no UUID, and behind all of them.
 const STREAM: &str = "stream";
 
-impl From<HandoffId> for Lot {
+impl From<HandoffId> for Collection {
     fn from(id: HandoffId) -> Self {
         Self::Handoff(id)
     }
 }
 
-impl FromStr for Lot {
+impl FromStr for Collection {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
@@ -62,7 +62,7 @@ impl FromStr for Lot {
     }
 }
 
-impl fmt::Display for Lot {
+impl fmt::Display for Collection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handoff(id) => id.fmt(f),
@@ -99,9 +99,9 @@ pub enum ObjectName {
 }
 
 impl ObjectName {
-    /// Whether such a lot has such objects.
-    fn fits(&self, lot: &Lot) -> bool {
-        matches!(self, Self::Batch { .. }) == matches!(lot, Lot::Stream)
+    /// Whether a collection of this kind has such objects.
+    fn fits(&self, collection: &Collection) -> bool {
+        matches!(self, Self::Batch { .. }) == matches!(collection, Collection::Stream)
     }
 }
 
@@ -189,7 +189,7 @@ pub struct Key {
     /// The console.
     pub console: ConsoleName,
     /// The handoff, or the stream.
-    pub lot: Lot,
+    pub collection: Collection,
     /// The object.
     pub object: ObjectName,
 }
@@ -199,12 +199,12 @@ impl fmt::Display for Key {
         let Self {
             domain,
             console,
-            lot,
+            collection,
             object,
         } = self;
         write!(
             f,
-            "{LAYOUT}/{}/{console}/{lot}/{object}",
+            "{LAYOUT}/{}/{console}/{collection}/{object}",
             domain.hyphenated()
         )
     }
@@ -223,10 +223,10 @@ impl FromStr for Key {
         let key = Self {
             domain: uuid_as_written(part()?).ok_or_else(fail)?,
             console: part()?.parse().map_err(|_| fail())?,
-            lot: part()?.parse().map_err(|_| fail())?,
+            collection: part()?.parse().map_err(|_| fail())?,
             object: part()?.parse().map_err(|_| fail())?,
         };
-        if parts.next().is_some() || !key.object.fits(&key.lot) {
+        if parts.next().is_some() || !key.object.fits(&key.collection) {
             return Err(fail());
         }
         Ok(key)
@@ -249,7 +249,7 @@ impl Ord for Key {
         self.domain
             .cmp(&other.domain)
             .then_with(|| console(self).cmp(console(other)))
-            .then_with(|| self.lot.cmp(&other.lot))
+            .then_with(|| self.collection.cmp(&other.collection))
             .then_with(|| self.object.cmp(&other.object))
     }
 }
@@ -264,7 +264,7 @@ pub enum Prefix {
     /// One console's.
     Console(Uuid, ConsoleName),
     /// One handoff's, or the stream's.
-    Lot(Uuid, ConsoleName, Lot),
+    Collection(Uuid, ConsoleName, Collection),
 }
 
 impl Prefix {
@@ -275,8 +275,8 @@ impl Prefix {
             Self::All => true,
             Self::Domain(domain) => *domain == key.domain,
             Self::Console(domain, console) => *domain == key.domain && *console == key.console,
-            Self::Lot(domain, console, lot) => {
-                *domain == key.domain && *console == key.console && *lot == key.lot
+            Self::Collection(domain, console, collection) => {
+                *domain == key.domain && *console == key.console && *collection == key.collection
             }
         }
     }
@@ -289,8 +289,8 @@ impl fmt::Display for Prefix {
             Self::All => Ok(()),
             Self::Domain(domain) => write!(f, "{}/", domain.hyphenated()),
             Self::Console(domain, console) => write!(f, "{}/{console}/", domain.hyphenated()),
-            Self::Lot(domain, console, lot) => {
-                write!(f, "{}/{console}/{lot}/", domain.hyphenated())
+            Self::Collection(domain, console, collection) => {
+                write!(f, "{}/{console}/{collection}/", domain.hyphenated())
             }
         }
     }

@@ -19,7 +19,7 @@
 //! let key = Key {
 //!     domain: Uuid::new_v4(),
 //!     console: "serial0".parse()?,
-//!     lot: HandoffId::random().into(),
+//!     collection: HandoffId::random().into(),
 //!     object: ObjectName::Chunk { offset: 0, len: 5 },
 //! };
 //! transport.put(&key, Bytes::from_static(b"hello")).await?;
@@ -61,7 +61,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 pub use crate::ids::{ConsoleName, HandoffId};
 pub use directory::DirectoryTransport;
 pub use error::{Advice, Error, Result};
-pub use key::{InvalidKey, Key, Lot, ObjectName, Prefix};
+pub use key::{Collection, InvalidKey, Key, ObjectName, Prefix};
 pub use memory::MemoryTransport;
 
 /// Bytes that an object has at the most.
@@ -222,7 +222,7 @@ pub trait LogTransportExt: LogTransport {
         list_all(self, prefix, |key| {
             // The last object that a stream can have.
             let object = ObjectName::Batch { offset: 0 };
-            (key.lot == Lot::Stream).then(|| Key {
+            (key.collection == Collection::Stream).then(|| Key {
                 object,
                 ..key.clone()
             })

@@ -12,7 +12,7 @@ fn key(object: ObjectName) -> Key {
     Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse().unwrap(),
-        lot: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
+        collection: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
         object,
     }
 }
@@ -163,7 +163,7 @@ async fn handoffs_that_nobody_takes_up_are_swept() {
         }
         // A stream of the same age stays.
         let batch = Key {
-            lot: Lot::Stream,
+            collection: Collection::Stream,
             object: ObjectName::Batch { offset: 0 },
             ..begin.clone()
         };
@@ -175,7 +175,7 @@ async fn handoffs_that_nobody_takes_up_are_swept() {
         set_modified(&path, now - week);
 
         let taken = transport.sweep().await.unwrap();
-        let prefix = Prefix::Lot(begin.domain, begin.console.clone(), begin.lot);
+        let prefix = Prefix::Collection(begin.domain, begin.console.clone(), begin.collection);
         let left = transport.list_all(&prefix).await.unwrap().len();
         let what = (committed, received, newest);
         if goes {
@@ -383,7 +383,7 @@ fn only_well_formed_keys_are_keys() {
         assert!(bad.parse::<Key>().is_err(), "{bad}");
     }
     let batch = Key {
-        lot: Lot::Stream,
+        collection: Collection::Stream,
         ..key(ObjectName::Batch { offset: 7 })
     };
     let good = batch.to_string();
@@ -496,7 +496,7 @@ proptest! {
         let make = |(console, domain, object): &(String, u8, ObjectName)| {
             let mut key = key(*object);
             if matches!(object, ObjectName::Batch { .. }) {
-                key.lot = Lot::Stream;
+                key.collection = Collection::Stream;
             }
             key.domain = Uuid::from_u128(u128::from(*domain) << 120);
             key.console = format!("a{console}").parse().unwrap();

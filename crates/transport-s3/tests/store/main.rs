@@ -73,7 +73,7 @@ fn chunk(domain: Uuid, handoff: HandoffId, offset: u64) -> Key {
     Key {
         domain,
         console: "serial0".parse().unwrap(),
-        lot: handoff.into(),
+        collection: handoff.into(),
         object: ObjectName::Chunk { offset, len: 1 },
     }
 }

@@ -28,7 +28,7 @@ async fn what_is_no_key_is_ignored() {
     let key = any_key();
     transport.put(&key, bytes(1, 10)).await.unwrap();
     let domain = key.domain;
-    let handoff = key.lot;
+    let handoff = key.collection;
     for odd in [
         "serial0/x".to_owned(),
         "serial0".to_owned(),

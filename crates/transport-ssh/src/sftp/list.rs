@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use logchain_core::transport::{ConsoleName, Entry, Key, LIST_PAGE, Lot, Prefix};
+use logchain_core::transport::{Collection, ConsoleName, Entry, Key, LIST_PAGE, Prefix};
 use russh_sftp::protocol::FileAttributes;
 use uuid::Uuid;
 
@@ -70,7 +70,7 @@ pub(super) fn fits(depth: usize, name: &str) -> bool {
         0 => name == LAYOUT,
         1 => Uuid::try_parse(name).is_ok_and(|uuid| uuid.hyphenated().to_string() == name),
         2 => name.parse::<ConsoleName>().is_ok(),
-        _ => name.parse::<Lot>().is_ok(),
+        _ => name.parse::<Collection>().is_ok(),
     }
 }
 

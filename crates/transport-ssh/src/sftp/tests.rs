@@ -94,7 +94,7 @@ fn key(object: ObjectName) -> Key {
     Key {
         domain: Uuid::from_u128(1),
         console: "serial0".parse().unwrap(),
-        lot: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
+        collection: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
         object,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logchain_core::handoff::Budget;
-use logchain_core::handoff::crowd::{Counting, all_arrive, peak_mib};
+use logchain_core::handoff::load_test::{Counting, all_arrive, peak_mib};
 use logchain_core::transport::DirectoryTransport;
 
 use super::over;

@@ -3,11 +3,11 @@
 
 use std::time::Instant;
 
-use super::{Commit, Desk, Event, MAX_MESSAGE, Message, Progress, Receipt};
+use super::{Adoption, Commit, Event, MAX_MESSAGE, Message, Progress, Receipt};
 use crate::handoff::budget::Pace;
 use crate::transport::{Advice, LogTransportExt, ObjectName};
 
-impl Desk {
+impl Adoption {
     /// Holds the files, and brings them behind the base that libvirt begins here, until
     /// the source says that its guest has left, or gives up.
     pub(super) async fn share(&mut self) -> Event {

@@ -10,7 +10,8 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
 
 use super::state::Event;
-use super::{Desk, Progress, Show, SourceLink, now};
+use super::{Adoption, Progress, SourceLink, Visibility, now};
+use crate::backoff::Backoff;
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
@@ -18,8 +19,9 @@ use crate::handoff::{Chunk, Commit, Handoff};
 use crate::placement::Owed;
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
-/// Pause before a first further try.
-const RETRY: Duration = Duration::from_millis(25);
+/// Between two tries to get one piece: one and a half seconds together.
+const RETRY: Backoff =
+    Backoff::doubling(Duration::from_millis(50), Duration::from_millis(800)).with_tries(5);
 
 /// Time between two tries to show what is staged.
 const SHOW: Duration = Duration::from_millis(50);
@@ -30,7 +32,39 @@ const AHEAD: usize = 12;
 /// Chunks fetched between two looks for an end.
 const MOST: usize = 64;
 
-impl Desk {
+/// What a look at the transport came to.
+enum Look {
+    /// Staging is over.
+    Over(Event),
+    /// There is more to fetch.
+    More,
+    /// All that is there is staged.
+    AllStaged,
+}
+
+/// Why staging cannot go on.
+enum Failure {
+    Failed(String),
+    /// What is in the transport is of no use to anybody.
+    Damaged(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl From<Failure> for Event {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Failed(reason) => Self::Failed(reason),
+            Failure::Damaged(reason) => Self::Damaged(reason),
+        }
+    }
+}
+
+impl Adoption {
     /// Fetches until all is here, or the source gives up.
     pub(super) async fn stage(&mut self) -> Event {
         let mut last: Option<Key> = None;
@@ -42,11 +76,11 @@ impl Desk {
             self.adopt.source.mark_unchanged();
             let gone = attached && !self.is_source_alive();
             let pace = Pace::begin();
-            match self.look(&mut last, &mut commit, &mut news).await {
-                Ok(Some(event)) => return event,
-                Ok(None) => {}
-                Err(reason) => return Event::Failed(reason),
-            }
+            let look = match self.look(&mut last, &mut commit, &mut news).await {
+                Ok(Look::Over(event)) => return event,
+                Ok(look) => look,
+                Err(failure) => return failure.into(),
+            };
             if gone && commit.is_none() {
                 // What it has put, we have seen: no more will come. Another offer
                 // finds nobody in its way.
@@ -60,7 +94,7 @@ impl Desk {
                 let reason = "all was sent, but the domain is not here";
                 return Event::Failed(reason.to_owned());
             }
-            if self.more {
+            if matches!(look, Look::More) {
                 continue;
             }
             let alive = self.is_source_alive();
@@ -85,13 +119,12 @@ impl Desk {
         *self.adopt.source.borrow() != SourceLink::NeverAttached
     }
 
-    /// One look at the transport. `Some`: staging is over.
     async fn look(
         &mut self,
         last: &mut Option<Key>,
         commit: &mut Option<Commit>,
         news: &mut Instant,
-    ) -> Result<Option<Event>, String> {
+    ) -> Result<Look, Failure> {
         if self.staging.is_none() {
             let place = match self.adopt.expected.clone() {
                 Some(place) => Some(place),
@@ -100,7 +133,7 @@ impl Desk {
             if let Some(place) = place
                 && let Some(event) = self.open(place, false).await?
             {
-                return Ok(Some(event));
+                return Ok(Look::Over(event));
             }
         }
         let entries = match self
@@ -110,16 +143,16 @@ impl Desk {
             .await
         {
             Ok(entries) => entries,
-            Err(e) if e.advice() == Advice::Retry => return Ok(None),
-            Err(e) => return Err(e.to_string()),
+            Err(e) if e.advice() == Advice::Retry => return Ok(Look::AllStaged),
+            Err(e) => return Err(e.to_string().into()),
         };
         let was_committed = commit.is_some();
         let mut chunks = Vec::new();
         let mut expected = self.next;
-        self.more = false;
+        let mut more = false;
         for entry in entries {
             match entry.key.object {
-                ObjectName::Abort if commit.is_none() => return Ok(Some(Event::AbortSeen)),
+                ObjectName::Abort if commit.is_none() => return Ok(Look::Over(Event::AbortSeen)),
                 ObjectName::Commit if commit.is_none() => {
                     *commit = self.commit().await?;
                     *news = Instant::now();
@@ -127,7 +160,7 @@ impl Desk {
                 // What is not the next one is not there yet, or not ours.
                 ObjectName::Chunk { offset, len } if offset == expected => {
                     if chunks.len() >= MOST {
-                        self.more = true;
+                        more = true;
                         continue;
                     }
                     expected = expected.saturating_add(u64::from(len));
@@ -138,16 +171,15 @@ impl Desk {
         }
         // `abort` sorts before every chunk, so a listing after a chunk misses it.
         if commit.is_none() && last.is_some() && self.aborted().await? {
-            return Ok(Some(Event::AbortSeen));
+            return Ok(Look::Over(Event::AbortSeen));
         }
         // All pieces were put before the commit was: what did not come is gone.
         let bytes = commit.as_ref().map_or(self.next, |c| c.bytes);
         if was_committed && chunks.is_empty() && bytes != self.next && self.staging.is_some() {
-            self.damaged = true;
-            return Err(format!(
+            return Err(Failure::Damaged(format!(
                 "of the {bytes} bytes that were sent, those from byte {} on are missing",
                 self.next
-            ));
+            )));
         }
         if self.staging.is_some() && !chunks.is_empty() {
             *last = chunks.last().map(|e| e.key.clone());
@@ -155,28 +187,31 @@ impl Desk {
             *news = Instant::now();
             self.tell(Progress::Staged(self.next));
         }
-        if commit.is_none() && !self.more {
+        if commit.is_none() && !more {
             self.show(last).await?;
         }
         let complete = commit.as_ref().is_some_and(|c| c.bytes == self.next);
-        if complete && self.here(last).await? {
-            return Ok(commit.take().map(Event::Complete));
+        if complete
+            && self.here(last).await?
+            && let Some(commit) = commit.take()
+        {
+            return Ok(Look::Over(Event::Complete(commit)));
         }
-        Ok(None)
+        Ok(if more { Look::More } else { Look::AllStaged })
     }
 
     /// What is staged is seen as soon as it can be: where the domain is here, still
     /// paused, and libvirt has wiped what it wipes. If it cannot be, it is seen once
     /// it is placed.
     async fn show(&mut self, last: &mut Option<Key>) -> Result<(), String> {
-        let due = match self.show {
-            Show::Later(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
-            Show::Settled => false,
+        let due = match self.visibility {
+            Visibility::NotYet(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
+            Visibility::Settled => false,
         };
         if !due || self.next == 0 || self.staging.is_none() {
             return Ok(());
         }
-        self.show = Show::Later(Some(Instant::now()));
+        self.visibility = Visibility::NotYet(Some(Instant::now()));
         if !self.here(last).await? || self.staging.is_none() {
             return Ok(());
         }
@@ -184,7 +219,7 @@ impl Desk {
             return Ok(());
         };
         let Some(so_far) = begin.history else {
-            self.show = Show::Settled;
+            self.visibility = Visibility::Settled;
             return Ok(());
         };
         let owed = Owed {
@@ -203,10 +238,10 @@ impl Desk {
         match self.with_staging(move |staging| staging.show(owed)).await {
             Ok(false) => {}
             Ok(true) => {
-                self.show = Show::Settled;
+                self.visibility = Visibility::Settled;
                 self.tell(Progress::Shown(bytes));
             }
-            Err(_) => self.show = Show::Settled,
+            Err(_) => self.visibility = Visibility::Settled,
         }
         Ok(())
     }
@@ -238,7 +273,7 @@ impl Desk {
         Ok(false)
     }
 
-    async fn fetch(&mut self, chunks: Vec<Entry>) -> Result<(), String> {
+    async fn fetch(&mut self, chunks: Vec<Entry>) -> Result<(), Failure> {
         let transport = Arc::clone(&self.adopt.transport);
         let mut fetched = stream::iter(chunks)
             .map(|entry| {
@@ -281,19 +316,18 @@ impl Desk {
                     None => Chunk::read(&data, len, &mut sum, &mut buffer),
                     Some(bytes) => Chunk::decode_streamed(&data, bytes.as_slice(), &mut sum),
                 };
-                let damaged = chunk.is_err();
-                let added = chunk.map_err(|e| e.to_string()).and_then(|chunk| {
-                    staging
+                let added = match chunk {
+                    Ok(chunk) => staging
                         .append(chunk.starts_file, chunk.bytes)
-                        .map_err(|e| e.to_string())
-                });
+                        .map_err(|e| Failure::Failed(e.to_string())),
+                    Err(e) => Err(Failure::Damaged(e.to_string())),
+                };
                 memory.give(buffer);
-                Ok::<_, String>((staging, sum, damaged, added))
+                Ok::<_, String>((staging, sum, added))
             };
-            let (staging, sum, damaged, added) = self.adopt.budget.work(work).await?;
+            let (staging, sum, added) = self.adopt.budget.work(work).await?;
             self.staging = Some(staging);
             self.sum = sum;
-            self.damaged |= damaged;
             added?;
             self.next = self.next.saturating_add(u64::from(len));
         }
@@ -337,15 +371,16 @@ async fn read_stream(
 
 /// One chunk, tried again while that may help.
 async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
-    let mut tries = 0;
+    let started = Instant::now();
+    let mut waits = RETRY.start();
     loop {
-        match transport.get_bytes(key, MAX_OBJECT as u64).await {
+        let error = match transport.get_bytes(key, MAX_OBJECT as u64).await {
             Ok(data) => return Ok(data),
-            Err(e) if e.advice() == Advice::Retry && tries < 5 => {
-                tries += 1;
-                tokio::time::sleep(RETRY * (1 << tries)).await;
-            }
-            Err(e) => return Err(e.to_string()),
+            Err(e) => e,
+        };
+        match waits.next(started.elapsed()) {
+            Some(wait) if error.advice() == Advice::Retry => tokio::time::sleep(wait).await,
+            _ => return Err(error.to_string()),
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::handoff::{Commit, Receipt};
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Prepared,
+    /// The source has this very folder.
+    Shared,
     /// An earlier run sealed it: the parts are here.
     WasSealed,
     /// An earlier run placed it: only the receipt may be missing.
@@ -18,6 +20,28 @@ pub(super) enum Event {
     Cleaned,
     Discarded,
     Failed(String),
+    /// What is in the transport is of no use to anybody, and why.
+    Damaged(String),
+}
+
+/// Why this host is put back as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// The source withdrew the handoff.
+    Withdrawn,
+    /// It failed here. The source may still offer it.
+    Failed(String),
+    /// What is in the transport is of no use to anybody.
+    Damaged(String),
+}
+
+impl Undo {
+    fn reason(self) -> Option<String> {
+        match self {
+            Self::Withdrawn => None,
+            Self::Failed(reason) | Self::Damaged(reason) => Some(reason),
+        }
+    }
 }
 
 /// The states, as drawn above.
@@ -25,11 +49,12 @@ pub(super) enum Event {
 pub(super) enum State {
     Preparing,
     Staging,
+    Sharing,
     Sealing(Commit),
     Placing,
     Receipting(Receipt),
     Cleaning(Receipt),
-    Discarding { reason: Option<String> },
+    Discarding(Undo),
     Done(Outcome),
 }
 
@@ -38,12 +63,14 @@ impl State {
         match (self, event) {
             (Self::Done(outcome), _) => Self::Done(outcome),
             (Self::Preparing, Event::Prepared) => Self::Staging,
+            (Self::Preparing, Event::Shared) => Self::Sharing,
             (Self::Preparing | Self::Staging, Event::WasSealed) => Self::Placing,
-            (Self::Preparing | Self::Staging | Self::Sealing(_), Event::WasAdopted(receipt)) => {
-                Self::Receipting(receipt)
-            }
+            (
+                Self::Preparing | Self::Staging | Self::Sharing | Self::Sealing(_),
+                Event::WasAdopted(receipt),
+            ) => Self::Receipting(receipt),
             (Self::Staging, Event::Complete(commit)) => Self::Sealing(commit),
-            (Self::Staging, Event::AbortSeen) => Self::Discarding { reason: None },
+            (Self::Staging | Self::Sharing, Event::AbortSeen) => Self::Discarding(Undo::Withdrawn),
             (Self::Sealing(_), Event::Sealed) => Self::Placing,
             (Self::Placing, Event::Placed(receipt)) => Self::Receipting(receipt),
             (Self::Receipting(receipt), Event::Receipted) => Self::Cleaning(receipt),
@@ -52,24 +79,25 @@ impl State {
                 // that would not go is cleared by the next start.
                 Self::Done(Outcome::Adopted(receipt))
             }
-            (Self::Discarding { reason: None }, Event::Discarded) => Self::Done(Outcome::Aborted),
-            (
-                Self::Discarding {
-                    reason: Some(reason),
-                },
-                Event::Discarded,
-            ) => Self::Done(Outcome::Failed { reason }),
-            (Self::Discarding { reason }, Event::Failed(also)) => {
-                let first = reason.map(|r| format!("{r}; ")).unwrap_or_default();
+            (Self::Discarding(undo), Event::Discarded) => Self::Done(match undo.reason() {
+                None => Outcome::Aborted,
+                Some(reason) => Outcome::Failed { reason },
+            }),
+            (Self::Discarding(undo), Event::Failed(also)) => {
+                let first = undo.reason().map(|r| format!("{r}; ")).unwrap_or_default();
                 let reason = format!("{first}this host could not be put back as it was: {also}");
                 Self::Done(Outcome::Failed { reason })
             }
-            (Self::Preparing | Self::Staging | Self::Sealing(_), Event::Failed(reason)) => {
-                Self::Discarding {
-                    reason: Some(reason),
-                }
+            (
+                Self::Preparing | Self::Staging | Self::Sharing | Self::Sealing(_),
+                Event::Failed(reason),
+            ) => Self::Discarding(Undo::Failed(reason)),
+            (Self::Staging | Self::Sealing(_), Event::Damaged(reason)) => {
+                Self::Discarding(Undo::Damaged(reason))
             }
-            (_, Event::Failed(reason)) => Self::Done(Outcome::Failed { reason }),
+            (_, Event::Failed(reason) | Event::Damaged(reason)) => {
+                Self::Done(Outcome::Failed { reason })
+            }
             (state, _) => state,
         }
     }

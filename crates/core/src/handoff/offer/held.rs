@@ -183,7 +183,7 @@ impl Chain {
 }
 
 /// What the next host is told of a history.
-pub(super) type Told = (History, Vec<HandoffId>);
+pub(super) type CommittedHistory = (History, Vec<HandoffId>);
 
 /// Where what is there before the migration lies in the stream.
 pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option<History> {
@@ -202,7 +202,7 @@ pub(super) fn history(
     drained: &Drained,
     host: &str,
     own: HandoffId,
-) -> Told {
+) -> CommittedHistory {
     // An earlier handoff of the same files, which nobody confirmed: whoever
     // adopts both must not have it twice.
     let earlier = record.offered.as_ref().filter(|o| o.handoff != own);

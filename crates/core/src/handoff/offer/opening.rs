@@ -11,7 +11,7 @@ use super::{Offer, clear};
 use crate::handoff::message::Message;
 use crate::handoff::pump::Cuts;
 use crate::handoff::streamed::Streamed;
-use crate::handoff::{Begin, Handoff};
+use crate::handoff::{Begin, Handoff, Stage};
 use crate::ids::HandoffId;
 use crate::stream::History;
 use crate::transport::{LogTransportExt, ObjectName};
@@ -36,17 +36,19 @@ impl Offer {
             return Ok(Cuts::new());
         }
         let entries = self.transport.list_all(&self.handoff.prefix()).await;
+        let entries = entries.map_err(|e| e.to_string())?;
+        // `begin` is there, also where the listing is older than that put.
+        let objects = entries.iter().map(|e| e.key.object);
+        if Stage::of(objects.chain([ObjectName::Begin])) != Some(Stage::Begun) {
+            return Err("this handoff is over already; offer it again".to_owned());
+        }
         let mut cuts = Cuts::new();
-        for entry in entries.map_err(|e| e.to_string())? {
-            match entry.key.object {
-                ObjectName::Chunk { offset, len } => {
-                    if cuts.insert(offset, len).is_some() {
-                        may_be_committed(false);
-                        return Err(format!("two pieces begin at byte {offset}; offer it again"));
-                    }
-                }
-                ObjectName::Begin => {}
-                _ => return Err("this handoff is over already; offer it again".to_owned()),
+        for entry in entries {
+            if let ObjectName::Chunk { offset, len } = entry.key.object
+                && cuts.insert(offset, len).is_some()
+            {
+                may_be_committed(false);
+                return Err(format!("two pieces begin at byte {offset}; offer it again"));
             }
         }
         Ok(cuts)

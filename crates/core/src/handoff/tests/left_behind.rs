@@ -55,7 +55,9 @@ async fn moves_alone(
     if committed {
         trial.source.send_replace(Source::Over);
     } else {
-        trial.far.send_replace(Far::Failed("gone".to_owned()));
+        trial
+            .far
+            .send_replace(AdoptStatus::Failed("gone".to_owned()));
         tokio::time::sleep(Duration::from_millis(50)).await;
         offer.abort();
         let _ = offer.await;
@@ -132,17 +134,23 @@ async fn a_log_whose_receipt_was_lost_can_be_offered_elsewhere() {
     assert_eq!(b.merged(), "1 2 ");
 
     // The receipt lies in the first transport: only it is missing.
-    assert!(matches!(what_is_left(&a, &spool).await, Left::Receipt(_)));
+    assert!(matches!(
+        what_is_left(&a, &spool).await,
+        Remaining::Receipt(_)
+    ));
     // A transport that knows nothing of it gets all of it, the host nothing twice.
     let other = memory();
-    assert_eq!(what_is_left(&a, &other).await, Left::All);
+    assert_eq!(what_is_left(&a, &other).await, Remaining::All);
     let again = Trial::new(Arc::clone(&other));
     again.arrives(&a, &b).await;
     assert_eq!(b.merged(), "1 2 ");
-    assert!(matches!(what_is_left(&a, &other).await, Left::Nothing(_)));
+    assert!(matches!(
+        what_is_left(&a, &other).await,
+        Remaining::Nothing(_)
+    ));
     // What came since is no part of what was handed over.
     a.print("more ");
-    assert_eq!(what_is_left(&a, &other).await, Left::All);
+    assert_eq!(what_is_left(&a, &other).await, Remaining::All);
 }
 
 /// The receipt that is given again tells of the files as they are by then.
@@ -228,11 +236,13 @@ async fn what_was_committed_is_finished_though_the_connection_broke() {
     let trial = Trial::new(memory());
     let offer = trial.offer(&source);
     trial.source.send_replace(Source::Over);
-    trial.far.send_replace(Far::Working);
+    trial.far.send_replace(AdoptStatus::Working);
     while trial.left().await < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    trial.far.send_replace(Far::Lost("ssh ended".to_owned()));
+    trial
+        .far
+        .send_replace(AdoptStatus::Lost("ssh ended".to_owned()));
     tokio::time::sleep(Duration::from_millis(300)).await;
     trial.here.send_replace(true);
     trial.link.send_replace(SourceLink::Gone);

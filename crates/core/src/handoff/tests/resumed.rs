@@ -68,7 +68,7 @@ async fn a_killed_source_puts_only_what_is_not_there_yet() {
     let _ = offer.await;
 
     let left = what_is_left(&source, &spool).await;
-    assert_eq!(left, Left::Rest(trial.handoff.id));
+    assert_eq!(left, Remaining::Rest(trial.handoff.id));
     let (whole, count) = counting(&spool, u64::MAX, &never);
     trial.transport = whole;
     trial.here.send_replace(true);
@@ -81,7 +81,7 @@ async fn a_killed_source_puts_only_what_is_not_there_yet() {
     assert!(pieces + 3 <= PIECES as u64 + 1, "{pieces} were put again");
     assert!(matches!(
         what_is_left(&source, &spool).await,
-        Left::Nothing(_)
+        Remaining::Nothing(_)
     ));
 }
 
@@ -130,7 +130,7 @@ async fn a_log_that_changed_since_is_not_gone_on_with() {
         matches!(&offered, offer::Outcome::NotCarried { reason } if reason.contains("offer it again")),
         "{offered:?}"
     );
-    assert_eq!(what_is_left(&source, &spool).await, Left::All);
+    assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
     let again = Trial::new(Arc::clone(&spool));
     destination.print("after");
     again.arrives(&source, &destination).await;
@@ -150,7 +150,7 @@ async fn what_is_damaged_in_the_transport_is_sent_once_more() {
         trial.offer(&source).await.unwrap();
         assert!(matches!(
             what_is_left(&source, &spool).await,
-            Left::Receipt(_)
+            Remaining::Receipt(_)
         ));
 
         let key = trial.handoff.key(ObjectName::Chunk {
@@ -184,7 +184,7 @@ async fn what_is_damaged_in_the_transport_is_sent_once_more() {
         assert_eq!(source.merged(), text, "{damage}");
         assert_eq!(trial.left().await, 0, "{damage}");
 
-        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
         let again = Trial::new(Arc::clone(&spool));
         again.arrives(&source, &destination).await;
         assert_eq!(destination.merged(), text + "after", "{damage}");
@@ -228,7 +228,7 @@ async fn a_spool_that_fills_up_is_left_empty() {
     assert_eq!(trial.left().await, 0);
     assert_eq!(destination.names(), [""; 0]);
 
-    assert_eq!(what_is_left(&source, &spool).await, Left::All);
+    assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
     let again = Trial::new(Arc::clone(&spool));
     destination.print("after");
     again.arrives(&source, &destination).await;
@@ -374,7 +374,7 @@ async fn a_commit_that_comes_late_is_the_one_that_was_put_again() {
     spool.delete(&key).await.unwrap();
 
     let left = what_is_left(&source, &spool).await;
-    assert_eq!(left, Left::Rest(trial.handoff.id));
+    assert_eq!(left, Remaining::Rest(trial.handoff.id));
     trial.transport = Arc::clone(&spool);
     trial.patience = Duration::from_secs(30);
     destination.print("after");
@@ -394,7 +394,7 @@ async fn a_commit_that_comes_late_is_the_one_that_was_put_again() {
     // At most a receipt, of the half that came second.
     assert!(trial.left().await <= 1);
     let left = what_is_left(&source, &spool).await;
-    assert!(matches!(left, Left::Nothing(_)), "{left:?}");
+    assert!(matches!(left, Remaining::Nothing(_)), "{left:?}");
 
     spool.put(&key, late).await.unwrap();
     let adopted = trial.adopt(&destination, false).await.unwrap();
@@ -412,7 +412,7 @@ async fn without_its_commit(source: &Host, spool: &Arc<dyn LogTransport>) -> (Tr
     let late = spool.get_bytes(&key, 8 << 20).await.unwrap();
     spool.delete(&key).await.unwrap();
     let left = what_is_left(source, spool).await;
-    assert_eq!(left, Left::Rest(trial.handoff.id));
+    assert_eq!(left, Remaining::Rest(trial.handoff.id));
     (trial, late)
 }
 
@@ -440,18 +440,18 @@ async fn what_may_yet_be_committed_is_never_withdrawn() {
         let left = what_is_left(&source, &spool).await;
         if comes {
             assert!(text.contains("over already"), "{text}");
-            assert!(matches!(left, Left::Receipt(_)), "{left:?}");
+            assert!(matches!(left, Remaining::Receipt(_)), "{left:?}");
             assert_eq!(trial.left().await, lies + 1);
         } else {
             assert_eq!(offered, offer::Outcome::Aborted);
-            assert_eq!(left, Left::Rest(trial.handoff.id));
+            assert_eq!(left, Remaining::Rest(trial.handoff.id));
             assert_eq!(trial.left().await, lies);
         }
 
         // One that begins anew does not clear it either, and neither do files that are
         // not the same any more go on with it.
         source.print(", and more");
-        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
         let before = trial.left().await;
         let destination = Host::new();
         let next = Trial::new(Arc::clone(&spool));
@@ -484,18 +484,18 @@ async fn what_can_never_be_whole_is_withdrawn() {
         }
 
         let left = what_is_left(&source, &spool).await;
-        assert_eq!(left, Left::Rest(trial.handoff.id));
+        assert_eq!(left, Remaining::Rest(trial.handoff.id));
         let offered = trial.offer(&source).await.unwrap();
         assert!(
             matches!(offered, offer::Outcome::NotCarried { .. }),
             "{offered:?}"
         );
-        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
         spool
             .put(&trial.handoff.key(ObjectName::Commit), late)
             .await
             .unwrap();
-        assert_eq!(what_is_left(&source, &spool).await, Left::All);
+        assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
     }
 }
 
@@ -508,5 +508,5 @@ async fn a_log_that_lost_a_file_since_begins_anew() {
     let spool = memory();
     without_its_commit(&source, &spool).await;
     fs::remove_file(source.dir.path().join("console.log.0")).unwrap();
-    assert_eq!(what_is_left(&source, &spool).await, Left::All);
+    assert_eq!(what_is_left(&source, &spool).await, Remaining::All);
 }

@@ -80,7 +80,9 @@ async fn a_stream_of_other_bytes_is_found_out() {
         matches!(adopted, adopt::Outcome::Failed { .. }),
         "{adopted:?}"
     );
-    trial.far.send_replace(Far::Failed("it failed".to_owned()));
+    trial
+        .far
+        .send_replace(AdoptStatus::Failed("it failed".to_owned()));
     let offered = offer.await.unwrap();
     assert!(
         matches!(offered, offer::Outcome::NotCarried { .. }),
@@ -88,7 +90,7 @@ async fn a_stream_of_other_bytes_is_found_out() {
     );
     assert_eq!(destination.names(), [""; 0]);
 
-    trial.far = watch::Sender::new(Far::Working);
+    trial.far = watch::Sender::new(AdoptStatus::Working);
     trial.handoff.id = HandoffId::random();
     let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, true));
     carried(offer.await.unwrap());

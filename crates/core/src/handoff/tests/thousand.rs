@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::crowd::{Counting, all_arrive, peak_mib};
+use super::super::load_test::{Counting, all_arrive, peak_mib};
 use super::super::{Budget, Limits};
 use crate::transport::{DirectoryTransport, LogTransport};
 

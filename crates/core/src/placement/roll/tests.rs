@@ -267,7 +267,7 @@ impl World {
         };
         fault::arm(None, Some(Box::new(other)));
         let writers = Arc::new(self.logd.clone());
-        let recovered = Staging::recover_all(&self.log, self.rules(), writers);
+        let recovered = ChainWorkspace::recover_all(&self.log, self.rules(), writers);
         fault::disarm();
         recovered.unwrap();
     }

@@ -81,7 +81,7 @@ fn gaps_are_closed_around_another_log() {
     bed.write_another_log("console.log.1");
     bed.write("console.log", "c ");
     assert_eq!(
-        Staging::close_gaps(&bed.log, FREE, Arc::new(Nobody)).unwrap(),
+        ChainWorkspace::close_gaps(&bed.log, FREE, Arc::new(Nobody)).unwrap(),
         2
     );
     assert_eq!(bed.merged(), "a b c ");
@@ -137,7 +137,7 @@ fn dated_files_that_were_taken_aside_are_put_back() {
         assert_eq!(bed.names(), [".console.log.logchain.d"]);
         if killed {
             drop(staging);
-            Staging::recover_all(&bed.log, FREE, Arc::new(Nobody)).unwrap();
+            ChainWorkspace::recover_all(&bed.log, FREE, Arc::new(Nobody)).unwrap();
         } else {
             staging.discard().unwrap();
         }

@@ -323,7 +323,7 @@ impl World {
 
     /// Another process, for another handoff or none, finds what is left.
     pub(super) fn recover(&self) -> Result<()> {
-        Staging::recover_all(&self.log, self.rules(), self.writers()).map(|_| ())
+        ChainWorkspace::recover_all(&self.log, self.rules(), self.writers()).map(|_| ())
     }
 
     pub(super) fn names(&self) -> Vec<(String, String)> {

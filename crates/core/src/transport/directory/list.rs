@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 
 use super::super::key::LAYOUT;
-use super::super::{ConsoleName, Entry, Key, LIST_PAGE, Lot, Prefix};
+use super::super::{Collection, ConsoleName, Entry, Key, LIST_PAGE, Prefix};
 use crate::folder::{self, Folder};
 use crate::ids::uuid_as_written;
 
@@ -34,7 +34,7 @@ pub(super) fn fits(depth: usize, name: &str) -> bool {
         0 => name == LAYOUT,
         1 => uuid_as_written(name).is_some(),
         2 => name.parse::<ConsoleName>().is_ok(),
-        _ => name.parse::<Lot>().is_ok(),
+        _ => name.parse::<Collection>().is_ok(),
     }
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::TEMPORARY;
 use super::list::{DEPTH, fits};
 use crate::folder::{self, Folder};
+use crate::handoff::stage::{Stage, deletion_rank};
 use crate::transport::ObjectName;
 
 /// No writer takes so long over one object.
@@ -45,17 +46,10 @@ enum Policy {
 }
 
 fn policy(objects: &[ObjectName]) -> Policy {
-    let has = |object| objects.contains(&object);
-    let is_piece = |o: &ObjectName| matches!(o, ObjectName::Chunk { .. });
-    let is_over = has(ObjectName::Receipt) || has(ObjectName::Abort);
-    let is_committed = has(ObjectName::Commit) && !is_over;
-    let may_be_whole = has(ObjectName::Begin) || objects.iter().any(is_piece);
-    if is_committed && may_be_whole {
-        Policy::Keep
-    } else if !has(ObjectName::Begin) {
-        Policy::Late
-    } else {
-        Policy::Take
+    match Stage::of(objects.iter().copied()) {
+        Some(stage) if stage.awaits_receipt() => Policy::Keep,
+        _ if !objects.contains(&ObjectName::Begin) => Policy::Late,
+        _ => Policy::Take,
     }
 }
 
@@ -139,12 +133,7 @@ impl Sweep {
         if objects.is_empty() || !objects.iter().all(is_old) {
             return Ok(());
         }
-        // Should this end half-way, it is seen to be swept, and not to be whole.
-        objects.sort_by_key(|o| match o {
-            ObjectName::Commit => 0,
-            ObjectName::Receipt => 2,
-            _ => 1,
-        });
+        objects.sort_by_key(|o| deletion_rank(*o));
         for object in objects {
             folder.remove(object.to_string().as_ref())?;
             self.taken += 1;

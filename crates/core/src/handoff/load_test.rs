@@ -19,11 +19,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
-use super::offer::{self, Far, Held, Offer, Source};
+use super::adopt::{self, Adopt, Place, Progress, SourceLink};
+use super::offer::{self, AdoptStatus, Held, Offer, Source};
 use super::{Budget, Handoff};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
-use crate::follow::{Writer, Writers};
+use crate::follow::NoWriters;
 use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::rotation::Retention;
@@ -34,21 +34,6 @@ const MUCH: usize = 256 << 10;
 
 /// Long: a machine under load has other things to do.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
-
-struct Here(Place);
-#[async_trait]
-impl Destination for Here {
-    async fn place(&self) -> std::result::Result<Option<Place>, String> {
-        Ok(Some(self.0.clone()))
-    }
-}
 
 /// Hands over a history of each of `sizes` bytes, all at once: all are held, and
 /// all destinations ready, before the first is over. `near` and `far` are the
@@ -62,7 +47,7 @@ pub async fn all_arrive(
 ) {
     let source = watch::Sender::new(Source::Running);
     let link = watch::Sender::new(SourceLink::NEW);
-    let lost = watch::Sender::new(Far::Working);
+    let lost = watch::Sender::new(AdoptStatus::Working);
     let mut halves = Vec::new();
     for (n, size) in sizes.iter().enumerate() {
         let (from, to) = (folder(root, "from", n), folder(root, "to", n));
@@ -73,18 +58,16 @@ pub async fn all_arrive(
             id: HandoffId::random(),
         };
         let chain = LogChain::open(&from, NumberingChoice::FromZero).unwrap();
-        let offer = Offer {
-            handoff: handoff.clone(),
-            domain_name: format!("vm{n}"),
-            host: "h1".to_owned(),
-            transport: Arc::clone(&near),
-            writers: Arc::new(Nobody),
-            source: source.subscribe(),
-            far: lost.subscribe(),
-            patience: PATIENCE,
-            put: watch::Sender::new(0),
-            budget: budget.clone(),
-        };
+        let offer = Offer::new(
+            handoff.clone(),
+            Arc::clone(&near),
+            Arc::new(NoWriters),
+            source.subscribe(),
+        )
+        .with_names(format!("vm{n}"), "h1")
+        .with_adopt_status(lost.subscribe())
+        .with_patience(PATIENCE)
+        .with_budget(budget.clone());
         let place = Place {
             path: to.clone(),
             rules: Rules {
@@ -93,18 +76,18 @@ pub async fn all_arrive(
             },
         };
         let (progress, mut news) = mpsc::channel(4);
-        let adopt = Adopt {
+        let adopt = Adopt::new(
             handoff,
-            host: "h2".to_owned(),
-            transport: Arc::clone(&far),
-            writers: Arc::new(Nobody),
-            destination: Arc::new(Here(place.clone())),
-            expected: Some(place),
-            source: link.subscribe(),
-            patience: PATIENCE,
-            progress,
-            budget: budget.clone(),
-        };
+            Arc::clone(&far),
+            Arc::new(NoWriters),
+            Arc::new(place.clone()),
+        )
+        .with_host("h2")
+        .with_expected(Some(place))
+        .with_source(link.subscribe())
+        .with_patience(PATIENCE)
+        .with_progress(progress)
+        .with_budget(budget.clone());
         let held = Held::open(&chain, offer.handoff.domain, &offer.handoff.console).unwrap();
         let offering = tokio::spawn(offer.run(held));
         let adopting = tokio::spawn(adopt.run());

@@ -1,7 +1,7 @@
-//! What is put down beside the chain: where the history's files lie in the
-//! stream, and that they are in place.
+//! The record beside the chain: where the history's files lie in the stream, and that
+//! they are in place.
 
-use super::{Error, Owed, Result, Staging, entries};
+use super::{ChainWorkspace, Error, Owed, Result, entries};
 use crate::chain::LogChain;
 use crate::content;
 use crate::folder::FileId;
@@ -10,7 +10,7 @@ use crate::offsets::Offsets;
 use crate::record::{Adopted, Offered, Record};
 use crate::stream::Arrival;
 
-impl Staging {
+impl ChainWorkspace {
     /// What is to be put down beside the chain if another process than this one
     /// comes to place the history.
     pub fn owe(&mut self, owed: Owed) {
@@ -23,7 +23,7 @@ impl Staging {
     /// [`Error::NotSealed`] where it is not placed; what the record gives.
     pub fn finish(&self) -> Result<()> {
         let placed = self.journal.placed.as_ref().ok_or(Error::NotSealed)?;
-        self.put_down(|record, id, owed| {
+        self.update_record(|record, id, owed| {
             if record.find_adopted(id).is_some() {
                 return;
             }
@@ -76,7 +76,8 @@ impl Staging {
         name.is_some_and(|(name, ..)| content::is_still(&self.log, &name, id, print))
     }
 
-    pub(super) fn put_down(
+    /// Changes the record beside the chain, if this handoff has to be recorded at all.
+    pub(super) fn update_record(
         &self,
         change: impl FnOnce(&mut Record, HandoffId, &Owed),
     ) -> Result<()> {

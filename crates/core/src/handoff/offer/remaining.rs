@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use crate::chain::{LogChain, Ownership};
 use crate::folder::Folder;
-use crate::handoff::{Handoff, blocking};
+use crate::handoff::{Handoff, Stage, blocking};
 use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{Offered, OnDisk, Record};
-use crate::transport::{Entry, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{Entry, LogTransport, LogTransportExt};
 
 /// What is left to do for a chain whose VM has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum Remaining {
     /// It was handed over, just as it is.
     Nothing(Offered),
     /// It was committed to this transport: only the receipt is missing.
@@ -31,12 +31,12 @@ pub enum Left {
 ///
 /// # Errors
 /// A sentence: the folder's, the record's, the transport's.
-pub async fn left(
+pub async fn remaining(
     chain: &LogChain,
     domain: Uuid,
     console: &ConsoleName,
     transport: &dyn LogTransport,
-) -> Result<Left, String> {
+) -> Result<Remaining, String> {
     let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
     let ownership = chain.ownership().clone();
@@ -47,28 +47,30 @@ pub async fn left(
         console: console.clone(),
         id,
     };
-    let lying = async |id: HandoffId| {
+    let stage = async |id: HandoffId| {
         let entries = transport.list_all(&handoff(id).prefix()).await;
-        let names = |entries: Vec<Entry>| entries.iter().map(|e| e.key.object).collect();
-        entries.map(names).map_err(|e| e.to_string())
+        let stage = |entries: Vec<Entry>| Stage::of(entries.iter().map(|e| e.key.object));
+        entries.map(stage).map_err(|e| e.to_string())
+    };
+    let rest = |id, stage| match stage {
+        Some(Stage::Begun) => Remaining::Rest(id),
+        _ => Remaining::All,
     };
     if let Some(offered) = offered {
         if offered.received {
-            return Ok(Left::Nothing(offered));
+            return Ok(Remaining::Nothing(offered));
         }
-        let lies: Vec<ObjectName> = lying(offered.handoff).await?;
-        let has = |object| lies.contains(&object);
-        let is_committed = has(ObjectName::Commit) && !has(ObjectName::Abort);
-        if has(ObjectName::Receipt) || is_committed {
-            return Ok(Left::Receipt(offered));
+        let stage = stage(offered.handoff).await?;
+        if stage.is_some_and(|s| s == Stage::Received || s.awaits_receipt()) {
+            return Ok(Remaining::Receipt(offered));
         }
         if goes_on == Some(offered.handoff) {
-            return Ok(rest(offered.handoff, &lies));
+            return Ok(rest(offered.handoff, stage));
         }
     }
     match goes_on {
-        Some(id) => Ok(rest(id, &lying(id).await?)),
-        None => Ok(Left::All),
+        Some(id) => Ok(rest(id, stage(id).await?)),
+        None => Ok(Remaining::All),
     }
 }
 
@@ -109,14 +111,5 @@ impl Known {
         let begun = record.begun.filter(|id| Some(*id) != committed);
         let goes_on = begun.or(committed.filter(|_| same));
         Ok(Self { offered, goes_on })
-    }
-}
-
-/// What to do about a handoff of which this lies in the transport.
-fn rest(id: HandoffId, lies: &[ObjectName]) -> Left {
-    let goes_on = |o: &ObjectName| matches!(o, ObjectName::Begin | ObjectName::Chunk { .. });
-    match lies.contains(&ObjectName::Begin) && lies.iter().all(goes_on) {
-        true => Left::Rest(id),
-        false => Left::All,
     }
 }
