@@ -298,7 +298,7 @@ pub enum Event {
     Nothing,
     /// A domain that left stays defined here.
     Kept(Reaping),
-    /// A domain that left is no longer a candidate for reaping, because it came back or is gone.
+    /// A domain that left is no longer a candidate for reaping, because it runs here again.
     Forgotten(Reaping),
     /// Without `--dry-run` this domain would have been reaped.
     WouldReap(Reaping),
