@@ -129,11 +129,11 @@ pub(crate) struct Way {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How it goes, as with virsh")]
 pub(crate) struct Timeout {
-    /// After this many seconds of a live migration, suspend the guest, or do what the next two
-    /// options say.
+    /// After this many seconds, suspend the guest; with --timeout-postcopy, switch to post-copy
+    /// instead (needs --live).
     #[arg(long = "timeout", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) after: Option<u64>,
-    /// At the timeout, suspend the guest so that its memory stops changing.
+    /// At the timeout, suspend the guest so that its memory stops changing: the default.
     #[arg(
         long = "timeout-suspend",
         requires = "after",
