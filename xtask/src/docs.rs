@@ -1,5 +1,6 @@
-//! `cargo xtask docs`: the page of commands, written from the program; every link in the
-//! documentation, checked; and the book, built.
+//! `cargo xtask docs`: the page of commands, written from the program; the page and schema of
+//! events, written from their type; every link in the documentation, checked; and the book,
+//! built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,12 @@ pub(crate) fn run_docs() -> Result<()> {
     let page = root.join("docs/src/reference/commands.md");
     fs::write(&page, commands(&root.join("target/debug/logchain"))?)?;
     println!("{} is written", page.display());
+    let reference = root.join("docs/src/reference");
+    let mut events = Command::new(process::cargo());
+    events.args(["run", "--quiet", "-p", "logchain-host"]);
+    events.args(["--features", "schema", "--example", "events", "--"]);
+    run(events.arg(&reference))?;
+    println!("the events in {} are written", reference.display());
     check_links(&root)?;
     MDBOOK.ensure(|folder| {
         let mut install = Command::new(process::cargo());

@@ -25,16 +25,22 @@ pub const DEFAULT_REMOTE: &str = "logchain";
 /// Where a host's state lies unless told otherwise.
 pub const STATE: &str = "/var/lib/logchain";
 
-const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, nothing changed; 2 bad usage; \
-3 migrated, but the log was not (fully) carried.";
+const EXIT_CODES: &str = "\
+Exit status:
+  0  done
+  1  failed, or `verify` found something wrong; `migrate`: the guest did not migrate
+  2  bad usage; nothing was done
+  3  the guest migrated, but its log was not (fully) carried
+
+With status 1 a part may be done: the other logs or domains of the same command.";
 
 #[derive(Debug, Parser)]
 #[command(name = "logchain", version, about, after_help = EXIT_CODES, propagate_version = true)]
 /// Make a VM's serial-console log follow the VM through libvirt live migration.
 pub struct Cli {
-    /// What the parts of the program say of their work, for whoever looks for a fault: error,
-    /// warn, info, debug or trace, or by part, as info,logchain_core=debug. It goes to the
-    /// standard error; where systemd starts this, to the journal.
+    /// Log what the parts of the program do, for whoever looks for a fault: error, warn, info,
+    /// debug or trace, or by part, for example info,logchain_core=debug. The log goes to standard
+    /// error, or to the journal if systemd started the program.
     #[arg(
         long,
         global = true,
@@ -53,38 +59,38 @@ pub enum Command {
     Migrate(Box<Migrate>),
     /// Print a console log and its rotated files as one.
     Show(Show),
-    /// Tell whether a console log and its rotated files are whole.
+    /// Check whether a console log and its rotated files are whole.
     Verify(Verify),
-    /// Put a console log into a transport as it grows, to be read from there when
-    /// the host, or the VM, is gone.
+    /// Copy a console log into a transport as it grows, so that it can be read there when the
+    /// host or the VM is gone.
     Stream(Stream),
-    /// Hand over the log of a domain that is not here any more (the source's half).
+    /// Hand over the log of a domain that has left this host (the source's half).
     Offer(Offer),
-    /// Take in the log of a domain that came here (the destination's half).
+    /// Take in the log of a domain that has come to this host (the destination's half).
     Adopt(Adopt),
-    /// Undefine the domains that left this host, once their new place is confirmed, and
-    /// remove what they handed over.
+    /// Undefine domains that left this host, once their new place is confirmed, and remove the
+    /// log files that they handed over.
     Reap(Reap),
-    /// Rotate a running domain's log now, by virtlogd's own way.
+    /// Rotate the log of a running domain now, the way virtlogd does it.
     Rotate(Rotate),
-    /// Every handoff on this host: where it stands, what it waits for, what to do.
+    /// List every handoff on this host: its state, what it waits for, and what to do.
     Status(Status),
-    /// Check a transport, or serve one to the far side.
+    /// Check a transport, or serve a spool folder to the other host.
     #[command(subcommand)]
     Transport(Transport),
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct Connect {
-    /// Connect to this hypervisor; libvirt's default without it.
+    /// URI of the hypervisor to connect to [default: libvirt's own].
     #[arg(short = 'c', long = "connect", value_name = "URI")]
     pub uri: Option<String>,
 }
 
-/// What logchain remembers of this host.
+/// Where this host's state lies.
 #[derive(Clone, Debug, Args)]
 pub struct State {
-    /// Folder of what logchain remembers of this host.
+    /// Folder in which logchain keeps this host's state.
     #[arg(
         long = "state",
         value_name = "FOLDER",
@@ -96,12 +102,12 @@ pub struct State {
 
 #[derive(Clone, Debug, Args)]
 pub struct Carry {
-    /// Where the pieces go: ssh://user@host:port/spool, file:///folder, or an object
-    /// store: s3://bucket/prefix, gs://, az://.
+    /// Where to put the pieces of the log: ssh://user@host:port/spool, file:///folder, or an
+    /// object store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub transport: Option<String>,
 
-    /// What logchain is called at the destination, where it is started over ssh.
+    /// Name or path of the logchain program that ssh starts at the destination.
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -110,7 +116,7 @@ pub struct Carry {
     )]
     pub remote_logchain: String,
 
-    /// How long to wait without any progress before the log is left behind, in seconds.
+    /// Leave the log behind after this many seconds without progress.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub patience: Duration,
 }
@@ -120,14 +126,14 @@ pub struct Carry {
 pub struct Which {
     #[command(flatten)]
     pub connect: Connect,
-    /// How rotated files are numbered.
+    /// Whether the newest rotated file has the number 0 or 1.
     #[arg(long, value_name = "auto|from-zero|from-one", default_value = "auto")]
     pub numbering: NumberingChoice,
-    /// Which console of the domain, as serial0; the first one without it.
+    /// Console of the domain, for example serial0 [default: the first one].
     #[arg(long, value_name = "NAME")]
     pub console: Option<String>,
-    /// Domain name, UUID, or the path of a console log: what has a slash in it, or is a file
-    /// here and no domain.
+    /// Domain name or UUID, or path of a console log. A name with a slash is a path. A name
+    /// without one is a path only if libvirt knows no such domain and the file exists.
     #[arg(value_name = "DOMAIN|PATH", value_parser = name)]
     pub what: String,
 }
@@ -136,29 +142,30 @@ pub struct Which {
 pub struct Show {
     #[command(flatten)]
     pub log: Which,
-    /// The last so many bytes, as 4096, 100K, 1MiB (KB is 1000), or all.
+    /// Print this many bytes from the end: 4096, 100K or 1MiB (1024), 1KB (1000), or all
+    /// [default: 100K].
     #[arg(short = 'n', long = "bytes", value_name = "BYTES|all", value_parser = amount, conflicts_with = "lines")]
     pub bytes: Option<Amount>,
-    /// The last so many lines.
+    /// Print this many lines from the end.
     #[arg(long, value_name = "N")]
     pub lines: Option<u64>,
-    /// From this offset in the VM's stream on: as many bytes as -n says.
+    /// Print from this offset in the VM's stream on, at most as many bytes as -n says.
     #[arg(long, value_name = "OFFSET", value_parser = size, conflicts_with = "lines")]
     pub from: Option<u64>,
-    /// Go on as the log grows, over rollovers and migrations, until interrupted.
+    /// Keep printing as the log grows, over rollovers and migrations, until interrupted.
     #[arg(short = 'f', long)]
     pub follow: bool,
-    /// From where `logchain stream` put it, not from this host: an object store, a folder, or
-    /// ssh. DOMAIN is a UUID, or a name that is known here or there.
+    /// Read what `logchain stream` put into this transport instead of this host's files. DOMAIN
+    /// is then a UUID, or a name that is known here or there.
     #[arg(long, value_name = "URL", conflicts_with = "hops")]
     pub transport: Option<String>,
-    /// The hosts that the VM was on, instead of its log.
+    /// Print the hosts that the VM was on instead of its log.
     #[arg(long, conflicts_with_all = ["bytes", "lines", "from", "follow", "raw"])]
     pub hops: bool,
-    /// Guest bytes as they are, on a terminal too.
+    /// Print the guest's bytes unchanged on a terminal too, where they are escaped otherwise.
     #[arg(long)]
     pub raw: bool,
-    /// Plain text, or JSON: one object, with --follow one a line.
+    /// Print plain text, or one JSON object; with --follow, one object a line.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -167,11 +174,11 @@ pub struct Show {
 pub struct Verify {
     #[command(flatten)]
     pub log: Which,
-    /// Mend what can be mended: finish or undo what was begun, close gaps in the
+    /// Repair what can be repaired: finish or undo an interrupted handoff, close gaps in the
     /// numbers, set a damaged record aside.
     #[arg(long)]
     pub repair: bool,
-    /// Sentences, or one JSON object.
+    /// Print sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -180,33 +187,32 @@ pub struct Verify {
 pub struct Stream {
     #[command(flatten)]
     pub log: Which,
-    /// Where it goes: s3://bucket/prefix, gs://, az://, file:///folder, or
+    /// Where to put the log: s3://bucket/prefix, gs://, az://, file:///folder, or
     /// ssh://user@host:port/spool.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub transport: String,
-    /// What logchain is called at the far side, for the ssh transport.
+    /// Name or path of the logchain program on the spool's host (ssh only).
     #[arg(long, value_name = "PROGRAM", env = "LOGCHAIN_REMOTE")]
     pub remote_logchain: Option<String>,
-    /// How long a byte waits at the most until it is put, in seconds.
+    /// Put each byte after this many seconds at the latest.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub delay: Duration,
-    /// How much of the log is kept there, as 500M, 1GiB (GB is 1000 MB), or all.
+    /// How much of the log to keep there: 500M, 1GiB (1024 MiB), 1GB (1000 MB), or all.
     #[arg(long, value_name = "BYTES|all", default_value = "1G", value_parser = amount)]
     pub keep: Amount,
-    /// Stay when the domain leaves, and wait for it where it is not here.
+    /// Stay when the domain leaves this host, and wait for it while it is not here.
     #[arg(long)]
     pub wait: bool,
-    /// Put what is there, and end.
+    /// Put what the log has now, and exit.
     #[arg(long, conflicts_with = "wait")]
     pub once: bool,
-    /// Where the log's history was not brought here with the VM: do not wait for
-    /// it, but leave a gap.
+    /// If the history has not come here with the VM, leave a gap instead of waiting for it.
     #[arg(long)]
     pub leave_gap: bool,
-    /// UUID of the domain, for a PATH of which logchain does not know it.
+    /// UUID of the domain, if PATH is given and logchain has no record of its domain.
     #[arg(long, value_name = "UUID")]
     pub uuid: Option<Uuid>,
-    /// How to tell what happens: sentences, or one JSON object a line.
+    /// Print what happens as sentences, or as one JSON object a line.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -219,10 +225,10 @@ pub struct Offer {
     pub carry: Carry,
     #[command(flatten)]
     pub state: State,
-    /// A console and its log's path, for a domain that libvirt here does not know any more.
+    /// A console and the path of its log, for a domain that libvirt here no longer knows.
     #[arg(long = "console", value_name = "NAME=PATH", value_parser = console_path)]
     pub consoles: Vec<(ConsoleName, PathBuf)>,
-    /// How to tell what happens.
+    /// Print what happens as sentences, or as one JSON object a line.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// Domain name or UUID.
@@ -236,42 +242,43 @@ pub struct Adopt {
     pub connect: Connect,
     #[command(flatten)]
     pub state: State,
-    /// Where the pieces are: file:///folder, ssh://user@host:port/spool, or an object
-    /// store: s3://bucket/prefix, gs://, az://.
+    /// Where the pieces of the log are: file:///folder, ssh://user@host:port/spool, or an
+    /// object store: s3://bucket/prefix, gs://, az://.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_TRANSPORT")]
     pub transport: Option<String>,
-    /// This handoff only; all that wait for the domain without it.
+    /// Take in this handoff only [default: every handoff that waits for the domain].
     #[arg(long, value_name = "ID", requires = "console")]
     pub handoff: Option<HandoffId>,
-    /// A console of the handoff; with =PATH, where its log will lie when the domain is here.
+    /// With --handoff: a console of that handoff, and the path where its log will be once the
+    /// domain is here. Ignored without --handoff.
     #[arg(long = "console", value_name = "NAME[=PATH]", value_parser = console_maybe_path)]
     pub console: Vec<(ConsoleName, Option<PathBuf>)>,
-    /// UUID that libvirt at the source gives its host (`virsh capabilities`): nothing is done there.
+    /// Host UUID that libvirt reports at the source (`virsh capabilities`): refuse to run there.
     #[arg(long, value_name = "UUID")]
     pub from_host: Option<Uuid>,
-    /// UUID that libvirt at the destination gives its host: nothing is done anywhere else.
+    /// Host UUID that libvirt reports at the destination: refuse to run on any other host.
     #[arg(long, value_name = "UUID")]
     pub to_host: Option<Uuid>,
-    /// End when standard input ends, or when nothing comes there any more although something did: whoever started this is gone then.
+    /// Exit when standard input closes or its heartbeats stop.
     #[arg(long)]
     pub attached: bool,
-    /// How long to wait without any news, in seconds.
+    /// Give up after this many seconds without news.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub patience: Duration,
-    /// How to tell what happens.
+    /// Print what happens as sentences, or as one JSON object a line.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// UUID of the domain, or its name where it is here already.
+    /// UUID of the domain; its name is enough once the domain is on this host.
     #[arg(value_parser = name)]
     pub domain: String,
 }
 
-/// What becomes of the files of a log that was handed over.
+/// What to do with the files of a log that was handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Files {
-    /// They stay where they are.
+    /// Leave them where they are.
     Keep,
-    /// Those that the destination has, just as they are, are removed.
+    /// Remove those that the destination has unchanged.
     #[default]
     Remove,
 }
@@ -282,18 +289,18 @@ pub struct Reap {
     pub connect: Connect,
     #[command(flatten)]
     pub state: State,
-    /// Stay, and look again so often: 90, 90s, 5m, 1h.
+    /// Stay, and look again after this time: 90, 90s, 5m, 1h.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub every: Option<Duration>,
-    /// Only say what would be done, and why.
+    /// Only print what would be done, and why.
     #[arg(long)]
     pub dry_run: bool,
-    /// What becomes of the files that the destination has.
+    /// What to do with log files that the destination has.
     #[arg(long, value_enum, default_value_t)]
     pub files: Files,
-    /// A program that confirms a domain's new place with status 0, instead of the
-    /// destination's libvirt. It finds LOGCHAIN_DOMAIN_UUID, LOGCHAIN_DOMAIN_NAME,
-    /// LOGCHAIN_HOST and LOGCHAIN_DESTINATION in its environment.
+    /// Ask this program instead of the destination's libvirt: status 0 confirms the domain's
+    /// new place. Its environment has LOGCHAIN_DOMAIN_UUID, LOGCHAIN_DOMAIN_NAME,
+    /// LOGCHAIN_HOST and LOGCHAIN_DESTINATION.
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -301,11 +308,11 @@ pub struct Reap {
         conflicts_with = "placement_url"
     )]
     pub placement_command: Option<PathBuf>,
-    /// A URL that answers 200 where a domain's new place is confirmed, instead of the
-    /// destination's libvirt. {uuid}, {name} and {host} in it are replaced.
+    /// Ask this URL instead of the destination's libvirt: the answer 200 confirms the domain's
+    /// new place. {uuid}, {name} and {host} in it are replaced.
     #[arg(long, value_name = "URL", env = "LOGCHAIN_PLACEMENT_URL")]
     pub placement_url: Option<String>,
-    /// Sentences, or one JSON object a domain.
+    /// Print sentences, or one JSON object for each domain.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -316,10 +323,10 @@ pub struct Rotate {
     pub connect: Connect,
     #[command(flatten)]
     pub state: State,
-    /// Which console of the domain, as serial0; the first one without it.
+    /// Console of the domain, for example serial0 [default: the first one].
     #[arg(long, value_name = "NAME")]
     pub console: Option<String>,
-    /// Sentences, or one JSON object.
+    /// Print sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// Domain name or UUID.
@@ -333,28 +340,28 @@ pub struct Status {
     pub connect: Connect,
     #[command(flatten)]
     pub state: State,
-    /// Sentences, or one JSON object.
+    /// Print sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Transport {
-    /// Tell whether a transport works from here: rights, create-only, speed. What
-    /// is put there is taken away again.
+    /// Check whether a transport works from here: rights, create-only puts, speed. Everything
+    /// that the check puts there is removed again.
     Check {
-        /// What logchain is called at the far side, for the ssh transport.
+        /// Name or path of the logchain program on the spool's host (ssh only).
         #[arg(long, value_name = "PROGRAM", env = "LOGCHAIN_REMOTE")]
         remote_logchain: Option<String>,
-        /// Sentences, or one JSON object a step.
+        /// Print sentences, or one JSON object for each step.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
-        /// The transport, as migrate's --transport takes it.
+        /// URL of the transport, as for --transport of migrate.
         url: String,
     },
-    /// Serve the spool folder SPOOL on standard input and output.
+    /// Serve the folder SPOOL to another logchain over standard input and output.
     Serve {
-        /// The folder, created with mode 0700 where it does not exist.
+        /// The spool folder; created with mode 0700 if it does not exist.
         spool: PathBuf,
     },
 }

@@ -1,7 +1,7 @@
 //! How fast a chain is read, beside `tail` and `cat` on the same files.
 //!
 //! `cargo bench -p logchain-core --bench chain`; whole processes are measured by
-//! `cargo bench -p logchain --bench process`. The tools' times hold the start
+//! `cargo bench -p logchain --bench peers`. The tools' times hold the start
 //! of a process, about a millisecond; what counts for us is that a tail does not
 //! depend on the chain's size, and that a whole read keeps up with `cat`.
 

@@ -23,26 +23,31 @@ use uuid::Uuid;
 
 use crate::progress::{Phase, Progress};
 
+#[cfg(feature = "schema")]
+pub mod schema;
+
 /// The version of what the two halves say to each other.
 pub const PROTOCOL: u32 = 1;
 
-/// Something happened. See the [module](self) for who reads it.
+/// One thing that happened in a job. See the [module](self) for who reads it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
-    /// The destination's half is there: the first event that it tells its source.
+    /// The destination's half has started. It is the first event that this half tells the
+    /// source's half.
     Hello {
-        /// The newest [`PROTOCOL`] that it speaks.
+        /// The newest version that it speaks of the protocol between the two halves.
         protocol: u32,
-        /// The oldest one.
+        /// The oldest version that it speaks of that protocol.
         oldest: u32,
-        /// Its release, for people.
+        /// Its release of logchain, for people.
         release: String,
     },
-    /// Something is amiss, and the job goes on.
+    /// Something is wrong, and the command goes on.
     Warning {
-        /// What, in a sentence.
+        /// What is wrong, in a sentence.
         reason: String,
     },
     /// The command failed: always the last event.
@@ -50,257 +55,280 @@ pub enum Event {
         /// Why, in a sentence.
         reason: String,
     },
-    /// The job waits for something else from now on.
+    /// From now on the job waits for something else.
     Phase {
-        /// For what.
+        /// What it waits for.
         phase: Phase,
     },
-    /// How far the job is.
+    /// How far the job is. It comes at most once a second.
     Progress(Progress),
 
-    /// The domain migrated.
+    /// The guest runs at the destination.
     Migrated {
-        /// Its name.
+        /// Name of the domain.
         domain: String,
         /// The URI of the libvirt where it runs now.
         destination: String,
-        /// Whether it has a console log; [`Event::NoLog`] follows where it has none.
+        /// Whether the domain has a console log; `true` where the field is missing. If it has
+        /// none, `no-log` follows.
         #[serde(default = "yes")]
         has_log: bool,
     },
     /// The domain has no console log.
     NoLog {
-        /// Its name.
+        /// Name of the domain.
         domain: String,
     },
     /// Post-copy broke off: parts of the guest are on both hosts.
     Split {
-        /// Its name.
+        /// Name of the domain.
         domain: String,
         /// The URI of the destination's libvirt.
         destination: String,
-        /// Whether the destination still has its part; `None`: it does not answer.
+        /// Whether the destination still has its part; null if the destination does not answer.
         at_destination: Option<bool>,
         /// What libvirt said.
         reason: String,
     },
-    /// The domain was undefined at the source.
+    /// libvirt at the source has forgotten the domain.
     Undefined {
-        /// Its name.
+        /// Name of the domain.
         domain: String,
     },
-    /// The destination has a log.
+    /// The destination has this log and has confirmed it.
     Carried {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
         /// Length of the history in bytes.
         bytes: u64,
-        /// How many of the oldest bytes the rotation there does not keep.
+        /// How many of the oldest bytes were dropped, because the rotation there does not keep
+        /// so much.
         dropped: u64,
-        /// Name and size in bytes of each file that holds it there, the newest first.
+        /// Name and size in bytes of each file that holds the history there, the newest first.
         files: Vec<(String, u64)>,
-        /// The destination, as it calls itself.
+        /// The destination's own host name.
         host: String,
-        /// What the destination says of these files.
+        /// What the destination found wrong with these files, in sentences.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
-        /// Milliseconds from the moment at which the guest first ran there to that at which
-        /// its history was complete there; `None` where that moment is not known.
+        /// Milliseconds from the moment the guest first ran there until its history was complete
+        /// there; missing if that moment is not known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window_ms: Option<u64>,
     },
-    /// The destination had a log already.
+    /// The destination had this log already.
     AlreadyCarried {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// The transport over which it was handed over.
+        /// URL of the transport over which it was handed over.
         to: String,
     },
-    /// The handoff was withdrawn.
+    /// The migration failed, and the source took the handoff back.
     Withdrawn {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
     },
-    /// The destination does not have a log, which is whole at the source.
+    /// The destination does not have this log. It is whole at the source.
     NotCarried {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
         /// Why, in a sentence.
         reason: String,
     },
-    /// Where a log that was not carried is, and how to carry it later.
+    /// Says where a log that was not carried lies, and how to carry it later.
     LeftBehind {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// Its base file.
+        /// Path of the log's base file.
         path: String,
         /// The shell command that offers it.
         command: String,
-        /// Whether it is in the outbox, since its own files are gone or about to go.
+        /// Whether `path` is in the outbox, because the log's own files are gone or about to go.
         #[serde(default)]
         in_outbox: bool,
     },
-    /// A log was not carried, and nothing is left of it here.
+    /// A log was not carried, and nothing of it is left at the source.
     NothingLeft {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// Where it was.
+        /// Path where its base file was.
         path: String,
         /// Why, in a sentence.
         reason: String,
     },
-    /// Nobody starts the destination's half: this command does, when it is run there.
+    /// logchain does not start the destination's half over this transport. Somebody has to run
+    /// this command there.
     AdoptThere {
         /// The shell command.
         command: String,
     },
 
-    /// The destination's half runs on another host than the destination, and did nothing.
+    /// ssh led to another host than the destination. Nothing was touched there.
     Elsewhere {
-        /// That host, as it calls itself.
+        /// That host's own name.
         host: String,
-        /// Whether it is the source.
+        /// Whether that host is the source.
         source: bool,
     },
-    /// The job waits for a domain, or for its log.
+    /// The command waits for a domain, or for its log to be offered.
     Waiting {
         /// The domain, by the name or UUID that was given.
         domain: String,
-        /// Where nothing is offered yet.
+        /// URL of the transport in which nothing is offered yet; missing if it waits for the
+        /// domain.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         transport: Option<String>,
-        /// For how many seconds at most.
+        /// How many seconds it waits at most.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<f64>,
     },
     /// Both hosts have the folder of this log: nothing is sent.
     Shared {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
     },
     /// The destination is ready: the migration may begin.
     Ready {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
     },
-    /// So much of a history has arrived.
+    /// A part of the history has arrived at the destination.
     Staged {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// How many bytes.
+        /// How many bytes have arrived so far.
         bytes: u64,
     },
-    /// Readers at the destination see so much of a history, and what is yet to come.
+    /// Readers at the destination see this part of the history, and each further part as it
+    /// arrives.
     Shown {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// How many bytes.
+        /// How many bytes they see.
         bytes: u64,
     },
-    /// A history has its place among the files of the log.
+    /// The history has its place among the files of the log.
     Placed {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// As in [`Event::Carried`].
+        /// As in `carried`.
         files: Vec<(String, u64)>,
-        /// As in [`Event::Carried`].
+        /// As in `carried`.
         dropped: u64,
-        /// As in [`Event::Carried`].
+        /// As in `carried`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },
-    /// A history is in place, and the source was told.
+    /// The history is in place, and the source was told.
     Adopted {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// As in [`Event::Carried`].
+        /// As in `carried`.
         bytes: u64,
-        /// As in [`Event::Carried`].
+        /// As in `carried`.
         dropped: u64,
-        /// As in [`Event::Carried`].
+        /// As in `carried`.
         #[serde(default)]
         files: Vec<(String, u64)>,
     },
-    /// The source withdrew a history: the destination is as it was.
+    /// The source withdrew the history. The destination is as it was before.
     Aborted {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
     },
-    /// A part of the job failed.
+    /// A part of the command failed. If a domain could not be reaped, the event has all fields of
+    /// `reaped`.
     Failed {
-        /// The console of which it was, if it was one of a console.
+        /// Which console, if the failure concerns one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
         console: Option<ConsoleName>,
-        /// The domain of which it was, if it was one of a domain.
+        /// Name of the domain, if the failure concerns one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         domain: Option<String>,
         /// Why, in a sentence.
         reason: String,
-        /// The domain that could not be reaped, if it was that.
+        /// More about the domain, if `reap` failed.
         #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
         departed: Option<Departed>,
     },
 
-    /// A stream begins.
+    /// `logchain stream` starts to put a log into the transport.
     Streaming {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// At which offset of the VM's stream.
+        /// Offset in the VM's stream of the first byte that is put.
         offset: u64,
     },
-    /// A transport that did not answer does again.
+    /// A transport that did not answer answers again.
     Recovered {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
     },
-    /// A stream ended, and all of it is in the transport.
+    /// `logchain stream` ended, and all of the log is in the transport.
     Ended {
         /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         console: ConsoleName,
-        /// The offset after its last byte.
+        /// Offset in the VM's stream after the last byte.
         offset: u64,
     },
 
     /// A log was rotated.
     Rotated(Rotation),
-    /// A log was not rotated, since it is empty.
+    /// A log was not rotated, because it is empty.
     Empty(Rotation),
 
     /// No domain waits to be reaped.
     Nothing,
     /// A domain that left stays defined here.
     Kept(Reaping),
-    /// A domain that left is not reaped any more.
+    /// A domain that left is no longer a candidate for reaping, because it runs here again.
     Forgotten(Reaping),
-    /// A domain that left would be reaped, were it not for `--dry-run`.
+    /// Without `--dry-run` this domain would have been reaped.
     WouldReap(Reaping),
-    /// A domain that left was reaped.
+    /// A domain that left was undefined here, and the files that it handed over were removed.
     Reaped(Reaping),
 
-    /// A transport was tried out: one step of that.
+    /// One step of `logchain transport check`.
     Step {
-        /// Which step.
+        /// Name of the step.
         step: String,
-        /// Whether it did what it should.
+        /// Whether the transport did what it must.
         works: bool,
-        /// How many milliseconds it took.
+        /// How many milliseconds the step took.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ms: Option<f64>,
-        /// How fast it was.
+        /// Speed of the step in MiB/s.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mib_per_s: Option<u64>,
-        /// Why it did not.
+        /// Why it failed, in a sentence.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
-        /// What the caller can do then.
+        /// What the caller can do about the failure.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         advice: Option<Advice>,
     },
-    /// A transport was tried out.
+    /// The result of `logchain transport check`.
     Checked {
-        /// Whether it can be relied on.
+        /// Whether the transport can be relied on from here.
         works: bool,
-        /// Its URL.
+        /// URL of the transport.
         #[serde(default)]
         transport: String,
     },
@@ -312,64 +340,70 @@ fn yes() -> bool {
 
 /// What a caller can do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Advice {
     /// Try again later.
     Retry,
-    /// Mend what the reason names.
+    /// Fix what the reason names.
     Fix,
-    /// Report it: it should not happen.
+    /// Report a bug: this should not happen.
     Report,
 }
 
-/// A log that was to be rotated.
+/// A log that logchain was asked to rotate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rotation {
     /// Name of the domain.
     pub domain: String,
-    /// Its UUID.
+    /// UUID of the domain.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub uuid: Uuid,
     /// Which console, as libvirt names it.
     pub console: String,
-    /// The base file.
+    /// Path of the log's base file.
     pub path: String,
-    /// How many bytes the rotated file has; `None` where virtlogd was quicker.
+    /// Size of the rotated file in bytes; null if virtlogd was quicker or the log is empty.
     pub bytes: Option<u64>,
-    /// Who rotated it: `logchain` or `virtlogd`.
+    /// Who rotated it: `logchain` or `virtlogd`; null if nobody did.
     pub by: Option<String>,
 }
 
 /// What became of a domain that left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reaping {
-    /// Its name.
+    /// Name of the domain.
     pub domain: String,
-    /// Why, in a sentence; empty where there is nothing to say.
+    /// Why, in a sentence; may be empty.
     pub reason: String,
-    /// What was done, or would be, in words.
+    /// What was done, or would be done, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub done: String,
-    /// More of it.
+    /// More about the domain.
     #[serde(flatten)]
     pub departed: Departed,
 }
 
 /// A domain that left this host by migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Departed {
     /// UUID of the domain.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub uuid: Uuid,
-    /// The URI of the libvirt that it went to.
+    /// URI of the libvirt to which the domain migrated.
     pub destination: String,
-    /// When, in seconds since 1970.
+    /// When it left, in seconds since 1970 (UTC).
     pub left: u64,
-    /// Whether nothing was to be changed.
+    /// Whether `--dry-run` was given, so that nothing was changed.
     pub dry_run: bool,
     /// How many files were removed.
     pub files: u64,
-    /// How many bytes these had.
+    /// How many bytes the removed files had.
     pub bytes: u64,
-    /// Files that stay.
+    /// Names of the files that stay.
     pub kept: Vec<String>,
 }
 

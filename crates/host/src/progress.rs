@@ -9,31 +9,33 @@ use serde::{Deserialize, Serialize};
 
 /// What a job waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Phase {
     /// The destination is not ready yet.
     Prepare,
-    /// The log goes ahead of the migration.
+    /// The log is sent ahead of the migration.
     HeadStart,
     /// libvirt copies the guest's memory.
     Memory,
-    /// The guest stands still; its last bytes go before it runs there.
+    /// The guest is stopped; its last bytes are sent before it runs there.
     Switchover,
     /// The source's process ends.
     SourceEnd,
-    /// What is left of the log goes over, and is confirmed.
+    /// The rest of the log is sent, and the destination confirms it.
     Arrival,
-    /// It failed, or was interrupted: all is put back.
+    /// The migration failed or was interrupted, and everything is put back.
     Undo,
 }
 
 /// How much of something is done, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Amount {
-    /// So much is done.
+    /// How much is done.
     pub done: u64,
-    /// Of so much; 0 where that is not known.
+    /// How much there is in all; 0 if that is not known.
     pub total: u64,
 }
 
@@ -54,10 +56,11 @@ impl Amount {
 
 /// All that is known at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Progress {
-    /// What is waited for.
+    /// What the job waits for.
     pub phase: Phase,
-    /// For how long so far.
+    /// How many milliseconds this phase has lasted.
     pub elapsed_ms: u64,
     /// Memory of the guest that libvirt has copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,10 +71,10 @@ pub struct Progress {
     /// History that was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Amount>,
-    /// Bytes a second, of what is waited for.
+    /// Speed of what the job waits for, in bytes a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u64>,
-    /// Seconds until it is done, at this rate.
+    /// Seconds until what the job waits for is done at this speed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
 }

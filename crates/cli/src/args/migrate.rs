@@ -18,17 +18,17 @@ pub struct Migrate {
     #[command(flatten)]
     pub where_to: WhereTo,
 
-    /// How long the history may be sent ahead of the migration, at the most, in seconds: it
-    /// begins as soon as the rest is little. 0: at once.
+    /// Send the history ahead of the migration for this many seconds at most. The migration
+    /// begins earlier if little is left to send. 0: begin at once.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub head_start: Duration,
     /// Undefine the source domain once the destination has the log.
     #[arg(long)]
     pub undefine_when_carried: bool,
-    /// Show progress in a pipe too; on a terminal it is shown in any case.
+    /// Show progress even if standard error is not a terminal.
     #[arg(long)]
     pub verbose: bool,
-    /// How to tell what happens: sentences, or one JSON object a line.
+    /// Print what happens as sentences, or as one JSON object a line.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 
@@ -54,23 +54,24 @@ pub struct WhereTo {
         required_unless_present_any = ["named_domain", "named_dest_uri"]
     )]
     pub domain: Option<String>,
-    /// Connection URI of the destination, as the client sees it, or with --p2p as the source does.
+    /// Connection URI of the destination as this client reaches it; with --p2p, as the source's
+    /// libvirt reaches it.
     #[arg(
         value_name = "DESTURI",
         value_parser = name,
         required_unless_present_any = ["named_domain", "named_dest_uri"]
     )]
     pub dest_uri: Option<String>,
-    /// URI for the migration's own data, usually left out.
+    /// URI to which the source sends the migration's data; usually left out.
     #[arg(value_name = "MIGRATEURI", value_parser = name)]
     pub migrate_uri: Option<String>,
-    /// DOMAIN by name.
+    /// The same as DOMAIN.
     #[arg(long = "domain", value_name = "DOMAIN", value_parser = name)]
     pub named_domain: Option<String>,
-    /// DESTURI by name.
+    /// The same as DESTURI.
     #[arg(long = "desturi", value_name = "DESTURI", value_parser = name)]
     pub named_dest_uri: Option<String>,
-    /// MIGRATEURI by name.
+    /// The same as MIGRATEURI.
     #[arg(long = "migrateuri", value_name = "MIGRATEURI", value_parser = name)]
     pub named_migrate_uri: Option<String>,
 }
@@ -82,13 +83,13 @@ pub struct Way {
     /// Keep the guest running while its memory is copied.
     #[arg(long)]
     pub live: bool,
-    /// Not offered: no guest moves, and so no log.
+    /// Refused: an offline migration moves no guest, and so no log.
     #[arg(long)]
     pub offline: bool,
     /// The source's libvirt drives the migration.
     #[arg(long, alias = "peer2peer")]
     pub p2p: bool,
-    /// Not offered: QEMU cannot drive a migration itself.
+    /// Refused: QEMU cannot drive a migration itself.
     #[arg(long)]
     pub direct: bool,
     /// Send the migration's data through libvirt's own connection (needs --p2p).
@@ -97,7 +98,7 @@ pub struct Way {
     /// Define the domain at the destination.
     #[arg(long)]
     pub persistent: bool,
-    /// Have libvirt undefine the source domain at once, as virsh does.
+    /// Let libvirt undefine the source domain at once, whether or not the log was carried.
     #[arg(long = "undefinesource", conflicts_with = "undefine_when_carried")]
     pub undefine_source: bool,
     /// Leave the guest paused at the destination.
@@ -112,14 +113,14 @@ pub struct Way {
     /// Abort the migration on a soft error.
     #[arg(long)]
     pub abort_on_error: bool,
-    /// Allow post-copy: the guest runs at the destination before all its memory is there. It is
-    /// switched to by an option below, or by `virsh migrate-postcopy`.
+    /// Allow post-copy: the guest runs at the destination before all its memory is there. An
+    /// option below or `virsh migrate-postcopy` switches to it.
     #[arg(long)]
     pub postcopy: bool,
-    /// Switch to post-copy once all memory was copied once (needs --postcopy).
+    /// Switch to post-copy after all memory was copied once (needs --postcopy).
     #[arg(long)]
     pub postcopy_after_precopy: bool,
-    /// Go on with a post-copy migration that broke off (needs --postcopy).
+    /// Resume a post-copy migration that broke off (needs --postcopy).
     #[arg(long)]
     pub postcopy_resume: bool,
 }
@@ -128,17 +129,18 @@ pub struct Way {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How it goes, as with virsh")]
 pub struct Timeout {
-    /// Where a live migration takes longer, in seconds, suspend the guest, or what follows says.
+    /// After this many seconds, suspend the guest; with --timeout-postcopy, switch to post-copy
+    /// instead (needs --live).
     #[arg(long = "timeout", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub after: Option<u64>,
-    /// After the timeout: suspend the guest, so that its memory comes to rest.
+    /// At the timeout, suspend the guest so that its memory stops changing: the default.
     #[arg(
         long = "timeout-suspend",
         requires = "after",
         conflicts_with = "postcopy_then"
     )]
     pub suspend_then: bool,
-    /// After the timeout: switch to post-copy (needs --postcopy).
+    /// At the timeout, switch to post-copy (needs --postcopy).
     #[arg(long = "timeout-postcopy", requires = "after")]
     pub postcopy_then: bool,
 }
@@ -156,10 +158,10 @@ pub struct Target {
     /// Persistent domain XML for the destination (needs --persistent).
     #[arg(long, value_name = "FILE")]
     pub persistent_xml: Option<PathBuf>,
-    /// Where a viewer of the guest's graphics is sent.
+    /// URI to which viewers of the guest's graphics reconnect.
     #[arg(long = "graphicsuri", value_name = "URI")]
     pub graphics_uri: Option<String>,
-    /// Address that the destination listens on for the migration.
+    /// Address on which the destination listens for the migration.
     #[arg(long, value_name = "ADDRESS")]
     pub listen_address: Option<String>,
 }
@@ -168,22 +170,22 @@ pub struct Target {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Disks, as with virsh")]
 pub struct Disks {
-    /// Copy the disks, which the hosts do not share.
+    /// Copy disks that the hosts do not share, completely.
     #[arg(long)]
     pub copy_storage_all: bool,
-    /// Copy the disks above a base image that both hosts have.
+    /// Copy disks that the hosts do not share, without the base image that both have.
     #[arg(long)]
     pub copy_storage_inc: bool,
-    /// Have the guest's writes wait until the destination has them too.
+    /// Let each write of the guest wait until the destination has it too.
     #[arg(long)]
     pub copy_storage_synchronous_writes: bool,
-    /// Which disks to copy.
+    /// Copy only these disks.
     #[arg(long, value_name = "DISK,…", value_delimiter = ',')]
     pub migrate_disks: Vec<String>,
-    /// Port that the destination waits for the disks at.
+    /// Port on which the destination receives the disks.
     #[arg(long, value_name = "PORT")]
     pub disks_port: Option<i32>,
-    /// Where the disks go, instead of that.
+    /// URI to which the source sends the disks, instead of that port.
     #[arg(long, value_name = "URI")]
     pub disks_uri: Option<String>,
 }
@@ -192,43 +194,43 @@ pub struct Disks {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory, as with virsh")]
 pub struct Memory {
-    /// Bandwidth in MiB/s.
+    /// Send at most this many MiB/s.
     #[arg(long, value_name = "MIB")]
     pub bandwidth: Option<u64>,
-    /// Bandwidth of post-copy in MiB/s.
+    /// Send at most this many MiB/s during post-copy.
     #[arg(long, value_name = "MIB")]
     pub postcopy_bandwidth: Option<u64>,
-    /// Slow the guest down where its memory changes too fast to copy.
+    /// Slow the guest down if its memory changes faster than it can be copied.
     #[arg(long)]
     pub auto_converge: bool,
-    /// By how much at first, in percent.
+    /// How much to slow it down at first, in percent (needs --auto-converge).
     #[arg(long, value_name = "PERCENT")]
     pub auto_converge_initial: Option<i32>,
-    /// And by how much more each time.
+    /// How much more to slow it down each time, in percent (needs --auto-converge).
     #[arg(long, value_name = "PERCENT")]
     pub auto_converge_increment: Option<i32>,
     /// Compress the memory.
     #[arg(long)]
     pub compressed: bool,
-    /// How: xbzrle, mt.
+    /// Methods of compression: xbzrle, mt.
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
     pub comp_methods: Vec<String>,
-    /// Level of the method mt.
+    /// Compression level of the method mt.
     #[arg(long, value_name = "LEVEL")]
     pub comp_mt_level: Option<i32>,
-    /// Threads that compress with the method mt.
+    /// Number of threads that compress, method mt.
     #[arg(long, value_name = "N")]
     pub comp_mt_threads: Option<i32>,
-    /// Threads that decompress.
+    /// Number of threads that decompress, method mt.
     #[arg(long, value_name = "N")]
     pub comp_mt_dthreads: Option<i32>,
-    /// Bytes of the page cache of the method xbzrle.
+    /// Size of the page cache of the method xbzrle, in bytes.
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub comp_xbzrle_cache: Option<u64>,
     /// Send memory over several connections.
     #[arg(long)]
     pub parallel: bool,
-    /// How many.
+    /// Number of these connections (needs --parallel).
     #[arg(long, value_name = "N")]
     pub parallel_connections: Option<i32>,
     /// Send memory pages without copying them first (needs --parallel).
@@ -237,7 +239,7 @@ pub struct Memory {
     /// Encrypt the migration with TLS.
     #[arg(long)]
     pub tls: bool,
-    /// Host name that the destination's certificate must have.
+    /// Host name that the destination's TLS certificate must have.
     #[arg(long, value_name = "NAME")]
     pub tls_destination: Option<String>,
     /// Pin all memory before an RDMA migration.

@@ -222,3 +222,48 @@ fn step(event: &Event) -> String {
     };
     format!("{step}: {reason}; {what}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind that release 0.1 has written.
+    const OF_0_1: &str = include_str!("../../../../host/tests/wire/0.1.jsonl");
+
+    /// Kinds and forms that 0.1 did not write.
+    const SINCE: &str = r#"
+{"event":"hello","protocol":1,"oldest":1,"release":"0.1.0"}
+{"event":"migrated","domain":"mute","destination":"qemu+tcp://h2/system","has_log":false}
+{"event":"left-behind","console":"serial0","path":"/o/console.log","command":"logchain offer --transport ssh://h2 00000000-0000-0000-0000-000000000007","in_outbox":true}
+{"event":"elsewhere","host":"h1","source":true}
+{"event":"waiting","domain":"vm","transport":"s3://b/p","seconds":60.0}
+{"event":"placed","console":"serial0","files":[],"dropped":0,"warnings":["one thing","another thing"]}
+{"event":"adopted","console":"serial0","bytes":140020,"dropped":20,"files":[["console.log.0",25332],["console.log.1",114668]]}
+{"event":"rotated","domain":"vm","uuid":"00000000-0000-0000-0000-000000000007","console":"serial0","path":"/l/console.log","bytes":null,"by":"virtlogd"}
+{"event":"would-reap","domain":"vm","reason":"it is running at h2","done":"undefined","uuid":"00000000-0000-0000-0000-000000000007","destination":"qemu+tcp://h2/system","left":1795800000,"dry_run":true,"files":0,"bytes":0,"kept":[]}
+{"event":"reaped","domain":"vm","reason":"it is running at h2","done":"undefined, 2 files with 700 bytes of its log removed","uuid":"00000000-0000-0000-0000-000000000007","destination":"qemu+tcp://h2/system","left":1795800000,"dry_run":false,"files":2,"bytes":700,"kept":[]}
+{"event":"step","step":"upload","works":true,"ms":14.04,"mib_per_s":1141}
+{"event":"step","step":"put","works":false,"reason":"no answer","advice":"retry"}
+{"event":"step","step":"put","works":false,"reason":"no rights","advice":"fix"}
+{"event":"step","step":"get","works":false,"reason":"other bytes came back","advice":"report"}
+{"event":"checked","works":true,"transport":"s3://b/p"}
+{"event":"checked","works":false,"transport":"s3://b/p"}
+"#;
+
+    /// After a change of a sentence, `INSTA_UPDATE=always cargo test -p logchain` writes the
+    /// snapshot.
+    #[test]
+    fn people_are_told_what_they_were_told() {
+        let mut told = String::new();
+        for line in OF_0_1.lines().chain(SINCE.trim().lines()) {
+            let event = Event::from_json(line.as_bytes());
+            let event = event.unwrap_or_else(|| panic!("{line}"));
+            let sentence = match sentence(&event) {
+                sentence if sentence.is_empty() => "nothing".to_owned(),
+                sentence => format!("{:?}: {sentence}", stream(&event)),
+            };
+            told.push_str(&format!("{line}\n    {sentence}\n"));
+        }
+        insta::assert_snapshot!(told);
+    }
+}
