@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
 use logchain_core::follow::{Writer, Writers};
 use logchain_core::handoff::Handoff;
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Place, Progress, SourceLink};
+use logchain_core::handoff::adopt::{self, Adopt, Destination, Milestone, Place, SourceLink};
 use logchain_core::handoff::offer::{self, Held, Offer, Remaining, Source};
 use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::live::{Live, News};
@@ -254,7 +254,7 @@ impl Vm {
         handoff: Handoff,
         link: watch::Receiver<SourceLink>,
         expected: bool,
-    ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Progress>) {
+    ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Milestone>) {
         let (progress, news) = mpsc::channel(1000);
         let here = &self.hosts[to].here;
         let adopt = Adopt::new(
@@ -267,7 +267,7 @@ impl Vm {
         .with_expected(expected.then(|| self.place(to)))
         .with_source(link)
         .with_patience(Duration::from_secs(20))
-        .with_progress(progress);
+        .with_milestones(progress);
         (tokio::spawn(adopt.run()), news)
     }
 
@@ -282,7 +282,7 @@ impl Vm {
         let link = watch::Sender::new(SourceLink::NEW);
         let mut offering = self.offer(from, handoff.clone(), source.subscribe());
         let (mut adopting, mut news) = self.adopt(to, handoff, link.subscribe(), true);
-        while news.recv().await.unwrap() != Progress::Ready {}
+        while news.recv().await.unwrap() != Milestone::Ready {}
         self.print(20, 3);
         if fails {
             source.send_replace(Source::Stays);

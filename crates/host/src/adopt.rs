@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use logchain_core::departure::DEFAULT_STATE;
 use logchain_core::handoff::adopt::{
-    Adopt as Half, Destination as _, Outcome, Progress, SourceLink,
+    Adopt as Half, Destination as _, Milestone, Outcome, SourceLink,
 };
 use logchain_core::handoff::{Budget, Handoff, waiting};
 use logchain_core::ids::{ConsoleName, HandoffId};
@@ -253,7 +253,9 @@ impl Work<'_> {
     async fn adopt(&self, handoff: Handoff, path: Option<PathBuf>) -> Result<Option<Event>> {
         let limits = tokio::task::spawn_blocking(limits::limits).await?;
         limits.warn(&self.events);
-        let (progress, news) = mpsc::channel(NEWS);
+        let (milestones, news) = mpsc::channel(NEWS);
+        let staged = watch::Sender::new(0);
+        let (told, counted) = (staged.subscribe(), staged.subscribe());
         let arriving = Arc::new(IncomingDomain {
             connection: self.connection.clone(),
             domain: self.domain,
@@ -270,12 +272,12 @@ impl Work<'_> {
         .with_expected(path.map(|path| limits.place(path)))
         .with_source(self.source.clone())
         .with_patience(self.options.patience)
-        .with_progress(progress)
+        .with_progress(staged)
+        .with_milestones(milestones)
         .with_budget(self.budget.clone());
-        let staged = watch::Sender::new(0);
         let meter = Meter::new(self.events.clone());
-        meter.log(staged.subscribe(), 0);
-        let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, staged));
+        meter.log(counted, 0);
+        let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, told));
         let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
         if matches!(outcome, Outcome::Adopted(_)) {
@@ -355,21 +357,38 @@ async fn watch_heartbeats(mut input: impl AsyncRead + Unpin, link: watch::Sender
 async fn tell(
     events: Events,
     handoff: Handoff,
-    mut news: mpsc::Receiver<Progress>,
-    staged: watch::Sender<u64>,
+    mut news: mpsc::Receiver<Milestone>,
+    mut staged: watch::Receiver<u64>,
 ) -> bool {
     let mut is_placed = false;
-    while let Some(progress) = news.recv().await {
+    let mut ended = false;
+    loop {
         let console = handoff.console.clone();
-        match progress {
-            Progress::Shared => events.tell(Event::Shared { console }),
-            Progress::Ready => events.tell(Event::Ready { console }),
-            Progress::Staged(bytes) => {
-                staged.send_replace(bytes);
+        let milestone = tokio::select! {
+            biased;
+            changed = staged.changed(), if !ended => {
+                ended = changed.is_err();
+                if !ended {
+                    let bytes = *staged.borrow_and_update();
+                    events.tell(Event::Staged { console, bytes });
+                }
+                continue;
+            }
+            milestone = news.recv() => milestone,
+        };
+        let Some(milestone) = milestone else {
+            return is_placed;
+        };
+        match milestone {
+            Milestone::Shared => events.tell(Event::Shared { console }),
+            Milestone::Ready => events.tell(Event::Ready { console }),
+            Milestone::CanStage => {
+                // Some may be staged by the time that this is told.
+                let bytes = *staged.borrow_and_update();
                 events.tell(Event::Staged { console, bytes });
             }
-            Progress::Shown(bytes) => events.tell(Event::Shown { console, bytes }),
-            Progress::Placed(placed) => {
+            Milestone::Shown(bytes) => events.tell(Event::Shown { console, bytes }),
+            Milestone::Placed(placed) => {
                 is_placed = true;
                 events.tell(Event::Placed {
                     console,
@@ -380,7 +399,6 @@ async fn tell(
             }
         }
     }
-    is_placed
 }
 
 /// Tells how it ended; gives what it told where the log did not come.

@@ -101,13 +101,14 @@ impl SourceLink {
     }
 }
 
-/// What the driver tells on its way.
+/// What the destination's half reaches on its way, each once at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum Milestone {
     /// The source has this very folder: nothing is sent, the files stay where they are.
     Shared,
-    /// So many bytes are staged. None before [`Progress::Ready`]: there is a place for them.
-    Staged(u64),
+    /// Pieces can be staged from now on: there is a place for them. Told before
+    /// [`Milestone::Ready`], or not at all.
+    CanStage,
     /// The migration may begin: nothing here is in its way.
     Ready,
     /// What is staged is seen already, as rotated files, and so is what comes.
@@ -142,7 +143,8 @@ pub struct Adopt {
     expected: Option<Place>,
     source: watch::Receiver<SourceLink>,
     patience: Duration,
-    progress: mpsc::Sender<Progress>,
+    staged: watch::Sender<u64>,
+    milestones: mpsc::Sender<Milestone>,
     budget: Budget,
 }
 
@@ -164,7 +166,8 @@ impl Adopt {
             expected: None,
             source: watch::Sender::new(SourceLink::NeverAttached).subscribe(),
             patience: PATIENCE,
-            progress: mpsc::channel(1).0,
+            staged: watch::Sender::new(0),
+            milestones: mpsc::channel(1).0,
             budget: Budget::default(),
         }
     }
@@ -196,10 +199,19 @@ impl Adopt {
         self
     }
 
-    /// Where to tell what happens. This half never waits for a queue that is full: such
-    /// news is dropped.
-    pub fn with_progress(mut self, progress: mpsc::Sender<Progress>) -> Self {
-        self.progress = progress;
+    /// Counts the bytes that were staged, as [`Offer::with_progress`] counts those that were
+    /// put.
+    ///
+    /// [`Offer::with_progress`]: super::offer::Offer::with_progress
+    pub fn with_progress(mut self, staged: watch::Sender<u64>) -> Self {
+        self.staged = staged;
+        self
+    }
+
+    /// Where to tell what is reached. This half never waits for the queue: if it has no room
+    /// for all variants of [`Milestone`], some may be dropped.
+    pub fn with_milestones(mut self, milestones: mpsc::Sender<Milestone>) -> Self {
+        self.milestones = milestones;
         self
     }
 
@@ -276,17 +288,17 @@ enum Visibility {
 }
 
 impl Adoption {
-    fn tell(&self, progress: Progress) {
+    fn tell(&self, milestone: Milestone) {
         // Whoever does not listen misses it.
-        let _ = self.adopt.progress.try_send(progress);
+        let _ = self.adopt.milestones.try_send(milestone);
     }
 
     async fn prepare(&mut self) -> Event {
         if let Some(place) = self.adopt.expected.clone() {
             match self.open(place, true).await {
                 Ok(Some(Event::Shared)) => {
-                    self.tell(Progress::Shared);
-                    self.tell(Progress::Ready);
+                    self.tell(Milestone::Shared);
+                    self.tell(Milestone::Ready);
                     return Event::Shared;
                 }
                 Ok(Some(event)) => return event,
@@ -295,9 +307,9 @@ impl Adoption {
             }
         }
         if self.staging.is_some() {
-            self.tell(Progress::Staged(0));
+            self.tell(Milestone::CanStage);
         }
-        self.tell(Progress::Ready);
+        self.tell(Milestone::Ready);
         Event::Prepared
     }
 
@@ -501,7 +513,7 @@ impl Adoption {
         });
         match placed.await {
             Ok((placed, Some(sums))) => {
-                self.tell(Progress::Placed(placed.clone()));
+                self.tell(Milestone::Placed(placed.clone()));
                 let host = self.adopt.host.clone();
                 let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
                 Event::Placed(receipt.noting(placed.notes))

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Place, Progress, SourceLink};
+use super::adopt::{self, Adopt, Milestone, Place, SourceLink};
 use super::offer::{self, AdoptStatus, Held, Offer, Source};
 use super::{Budget, Handoff};
 use crate::chain::{LogChain, Numbering, NumberingChoice};
@@ -86,13 +86,13 @@ pub async fn all_arrive(
         .with_expected(Some(place))
         .with_source(link.subscribe())
         .with_patience(PATIENCE)
-        .with_progress(progress)
+        .with_milestones(progress)
         .with_budget(budget.clone());
         let held = Held::open(&chain, offer.handoff.domain, &offer.handoff.console).unwrap();
         let offering = tokio::spawn(offer.run(held));
         let adopting = tokio::spawn(adopt.run());
-        assert_eq!(news.recv().await, Some(Progress::Staged(0)));
-        assert_eq!(news.recv().await, Some(Progress::Ready));
+        assert_eq!(news.recv().await, Some(Milestone::CanStage));
+        assert_eq!(news.recv().await, Some(Milestone::Ready));
         drop(news);
         // The guest prints there.
         fs::write(&to, format!("after {n}")).unwrap();

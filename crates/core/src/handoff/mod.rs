@@ -1,6 +1,6 @@
 //! A handoff: one console's history on its way from a source to a destination.
 //!
-//! Two halves that share nothing but a [`LogTransport`](crate::transport::LogTransport):
+//! Two halves that share nothing but a [`LogTransport`]:
 //! the source's [`offer`] and the destination's [`adopt`]. Each is a state
 //! machine without I/O, which says what to do next and is told what came of it,
 //! and a driver that does it.

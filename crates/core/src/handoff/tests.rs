@@ -177,7 +177,7 @@ impl Trial {
         &self,
         host: &Host,
         expected: bool,
-        progress: mpsc::Sender<adopt::Progress>,
+        progress: mpsc::Sender<adopt::Milestone>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
         self.adopt_beside(host, expected, progress, Arc::new(NoWriters))
     }
@@ -186,7 +186,7 @@ impl Trial {
         &self,
         host: &Host,
         expected: bool,
-        progress: mpsc::Sender<adopt::Progress>,
+        progress: mpsc::Sender<adopt::Milestone>,
         writers: Arc<dyn Writers>,
     ) -> tokio::task::JoinHandle<adopt::Outcome> {
         let adopt = Adopt::new(
@@ -199,7 +199,7 @@ impl Trial {
         .with_expected(expected.then(|| host.place()))
         .with_source(self.link.subscribe())
         .with_patience(self.patience)
-        .with_progress(progress);
+        .with_milestones(progress);
         tokio::spawn(adopt.run())
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Member {
     pub(super) id: FileId,
 }
 
-/// A name in the staging and what follows the number in the name to give.
+/// A name in the workspace and what follows the number in the name to give.
 type Name = (OsString, String);
 
 /// Brings the sealed parts behind the base.

@@ -3,7 +3,7 @@
 //! Room is made behind the base, the oldest file first; the base is renamed into
 //! it; its writer is asked to open it anew, by its path. The writer may roll it
 //! over itself between any two of these steps. So every file that makes room is
-//! held in the staging until the end, as if it were retired: in the end all of
+//! held in the workspace until the end, as if it were retired: in the end all of
 //! them get places behind what is newer, and whoever is killed has them put back
 //! by the next start. Only between the rename and the asking, two calls, would a
 //! kill leave a log without a base: rotating again asks then.

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Adoption, Commit, Event, MAX_MESSAGE, Message, Progress, Receipt};
+use super::{Adoption, Commit, Event, MAX_MESSAGE, Message, Milestone, Receipt};
 use crate::handoff::budget::Pace;
 use crate::transport::{Advice, LogTransportExt, ObjectName};
 
@@ -46,7 +46,7 @@ impl Adoption {
         let (sums, host) = ((owed.bytes, owed.digest.clone()), owed.host.clone());
         let settled = self.with_staging(move |staging| staging.settle_shared(owed));
         let placed = settled.await?;
-        self.tell(Progress::Placed(placed.clone()));
+        self.tell(Milestone::Placed(placed.clone()));
         let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
         Ok(Some(Event::WasAdopted(receipt)))
     }

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
 
 use super::state::Event;
-use super::{Adoption, Progress, SourceLink, Visibility, now};
+use super::{Adoption, Milestone, SourceLink, Visibility, now};
 use crate::backoff::Backoff;
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
@@ -185,7 +185,7 @@ impl Adoption {
             *last = chunks.last().map(|e| e.key.clone());
             self.fetch(chunks).await?;
             *news = Instant::now();
-            self.tell(Progress::Staged(self.next));
+            self.adopt.staged.send_replace(self.next);
         }
         if commit.is_none() && !more {
             self.show(last).await?;
@@ -239,7 +239,7 @@ impl Adoption {
             Ok(false) => {}
             Ok(true) => {
                 self.visibility = Visibility::Settled;
-                self.tell(Progress::Shown(bytes));
+                self.tell(Milestone::Shown(bytes));
             }
             Err(_) => self.visibility = Visibility::Settled,
         }

@@ -102,3 +102,58 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stream::History;
+
+    fn event(which: u8) -> Event {
+        let receipt = || Receipt::new((0, String::new()), "h2".to_owned(), 0, Vec::new());
+        match which {
+            0 => Event::Prepared,
+            1 => Event::Shared,
+            2 => Event::WasSealed,
+            3 => Event::WasAdopted(receipt()),
+            4 => Event::Complete(Commit::new(
+                0,
+                String::new(),
+                Vec::new(),
+                (History::default(), Vec::new()),
+            )),
+            5 => Event::AbortSeen,
+            6 => Event::Sealed,
+            7 => Event::Placed(receipt()),
+            8 => Event::Receipted,
+            9 => Event::Cleaned,
+            10 => Event::Discarded,
+            11 => Event::Damaged("it is torn".to_owned()),
+            _ => Event::Failed("it failed".to_owned()),
+        }
+    }
+
+    proptest! {
+        /// What is sealed is placed, whatever happens: nothing puts this host back then.
+        #[test]
+        fn what_is_sealed_is_never_undone(
+            events in proptest::collection::vec(0_u8..13, 0..20),
+        ) {
+            let mut state = State::Preparing;
+            let mut is_sealed = false;
+            for which in events {
+                state = state.on(event(which));
+                is_sealed |= matches!(state, State::Placing | State::Receipting(_));
+                let is_undone = matches!(
+                    state,
+                    State::Discarding(_) | State::Done(Outcome::Aborted)
+                );
+                prop_assert!(!(is_sealed && is_undone), "{state:?}");
+                if let State::Done(Outcome::Adopted(_)) = state {
+                    prop_assert!(is_sealed, "adopted before it was sealed");
+                }
+            }
+        }
+    }
+}

@@ -67,3 +67,56 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(which: u8) -> Event {
+        match which {
+            0 => Event::Begun(Arc::default()),
+            1 => Event::Over,
+            2 => Event::Stays,
+            3 => Event::Drained(Drained {
+                bytes: 0,
+                digest: String::new(),
+                missed: Vec::new(),
+                files: Vec::new(),
+                moved: Vec::new(),
+            }),
+            4 => Event::Committed,
+            5 => Event::Received(receipt()),
+            6 => Event::Withdrawn,
+            _ => Event::Failed("it failed".to_owned()),
+        }
+    }
+
+    fn receipt() -> Receipt {
+        Receipt::new((0, String::new()), "h2".to_owned(), 0, Vec::new())
+    }
+
+    proptest! {
+        /// The destination may be placing a committed handoff: nobody takes it back.
+        #[test]
+        fn what_may_be_committed_is_never_withdrawn(
+            events in proptest::collection::vec(0_u8..8, 0..20),
+        ) {
+            let mut state = State::Opening;
+            let mut is_committing = false;
+            for which in events {
+                state = state.on(event(which));
+                is_committing |= matches!(state, State::Committing(_));
+                let withdraws = matches!(
+                    state,
+                    State::Withdrawing { .. } | State::Done(Outcome::Aborted)
+                );
+                prop_assert!(!(is_committing && (withdraws || state.can_withdraw())));
+                if let State::Done(Outcome::Carried(_)) = state {
+                    prop_assert!(is_committing, "carried before it was committed");
+                }
+            }
+        }
+    }
+}

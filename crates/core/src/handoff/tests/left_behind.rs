@@ -28,7 +28,7 @@ async fn moves(
     let (ready, mut is_ready) = mpsc::channel(64);
     let writers = Arc::new(OnceHere(trial.here.subscribe(), to.log.clone()));
     let adopt = trial.adopt_beside(to, true, ready, writers);
-    while is_ready.recv().await != Some(adopt::Progress::Ready) {}
+    while is_ready.recv().await != Some(adopt::Milestone::Ready) {}
     arrive(to, append, text);
     trial.here.send_replace(true);
     trial.source.send_replace(Source::Over);
