@@ -64,7 +64,7 @@ pub struct Departure {
     pub connect: String,
     /// Where it went.
     pub to: Destination,
-    /// When.
+    /// When it left, to the second.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub at: Timestamp,
     /// BLAKE3 of the definition that stayed, in hex; `None` where none did.

@@ -230,7 +230,7 @@ impl Live {
     /// Takes hold of files that came since, so that no rollover takes them away
     /// while nobody reads. Reading does that too, at the end of what is held.
     pub fn hold(&mut self) -> Result<()> {
-        // Once more where its copies came: what follows it is wanted as well.
+        // The first look may have taken hold of copies; the second is of the file behind them.
         if !self.is_newest_same()? && !self.is_newest_same()? {
             return Ok(());
         }
@@ -289,8 +289,8 @@ impl Live {
         Some(News::Missing { size: Some(size) })
     }
 
-    /// Whether the newest file still has what was seen of it. Where it has not, what it
-    /// had is read from its copy, or told to be missing.
+    /// Whether the newest file still holds what was seen of it. If it does not, arranges
+    /// that what it held is read from its copy, or reported as missing.
     fn is_newest_same(&mut self) -> Result<bool> {
         let came = self.came_before(self.held.len().saturating_sub(1), false)?;
         let Some(held) = self.held.back_mut() else {
@@ -366,8 +366,10 @@ impl Live {
         self.remember(copy, given)
     }
 
-    /// The copies of what a file held while nobody looked: it was empty when it was seen
-    /// last. Says whether there are any. `last`: it is not looked at again.
+    /// Takes hold of the copies of what a file held while nobody looked: one that was
+    /// empty when it was last seen may have been written, copied and emptied since. Says
+    /// whether there are any. `last`: this file will not be looked at again, so look even
+    /// if it does not seem to have been written.
     fn came_before(&mut self, index: usize, last: bool) -> Result<bool> {
         let held = self.held.get(index).filter(|held| match &held.source {
             Source::Plain(file) => {
@@ -402,7 +404,7 @@ impl Live {
         seen || self.held.iter().any(|held| held.id == id)
     }
 
-    /// The log was emptied: where its bytes are is written down while that can be seen.
+    /// The log was emptied: writes down where its bytes are now, while that can be seen.
     fn remember(
         &mut self,
         moved: Option<(FileId, FileId)>,

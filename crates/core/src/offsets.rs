@@ -168,8 +168,8 @@ impl Offsets {
         Err(chain::Error::Unsettled { path: chain.path() }.into())
     }
 
-    /// What the caller knows of the stream where no record says it, and of a
-    /// file that it had open.
+    /// Adds what the caller knows: the places of files, for a chain without a record, and
+    /// how long a file was that it had open.
     pub(crate) fn assume(
         &mut self,
         ledger: &Ledger,
@@ -184,19 +184,19 @@ impl Offsets {
         Ok(())
     }
 
-    /// The caller was given bytes up to this offset: whatever comes now is behind it.
+    /// The caller has read up to this offset: whatever comes now lies behind it.
     pub(crate) fn reach(&mut self, offset: StreamOffset) {
         self.ledger.reach(offset);
     }
 
-    /// The caller saw that what was known of the file `was` lies in `now`.
+    /// The caller saw that the bytes of the file `was` lie in `now`.
     pub(crate) fn moved(&mut self, was: FileId, now: FileId) {
         if self.ledger.is_gone(was) {
             self.ledger.moved_to(was, now);
         }
     }
 
-    /// What is known with this layout of it.
+    /// The ledger as it is once this layout is remembered.
     pub(crate) fn remembered(&self, layout: &Layout) -> chain::Result<Ledger> {
         let mut ledger = self.ledger.clone();
         ledger.remember(layout);

@@ -32,7 +32,7 @@ pub struct About {
     pub name: String,
     /// The host that put it.
     pub host: String,
-    /// When, by that host's clock.
+    /// When it was put, by that host's clock.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub at: Timestamp,
 }

@@ -39,7 +39,7 @@ pub struct Begin {
     pub domain_name: String,
     /// The source's host name, for people.
     pub host: String,
-    /// When, by the source's clock.
+    /// When it began, by the source's clock.
     #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
     pub at: Timestamp,
     /// Where what is there now lies in the VM's stream, if that is known so early:

@@ -304,14 +304,14 @@ impl Ledger {
         *self == Self::default()
     }
 
-    /// The stream went on elsewhere up to `offset`: the files that are here follow
-    /// it, after a gap.
+    /// The stream went on elsewhere up to `offset`: the files here go on from there,
+    /// behind a gap.
     pub fn go_on_at(&mut self, offset: StreamOffset) {
         self.known.clear();
         self.end = self.end.max(offset);
     }
 
-    /// A file that may be gone by now was `length` bytes long when it was last seen.
+    /// A file was `length` bytes long when it was last seen. It may be gone by now.
     pub fn grown(&mut self, id: FileId, length: u64) {
         if let Some(last) = self.known.iter_mut().rfind(|k| k.id == id) {
             last.length = last.length.max(length.saturating_sub(last.skip));
@@ -319,7 +319,7 @@ impl Ledger {
         }
     }
 
-    /// Bytes were given up to this offset, wherever they are now.
+    /// A reader has got bytes up to this offset, wherever they lie now.
     pub(crate) fn reach(&mut self, offset: StreamOffset) {
         self.end = self.end.max(offset);
     }
