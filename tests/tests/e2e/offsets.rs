@@ -103,7 +103,8 @@ fn offsets_last_for_life_and_a_follower_misses_nothing() -> Outcome {
 /// What the rotation dropped has expired, and the first offset still there is said.
 #[test]
 fn what_rotation_dropped_has_expired() -> Outcome {
-    let lab = Lab::builder().hosts(1).virtlogd(256 << 10, 2).start()?;
+    // So large that a busy machine looks before one of them is dropped.
+    let lab = Lab::builder().hosts(1).virtlogd(512 << 10, 2).start()?;
     let h1 = lab.host(0);
     let vm = h1.define(&Guest::new("vm").pace(logchain_tests::Pace::Flat))?;
     vm.start()?;

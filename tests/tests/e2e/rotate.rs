@@ -135,14 +135,18 @@ fn a_flood_is_rotated_ten_times_and_nothing_is_lost() -> Outcome {
         "{}",
         refused.err()
     );
+    // Between the two looks a rollover may have dropped the oldest file.
     let after = history(&flood)?;
+    let first = after.get(..200).ok_or("hardly anything is there")?;
+    let at = before.windows(first.len()).position(|bytes| bytes == first);
+    let still = &before[at.ok_or("nothing of what was there is left")?..];
     assert!(
-        after.starts_with(&before),
+        after.starts_with(still),
         "{} {}",
         before.len(),
         after.len()
     );
-    Ticks::check_from_boot(&after)?;
+    Ticks::check(&after)?;
     assert!(!sorted_names(h1, "flood")?.iter().any(|n| n.ends_with(".d")));
     Ok(())
 }
