@@ -209,12 +209,18 @@ impl Vm {
             let bytes = fs::read(&path).unwrap_or_default();
             // The base stays virtlogd's.
             if name.starts_with("console.log.") && (64..1 << 20).contains(&bytes.len()) {
-                // With its time, as a backup is restored.
-                let time = fs::metadata(&path).unwrap().modified().unwrap();
+                let before = fs::metadata(&path).unwrap();
+                let time = before.modified().unwrap();
+                // A compressed file that was not given the time of what it holds: with that of
+                // its making it would look as if it had been, and nothing could tell.
+                let misleads = name.ends_with(".zst") && time >= before.created().unwrap();
                 fs::remove_file(&path).unwrap();
                 fs::write(&path, bytes).unwrap();
-                let file = File::options().append(true).open(&path).unwrap();
-                file.set_modified(time).unwrap();
+                if !misleads {
+                    // As a backup is restored.
+                    let file = File::options().append(true).open(&path).unwrap();
+                    file.set_modified(time).unwrap();
+                }
             }
         }
     }
