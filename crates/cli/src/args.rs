@@ -249,9 +249,13 @@ pub struct Adopt {
     /// Take in this handoff only [default: every handoff that waits for the domain].
     #[arg(long, value_name = "ID", requires = "console")]
     pub handoff: Option<HandoffId>,
-    /// With --handoff: a console of that handoff, and the path where its log will be once the
-    /// domain is here. Ignored without --handoff.
-    #[arg(long = "console", value_name = "NAME[=PATH]", value_parser = console_maybe_path)]
+    /// A console of that handoff, and the path where its log will be once the domain is here.
+    #[arg(
+        long = "console",
+        value_name = "NAME[=PATH]",
+        value_parser = console_maybe_path,
+        requires = "handoff"
+    )]
     pub console: Vec<(ConsoleName, Option<PathBuf>)>,
     /// Host UUID that libvirt reports at the source (`virsh capabilities`): refuse to run there.
     #[arg(long, value_name = "UUID")]

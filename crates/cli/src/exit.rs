@@ -13,9 +13,9 @@ use crate::args::Format;
 pub enum Exit {
     /// 0: done.
     Done,
-    /// 1: failed, nothing changed.
+    /// 1: failed, or not all of it was done; `migrate`: the guest did not migrate.
     Failed,
-    /// 2: bad usage, nothing changed.
+    /// 2: bad usage, nothing was done.
     Usage,
     /// 3: migrated, but the log was not (fully) carried.
     NotCarried,

@@ -140,12 +140,7 @@ fn a_flood_is_rotated_ten_times_and_nothing_is_lost() -> Outcome {
     let first = after.get(..200).ok_or("hardly anything is there")?;
     let at = before.windows(first.len()).position(|bytes| bytes == first);
     let still = &before[at.ok_or("nothing of what was there is left")?..];
-    assert!(
-        after.starts_with(still),
-        "{} {}",
-        before.len(),
-        after.len()
-    );
+    assert!(after.starts_with(still), "{} {}", before.len(), after.len());
     Ticks::check(&after)?;
     assert!(!sorted_names(h1, "flood")?.iter().any(|n| n.ends_with(".d")));
     Ok(())

@@ -114,7 +114,9 @@ impl Report {
             // People hear of a failure in either format.
             (Stream::Failure, _) | (Stream::Note, Format::Text) => {
                 line::clear();
-                let _ = writeln!(std::io::stderr(), "logchain: {sentence}");
+                for line in sentence.lines() {
+                    let _ = writeln!(std::io::stderr(), "logchain: {line}");
+                }
             }
             (Stream::Out | Stream::Note, Format::Json) => {}
         }

@@ -58,10 +58,12 @@ pub(crate) fn sentence(event: &Event) -> String {
             warnings,
             ..
         } => {
-            let files = files.len();
-            let mut sentence = format!(
-                "{console}: {bytes} bytes of history are in place at {host}, in {files} files"
-            );
+            let files = match files.len() {
+                1 => "1 file".to_owned(),
+                files => format!("{files} files"),
+            };
+            let mut sentence =
+                format!("{console}: {bytes} bytes of history are in place at {host}, in {files}");
             if *dropped > 0 {
                 sentence.push_str(&format!(
                     "; the oldest {dropped} of them are more than the rotation there keeps"
@@ -170,10 +172,16 @@ pub(crate) fn sentence(event: &Event) -> String {
         Event::WouldReap(reaping) => reaped(reaping, &format!("would be {}", reaping.done)),
         Event::Reaped(reaping) => reaped(reaping, &reaping.done),
         Event::Step { .. } => step(event),
-        Event::Checked { works, transport } => match works {
-            true => format!("{transport} works from here"),
-            false => format!("{transport} cannot be relied on from here"),
-        },
+        Event::Checked { works, transport } => {
+            let transport = match transport.as_str() {
+                "" => "the transport",
+                transport => transport,
+            };
+            match works {
+                true => format!("{transport} works from here"),
+                false => format!("{transport} cannot be relied on from here"),
+            }
+        }
         _ => String::new(),
     }
 }
@@ -194,7 +202,9 @@ fn rotated(rotation: &Rotation) -> String {
 }
 
 fn reaped(reaping: &Reaping, what: &str) -> String {
-    format!("{}: {what}: {}", reaping.domain, reaping.reason)
+    let parts = [&*reaping.domain, what, &*reaping.reason];
+    let said = parts.into_iter().filter(|part| !part.is_empty());
+    said.collect::<Vec<_>>().join(": ")
 }
 
 fn step(event: &Event) -> String {
