@@ -20,6 +20,7 @@ mod again;
 mod client;
 mod command;
 mod failure;
+mod greeting;
 mod helper;
 mod line;
 mod link;

@@ -18,13 +18,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::greeting::{greeting, read_greeting};
 use crate::line::Connection;
 use crate::meter::{Meter, Metered};
 use crate::process::{Asks, LAST_WORDS, Process};
-use crate::wire::{
-    Answer, GREETING, IN_FLIGHT, PART, Request, Response, Verb, read_frame, read_greeting,
-    write_frame,
-};
+use crate::wire::{Answer, IN_FLIGHT, PART, Request, Response, Verb, read_frame, write_frame};
 use crate::{SshOptions, SshTarget, command};
 
 /// Answers that one request can get: a large object in parts, and its end. The
@@ -235,7 +233,7 @@ where
     let mut output = BufReader::new(output);
     let mut input = BufWriter::new(input);
     let write = async {
-        input.write_all(GREETING).await?;
+        input.write_all(&greeting()).await?;
         input.flush().await
     };
     // What the other side says counts, also where it no longer listens.

@@ -12,9 +12,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
+use crate::greeting::{greeting, read_greeting};
 use crate::wire::{
-    Answer, GREETING, IN_FLIGHT, Outcome, PART, Request, Response, Verb, WirePrefix, read_frame,
-    read_greeting, write_frame,
+    Answer, IN_FLIGHT, Outcome, PART, Request, Response, Verb, WirePrefix, read_frame, write_frame,
 };
 
 /// Bytes of objects that are being put at once, in units of [`UNIT`].
@@ -46,10 +46,11 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let mut input = BufReader::new(input);
     let mut output = BufWriter::new(output);
-    output.write_all(GREETING).await?;
+    output.write_all(&greeting()).await?;
     output.flush().await?;
     match timeout(GREET, read_greeting(&mut input, &mut Vec::new())).await {
-        Ok(greeted) => greeted?,
+        // There is one version so far, so nothing depends on which one it is.
+        Ok(version) => drop(version?),
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
 

@@ -1,7 +1,6 @@
-//! What goes over the wire: a greeting with a version, then frames.
+//! What goes over the wire after the [greeting](crate::greeting): frames.
 //!
 //! ```text
-//! greeting: "logchain-transport 1\n", both ways
 //! frame:    length (u32, big endian) | header length (u32) | header (JSON) | body
 //! ```
 //!
@@ -14,15 +13,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use logchain_core::transport::{Error, MAX_OBJECT};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-/// Both sides say it first. A further version is a further greeting.
-pub(crate) const GREETING: &[u8] = b"logchain-transport 1\n";
-
-/// What the greeting begins with whatever the version.
-pub(crate) const NAME: &[u8] = b"logchain-transport ";
-
-/// Bytes of noise (a banner, a profile that prints) before the greeting.
-const NOISE: usize = 64 * 1024;
 
 /// An object and its header. A listing of a full page fits as well.
 const MAX_FRAME: usize = MAX_OBJECT + 64 * 1024;
@@ -137,38 +127,6 @@ impl Outcome {
             Self::Full => Error::Full { transport, reason },
             Self::Corrupt => Error::Corrupt { transport, reason },
             Self::Other => Error::Other { transport, reason },
-        }
-    }
-}
-
-/// Reads up to the other side's greeting, over noise before it. `seen`: all of it.
-pub(crate) async fn read_greeting(
-    input: &mut (impl AsyncRead + Unpin),
-    seen: &mut Vec<u8>,
-) -> io::Result<()> {
-    loop {
-        let byte = input.read_u8().await?;
-        seen.push(byte);
-        if seen.ends_with(GREETING) {
-            return Ok(());
-        }
-        if byte == b'\n' {
-            let line = seen.rsplit(|b| *b == b'\n').nth(1).unwrap_or_default();
-            if let Some(version) = line.strip_prefix(NAME) {
-                let version = String::from_utf8_lossy(version);
-                let version: String = version
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(20)
-                    .collect();
-                let what =
-                    format!("the other logchain speaks version {version}, this one version 1");
-                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-            }
-        }
-        if seen.len() > NOISE {
-            let what = "what answers is not logchain";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
     }
 }

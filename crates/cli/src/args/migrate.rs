@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Carry, Connect, Format, State, name, seconds, size};
+use super::values::{name, seconds, size};
+use super::{Carry, Connect, Format, State};
 
 #[derive(Debug, Args)]
 pub struct Migrate {
