@@ -224,3 +224,62 @@ message!(
     Abort = "abort",
     Receipt = "receipt"
 );
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What release 0.1 puts. Each release adds a file of its own, and reads those before it.
+    const OF_0_1: &str = include_str!("../../tests/wire/0.1.jsonl");
+
+    /// Reads a message of this object, and gives it as this release writes it.
+    fn read(object: &str, message: &Value) -> Result<Value, Damaged> {
+        fn again<M: Message>(bytes: &[u8]) -> Result<Value, Damaged> {
+            let bytes = M::decode(bytes)?.encode()?;
+            Ok(serde_json::from_slice(&bytes).unwrap())
+        }
+        let bytes = message.to_string().into_bytes();
+        match object {
+            "begin" => again::<Begin>(&bytes),
+            "commit" => again::<Commit>(&bytes),
+            "claim" => again::<Claim>(&bytes),
+            "abort" => again::<Abort>(&bytes),
+            "receipt" => again::<Receipt>(&bytes),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn of_0_1() -> impl Iterator<Item = (String, Value)> {
+        OF_0_1.lines().map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            let object = line["object"].as_str().unwrap().to_owned();
+            (object, line["message"].take())
+        })
+    }
+
+    #[test]
+    fn messages_of_release_0_1_are_read_and_nothing_of_them_is_lost() {
+        for (object, message) in of_0_1() {
+            assert_eq!(read(&object, &message).unwrap(), message);
+        }
+        let mut objects: Vec<String> = of_0_1().map(|(object, _)| object).collect();
+        objects.dedup();
+        assert_eq!(objects, ["begin", "commit", "claim", "abort", "receipt"]);
+    }
+
+    #[test]
+    fn a_field_that_a_later_release_adds_is_no_damage_but_a_later_version_is() {
+        for (object, mut message) in of_0_1() {
+            message["colour"] = "green".into();
+            read(&object, &message).unwrap();
+            message["version"] = 2.into();
+            let refused = read(&object, &message).unwrap_err().to_string();
+            assert!(
+                refused.contains("a newer logchain wrote it (version 2)"),
+                "{refused}"
+            );
+        }
+    }
+}
