@@ -23,6 +23,7 @@
 mod shared;
 mod staging;
 mod state;
+mod trace;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,17 +32,21 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OnceCell, mpsc, watch};
+use tracing::{Instrument as _, debug};
 
 use state::{Event, State, Undo};
 
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
+use super::trace::Half;
 use super::{Begin, Budget, Claim, Commit, Handoff, PATIENCE, Receipt, Sum, now};
+use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
+use crate::sentence;
 use crate::transport::{self, Advice, Error, Key, LogTransport, LogTransportExt, ObjectName};
 
 /// Between two tries of one put.
@@ -223,7 +228,17 @@ impl Adopt {
 
     /// Runs the destination's half to its end. If the future is dropped, or the
     /// process killed, the next start finishes or undoes what was begun.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(self) -> Outcome {
+        let span = self.handoff.span(Half::Adopt);
+        let half = async {
+            let outcome = self.take_in().await;
+            trace::outcome(&outcome);
+            outcome
+        };
+        half.instrument(span).await
+    }
+
+    async fn take_in(mut self) -> Outcome {
         self.transport = self.budget.bound(&self.transport);
         let mut adoption = Adoption {
             adopt: self,
@@ -246,6 +261,7 @@ impl Adopt {
                 State::Discarding(undo) => adoption.discard(undo).await,
                 State::Done(outcome) => return outcome.clone(),
             };
+            trace::event(&event, adoption.next);
             state = state.on(event);
         }
     }
@@ -405,7 +421,10 @@ impl Adoption {
         let key = self.adopt.handoff.key(ObjectName::Abort);
         match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
             Ok(found) => Ok(found.is_some()),
-            Err(e) if e.advice() == Advice::Retry => Ok(false),
+            Err(e) if e.advice() == Advice::Retry => {
+                debug!(error = %sentence(&e), "whether it is withdrawn is asked again");
+                Ok(false)
+            }
             Err(e) => Err(e.to_string()),
         }
     }
@@ -486,7 +505,8 @@ impl Adoption {
             Ok(()) if self.commit().await?.is_some() => return Ok(()),
             // It is over, and all of it cleared: elsewhere.
             Ok(()) => {
-                let _ = self.adopt.transport.delete(&key).await;
+                let deleted = self.adopt.transport.delete(&key).await;
+                deleted.ok_logged("this claim stays until the transport's sweep removes it");
                 return Err("another destination has taken this log in".to_owned());
             }
             Err(e) => return Err(e.to_string()),
@@ -545,8 +565,8 @@ impl Adoption {
             .transport
             .get_opt(&key, MAX_MESSAGE)
             .await
-            .ok()??;
-        Begin::decode(&data).ok()
+            .ok_logged("the source's names are not known")??;
+        Begin::decode(&data).ok_logged("the source's names are not known")
     }
 
     async fn receipt(&mut self, receipt: Receipt) -> Event {
@@ -569,7 +589,10 @@ impl Adoption {
             let put = self.adopt.transport.put_same(key, data.clone()).await;
             let may_help = matches!(&put, Err(e) if e.advice() == Advice::Retry);
             match waits.next(started.elapsed()) {
-                Some(wait) if may_help => tokio::time::sleep(wait).await,
+                Some(wait) if may_help => {
+                    put.ok_logged("it is put again");
+                    tokio::time::sleep(wait).await;
+                }
                 _ => return put,
             }
         }
@@ -604,14 +627,22 @@ impl Adoption {
         let is_over = match undo {
             Undo::Damaged(_) => {
                 let commit = self.adopt.handoff.key(ObjectName::Commit);
-                let _ = self.adopt.transport.delete(&commit).await;
+                let deleted = self.adopt.transport.delete(&commit).await;
+                deleted.ok_logged("the commit is deleted with the rest");
                 Ok(true)
             }
             Undo::Withdrawn | Undo::Failed(_) => self.aborted().await,
         };
         let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,
-            Ok(false) | Err(_) => Ok(()),
+            Ok(false) => Ok(()),
+            Err(reason) => {
+                debug!(
+                    reason,
+                    "the pieces stay until the transport's sweep removes them"
+                );
+                Ok(())
+            }
         };
         cleared.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Discarded)
     }

@@ -89,12 +89,14 @@ mod pump;
 mod put;
 pub mod stage;
 mod streamed;
+mod trace;
 
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+use tracing::Span;
 use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
@@ -168,11 +170,12 @@ pub async fn waiting(
     Ok(open.map(|(handoff, _)| handoff).collect())
 }
 
-/// Runs file work on a thread that may block.
+/// Runs file work on a thread that may block, within the caller's span.
 async fn blocking<T: Send + 'static, E: Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
+    let span = Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
         // Nothing cancels these tasks, so this is a panic in them: let it go on.
         Err(e) => std::panic::resume_unwind(e.into_panic()),

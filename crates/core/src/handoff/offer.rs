@@ -22,6 +22,7 @@ mod opening;
 mod remaining;
 mod shared;
 mod state;
+mod trace;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
+use tracing::{Instrument as _, debug};
 
 pub use held::Held;
 use held::{Chain, CommittedHistory, history, so_far};
@@ -43,7 +45,9 @@ use super::pump::{Drained, Pump, Pumped};
 use super::put::{AlreadyStored, Puts, Putter};
 use super::stage::deletion_rank;
 use super::streamed::Streamed;
+use super::trace::Half;
 use super::{Abort, Budget, Commit, Handoff, PATIENCE, Receipt, now};
+use crate::OkLogged as _;
 use crate::folder::Folder;
 use crate::follow::{Writers, prints};
 use crate::record::{Offered, Record};
@@ -178,8 +182,19 @@ impl Offer {
 
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
-    pub async fn run(mut self, held: Held) -> Outcome {
+    pub async fn run(self, held: Held) -> Outcome {
+        let span = self.handoff.span(Half::Offer);
+        let half = async {
+            let outcome = self.carry(held).await;
+            trace::outcome(&outcome);
+            outcome
+        };
+        half.instrument(span).await
+    }
+
+    async fn carry(mut self, held: Held) -> Outcome {
         let (follower, chain) = held.apart();
+        trace::holds(follower.bytes());
         let so_far = so_far(&chain.record, &follower, &self.host);
         self.bound();
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers), &self.budget) {
@@ -211,6 +226,7 @@ impl Offer {
             } else {
                 event
             };
+            trace::event(&event, *self.put.borrow());
             state = state.on(event);
             if !state.can_withdraw() {
                 // Files and room are for who still reads.
@@ -401,7 +417,7 @@ impl Offer {
                 }
                 Ok(None) => {}
                 Err(reason) if started.elapsed() > self.patience => return Event::Failed(reason),
-                Err(_) => {}
+                Err(reason) => debug!(reason, "the receipt is looked for again"),
             }
             match far {
                 AdoptStatus::Failed(reason) => return Event::Failed(reason),
@@ -425,7 +441,9 @@ impl Offer {
         if let Err(reason) = put {
             // A spool that has no room for it has some once the pieces are gone:
             // they are not wanted any more. The other half misses them.
-            let _ = clear(&*self.transport, &self.handoff).await;
+            clear(&*self.transport, &self.handoff)
+                .await
+                .ok_logged("the pieces stay until the transport's sweep removes them");
             return Event::Failed(reason);
         }
         Event::Withdrawn
@@ -457,7 +475,8 @@ impl Offer {
     /// The receipt is here: put that down, and clear the transport. Neither can
     /// undo that the history arrived, so neither failure is one.
     async fn settle(&self, folder: &Folder, base: &OsStr) {
-        if let Ok(folder) = folder.try_clone() {
+        const GIVEN_UP: &str = "the next offer asks for the receipt again";
+        if let Some(folder) = folder.try_clone().ok_logged(GIVEN_UP) {
             let (handoff, base) = (self.handoff.clone(), base.to_owned());
             let work = move || {
                 Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
@@ -467,9 +486,11 @@ impl Offer {
                     }
                 })
             };
-            let _ = self.budget.work(work).await;
+            self.budget.work(work).await.ok_logged(GIVEN_UP);
         }
-        let _ = clear(&*self.transport, &self.handoff).await;
+        clear(&*self.transport, &self.handoff)
+            .await
+            .ok_logged("what is received stays until the transport's sweep removes it");
     }
 }
 
@@ -478,16 +499,23 @@ impl Offer {
 /// # Errors
 /// The same sentence as [`Outcome::NotCarried`] gives.
 pub async fn resume(offer: Offer, folder: &Folder, base: &OsStr, offered: &Offered) -> Outcome {
-    let mut offer = offer;
-    offer.bound();
-    match offer.receipt(offered.bytes, &offered.digest).await {
-        Event::Received(receipt) => {
-            offer.settle(folder, base).await;
-            Outcome::Carried(receipt)
-        }
-        Event::Failed(reason) => Outcome::NotCarried { reason },
-        _ => not_carried("the receipt did not come".to_owned()),
-    }
+    let span = offer.handoff.span(Half::Offer);
+    let half = async {
+        let mut offer = offer;
+        offer.bound();
+        debug!(bytes = offered.bytes, "committed by an earlier run");
+        let outcome = match offer.receipt(offered.bytes, &offered.digest).await {
+            Event::Received(receipt) => {
+                offer.settle(folder, base).await;
+                Outcome::Carried(receipt)
+            }
+            Event::Failed(reason) => Outcome::NotCarried { reason },
+            _ => not_carried("the receipt did not come".to_owned()),
+        };
+        trace::outcome(&outcome);
+        outcome
+    };
+    half.instrument(span).await
 }
 
 async fn await_receipt(

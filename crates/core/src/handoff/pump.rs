@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use blake3::Hash;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tracing::Span;
 
 use super::budget::Room;
 use super::memory::Memory;
@@ -118,6 +119,7 @@ impl Pump {
             memory: budget.memory(),
             drain_from: None,
             moved: Instant::now(),
+            span: Span::current(),
         };
         Ok(Self {
             out,
@@ -203,6 +205,8 @@ struct Reader {
     memory: Memory,
     drain_from: Option<Instant>,
     moved: Instant,
+    /// The half's, which threads do not inherit.
+    span: Span,
 }
 
 impl Turn for Reader {
@@ -210,7 +214,8 @@ impl Turn for Reader {
         if self.out.is_closed() {
             return Next::Never;
         }
-        let end = match self.step() {
+        let span = self.span.clone();
+        let end = match span.in_scope(|| self.step()) {
             Ok(None) => return Next::After(LOOK),
             Ok(Some(drained)) => Pumped::Drained(drained),
             Err(reason) => Pumped::Failed(reason),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::{Instrument as _, debug};
 
 use super::budget::Room;
 use super::chunk::CHUNK_HEADER;
@@ -20,8 +21,10 @@ use super::offer::{AdoptStatus, Source};
 use super::pump::Cuts;
 use super::streamed::Streamed;
 use super::{Budget, Chunk, Handoff};
+use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::follow::Piece;
+use crate::sentence;
 use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName};
 
 /// Pieces of one handoff on their way at once: enough to fill a line
@@ -58,6 +61,13 @@ pub(super) struct AlreadyStored {
     pub(super) streamed: Streamed,
     /// Whether an earlier run may have committed them: not if one is of no use.
     pub(super) may_be_committed: Arc<AtomicBool>,
+}
+
+impl AlreadyStored {
+    /// Bytes in pieces that an earlier run put.
+    pub(super) fn bytes(&self) -> u64 {
+        self.there.values().map(|len| u64::from(*len)).sum()
+    }
 }
 
 impl Putter {
@@ -104,6 +114,7 @@ impl Putter {
             if let AdoptStatus::Failed(reason) | AdoptStatus::Lost(reason) = &*self.far.borrow() {
                 return Err(reason.clone());
             }
+            debug!(error = %sentence(&error), %key, ?wait, "put again");
             tokio::time::sleep(wait).await;
         }
     }
@@ -228,7 +239,8 @@ impl Puts {
 
     pub(super) fn start(&mut self, putter: Putter, piece: (Piece, Hash), room: Room) {
         let line = Arc::clone(&self.line);
-        self.set.spawn(putter.put_piece(piece, room, line));
+        let put = putter.put_piece(piece, room, line);
+        self.set.spawn(put.in_current_span());
     }
 
     /// The length of the next piece that arrived; `None` where none is on its way.
@@ -249,6 +261,8 @@ impl Puts {
     /// They are not wanted any more: lets them come to their ends.
     pub(super) async fn settle(&mut self) {
         let all = async { while self.next().await.is_some() {} };
-        let _ = tokio::time::timeout(SETTLE, all).await;
+        tokio::time::timeout(SETTLE, all)
+            .await
+            .ok_logged("pieces that arrive later stay until the transport's sweep removes them");
     }
 }

@@ -3,8 +3,11 @@
 
 use std::time::Instant;
 
+use tracing::debug;
+
 use super::{Adoption, Commit, Event, MAX_MESSAGE, Message, Milestone, Receipt};
 use crate::handoff::budget::Pace;
+use crate::sentence;
 use crate::transport::{Advice, LogTransportExt, ObjectName};
 
 impl Adoption {
@@ -55,7 +58,10 @@ impl Adoption {
     async fn commit_if_there(&self) -> Result<Option<Commit>, String> {
         let key = self.adopt.handoff.key(ObjectName::Commit);
         match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
-            Err(e) if e.advice() == Advice::Retry => Ok(None),
+            Err(e) if e.advice() == Advice::Retry => {
+                debug!(error = %sentence(&e), "the commit is looked for again");
+                Ok(None)
+            }
             Err(e) => Err(e.to_string()),
             Ok(None) => Ok(None),
             Ok(Some(data)) => Commit::decode(&data).map(Some).map_err(|e| e.to_string()),

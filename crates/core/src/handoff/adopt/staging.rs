@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
+use tracing::debug;
 
 use super::state::Event;
 use super::{Adoption, Milestone, SourceLink, Visibility, now};
@@ -17,6 +18,7 @@ use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
 use crate::handoff::{Chunk, Commit, Handoff};
 use crate::placement::Owed;
+use crate::sentence;
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
 /// Between two tries to get one piece: one and a half seconds together.
@@ -143,7 +145,10 @@ impl Adoption {
             .await
         {
             Ok(entries) => entries,
-            Err(e) if e.advice() == Advice::Retry => return Ok(Look::AllStaged),
+            Err(e) if e.advice() == Advice::Retry => {
+                debug!(error = %sentence(&e), "the transport is looked at again");
+                return Ok(Look::AllStaged);
+            }
             Err(e) => return Err(e.to_string().into()),
         };
         let was_committed = commit.is_some();
@@ -241,7 +246,10 @@ impl Adoption {
                 self.visibility = Visibility::Settled;
                 self.tell(Milestone::Shown(bytes));
             }
-            Err(_) => self.visibility = Visibility::Settled,
+            Err(reason) => {
+                debug!(reason, "the history is seen once it is placed");
+                self.visibility = Visibility::Settled;
+            }
         }
         Ok(())
     }
@@ -379,7 +387,10 @@ async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
             Err(e) => e,
         };
         match waits.next(started.elapsed()) {
-            Some(wait) if error.advice() == Advice::Retry => tokio::time::sleep(wait).await,
+            Some(wait) if error.advice() == Advice::Retry => {
+                debug!(error = %sentence(&error), %key, ?wait, "fetched again");
+                tokio::time::sleep(wait).await;
+            }
             _ => return Err(error.to_string()),
         }
     }

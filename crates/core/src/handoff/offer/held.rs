@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
+use crate::OkLogged as _;
 use crate::chain::{LogChain, Remark};
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
@@ -69,7 +70,8 @@ impl Held {
             let there = Record::read(folder, base, domain, console)?;
             there.ok_or(e)
         });
-        let mut record = record.unwrap_or_else(|_| Record::new(domain, console.clone()));
+        let record = record.ok_logged("the log goes without what is remembered of it");
+        let mut record = record.unwrap_or_else(|| Record::new(domain, console.clone()));
         let recorded = record.ledger.clone();
         record.ledger = follower.recognise(&recorded)?;
         let here = record.offered.as_ref().filter(|o| follower.has_offered(o));
@@ -190,7 +192,7 @@ pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option
     let layout = record
         .ledger
         .lay(&follower.lengths(), StreamOffset::START)
-        .ok()?;
+        .ok_logged("pieces that are streamed already are put again")?;
     Some(record.ledger.history(&layout, host, &[]))
 }
 

@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tracing::Instrument as _;
+
 use super::held::{Chain, announce};
 use super::{Offer, clear};
+use crate::OkLogged as _;
 use crate::handoff::message::Message;
 use crate::handoff::pump::Cuts;
 use crate::handoff::streamed::Streamed;
@@ -62,27 +65,32 @@ impl Offer {
             return;
         };
         let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
-        tokio::spawn(async move {
-            // What stays all the same is swept some day.
-            let _ = clear(&*transport, &Handoff { id, ..before }).await;
-        });
+        let clear_it = async move {
+            clear(&*transport, &Handoff { id, ..before })
+                .await
+                .ok_logged("what an earlier handoff left stays until the transport's sweep");
+        };
+        tokio::spawn(clear_it.in_current_span());
     }
 
     /// What of the history is streamed to the same place. No failure of this is one
     /// of the handoff: it is put as if it were not.
     pub(super) async fn streamed(&self, so_far: &History) -> Streamed {
         let find = Streamed::find(&self.transport, &self.handoff, so_far.clone());
-        find.await.unwrap_or_default()
+        find.await
+            .ok_logged("every piece is put, also those that are streamed already")
+            .unwrap_or_default()
     }
 
     /// Puts down beside the chain that it was begun. Where that cannot be, all of
     /// it is put again should this process end early.
     async fn remember(&self, chain: &Chain) {
-        let Ok(folder) = chain.folder.try_clone() else {
+        const GIVEN_UP: &str = "if this process ends early, all of it is put again";
+        let Some(folder) = chain.folder.try_clone().ok_logged(GIVEN_UP) else {
             return;
         };
         let (handoff, base) = (self.handoff.clone(), chain.base.clone());
         let work = move || announce(&folder, &base, &handoff);
-        let _ = self.budget.work(work).await;
+        self.budget.work(work).await.ok_logged(GIVEN_UP);
     }
 }

@@ -5,9 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far};
+use tracing::{Instrument as _, debug};
+
+use super::{
+    Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far, trace,
+};
 use crate::follow::{Followed, Follower, Writer};
 use crate::handoff::message::{Commit, Message};
+use crate::handoff::trace::Half;
 use crate::record::Record;
 use crate::transport::ObjectName;
 
@@ -23,26 +28,42 @@ const NOT_SENT: &str = "shared";
 
 impl Offer {
     /// As [`Offer::run`], where the destination has the folder of the log.
-    pub async fn run_shared(mut self, held: Held) -> Outcome {
+    pub async fn run_shared(self, held: Held) -> Outcome {
+        let span = self.handoff.span(Half::Offer);
+        let half = async {
+            let outcome = self.share(held).await;
+            trace::outcome(&outcome);
+            outcome
+        };
+        half.instrument(span).await
+    }
+
+    async fn share(mut self, held: Held) -> Outcome {
         let (follower, chain) = held.apart();
         self.bound();
         let so_far = so_far(&chain.record, &follower, &self.host);
         if let Err(reason) = self.begin(&chain, so_far).await {
             return not_carried(reason);
         }
+        debug!(
+            bytes = follower.bytes(),
+            "begun; the destination has this very folder"
+        );
         loop {
             let source = *self.source.borrow_and_update();
             match source {
                 Source::Over => break,
                 Source::Stays => {
-                    self.withdraw(None).await;
+                    let event = self.withdraw(None).await;
+                    trace::event(&event, 0);
                     return Outcome::Aborted;
                 }
                 Source::Running | Source::Stopped => {}
             }
             if self.source.changed().await.is_err() {
                 let reason = "the migration was left alone";
-                self.withdraw(Some(reason)).await;
+                let event = self.withdraw(Some(reason)).await;
+                trace::event(&event, 0);
                 return not_carried(reason.to_owned());
             }
         }
@@ -54,6 +75,7 @@ impl Offer {
         if let Err(reason) = self.commit_shared(&ended, &chain).await {
             return not_carried(reason);
         }
+        debug!(bytes = ended.bytes, "committed");
         match self.receipt(ended.bytes, &ended.digest).await {
             Event::Received(receipt) => {
                 self.settle(&chain.folder, &chain.base).await;
