@@ -39,7 +39,8 @@ use state::{Event, State, Undo};
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
 use super::trace::Half;
-use super::{Begin, Budget, Claim, Commit, Handoff, PATIENCE, Receipt, Sum, now};
+use super::{Begin, Budget, Claim, Commit, Error, Handoff, PATIENCE, Receipt, Result, Sum, now};
+use crate::BoxError;
 use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::folder::{self, Folder};
@@ -47,7 +48,7 @@ use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::sentence;
-use crate::transport::{self, Advice, Error, Key, LogTransport, LogTransportExt, ObjectName};
+use crate::transport::{self, Advice, Key, LogTransport, LogTransportExt, ObjectName};
 
 /// Between two tries of one put.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(25), Duration::from_millis(250));
@@ -67,14 +68,14 @@ pub trait Destination: Send + Sync {
     /// Where the log lies, once the domain is here; `None` until then.
     ///
     /// # Errors
-    /// A sentence for people, where it can never be known.
-    async fn place(&self) -> Result<Option<Place>, String>;
+    /// Why it can never be known: this half fails with it.
+    async fn place(&self) -> std::result::Result<Option<Place>, BoxError>;
 }
 
 /// A place that is known: the log lies there already.
 #[async_trait]
 impl Destination for Place {
-    async fn place(&self) -> Result<Option<Place>, String> {
+    async fn place(&self) -> std::result::Result<Option<Place>, BoxError> {
         Ok(Some(self.clone()))
     }
 }
@@ -319,7 +320,7 @@ impl Adoption {
                 }
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
-                Err(reason) => return Event::Failed(reason),
+                Err(error) => return Event::Failed(error),
             }
         }
         if self.staging.is_some() {
@@ -332,7 +333,7 @@ impl Adoption {
     /// Opens the staging at `place`. `Some`: an earlier run had gone further.
     /// A folder that is not there yet is left alone: an orchestrator that makes
     /// it may refuse one that exists.
-    async fn open(&mut self, place: Place, before: bool) -> Result<Option<Event>, String> {
+    async fn open(&mut self, place: Place, before: bool) -> Result<Option<Event>> {
         let Handoff {
             domain,
             console,
@@ -340,7 +341,7 @@ impl Adoption {
         } = self.adopt.handoff.clone();
         let writers = Arc::clone(&self.adopt.writers);
         let host = self.adopt.host.clone();
-        let work = move || -> Result<(Option<Staging>, Found), placement::Error> {
+        let work = move || -> placement::Result<(Option<Staging>, Found)> {
             let (log, base) = match Folder::of_file(&place.path) {
                 Ok(found) => found,
                 Err(folder::Error::NotFound { .. }) => return Ok((None, Found::New)),
@@ -381,12 +382,7 @@ impl Adoption {
             }
             Ok((Some(staging), Found::New))
         };
-        let (staging, found) = self
-            .adopt
-            .budget
-            .work(work)
-            .await
-            .map_err(|e| e.to_string())?;
+        let (staging, found) = self.adopt.budget.work(work).await?;
         self.staging = staging;
         self.sum = Sum::default();
         self.next = 0;
@@ -394,11 +390,10 @@ impl Adoption {
             Found::New => None,
             Found::Shared if before => Some(Event::Shared),
             Found::Shared => {
-                return Err(
+                return Err(Error::gave_up(
                     "both hosts have the folder of this log, and it was not known before \
-                            the migration: nothing is put there"
-                        .to_owned(),
-                );
+                     the migration: nothing is put there",
+                ));
             }
             Found::Sealed => Some(Event::WasSealed),
             Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
@@ -407,7 +402,7 @@ impl Adoption {
                     // It is offered again, and not all of it is said yet: the next look.
                     if let Some(staging) = self.staging.take() {
                         let left = self.adopt.budget.work(move || staging.discard());
-                        left.await.map_err(|e| e.to_string())?;
+                        left.await?;
                     }
                     return Ok(None);
                 };
@@ -417,7 +412,7 @@ impl Adoption {
         })
     }
 
-    async fn aborted(&self) -> Result<bool, String> {
+    async fn aborted(&self) -> Result<bool> {
         let key = self.adopt.handoff.key(ObjectName::Abort);
         match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
             Ok(found) => Ok(found.is_some()),
@@ -425,31 +420,24 @@ impl Adoption {
                 debug!(error = %sentence(&e), "whether it is withdrawn is asked again");
                 Ok(false)
             }
-            Err(e) => Err(e.to_string()),
+            Err(e) => Err(e.into()),
         }
     }
 
-    async fn commit(&self) -> Result<Option<Commit>, String> {
+    async fn commit(&self) -> Result<Option<Commit>> {
         let key = self.adopt.handoff.key(ObjectName::Commit);
-        let data = self
-            .adopt
-            .transport
-            .get_opt(&key, MAX_MESSAGE)
-            .await
-            .map_err(|e| e.to_string())?;
-        data.map(|d| Commit::decode(&d))
-            .transpose()
-            .map_err(|e| e.to_string())
+        let data = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await?;
+        Ok(data.map(|d| Commit::decode(&d)).transpose()?)
     }
 
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.sum.digest().to_hex();
         if digest.as_str() != commit.digest {
             let reason = "what arrived is not what was sent: the digests differ";
-            return Event::Damaged(reason.to_owned());
+            return Event::Damaged(Error::gave_up(reason));
         }
-        if let Err(reason) = self.claim().await {
-            return Event::Failed(reason);
+        if let Err(error) = self.claim().await {
+            return Event::Failed(error);
         }
         let (domain, console) = (
             self.adopt.handoff.domain,
@@ -480,48 +468,46 @@ impl Adoption {
         match sealed.await {
             Ok(None) => Event::Sealed,
             Ok(Some(receipt)) => Event::WasAdopted(receipt),
-            Err(reason) => Event::Failed(reason),
+            Err(error) => Event::Failed(error),
         }
     }
 
     /// Of all destinations that have it staged one goes on: this one, if it is the
     /// first, or was in an earlier run.
-    async fn claim(&self) -> Result<(), String> {
+    async fn claim(&self) -> Result<()> {
         let Some(staging) = &self.staging else {
-            return Err("the staging folder is gone".to_owned());
+            return Err(Error::gave_up("the staging folder is gone"));
         };
         let folder = staging.folder();
-        let id = folder.id().map_err(|e| e.to_string())?;
+        let id = folder.id()?;
         // It has to be the same after a reboot, and another for another folder of this name.
         let born = id
             .born
             .map_or(String::new(), |(s, ns)| format!(" of {s}.{ns:09}"));
         let place = format!("{} (inode {}{born})", folder.path().display(), id.ino);
         let claim = Claim::new(self.adopt.host.clone(), place);
-        let data = claim.encode().map_err(|e| e.to_string())?;
+        let data = claim.encode()?;
         let key = self.adopt.handoff.key(ObjectName::Claim);
         match self.put(&key, data).await {
-            Err(Error::AlreadyExists { .. }) => {}
+            Err(transport::Error::AlreadyExists { .. }) => {}
             Ok(()) if self.commit().await?.is_some() => return Ok(()),
             // It is over, and all of it cleared: elsewhere.
             Ok(()) => {
                 let deleted = self.adopt.transport.delete(&key).await;
                 deleted.ok_logged("this claim stays until the transport's sweep removes it");
-                return Err("another destination has taken this log in".to_owned());
+                return Err(Error::gave_up("another destination has taken this log in"));
             }
-            Err(e) => return Err(e.to_string()),
+            Err(e) => return Err(e.into()),
         }
-        let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await;
-        let first = first.map_err(|e| e.to_string())?;
-        let first = first.map(|data| Claim::decode(&data)).transpose();
-        let first = first.map_err(|e| e.to_string())?;
-        Err(match first {
+        let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await?;
+        let first = first.map(|data| Claim::decode(&data)).transpose()?;
+        Err(Error::gave_up(match first {
             Some(first) => format!(
                 "{} takes this log in already, to {}; if it stopped there, let it go on there",
                 first.host, first.place
             ),
             None => "another destination has taken this log in".to_owned(),
-        })
+        }))
     }
 
     async fn place(&mut self) -> Event {
@@ -538,8 +524,8 @@ impl Adoption {
                 let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
                 Event::Placed(receipt.noting(placed.notes))
             }
-            Ok((_, None)) => Event::Failed("it was placed by another program".to_owned()),
-            Err(reason) => Event::Failed(reason),
+            Ok((_, None)) => Event::Failed(Error::gave_up("it was placed by another program")),
+            Err(error) => Event::Failed(error),
         }
     }
 
@@ -572,12 +558,12 @@ impl Adoption {
     async fn receipt(&mut self, receipt: Receipt) -> Event {
         let data = match receipt.encode() {
             Ok(data) => data,
-            Err(e) => return Event::Failed(e.to_string()),
+            Err(e) => return Event::Failed(e.into()),
         };
         let key = self.adopt.handoff.key(ObjectName::Receipt);
         match self.put(&key, data).await {
             Ok(()) => Event::Receipted,
-            Err(e) => Event::Failed(e.to_string()),
+            Err(e) => Event::Failed(e.into()),
         }
     }
 
@@ -611,7 +597,7 @@ impl Adoption {
             }
         };
         let cleaned = self.adopt.budget.work(work).await;
-        cleaned.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Cleaned)
+        cleaned.map_or_else(|e| Event::Failed(e.into()), |()| Event::Cleaned)
     }
 
     /// Puts this host back as it was and leaves nothing in the transport.
@@ -619,7 +605,7 @@ impl Adoption {
         if let Some(staging) = self.staging.take()
             && let Err(e) = self.adopt.budget.work(move || staging.discard()).await
         {
-            return Event::Failed(e.to_string());
+            return Event::Failed(e.into());
         }
         // A source that withdrew has nothing to look for here any more. One that
         // did not may still offer: then its pieces stay, unless they are damaged.
@@ -636,33 +622,33 @@ impl Adoption {
         let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,
             Ok(false) => Ok(()),
-            Err(reason) => {
+            Err(error) => {
                 debug!(
-                    reason,
+                    error = %sentence(&error),
                     "the pieces stay until the transport's sweep removes them"
                 );
                 Ok(())
             }
         };
-        cleared.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Discarded)
+        cleared.map_or_else(|e| Event::Failed(e.into()), |()| Event::Discarded)
     }
 
     async fn with_staging<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Staging) -> placement::Result<T> + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> Result<T> {
         let Some(mut staging) = self.staging.take() else {
-            return Err("the staging folder is gone".to_owned());
+            return Err(Error::gave_up("the staging folder is gone"));
         };
         let (staging, result) = self
             .adopt
             .budget
             .work(move || {
                 let result = work(&mut staging);
-                Ok::<_, String>((staging, result))
+                Ok::<_, Error>((staging, result))
             })
             .await?;
         self.staging = Some(staging);
-        result.map_err(|e| e.to_string())
+        Ok(result?)
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io;
 
 use super::Damaged;
-use crate::{BoxError, archive, folder, follow, placement, record, transport};
+use crate::{BoxError, archive, chain, folder, follow, placement, record, transport};
 
 /// Why a handoff, or a question about one, failed. The history is whole at the source.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,9 @@ pub enum Error {
     /// The folder's answer.
     #[error(transparent)]
     Folder(#[from] folder::Error),
+    /// The files of the log cannot be listed.
+    #[error(transparent)]
+    Chain(#[from] chain::Error),
     /// The files of the log cannot be held or read.
     #[error(transparent)]
     Follow(#[from] follow::Error),
@@ -32,9 +35,6 @@ pub enum Error {
     /// History cannot be staged or placed.
     #[error(transparent)]
     Placement(#[from] placement::Error),
-    /// The files of the log cannot be looked at.
-    #[error(transparent)]
-    Files(#[from] io::Error),
     /// The system has no thread to give: try again with fewer handoffs at once.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),

@@ -76,6 +76,7 @@ pub mod adopt;
 mod bounded;
 mod budget;
 mod chunk;
+mod error;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
 #[cfg(any(test, feature = "conformance"))]
@@ -101,6 +102,8 @@ use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
+pub use error::Error;
+use error::Result;
 pub use local::run_locally;
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 pub use stage::Stage;
@@ -172,8 +175,8 @@ pub async fn waiting(
 
 /// Runs file work on a thread that may block, within the caller's span.
 async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> std::result::Result<T, E> {
     let span = Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,

@@ -4,6 +4,7 @@ use tracing::debug;
 
 use super::Outcome;
 use super::state::Event;
+use crate::sentence;
 
 /// What came of an action. `staged`: bytes staged so far.
 pub(super) fn event(event: &Event, staged: u64) {
@@ -21,8 +22,8 @@ pub(super) fn event(event: &Event, staged: u64) {
         Event::Receipted => debug!(bytes = staged, "receipt given"),
         Event::Cleaned => debug!(bytes = staged, "staging folder removed"),
         Event::Discarded => debug!("this host is as it was found"),
-        Event::Failed(reason) => debug!(bytes = staged, reason, "failed"),
-        Event::Damaged(reason) => debug!(bytes = staged, reason, "damaged"),
+        Event::Failed(error) => debug!(bytes = staged, error = %sentence(error), "failed"),
+        Event::Damaged(error) => debug!(bytes = staged, error = %sentence(error), "damaged"),
     }
 }
 

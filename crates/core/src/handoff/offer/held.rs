@@ -14,8 +14,8 @@ use crate::OkLogged as _;
 use crate::chain::{LogChain, Remark};
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
-use crate::handoff::Handoff;
 use crate::handoff::pump::Drained;
+use crate::handoff::{Error, Handoff};
 use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
@@ -102,12 +102,12 @@ impl Held {
     /// A second hold, for as long as it is not known to have arrived.
     ///
     /// # Errors
-    /// A sentence, where descriptors or threads are wanting.
-    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, String> {
-        let follower = self.follower.try_clone().map_err(|e| e.to_string())?;
+    /// [`Error::Follow`] or [`Error::Thread`], where descriptors or threads are wanting.
+    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, Error> {
+        let follower = self.follower.try_clone()?;
         let (record, committed) = (self.record.clone(), Arc::clone(&self.committed));
         let keeper = Keeper::start(follower, record, committed, writers);
-        keeper.map_err(|e| format!("cannot start a thread: {e}"))
+        keeper.map_err(Error::Thread)
     }
 
     /// What of the chain is not carried, and where its order is in doubt.

@@ -11,9 +11,11 @@ use super::{
     Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far, trace,
 };
 use crate::follow::{Followed, Follower, Writer};
+use crate::handoff::Result;
 use crate::handoff::message::{Commit, Message};
 use crate::handoff::trace::Half;
 use crate::record::Record;
+use crate::sentence;
 use crate::transport::ObjectName;
 
 /// Until virtlogd has written what it holds, once its guest is gone. Where the log is
@@ -42,8 +44,8 @@ impl Offer {
         let (follower, chain) = held.apart();
         self.bound();
         let so_far = so_far(&chain.record, &follower, &self.host);
-        if let Err(reason) = self.begin(&chain, so_far).await {
-            return not_carried(reason);
+        if let Err(error) = self.begin(&chain, so_far).await {
+            return not_carried(sentence(&error));
         }
         debug!(
             bytes = follower.bytes(),
@@ -72,8 +74,8 @@ impl Offer {
             tokio::time::sleep(LOOK).await;
         }
         let ended = ended(&follower);
-        if let Err(reason) = self.commit_shared(&ended, &chain).await {
-            return not_carried(reason);
+        if let Err(error) = self.commit_shared(&ended, &chain).await {
+            return not_carried(sentence(&error));
         }
         debug!(bytes = ended.bytes, "committed");
         match self.receipt(ended.bytes, &ended.digest).await {
@@ -81,14 +83,14 @@ impl Offer {
                 self.settle(&chain.folder, &chain.base).await;
                 Outcome::Carried(receipt)
             }
-            Event::Failed(reason) => not_carried(reason),
+            Event::Failed(error) => not_carried(sentence(&error)),
             _ => not_carried("the receipt did not come".to_owned()),
         }
     }
 
     /// Nothing is written down as handed over: the files are the log still.
-    async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<(), String> {
-        let folder = chain.folder.try_clone().map_err(|e| e.to_string())?;
+    async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<()> {
+        let folder = chain.folder.try_clone()?;
         let (base, handoff) = (chain.base.clone(), self.handoff.clone());
         let (host, drained, was) = (self.host.clone(), ended.clone(), Arc::clone(&chain.known));
         let work = move || {
@@ -98,7 +100,7 @@ impl Offer {
             })
         };
         let told = self.budget.work(work).await;
-        let told = told.map_err(|e: crate::record::Error| e.to_string())?;
+        let told = told.map_err(|e: crate::record::Error| e)?;
         let commit = Commit::new(ended.bytes, ended.digest.clone(), Vec::new(), told);
         self.put(ObjectName::Commit, commit.encode()).await
     }

@@ -4,6 +4,7 @@ use tracing::debug;
 
 use super::Outcome;
 use super::state::Event;
+use crate::sentence;
 
 /// The files are open: whatever happens to their names, these bytes are here.
 pub(super) fn holds(bytes: u64) {
@@ -23,7 +24,7 @@ pub(super) fn event(event: &Event, put: u64) {
         Event::Committed => debug!(bytes = put, "committed"),
         Event::Received(receipt) => debug!(bytes = receipt.bytes, "received"),
         Event::Withdrawn => debug!(bytes = put, "withdrawn"),
-        Event::Failed(reason) => debug!(bytes = put, reason, "failed"),
+        Event::Failed(error) => debug!(bytes = put, error = %sentence(error), "failed"),
     }
 }
 
