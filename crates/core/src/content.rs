@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::OkLogged as _;
 use crate::folder::{FileId, Folder, stat_open};
 use crate::stream::Fingerprint;
 
@@ -30,7 +31,8 @@ pub(crate) fn is_still(folder: &Folder, name: &OsStr, id: FileId, print: Fingerp
         return false;
     };
     let there = fingerprint(&file, 0, print.length());
-    stat.id == id && there.is_ok_and(|there| there == Some(print))
+    let there = there.ok_logged("the file counts as another");
+    stat.id == id && there.is_some_and(|there| there == Some(print))
 }
 
 /// Compared at a time.

@@ -51,6 +51,7 @@ use std::path::Path;
 
 use held::{Held, Read, Source};
 
+use crate::OkLogged as _;
 use crate::chain::{self, Compression, Listing, LogChain, Ownership, Remark};
 use crate::content;
 use crate::folder::{self, FileId, Folder, stat_open};
@@ -291,7 +292,8 @@ impl Follower {
             let held = self.held().find(|held| held.id == *id);
             let is_it = |held: HeldFile<'_>| match offered.print_of(*id) {
                 Some(print) => content::fingerprint(held.file, 0, print.length())
-                    .is_ok_and(|there| there == Some(print)),
+                    .ok_logged("the file counts as another than was handed over")
+                    .is_some_and(|there| there == Some(print)),
                 None => true,
             };
             held.is_some_and(is_it)

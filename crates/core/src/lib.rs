@@ -107,3 +107,7 @@ pub use transport::{
     DirectoryTransport, Error as TransportError, LogTransport, LogTransportExt, MemoryTransport,
 };
 pub use verify::{Finding, Verdict};
+
+/// The failure of what an embedder implements: it is told, with its causes, and never looked
+/// into.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+use crate::OkLogged as _;
 use crate::chain::{self, Amount, ChainFile, LogChain, Snapshot, Tail, decompressed};
 use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
@@ -158,7 +159,9 @@ impl LogChain {
     pub fn tail_and_follow(&self, amount: Amount) -> Result<(Tail, Live)> {
         let offsets = Offsets::of(self)?;
         // A full disk, say, is no reason not to read what is there.
-        let _ = offsets.remember(self);
+        offsets
+            .remember(self)
+            .ok_logged("what the files hold is remembered at a later look");
         let live = Live::after(&offsets, self.try_clone()?)?;
         Ok((Tail::of(offsets.into_snapshot(), amount)?, live))
     }
@@ -629,9 +632,10 @@ impl Held {
 
 /// Notices of what happens in a folder, where the system gives them.
 fn watch(folder: &Path) -> Option<OwnedFd> {
-    let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+    const LOOKS: &str = "the folder is looked at again and again instead";
+    let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok_logged(LOOKS)?;
     let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE;
-    inotify::add_watch(&notices, folder, what).ok()?;
+    inotify::add_watch(&notices, folder, what).ok_logged(LOOKS)?;
     Some(notices)
 }
 

@@ -30,6 +30,7 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
+use crate::OkLogged as _;
 use crate::chain::{self, LogChain, Reader, Snapshot};
 use crate::folder::FileId;
 use crate::placement;
@@ -386,7 +387,9 @@ impl LogChain {
     pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
         let offsets = Offsets::of(self)?;
         // A full disk, say, is no reason not to read what is there.
-        let _ = offsets.remember(self);
+        offsets
+            .remember(self)
+            .ok_logged("what the files hold is remembered at a later look");
         offsets.into_from(offset, most)
     }
 }

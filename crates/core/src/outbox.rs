@@ -63,6 +63,7 @@ use uuid::Uuid;
 
 pub use keeper::{Keeper, Kept};
 
+use crate::OkLogged as _;
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
 use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
@@ -241,7 +242,8 @@ impl Outbox {
             Ok(offered) => offered,
             Err(e) => {
                 // A disk that filled up meanwhile gets its room back.
-                let _ = remove_folder(&of_console, OsStr::new(NEW));
+                remove_folder(&of_console, OsStr::new(NEW))
+                    .ok_logged("what was copied so far stays until the outbox is cleared of it");
                 return Err(e);
             }
         };

@@ -53,6 +53,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::OkLogged as _;
 use crate::chain::{self, Listing, LogChain, Ownership};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat, stat_open};
@@ -385,10 +386,10 @@ impl OnDisk {
 
     /// That of a name under which `stat` was found.
     pub(crate) fn named(folder: &Folder, name: &OsStr, stat: &Stat) -> Self {
-        let opened = folder.open_file(name).ok();
-        let there = opened.and_then(|(file, _)| Self::of(&file).ok());
-        // Another file by now, or one that may not be opened: it is not known to hold
-        // what was handed over.
+        const NOT_KNOWN: &str = "the file is not known to hold what was handed over";
+        let opened = folder.open_file(name).ok_logged(NOT_KNOWN);
+        let there = opened.and_then(|(file, _)| Self::of(&file).ok_logged(NOT_KNOWN));
+        // Another file by now, or one that may not be opened.
         let print = there.filter(|f| f.id == stat.id && f.size == stat.size);
         Self {
             id: stat.id,

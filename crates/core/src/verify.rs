@@ -26,6 +26,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use crate::OkLogged as _;
 use crate::chain::{self, ChainFile, Listing, LogChain, Remark, Snapshot};
 use crate::content;
 use crate::folder;
@@ -316,7 +317,8 @@ pub fn verify(chain: &LogChain, max_backups: Option<NonZeroU32>) -> chain::Resul
         first: g.first,
         last: g.last,
     }));
-    let ledger = record.ok().flatten().map(|r| r.ledger).unwrap_or_default();
+    let record = record.ok_logged("files are not compared with what is remembered of them");
+    let ledger = record.flatten().map(|r| r.ledger).unwrap_or_default();
     let mut verdict = Verdict::default();
     for file in 0..snapshot.files().len() {
         match snapshot.length_of(file) {
@@ -381,13 +383,16 @@ fn copies(snapshot: &Snapshot) -> Vec<Finding> {
     };
     let same = |file: &&ChainFile| {
         let length = file.size();
-        let print = |of: &ChainFile| of.fingerprint(0, length).ok().flatten();
+        const NO_COPY: &str = "the file counts as no copy of the base";
+        let print = |of: &ChainFile| of.fingerprint(0, length).ok_logged(NO_COPY).flatten();
         // Few bytes are equal by accident; and the ends of both, before all is compared.
         let print_of_it = print(file).filter(Fingerprint::is_telling);
         print_of_it.is_some()
             && base.size() >= length
             && print_of_it == print(base)
-            && content::begin_alike(file.file(), base.file(), length).unwrap_or(false)
+            && content::begin_alike(file.file(), base.file(), length)
+                .ok_logged(NO_COPY)
+                .unwrap_or(false)
     };
     let rotated = snapshot.files().iter().filter(|file| !file.is_base());
     let plain = rotated.filter(|file| file.compression().is_none());

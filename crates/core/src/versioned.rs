@@ -9,6 +9,7 @@ use std::io::Read;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::OkLogged as _;
 use crate::folder::{self, Folder, fault};
 
 /// A record is small; a file that is larger is not one of ours.
@@ -57,11 +58,14 @@ pub(crate) fn write<T: Serialize>(
     let temporary = temporary(name);
     folder.remove(&temporary)?;
     let mut file = folder.create_new(&temporary, 0o600)?;
-    if let Some(stat) = like.and_then(|like| folder.stat(like).ok().flatten()) {
-        // Where this fails, only its owner reads it: no worse than before.
+    // Where this fails, only its owner reads it: no worse than before.
+    const OWNERS_ALONE: &str = "nobody but its owner can read the file";
+    let like = like.and_then(|like| folder.stat(like).ok_logged(OWNERS_ALONE)?);
+    if let Some(stat) = like {
         let (uid, gid) = stat.owner;
-        let _ = fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        let _ = fchmod(&file, Mode::from_raw_mode(stat.mode & 0o666));
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchown(&file, owner.0, owner.1).ok_logged(OWNERS_ALONE);
+        fchmod(&file, Mode::from_raw_mode(stat.mode & 0o666)).ok_logged(OWNERS_ALONE);
     }
     let digest = blake3::hash(&json).to_hex();
     json.extend_from_slice(format!("\n{digest}\n").as_bytes());

@@ -83,7 +83,7 @@ impl Host {
 
 #[async_trait]
 impl Destination for Arrived {
-    async fn place(&self) -> Result<Option<Place>, String> {
+    async fn place(&self) -> Result<Option<Place>, logchain_core::BoxError> {
         Ok(self.1.load(Ordering::Relaxed).then(|| self.0.clone()))
     }
 }

@@ -4,7 +4,9 @@ use std::io;
 
 use logchain_core::placement::roll::RollError;
 use logchain_core::reap::files;
-use logchain_core::{archive, chain, folder, ids, outbox, placement, record, sentence, transport};
+use logchain_core::{
+    archive, chain, folder, handoff, ids, outbox, placement, record, sentence, transport,
+};
 use logchain_libvirt::virtlogd::NotAsked;
 use logchain_transport_s3::BadUrl;
 use logchain_transport_ssh::BadTarget;
@@ -34,6 +36,9 @@ pub enum Error {
     /// A log cannot be handed over, or not now.
     #[error("{0}")]
     Handoff(String),
+    /// A half of a handoff failed on this host.
+    #[error(transparent)]
+    Half(#[from] handoff::Error),
     /// libvirt's answer.
     #[error(transparent)]
     Libvirt(#[from] logchain_libvirt::Error),

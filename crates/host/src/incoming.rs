@@ -1,6 +1,7 @@
 //! A domain that comes to this host, as the destination's half sees it.
 
 use async_trait::async_trait;
+use logchain_core::BoxError;
 use logchain_core::handoff::adopt::{Destination, Place};
 use logchain_core::transport::ConsoleName;
 use logchain_libvirt::consoles::consoles;
@@ -24,22 +25,21 @@ pub(crate) struct IncomingDomain {
 
 #[async_trait]
 impl Destination for IncomingDomain {
-    async fn place(&self) -> Result<Option<Place>, String> {
-        let text = |e: Error| e.to_string();
+    async fn place(&self) -> Result<Option<Place>, BoxError> {
         let domain = match self.connection.lookup_uuid(self.domain).await {
             Ok(domain) => domain,
             Err(Error::NoDomain { .. }) => return Ok(None),
-            Err(e) => return Err(text(e)),
+            Err(e) => return Err(e.into()),
         };
-        if !domain.state().await.map_err(text)?.is_active() {
+        if !domain.state().await?.is_active() {
             return Ok(None);
         }
         let xml = match domain.live_xml().await {
             Ok(xml) => xml,
             Err(Error::NoDomain { .. }) => return Ok(None),
-            Err(e) => return Err(text(e)),
+            Err(e) => return Err(e.into()),
         };
-        let found = consoles(&xml).map_err(text)?;
+        let found = consoles(&xml)?;
         let console = found.into_iter().find(|c| c.name == self.console.as_str());
         match console {
             Some(console) => {
@@ -50,7 +50,8 @@ impl Destination for IncomingDomain {
                 "domain {} has no console {} here",
                 domain.name(),
                 self.console
-            )),
+            )
+            .into()),
         }
     }
 }

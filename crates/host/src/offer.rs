@@ -195,7 +195,7 @@ async fn left_of(
 ) -> Result<Remaining> {
     let chain = log.chain(&route.events)?;
     let left = offer::remaining(&chain, route.domain, &log.console, &**transport).await;
-    left.map_err(Error::Handoff)
+    Ok(left?)
 }
 
 /// How often a log is tried, as long as each try leaves something else to do.

@@ -44,8 +44,7 @@ impl Keepers {
 
     /// Holds a log a second time, for the outbox. Where that fails, it is carried all the same.
     pub(crate) fn keep(&self, log: &ConsoleLog, held: &Held) -> Result<()> {
-        let keeper = held.keep(Arc::new(Leases::default()));
-        let keeper = keeper.map_err(Error::Handoff)?;
+        let keeper = held.keep(Arc::new(Leases::default()))?;
         self.lock().push((log.console.clone(), keeper));
         Ok(())
     }
@@ -178,8 +177,8 @@ async fn join(events: &Events, connection: &Connection, entry: &Entry) -> Result
     .with_patience(REJOIN)
     .with_budget(budget);
     let held = log.hold(entry.domain, events).await?;
-    let carried = run_locally(offer, held, adopt).await;
-    carried.map(drop).map_err(Error::Handoff)
+    run_locally(offer, held, adopt).await?;
+    Ok(())
 }
 
 /// The handoff id of a log in the outbox: the same one over every transport.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use logchain_core::BoxError;
 use logchain_core::chain::Numbering;
 use logchain_core::departure::DEFAULT_STATE;
 use logchain_core::folder::{self, Folder};
@@ -149,13 +150,12 @@ struct Asked {
 }
 
 impl Reopen for Asked {
-    fn ask(&self) -> Result<(), String> {
-        let asked = self.virtlogd.reopen_logs(&self.path, &self.others);
-        asked.map_err(|e| e.to_string())
+    fn ask(&self) -> std::result::Result<(), BoxError> {
+        Ok(self.virtlogd.reopen_logs(&self.path, &self.others)?)
     }
 
-    fn writes(&self, file: &File) -> Result<bool, String> {
-        self.virtlogd.writes(file).map_err(|e| e.to_string())
+    fn writes(&self, file: &File) -> std::result::Result<bool, BoxError> {
+        Ok(self.virtlogd.writes(file)?)
     }
 }
 

@@ -253,22 +253,38 @@ pub fn ssh_options(remote: Option<&str>, patience: Duration) -> SshOptions {
     }
 }
 
+/// Why ssh cannot be given the host of a connection URI: mend the URI, or name a transport.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoSshTarget {
+    /// Its host or its user is none that ssh takes.
+    #[error(transparent)]
+    Target(#[from] BadTarget),
+    /// A parameter of it has a value that ssh cannot be given.
+    #[error("{what}")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// What is wrong with its value.
+        what: &'static str,
+    },
+}
+
 /// ssh to the host in a connection URI, if it names one; by libvirt's own login where
 /// libvirt takes ssh as well.
 #[must_use]
-pub fn ssh_to(uri: &Uri) -> Option<Result<SshTarget, String>> {
+pub fn ssh_to(uri: &Uri) -> Option<Result<SshTarget, NoSshTarget>> {
     Some(ssh_into(uri, uri.host()?))
 }
 
-fn ssh_into(uri: &Uri, host: &str) -> Result<SshTarget, String> {
-    let bad = |e: BadTarget| e.to_string();
-    let mut target = SshTarget::on(host).map_err(bad)?;
+fn ssh_into(uri: &Uri, host: &str) -> Result<SshTarget, NoSshTarget> {
+    let mut target = SshTarget::on(host)?;
     // Another protocol's user, port and parameters are not ssh's.
     if !uri.is_ssh() {
         return Ok(target);
     }
     if let Some(user) = uri.user() {
-        target = target.as_user(user).map_err(bad)?;
+        target = target.as_user(user)?;
     }
     if let Some(port) = uri.port() {
         target = target.at_port(port);
@@ -278,7 +294,9 @@ fn ssh_into(uri: &Uri, host: &str) -> Result<SshTarget, String> {
     let mut login = SshLogin::default();
     for name in names.into_iter().chain(by_program.then_some("command")) {
         if let Some(value) = uri.parameter(name) {
-            login.set(name, value).map_err(str::to_owned)?;
+            login
+                .set(name, value)
+                .map_err(|what| NoSshTarget::Parameter { name, what })?;
         }
     }
     Ok(target.with_login(login))

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream};
 use logchain_core::transport::{ByteStream, MAX_OBJECT, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::buffers::Shelf;
 use crate::failure::Who;
@@ -34,7 +35,7 @@ pub(crate) async fn read_ahead(
     let (said, answer) = oneshot::channel();
     let (sender, parts) = mpsc::channel(1);
     let mut task = JoinSet::new();
-    task.spawn(async move {
+    let read = async move {
         match open.await {
             Ok(opened) => {
                 let _ = said.send(Ok(()));
@@ -43,7 +44,8 @@ pub(crate) async fn read_ahead(
             }
             Err(e) => drop(said.send(Err(e))),
         }
-    });
+    };
+    task.spawn(read.in_current_span());
     // A task that was ended, and the runtime with it.
     let lost = |who: &Who| who.unreachable("reading was broken off".to_owned());
     answer.await.unwrap_or_else(|_| Err(lost(&who)))?;

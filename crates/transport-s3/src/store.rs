@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use logchain_core::backoff::Backoff;
+use logchain_core::sentence;
 use logchain_core::transport::{
     ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
     ObjectName, Prefix, Result,
@@ -21,6 +22,7 @@ use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
 use tokio::time::{sleep, timeout};
+use tracing::debug;
 
 use crate::ahead::{Opened, read_ahead};
 use crate::buffers::Buffers;
@@ -169,7 +171,12 @@ impl StoreTransport {
             let put = self.store.put_opts(path, data.clone().into(), options);
             match put.await {
                 // Nothing was done.
-                Err(object_store::Error::NotImplemented { .. }) => {}
+                Err(object_store::Error::NotImplemented { .. }) => {
+                    debug!(
+                        store = self.who.name(),
+                        "put again without metadata, which it does not take"
+                    );
+                }
                 put => return put.map(|_| ()),
             }
         }
@@ -214,7 +221,10 @@ impl StoreTransport {
             let may_help = if matches!(failure, Error::AlreadyExists { .. }) {
                 match self.whose(&path).await {
                     // An earlier try of ours, whose answer was lost.
-                    Ok(Some(theirs)) if theirs == id => return Ok(()),
+                    Ok(Some(theirs)) if theirs == id => {
+                        debug!(name, "an earlier try put it, whose answer was lost");
+                        return Ok(());
+                    }
                     Ok(Some(_)) => return Err(failure),
                     // It crossed somebody's deletion.
                     Ok(None) => true,
@@ -224,7 +234,10 @@ impl StoreTransport {
                 is_unclear(&error)
             };
             match waits.next(started.elapsed()) {
-                Some(wait) if may_help => sleep(wait).await,
+                Some(wait) if may_help => {
+                    debug!(name, error = %sentence(&failure), ?wait, "put again: its fate is not clear");
+                    sleep(wait).await;
+                }
                 _ => return Err(failure),
             }
         }

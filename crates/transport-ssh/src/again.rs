@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use logchain_core::backoff::{Backoff, Waits};
 use tokio::time::Instant;
+use tracing::debug;
 
 use crate::failure::Failure;
 
@@ -48,7 +49,9 @@ where
     let mut tries = Tries::within(limit);
     loop {
         match once().await {
-            Err(failure) if failure.turned_away && tries.again().await => {}
+            Err(failure) if failure.turned_away && tries.again().await => {
+                debug!(reason = failure.sentence, "turned away: tried again");
+            }
             other => return other,
         }
     }

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use logchain_core::transport::{ByteStream, Entry, Key, LogTransport, Prefix, Result};
 
+use tracing::debug;
+
 use crate::failure::Failure;
 use crate::helper::Helper;
 use crate::sftp::Sftp;
@@ -49,6 +51,7 @@ impl SshTransport {
         let far = match Helper::connect(target.clone(), options.clone()).await {
             Ok(helper) => Far::Logchain(Box::new(helper)),
             Err(failure) if failure.no_logchain && options.sftp => {
+                debug!(host, reason = failure.sentence, "SFTP is used instead");
                 match Sftp::connect(target, options).await {
                     Ok(sftp) => Far::Sftp(Box::new(sftp)),
                     Err(also) => return Err(neither(&failure, also).into_error(name)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use logchain_core::backoff::Backoff;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::debug;
 
 use crate::failure::Failure;
 
@@ -68,7 +69,9 @@ impl<C: Connection> Line<C> {
         state.tried = Some(Instant::now());
         // Until it answers a request it is of no use.
         self.useless.fetch_add(1, Ordering::Relaxed);
-        state.connection = None;
+        if state.connection.take().is_some() {
+            debug!(useless, "the connection broke: made anew");
+        }
         match open.await {
             Ok(connection) => {
                 let way = connection.way();

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tracing::{Instrument as _, debug};
 
 use crate::failure::Failure;
 use crate::greeting::{greeting, read_greeting};
@@ -121,7 +122,10 @@ impl Link {
             Ok(Err(e)) if e.kind() == io::ErrorKind::InvalidData => {
                 Err(Failure::denied(format!("at {host}: {e}")))
             }
-            Ok(Err(_)) => Err(process.failure(&answered).await),
+            Ok(Err(error)) => {
+                debug!(host, %error, "no greeting came");
+                Err(process.failure(&answered).await)
+            }
             Err(_) => {
                 let secs = limit.as_secs_f64();
                 Err(Failure::unreachable(format!(
@@ -156,7 +160,8 @@ impl Link {
         });
         let (requests, queue) = mpsc::channel(IN_FLIGHT);
         let (output, input) = streams;
-        let task = tokio::spawn(run(output, input, queue, Arc::clone(&shared), process));
+        let run = run(output, input, queue, Arc::clone(&shared), process);
+        let task = tokio::spawn(run.in_current_span());
         Self {
             requests,
             shared,
@@ -253,11 +258,12 @@ async fn run(
 ) {
     let output = BufReader::new(Metered::new(output, &shared.meter));
     let input = BufWriter::new(Metered::new(input, &shared.meter));
-    tokio::select! {
-        () = read_answers(output, &shared) => {}
-        () = write_requests(queue, input) => {}
-        () = shared.stalled.notified() => {}
-    }
+    let ended = tokio::select! {
+        () = read_answers(output, &shared) => "no more answers come",
+        () = write_requests(queue, input) => "no more requests go out",
+        () = shared.stalled.notified() => "nothing moves on it",
+    };
+    debug!("the connection is over: {ended}");
     // The pipes are closed by now, and the queue: nobody begins to wait any more.
     // Who waits already learns that nothing comes, and why.
     let why = match process {
@@ -277,15 +283,23 @@ async fn write_requests(
         if written.is_ok() && queue.is_empty() {
             written = input.flush().await;
         }
-        if written.is_err() {
+        if let Err(error) = written {
+            debug!(%error, "a request did not go out: who asked learns that the connection broke");
             break;
         }
     }
 }
 
 async fn read_answers(mut output: BufReader<impl AsyncRead + Unpin>, shared: &Shared) {
-    while let Ok(Some((Response { id, answer }, body))) = read_frame::<Response>(&mut output).await
-    {
+    loop {
+        let (Response { id, answer }, body) = match read_frame(&mut output).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                debug!(%error, "no answer can be read: who asked learns that the connection broke");
+                break;
+            }
+        };
         let last = !matches!(answer, Answer::Part { last: false });
         let mut waiting = lock(&shared.waiting);
         // One that is not there was given up by who asked.

@@ -1,12 +1,14 @@
 //! The ssh process behind a connection: its pipes, its last words, its end.
 
-use std::io;
+use std::process::ExitStatus;
 use std::time::Duration;
 
+use logchain_core::OkLogged as _;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::failure::{Failure, diagnose, diagnose_sftp};
 use crate::{SshOptions, SshTarget};
@@ -50,6 +52,7 @@ impl Process {
         else {
             return Err(Failure::unreachable("ssh has no pipes"));
         };
+        debug!(host = target.host(), ?asks, pid = child.id(), "ssh started");
         let process = Self {
             child,
             said: tokio::spawn(tail(stderr)),
@@ -63,18 +66,34 @@ impl Process {
     /// Waits for its end and says what it means. `answered`: what came over its
     /// output before it ended, where nothing should have.
     pub(crate) async fn failure(&mut self, answered: &[u8]) -> Failure {
+        const UNKNOWN: &str = "how ssh ended is not known";
         let status = timeout(LAST_WORDS, self.child.wait()).await;
-        let status = status.ok().and_then(io::Result::ok);
+        let status = status
+            .ok_logged("ssh does not end by itself: it is killed")
+            .and_then(|status| status.ok_logged(UNKNOWN));
         if status.is_none() {
             // Only a child that is gone has said all that it will say.
-            let _ = self.child.start_kill();
+            self.child
+                .start_kill()
+                .ok_logged("ssh is killed when its connection is dropped");
         }
         // An ssh master that the user has may keep the pipe open.
         let said = timeout(LAST_WORDS, &mut self.said).await;
-        let said = said.ok().and_then(Result::ok).unwrap_or_default();
+        let said = said
+            .ok_logged("what ssh said is not waited for any longer")
+            .and_then(|said| said.ok_logged("what ssh said is not known"))
+            .unwrap_or_default();
+        let failure = self.diagnose(status, &said, answered);
+        let status = status.map(tracing::field::display);
+        let (host, reason) = (self.target.host(), &failure.sentence);
+        debug!(host, asks = ?self.asks, status, reason, "ssh ended");
+        failure
+    }
+
+    fn diagnose(&self, status: Option<ExitStatus>, said: &str, answered: &[u8]) -> Failure {
         let code = status.and_then(|s| s.code());
         match self.asks {
-            Asks::Logchain => diagnose(&self.target, &self.options, code, &said).after(
+            Asks::Logchain => diagnose(&self.target, &self.options, code, said).after(
                 self.target.host(),
                 code,
                 answered,
@@ -84,7 +103,7 @@ impl Process {
                 "what answers at {} is not SFTP as it is spoken here",
                 self.target.host()
             )),
-            Asks::Sftp => diagnose_sftp(&self.target, code, &said),
+            Asks::Sftp => diagnose_sftp(&self.target, code, said),
         }
     }
 }

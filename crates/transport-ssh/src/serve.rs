@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinError;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use crate::greeting::{greeting, read_greeting};
 use crate::wire::{
@@ -87,10 +88,11 @@ async fn read_requests(
             Arc::clone(&budget).acquire_many_owned(units).await,
         );
         let (transport, answers) = (Arc::clone(transport), answers.clone());
-        tokio::spawn(async move {
+        let serve = async move {
             answer(&*transport, request, body, &answers).await;
             drop(room);
-        });
+        };
+        tokio::spawn(serve.in_current_span());
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Archive, Result, offset_of};
+use crate::OkLogged as _;
 use crate::ids::ConsoleName;
 use crate::transport::{Key, LogTransport, LogTransportExt, ObjectName, Prefix};
 
@@ -35,7 +36,8 @@ pub async fn heads(transport: &Arc<dyn LogTransport>, prefix: &Prefix) -> Result
             continue;
         };
         let archive = Archive::new(Arc::clone(transport), key.domain, key.console.clone());
-        if let Ok(Some(batch)) = archive.batch(newest).await {
+        let batch = archive.batch(newest).await;
+        if let Some(Some(batch)) = batch.ok_logged("this stream is not listed") {
             found.push(Head {
                 domain: key.domain,
                 console: key.console.clone(),

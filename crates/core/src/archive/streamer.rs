@@ -17,6 +17,7 @@ use tokio::time::{sleep, sleep_until};
 use super::pending::{Pending, Theirs, compare};
 use super::tap::{Tap, Tapped};
 use super::{About, Archive, Batch, End, Error, Result};
+use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::chain::{self, LogChain};
 use crate::clock;
@@ -474,8 +475,11 @@ impl Work {
         // Seldom: each look is a listing.
         if first.saturating_sub(self.swept) > keep / 16 {
             self.swept = first;
-            // What stays now goes the next time.
-            let _ = self.streamer.archive.forget_before(first).await;
+            self.streamer
+                .archive
+                .forget_before(first)
+                .await
+                .ok_logged("what is older than is kept goes the next time");
         }
         Ok(())
     }

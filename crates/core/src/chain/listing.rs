@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::names::{Meaning, meaning};
 use super::ownership::{Foreign, Ownership, claim_by_times, follows_at_once};
 use super::{Claim, Compression, Date, Numbering, Part, Remark, Result};
+use crate::OkLogged as _;
 use crate::folder::{FileId, Folder, Stat};
 use crate::record::Record;
 
@@ -437,7 +438,7 @@ impl Whose<'_> {
         let (folder, base) = (self.folder, self.base);
         let record = self.record.get_or_insert_with(|| {
             let record = Record::read_any(folder, base);
-            record.ok().flatten()
+            record.ok_logged("no file counts as remembered").flatten()
         });
         record
             .as_ref()

@@ -21,6 +21,7 @@ use super::merge::{self, LineSearch, Plan, Start};
 use super::order::{Age, is_contradicted, order};
 use super::reader::Run;
 use super::{Amount, Entry, Error, Gap, Listing, Numbering, Ownership, Reader, Remark, Result};
+use crate::OkLogged as _;
 use crate::folder::{self, Folder, Stat};
 use crate::record::Record;
 use crate::stream::{Ledger, Seen};
@@ -324,7 +325,8 @@ impl Names for Owned<'_> {
 
     fn ledger(&self, base: &OsStr) -> Ledger {
         let record = Record::read_any(self.folder, base);
-        record.ok().flatten().map(|r| r.ledger).unwrap_or_default()
+        let record = record.ok_logged("files are ordered without what is remembered of them");
+        record.flatten().map(|r| r.ledger).unwrap_or_default()
     }
 
     fn wait(&self, time: Duration) {

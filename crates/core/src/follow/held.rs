@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 
 use super::{Error, Followed, Result};
+use crate::OkLogged as _;
 use crate::chain::{ChainFile, decompressed};
 use crate::content::{self, Mark, Watched};
 use crate::folder::{FileId, stat_open};
@@ -163,9 +164,10 @@ impl Held {
             Source::Plain(file) => {
                 content::fingerprint(file, skip, length).map_err(|e| self.error(e))?
             }
-            Source::Packed(Some(file)) if skip.saturating_add(length) <= UNPACKED => {
-                file.fingerprint(skip, length).unwrap_or_default()
-            }
+            Source::Packed(Some(file)) if skip.saturating_add(length) <= UNPACKED => file
+                .fingerprint(skip, length)
+                .ok_logged("the file is not recognised by what it holds")
+                .flatten(),
             _ => None,
         })
     }
@@ -181,7 +183,9 @@ impl Held {
             let (head, tail) = (self.head.get(..window)?, mark.bytes());
             return Fingerprint::of(size, head, tail).filter(|_| tail.len() == window);
         }
-        content::fingerprint(file, 0, size).ok().flatten()
+        content::fingerprint(file, 0, size)
+            .ok_logged("the file is remembered without its fingerprint")
+            .flatten()
     }
 
     /// Whether it was empty when it was looked at last.

@@ -23,6 +23,7 @@
 mod shared;
 mod staging;
 mod state;
+mod trace;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,18 +32,23 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OnceCell, mpsc, watch};
+use tracing::{Instrument as _, debug};
 
 use state::{Event, State, Undo};
 
 use super::message::{MAX_MESSAGE, Message};
 use super::streamed::Reader;
-use super::{Begin, Budget, Claim, Commit, Handoff, PATIENCE, Receipt, Sum, now};
+use super::trace::Half;
+use super::{Begin, Budget, Claim, Commit, Error, Handoff, PATIENCE, Receipt, Result, Sum, now};
+use crate::BoxError;
+use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
 use crate::placement::{self, Owed, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
-use crate::transport::{self, Advice, Error, Key, LogTransport, LogTransportExt, ObjectName};
+use crate::sentence;
+use crate::transport::{self, Advice, Key, LogTransport, LogTransportExt, ObjectName};
 
 /// Between two tries of one put.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(25), Duration::from_millis(250));
@@ -62,14 +68,14 @@ pub trait Destination: Send + Sync {
     /// Where the log lies, once the domain is here; `None` until then.
     ///
     /// # Errors
-    /// A sentence for people, where it can never be known.
-    async fn place(&self) -> Result<Option<Place>, String>;
+    /// Why it can never be known: this half fails with it.
+    async fn place(&self) -> std::result::Result<Option<Place>, BoxError>;
 }
 
 /// A place that is known: the log lies there already.
 #[async_trait]
 impl Destination for Place {
-    async fn place(&self) -> Result<Option<Place>, String> {
+    async fn place(&self) -> std::result::Result<Option<Place>, BoxError> {
         Ok(Some(self.clone()))
     }
 }
@@ -223,7 +229,17 @@ impl Adopt {
 
     /// Runs the destination's half to its end. If the future is dropped, or the
     /// process killed, the next start finishes or undoes what was begun.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(self) -> Outcome {
+        let span = self.handoff.span(Half::Adopt);
+        let half = async {
+            let outcome = self.take_in().await;
+            trace::outcome(&outcome);
+            outcome
+        };
+        half.instrument(span).await
+    }
+
+    async fn take_in(mut self) -> Outcome {
         self.transport = self.budget.bound(&self.transport);
         let mut adoption = Adoption {
             adopt: self,
@@ -246,6 +262,7 @@ impl Adopt {
                 State::Discarding(undo) => adoption.discard(undo).await,
                 State::Done(outcome) => return outcome.clone(),
             };
+            trace::event(&event, adoption.next);
             state = state.on(event);
         }
     }
@@ -303,7 +320,7 @@ impl Adoption {
                 }
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
-                Err(reason) => return Event::Failed(reason),
+                Err(error) => return Event::Failed(error),
             }
         }
         if self.staging.is_some() {
@@ -316,7 +333,7 @@ impl Adoption {
     /// Opens the staging at `place`. `Some`: an earlier run had gone further.
     /// A folder that is not there yet is left alone: an orchestrator that makes
     /// it may refuse one that exists.
-    async fn open(&mut self, place: Place, before: bool) -> Result<Option<Event>, String> {
+    async fn open(&mut self, place: Place, before: bool) -> Result<Option<Event>> {
         let Handoff {
             domain,
             console,
@@ -324,7 +341,7 @@ impl Adoption {
         } = self.adopt.handoff.clone();
         let writers = Arc::clone(&self.adopt.writers);
         let host = self.adopt.host.clone();
-        let work = move || -> Result<(Option<Staging>, Found), placement::Error> {
+        let work = move || -> placement::Result<(Option<Staging>, Found)> {
             let (log, base) = match Folder::of_file(&place.path) {
                 Ok(found) => found,
                 Err(folder::Error::NotFound { .. }) => return Ok((None, Found::New)),
@@ -365,12 +382,7 @@ impl Adoption {
             }
             Ok((Some(staging), Found::New))
         };
-        let (staging, found) = self
-            .adopt
-            .budget
-            .work(work)
-            .await
-            .map_err(|e| e.to_string())?;
+        let (staging, found) = self.adopt.budget.work(work).await?;
         self.staging = staging;
         self.sum = Sum::default();
         self.next = 0;
@@ -378,11 +390,10 @@ impl Adoption {
             Found::New => None,
             Found::Shared if before => Some(Event::Shared),
             Found::Shared => {
-                return Err(
+                return Err(Error::gave_up(
                     "both hosts have the folder of this log, and it was not known before \
-                            the migration: nothing is put there"
-                        .to_owned(),
-                );
+                     the migration: nothing is put there",
+                ));
             }
             Found::Sealed => Some(Event::WasSealed),
             Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
@@ -391,7 +402,7 @@ impl Adoption {
                     // It is offered again, and not all of it is said yet: the next look.
                     if let Some(staging) = self.staging.take() {
                         let left = self.adopt.budget.work(move || staging.discard());
-                        left.await.map_err(|e| e.to_string())?;
+                        left.await?;
                     }
                     return Ok(None);
                 };
@@ -401,36 +412,32 @@ impl Adoption {
         })
     }
 
-    async fn aborted(&self) -> Result<bool, String> {
+    async fn aborted(&self) -> Result<bool> {
         let key = self.adopt.handoff.key(ObjectName::Abort);
         match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
             Ok(found) => Ok(found.is_some()),
-            Err(e) if e.advice() == Advice::Retry => Ok(false),
-            Err(e) => Err(e.to_string()),
+            Err(e) if e.advice() == Advice::Retry => {
+                debug!(error = %sentence(&e), "whether it is withdrawn is asked again");
+                Ok(false)
+            }
+            Err(e) => Err(e.into()),
         }
     }
 
-    async fn commit(&self) -> Result<Option<Commit>, String> {
+    async fn commit(&self) -> Result<Option<Commit>> {
         let key = self.adopt.handoff.key(ObjectName::Commit);
-        let data = self
-            .adopt
-            .transport
-            .get_opt(&key, MAX_MESSAGE)
-            .await
-            .map_err(|e| e.to_string())?;
-        data.map(|d| Commit::decode(&d))
-            .transpose()
-            .map_err(|e| e.to_string())
+        let data = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await?;
+        Ok(data.map(|d| Commit::decode(&d)).transpose()?)
     }
 
     async fn seal(&mut self, commit: Commit) -> Event {
         let digest = self.sum.digest().to_hex();
         if digest.as_str() != commit.digest {
             let reason = "what arrived is not what was sent: the digests differ";
-            return Event::Damaged(reason.to_owned());
+            return Event::Damaged(Error::gave_up(reason));
         }
-        if let Err(reason) = self.claim().await {
-            return Event::Failed(reason);
+        if let Err(error) = self.claim().await {
+            return Event::Failed(error);
         }
         let (domain, console) = (
             self.adopt.handoff.domain,
@@ -461,47 +468,46 @@ impl Adoption {
         match sealed.await {
             Ok(None) => Event::Sealed,
             Ok(Some(receipt)) => Event::WasAdopted(receipt),
-            Err(reason) => Event::Failed(reason),
+            Err(error) => Event::Failed(error),
         }
     }
 
     /// Of all destinations that have it staged one goes on: this one, if it is the
     /// first, or was in an earlier run.
-    async fn claim(&self) -> Result<(), String> {
+    async fn claim(&self) -> Result<()> {
         let Some(staging) = &self.staging else {
-            return Err("the staging folder is gone".to_owned());
+            return Err(Error::gave_up("the staging folder is gone"));
         };
         let folder = staging.folder();
-        let id = folder.id().map_err(|e| e.to_string())?;
+        let id = folder.id()?;
         // It has to be the same after a reboot, and another for another folder of this name.
         let born = id
             .born
             .map_or(String::new(), |(s, ns)| format!(" of {s}.{ns:09}"));
         let place = format!("{} (inode {}{born})", folder.path().display(), id.ino);
         let claim = Claim::new(self.adopt.host.clone(), place);
-        let data = claim.encode().map_err(|e| e.to_string())?;
+        let data = claim.encode()?;
         let key = self.adopt.handoff.key(ObjectName::Claim);
         match self.put(&key, data).await {
-            Err(Error::AlreadyExists { .. }) => {}
+            Err(transport::Error::AlreadyExists { .. }) => {}
             Ok(()) if self.commit().await?.is_some() => return Ok(()),
             // It is over, and all of it cleared: elsewhere.
             Ok(()) => {
-                let _ = self.adopt.transport.delete(&key).await;
-                return Err("another destination has taken this log in".to_owned());
+                let deleted = self.adopt.transport.delete(&key).await;
+                deleted.ok_logged("this claim stays until the transport's sweep removes it");
+                return Err(Error::gave_up("another destination has taken this log in"));
             }
-            Err(e) => return Err(e.to_string()),
+            Err(e) => return Err(e.into()),
         }
-        let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await;
-        let first = first.map_err(|e| e.to_string())?;
-        let first = first.map(|data| Claim::decode(&data)).transpose();
-        let first = first.map_err(|e| e.to_string())?;
-        Err(match first {
+        let first = self.adopt.transport.get_opt(&key, MAX_MESSAGE).await?;
+        let first = first.map(|data| Claim::decode(&data)).transpose()?;
+        Err(Error::gave_up(match first {
             Some(first) => format!(
                 "{} takes this log in already, to {}; if it stopped there, let it go on there",
                 first.host, first.place
             ),
             None => "another destination has taken this log in".to_owned(),
-        })
+        }))
     }
 
     async fn place(&mut self) -> Event {
@@ -518,8 +524,8 @@ impl Adoption {
                 let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
                 Event::Placed(receipt.noting(placed.notes))
             }
-            Ok((_, None)) => Event::Failed("it was placed by another program".to_owned()),
-            Err(reason) => Event::Failed(reason),
+            Ok((_, None)) => Event::Failed(Error::gave_up("it was placed by another program")),
+            Err(error) => Event::Failed(error),
         }
     }
 
@@ -545,19 +551,19 @@ impl Adoption {
             .transport
             .get_opt(&key, MAX_MESSAGE)
             .await
-            .ok()??;
-        Begin::decode(&data).ok()
+            .ok_logged("the source's names are not known")??;
+        Begin::decode(&data).ok_logged("the source's names are not known")
     }
 
     async fn receipt(&mut self, receipt: Receipt) -> Event {
         let data = match receipt.encode() {
             Ok(data) => data,
-            Err(e) => return Event::Failed(e.to_string()),
+            Err(e) => return Event::Failed(e.into()),
         };
         let key = self.adopt.handoff.key(ObjectName::Receipt);
         match self.put(&key, data).await {
             Ok(()) => Event::Receipted,
-            Err(e) => Event::Failed(e.to_string()),
+            Err(e) => Event::Failed(e.into()),
         }
     }
 
@@ -569,7 +575,10 @@ impl Adoption {
             let put = self.adopt.transport.put_same(key, data.clone()).await;
             let may_help = matches!(&put, Err(e) if e.advice() == Advice::Retry);
             match waits.next(started.elapsed()) {
-                Some(wait) if may_help => tokio::time::sleep(wait).await,
+                Some(wait) if may_help => {
+                    put.ok_logged("it is put again");
+                    tokio::time::sleep(wait).await;
+                }
                 _ => return put,
             }
         }
@@ -588,7 +597,7 @@ impl Adoption {
             }
         };
         let cleaned = self.adopt.budget.work(work).await;
-        cleaned.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Cleaned)
+        cleaned.map_or_else(|e| Event::Failed(e.into()), |()| Event::Cleaned)
     }
 
     /// Puts this host back as it was and leaves nothing in the transport.
@@ -596,7 +605,7 @@ impl Adoption {
         if let Some(staging) = self.staging.take()
             && let Err(e) = self.adopt.budget.work(move || staging.discard()).await
         {
-            return Event::Failed(e.to_string());
+            return Event::Failed(e.into());
         }
         // A source that withdrew has nothing to look for here any more. One that
         // did not may still offer: then its pieces stay, unless they are damaged.
@@ -604,34 +613,42 @@ impl Adoption {
         let is_over = match undo {
             Undo::Damaged(_) => {
                 let commit = self.adopt.handoff.key(ObjectName::Commit);
-                let _ = self.adopt.transport.delete(&commit).await;
+                let deleted = self.adopt.transport.delete(&commit).await;
+                deleted.ok_logged("the commit is deleted with the rest");
                 Ok(true)
             }
             Undo::Withdrawn | Undo::Failed(_) => self.aborted().await,
         };
         let cleared = match is_over {
             Ok(true) => super::offer::clear(&*self.adopt.transport, &self.adopt.handoff).await,
-            Ok(false) | Err(_) => Ok(()),
+            Ok(false) => Ok(()),
+            Err(error) => {
+                debug!(
+                    error = %sentence(&error),
+                    "the pieces stay until the transport's sweep removes them"
+                );
+                Ok(())
+            }
         };
-        cleared.map_or_else(|e| Event::Failed(e.to_string()), |()| Event::Discarded)
+        cleared.map_or_else(|e| Event::Failed(e.into()), |()| Event::Discarded)
     }
 
     async fn with_staging<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Staging) -> placement::Result<T> + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> Result<T> {
         let Some(mut staging) = self.staging.take() else {
-            return Err("the staging folder is gone".to_owned());
+            return Err(Error::gave_up("the staging folder is gone"));
         };
         let (staging, result) = self
             .adopt
             .budget
             .work(move || {
                 let result = work(&mut staging);
-                Ok::<_, String>((staging, result))
+                Ok::<_, Error>((staging, result))
             })
             .await?;
         self.staging = Some(staging);
-        result.map_err(|e| e.to_string())
+        Ok(result?)
     }
 }

@@ -14,6 +14,7 @@ use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use super::memory::Spares;
 use super::message::Damaged;
+use crate::OkLogged as _;
 use crate::transport::MAX_OBJECT;
 
 /// Bytes before the payload: version, flags, two reserved, digest.
@@ -242,7 +243,8 @@ fn packer() -> std::io::Result<zstd::bulk::Compressor<'static>> {
 
 /// The compressed bytes behind `header`, where they are fewer by an eighth and more.
 fn pack(header: &[u8], bytes: &[u8]) -> Option<Bytes> {
-    let mut packer = PACKERS.take().map_or_else(packer, Ok).ok()?;
+    let packer = PACKERS.take().map_or_else(packer, Ok);
+    let mut packer = packer.ok_logged("the piece is put uncompressed")?;
     // It fails where this room does not suffice.
     let most = bytes.len() - bytes.len() / 8;
     let mut out = Vec::with_capacity(header.len().saturating_add(most));

@@ -6,9 +6,9 @@ use std::convert::Infallible;
 
 use tokio::sync::watch;
 
-use super::Receipt;
 use super::adopt::{self, Adopt, SourceLink};
 use super::offer::{self, AdoptStatus, Held, Offer};
+use super::{Error, Receipt};
 
 /// Runs both halves of a handoff in this process: for a program that moves a log between
 /// two folders, and for tests. The two have to be of the same [`Handoff`](super::Handoff)
@@ -69,8 +69,9 @@ use super::offer::{self, AdoptStatus, Held, Offer};
 /// ```
 ///
 /// # Errors
-/// A sentence that says why the history is not in place. It is whole at the source.
-pub async fn run_locally(offer: Offer, held: Held, adopt: Adopt) -> Result<Receipt, String> {
+/// [`Error::GaveUp`] with the sentence of the half that failed, or [`Error::Aborted`]. The
+/// history is whole at the source.
+pub async fn run_locally(offer: Offer, held: Held, adopt: Adopt) -> Result<Receipt, Error> {
     let far = watch::Sender::new(AdoptStatus::Working);
     let link = watch::Sender::new(SourceLink::NEW);
     let offer = offer.with_adopt_status(far.subscribe());
@@ -98,8 +99,8 @@ pub async fn run_locally(offer: Offer, held: Held, adopt: Adopt) -> Result<Recei
     };
     match outcome {
         offer::Outcome::Carried(receipt) => Ok(receipt),
-        offer::Outcome::NotCarried { reason } => Err(reason),
-        offer::Outcome::Aborted => Err("the migration failed: the log stays".to_owned()),
+        offer::Outcome::NotCarried { reason } => Err(Error::gave_up(reason)),
+        offer::Outcome::Aborted => Err(Error::Aborted),
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
         to: &Path,
         transport: Arc<dyn LogTransport>,
         handoff: &Handoff,
-    ) -> Result<Receipt, String> {
+    ) -> Result<Receipt, Error> {
         let chain = LogChain::open(from, NumberingChoice::FromZero).unwrap();
         let held = Held::open(&chain, handoff.domain, &handoff.console).unwrap();
         let source = watch::Sender::new(Source::Over);

@@ -76,6 +76,7 @@ pub mod adopt;
 mod bounded;
 mod budget;
 mod chunk;
+mod error;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
 #[cfg(any(test, feature = "conformance"))]
@@ -89,16 +90,20 @@ mod pump;
 mod put;
 pub mod stage;
 mod streamed;
+mod trace;
 
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+use tracing::Span;
 use uuid::Uuid;
 
 pub use budget::{Budget, Limits};
 pub use chunk::{Chunk, Sum};
+pub use error::Error;
+use error::Result;
 pub use local::run_locally;
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 pub use stage::Stage;
@@ -168,11 +173,12 @@ pub async fn waiting(
     Ok(open.map(|(handoff, _)| handoff).collect())
 }
 
-/// Runs file work on a thread that may block.
+/// Runs file work on a thread that may block, within the caller's span.
 async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> std::result::Result<T, E> {
+    let span = Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
         // Nothing cancels these tasks, so this is a panic in them: let it go on.
         Err(e) => std::panic::resume_unwind(e.into_panic()),

@@ -22,15 +22,16 @@ mod opening;
 mod remaining;
 mod shared;
 mod state;
+mod trace;
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
+use tracing::{Instrument as _, debug};
 
 pub use held::Held;
 use held::{Chain, CommittedHistory, history, so_far};
@@ -43,10 +44,13 @@ use super::pump::{Drained, Pump, Pumped};
 use super::put::{AlreadyStored, Puts, Putter};
 use super::stage::deletion_rank;
 use super::streamed::Streamed;
-use super::{Abort, Budget, Commit, Handoff, PATIENCE, Receipt, now};
+use super::trace::Half;
+use super::{Abort, Budget, Commit, Damaged, Error, Handoff, PATIENCE, Receipt, Result, now};
+use crate::OkLogged as _;
 use crate::folder::Folder;
 use crate::follow::{Writers, prints};
 use crate::record::{Offered, Record};
+use crate::sentence;
 use crate::stream::History;
 use crate::transport::{self, Entry, LogTransport, LogTransportExt, ObjectName};
 
@@ -178,13 +182,24 @@ impl Offer {
 
     /// Runs the source's half to its end. Cancel it by dropping the future: the
     /// history stays whole here.
-    pub async fn run(mut self, held: Held) -> Outcome {
+    pub async fn run(self, held: Held) -> Outcome {
+        let span = self.handoff.span(Half::Offer);
+        let half = async {
+            let outcome = self.carry(held).await;
+            trace::outcome(&outcome);
+            outcome
+        };
+        half.instrument(span).await
+    }
+
+    async fn carry(mut self, held: Held) -> Outcome {
         let (follower, chain) = held.apart();
+        trace::holds(follower.bytes());
         let so_far = so_far(&chain.record, &follower, &self.host);
         self.bound();
         let mut pump = match Pump::start(follower, Arc::clone(&self.writers), &self.budget) {
             Ok(pump) => Some(pump),
-            Err(e) => return not_carried(format!("cannot start a thread: {e}")),
+            Err(e) => return not_carried(sentence(&Error::Thread(e))),
         };
         let mut state = State::Opening;
         loop {
@@ -211,6 +226,7 @@ impl Offer {
             } else {
                 event
             };
+            trace::event(&event, *self.put.borrow());
             state = state.on(event);
             if !state.can_withdraw() {
                 // Files and room are for who still reads.
@@ -228,7 +244,7 @@ impl Offer {
     ) -> Event {
         let there = match self.begin(chain, so_far.cloned()).await {
             Ok(there) => there,
-            Err(reason) => return Event::Failed(reason),
+            Err(error) => return Event::Failed(error),
         };
         if let Some(pump) = pump {
             pump.cut_as(there.clone());
@@ -262,7 +278,7 @@ impl Offer {
         draining: bool,
     ) -> Event {
         let Some(pump) = pump else {
-            return Event::Failed("the log's reader ended".to_owned());
+            return Event::Failed(Error::gave_up("the log's reader ended"));
         };
         if draining {
             pump.drain();
@@ -291,7 +307,7 @@ impl Offer {
                     Ok(()) => continue,
                     // The caller is gone and will never say how the migration ended.
                     Err(_) if !draining => {
-                        return Event::Failed("the migration was left alone".to_owned());
+                        return Event::Failed(Error::gave_up("the migration was left alone"));
                     }
                     Err(_) => {
                         left_alone = true;
@@ -303,9 +319,9 @@ impl Offer {
                         self.put.send_modify(|put| *put = put.saturating_add(len));
                         continue;
                     }
-                    Err(reason) => {
+                    Err(error) => {
                         puts.settle().await;
-                        return Event::Failed(reason);
+                        return Event::Failed(error);
                     }
                 },
                 pumped = pump.next(), if puts.has_room() => pumped,
@@ -317,18 +333,18 @@ impl Offer {
                 Some(Pumped::Drained(drained)) => {
                     return match puts.finish(&self.put).await {
                         Ok(()) => Event::Drained(drained),
-                        Err(reason) => {
+                        Err(error) => {
                             // What is on its way would come after all was cleared.
                             puts.settle().await;
-                            Event::Failed(reason)
+                            Event::Failed(error)
                         }
                     };
                 }
-                Some(Pumped::Failed(reason)) => {
+                Some(Pumped::Failed(error)) => {
                     puts.settle().await;
-                    return Event::Failed(reason);
+                    return Event::Failed(error);
                 }
-                None => return Event::Failed("the log's reader ended".to_owned()),
+                None => return Event::Failed(Error::gave_up("the log's reader ended")),
             }
         }
     }
@@ -355,7 +371,7 @@ impl Offer {
                 &self.host,
                 self.handoff.id,
             ),
-            Err(e) => return Event::Failed(e.to_string()),
+            Err(e) => return Event::Failed(e.into()),
         };
         let missed = drained.missed.iter().map(|m| m.why.to_owned()).collect();
         let commit = Commit::new(drained.bytes, drained.digest.clone(), missed, told);
@@ -368,7 +384,7 @@ impl Offer {
         chain: &Chain,
         drained: &Drained,
         offered: Offered,
-    ) -> Result<CommittedHistory, crate::record::Error> {
+    ) -> std::result::Result<CommittedHistory, crate::record::Error> {
         let (folder, base) = (chain.folder.try_clone()?, chain.base.clone());
         let (handoff, host, drained) = (self.handoff.clone(), self.host.clone(), drained.clone());
         let known = Arc::clone(&chain.known);
@@ -395,23 +411,25 @@ impl Offer {
                     return Event::Received(receipt);
                 }
                 Ok(Some(_)) => {
-                    return Event::Failed(
-                        "the destination's receipt is for other bytes".to_owned(),
-                    );
+                    let why = "the destination's receipt is for other bytes";
+                    return Event::Failed(Error::gave_up(why));
                 }
                 Ok(None) => {}
-                Err(reason) if started.elapsed() > self.patience => return Event::Failed(reason),
-                Err(_) => {}
+                Err(error) if started.elapsed() > self.patience => return Event::Failed(error),
+                Err(error) => debug!(error = %sentence(&error), "the receipt is looked for again"),
             }
             match far {
-                AdoptStatus::Failed(reason) => return Event::Failed(reason),
-                AdoptStatus::Lost(reason) if lost.elapsed() > LOST => return Event::Failed(reason),
+                AdoptStatus::Failed(reason) => return Event::Failed(Error::gave_up(reason)),
+                AdoptStatus::Lost(reason) if lost.elapsed() > LOST => {
+                    return Event::Failed(Error::gave_up(reason));
+                }
                 AdoptStatus::Lost(_) => {}
                 AdoptStatus::Working => lost = Instant::now(),
             }
             if started.elapsed() > self.patience {
                 let waited = self.patience.as_secs();
-                return Event::Failed(format!("the destination gave no receipt within {waited} s"));
+                let why = format!("the destination gave no receipt within {waited} s");
+                return Event::Failed(Error::gave_up(why));
             }
             pace.rest(&self.budget, false).await;
         }
@@ -422,22 +440,23 @@ impl Offer {
         let patience = std::mem::replace(&mut self.patience, Duration::ZERO);
         let put = self.put(ObjectName::Abort, abort.encode()).await;
         self.patience = patience;
-        if let Err(reason) = put {
+        if let Err(error) = put {
             // A spool that has no room for it has some once the pieces are gone:
             // they are not wanted any more. The other half misses them.
-            let _ = clear(&*self.transport, &self.handoff).await;
-            return Event::Failed(reason);
+            clear(&*self.transport, &self.handoff)
+                .await
+                .ok_logged("the pieces stay until the transport's sweep removes them");
+            return Event::Failed(error);
         }
         Event::Withdrawn
     }
 
-    async fn put<E: fmt::Display>(
+    async fn put(
         &self,
         object: ObjectName,
-        data: Result<bytes::Bytes, E>,
-    ) -> Result<(), String> {
-        let data = data.map_err(|e| e.to_string())?;
-        self.putter(Arc::default()).put(object, data).await?;
+        data: std::result::Result<bytes::Bytes, Damaged>,
+    ) -> Result<()> {
+        self.putter(Arc::default()).put(object, data?).await?;
         self.put.send_modify(|_| ());
         Ok(())
     }
@@ -457,7 +476,8 @@ impl Offer {
     /// The receipt is here: put that down, and clear the transport. Neither can
     /// undo that the history arrived, so neither failure is one.
     async fn settle(&self, folder: &Folder, base: &OsStr) {
-        if let Ok(folder) = folder.try_clone() {
+        const GIVEN_UP: &str = "the next offer asks for the receipt again";
+        if let Some(folder) = folder.try_clone().ok_logged(GIVEN_UP) {
             let (handoff, base) = (self.handoff.clone(), base.to_owned());
             let work = move || {
                 Record::update(&folder, &base, handoff.domain, &handoff.console, |record| {
@@ -467,9 +487,11 @@ impl Offer {
                     }
                 })
             };
-            let _ = self.budget.work(work).await;
+            self.budget.work(work).await.ok_logged(GIVEN_UP);
         }
-        let _ = clear(&*self.transport, &self.handoff).await;
+        clear(&*self.transport, &self.handoff)
+            .await
+            .ok_logged("what is received stays until the transport's sweep removes it");
     }
 }
 
@@ -478,28 +500,29 @@ impl Offer {
 /// # Errors
 /// The same sentence as [`Outcome::NotCarried`] gives.
 pub async fn resume(offer: Offer, folder: &Folder, base: &OsStr, offered: &Offered) -> Outcome {
-    let mut offer = offer;
-    offer.bound();
-    match offer.receipt(offered.bytes, &offered.digest).await {
-        Event::Received(receipt) => {
-            offer.settle(folder, base).await;
-            Outcome::Carried(receipt)
-        }
-        Event::Failed(reason) => Outcome::NotCarried { reason },
-        _ => not_carried("the receipt did not come".to_owned()),
-    }
+    let span = offer.handoff.span(Half::Offer);
+    let half = async {
+        let mut offer = offer;
+        offer.bound();
+        debug!(bytes = offered.bytes, "committed by an earlier run");
+        let outcome = match offer.receipt(offered.bytes, &offered.digest).await {
+            Event::Received(receipt) => {
+                offer.settle(folder, base).await;
+                Outcome::Carried(receipt)
+            }
+            Event::Failed(error) => not_carried(sentence(&error)),
+            _ => not_carried("the receipt did not come".to_owned()),
+        };
+        trace::outcome(&outcome);
+        outcome
+    };
+    half.instrument(span).await
 }
 
-async fn await_receipt(
-    transport: &dyn LogTransport,
-    handoff: &Handoff,
-) -> Result<Option<Receipt>, String> {
+async fn await_receipt(transport: &dyn LogTransport, handoff: &Handoff) -> Result<Option<Receipt>> {
     let key = handoff.key(ObjectName::Receipt);
-    match transport.get_opt(&key, MAX_MESSAGE).await {
-        Ok(Some(data)) => Receipt::decode(&data).map(Some).map_err(|e| e.to_string()),
-        Ok(None) => Ok(None),
-        Err(e) => Err(e.to_string()),
-    }
+    let data = transport.get_opt(&key, MAX_MESSAGE).await?;
+    Ok(data.map(|data| Receipt::decode(&data)).transpose()?)
 }
 
 /// Deletes a handoff's objects, its pieces side by side. If it is cut short, what is left

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use blake3::Hash;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tracing::Span;
 
 use super::budget::Room;
 use super::memory::Memory;
 use super::pool::{Handle, Next, Turn};
-use super::{Budget, Sum};
+use super::{Budget, Error, Result, Sum};
 use crate::folder::FileId;
-use crate::follow::{self, Followed, Follower, Missed, Piece, Writer, Writers};
+use crate::follow::{Followed, Follower, Missed, Piece, Writer, Writers};
 
 /// Bytes in a piece at most: what an object costs beside its bytes is little then,
 /// and some of them are on their way at once all the same.
@@ -47,7 +48,7 @@ pub(super) enum Pumped {
     Piece(Piece, Hash, Room),
     /// The source is over: nothing comes any more.
     Drained(Drained),
-    Failed(String),
+    Failed(Error),
 }
 
 /// The end of a history.
@@ -118,6 +119,7 @@ impl Pump {
             memory: budget.memory(),
             drain_from: None,
             moved: Instant::now(),
+            span: Span::current(),
         };
         Ok(Self {
             out,
@@ -203,6 +205,8 @@ struct Reader {
     memory: Memory,
     drain_from: Option<Instant>,
     moved: Instant,
+    /// The half's, which threads do not inherit.
+    span: Span,
 }
 
 impl Turn for Reader {
@@ -210,10 +214,11 @@ impl Turn for Reader {
         if self.out.is_closed() {
             return Next::Never;
         }
-        let end = match self.step() {
+        let span = self.span.clone();
+        let end = match span.in_scope(|| self.step()) {
             Ok(None) => return Next::After(LOOK),
             Ok(Some(drained)) => Pumped::Drained(drained),
-            Err(reason) => Pumped::Failed(reason),
+            Err(error) => Pumped::Failed(error),
         };
         self.tell(Output::Pumped(end));
         Next::Never
@@ -228,25 +233,20 @@ impl Reader {
     }
 
     /// `Some`: that was all.
-    fn step(&mut self) -> Result<Option<Drained>, String> {
-        let text = |e: follow::Error| e.to_string();
+    fn step(&mut self) -> Result<Option<Drained>> {
         let over = self.requests.over.load(Ordering::Acquire);
         let hurry = self.requests.hurry.load(Ordering::Acquire);
         // What is there now is not there at the end, when it would be waited for.
         let first = self.follower.offset() < self.first;
         let flush = first || over || hurry || self.moved.elapsed() > EAGER;
-        self.follower.refresh(&*self.writers).map_err(text)?;
+        self.follower.refresh(&*self.writers)?;
         let given = lock(&self.requests.given).take();
         if let Some((mut room, unpack)) = given {
             // What has come since has no room.
             let cut = cut(self.requests.cuts.get(), self.follower.offset());
             let most = self.wants.take().unwrap_or(PIECE).min(cut);
             self.unpack = unpack.or(self.unpack.take());
-            if let Some(piece) = self
-                .follower
-                .next_in(self.memory.take(most), most, flush)
-                .map_err(text)?
-            {
+            if let Some(piece) = self.follower.next_in(self.memory.take(most), most, flush)? {
                 let up_to = self.sum.add(&piece.bytes);
                 self.moved = Instant::now();
                 room.shrink(piece.bytes.len().saturating_mul(2));
@@ -260,7 +260,7 @@ impl Reader {
             return Ok(None);
         }
         let most = cut(self.requests.cuts.get(), self.follower.offset());
-        let bytes = self.follower.waiting(most, flush).map_err(text)?;
+        let bytes = self.follower.waiting(most, flush)?;
         if flush && bytes == 0 {
             // Some of it went before it was read, maybe: no more of it comes.
             self.first = 0;
@@ -275,7 +275,7 @@ impl Reader {
             return Ok(None);
         }
         let since = *self.drain_from.get_or_insert_with(Instant::now);
-        let over = match self.follower.drained(&*self.writers).map_err(text)? {
+        let over = match self.follower.drained(&*self.writers)? {
             Writer::None => true,
             Writer::Unknown => self.moved.elapsed() > AT_REST && since.elapsed() > AT_REST,
             Writer::Some => false,
@@ -290,10 +290,10 @@ impl Reader {
             }));
         }
         if since.elapsed() > DRAIN {
-            return Err(format!(
+            return Err(Error::gave_up(format!(
                 "the log at the source still has a writer {} s after its guest was gone",
                 DRAIN.as_secs()
-            ));
+            )));
         }
         Ok(None)
     }

@@ -13,16 +13,19 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::{Instrument as _, debug};
 
 use super::budget::Room;
 use super::chunk::CHUNK_HEADER;
 use super::offer::{AdoptStatus, Source};
 use super::pump::Cuts;
 use super::streamed::Streamed;
-use super::{Budget, Chunk, Handoff};
+use super::{Budget, Chunk, Error, Handoff, Result};
+use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::follow::Piece;
-use crate::transport::{Advice, Error, LogTransport, LogTransportExt, ObjectName};
+use crate::sentence;
+use crate::transport::{self, Advice, LogTransport, LogTransportExt, ObjectName};
 
 /// Pieces of one handoff on their way at once: enough to fill a line
 /// of some hundred Mbit/s and some ten milliseconds.
@@ -60,12 +63,19 @@ pub(super) struct AlreadyStored {
     pub(super) may_be_committed: Arc<AtomicBool>,
 }
 
+impl AlreadyStored {
+    /// Bytes in pieces that an earlier run put.
+    pub(super) fn bytes(&self) -> u64 {
+        self.there.values().map(|len| u64::from(*len)).sum()
+    }
+}
+
 impl Putter {
     /// Puts an object, trying again while that may help.
-    pub(super) async fn put(&self, object: ObjectName, data: Bytes) -> Result<(), String> {
+    pub(super) async fn put(&self, object: ObjectName, data: Bytes) -> Result<()> {
         match self.put_new(object, data).await? {
             None => Ok(()),
-            Some(taken) => Err(taken.to_string()),
+            Some(taken) => Err(taken.into()),
         }
     }
 
@@ -74,7 +84,7 @@ impl Putter {
         &self,
         object: ObjectName,
         data: Bytes,
-    ) -> Result<Option<Error>, String> {
+    ) -> Result<Option<transport::Error>> {
         let key = self.handoff.key(object);
         let started = Instant::now();
         let mut waits = RETRY.start();
@@ -88,7 +98,7 @@ impl Putter {
             };
             let error = match put {
                 Ok(()) => return Ok(None),
-                Err(taken @ Error::AlreadyExists { .. }) => return Ok(Some(taken)),
+                Err(taken @ transport::Error::AlreadyExists { .. }) => return Ok(Some(taken)),
                 Err(e) => e,
             };
             // While the guest runs here, time is nobody's: the descriptors are held.
@@ -99,11 +109,12 @@ impl Putter {
             };
             let wait = waits.next(started.elapsed());
             let Some(wait) = wait.filter(|_| patient && error.advice() == Advice::Retry) else {
-                return Err(error.to_string());
+                return Err(error.into());
             };
             if let AdoptStatus::Failed(reason) | AdoptStatus::Lost(reason) = &*self.far.borrow() {
-                return Err(reason.clone());
+                return Err(Error::gave_up(reason.clone()));
             }
+            debug!(error = %sentence(&error), %key, ?wait, "put again");
             tokio::time::sleep(wait).await;
         }
     }
@@ -114,16 +125,16 @@ impl Putter {
         object: ObjectName,
         (there, len): (u32, u32),
         chunk: &Chunk<Vec<u8>>,
-    ) -> Result<(), String> {
+    ) -> Result<()> {
         let key = self.handoff.key(object);
         let mut header = Vec::new();
         if there == len {
             let range = Some(0..CHUNK_HEADER as u64);
-            let torn = |e: Error| {
+            let torn = |e: transport::Error| {
                 if e.advice() != Advice::Retry {
                     self.never_whole();
                 }
-                e.to_string()
+                e
             };
             let mut parts = self.transport.get(&key, range).await.map_err(torn)?;
             while let Some(part) = parts.next().await {
@@ -134,7 +145,8 @@ impl Putter {
             return Ok(());
         }
         self.never_whole();
-        Err("what was put before is not what is here now; offer it again".to_owned())
+        let why = "what was put before is not what is here now; offer it again";
+        Err(Error::gave_up(why))
     }
 
     fn never_whole(&self) {
@@ -147,8 +159,8 @@ impl Putter {
         (piece, up_to): (Piece, Hash),
         mut room: Room,
         line: Arc<Line>,
-    ) -> Result<u64, String> {
-        let len = u32::try_from(piece.bytes.len()).map_err(|e| e.to_string())?;
+    ) -> Result<u64> {
+        let len = u32::try_from(piece.bytes.len()).map_err(|e| Error::gave_up(e.to_string()))?;
         let is_there = self.stored.there.get(&piece.offset).copied();
         let object = ObjectName::Chunk {
             offset: piece.offset,
@@ -173,7 +185,7 @@ impl Putter {
                 (None, false) => chunk.encode_plain(),
             };
             memory.give(chunk.bytes);
-            Ok::<_, String>(data)
+            Ok::<_, Error>(data)
         };
         let data = self.budget.work(encode).await?;
         room.shrink(data.len());
@@ -217,7 +229,7 @@ impl Drop for WaitingPiece {
 /// Pieces on their way. Dropped, they are given up.
 #[derive(Default)]
 pub(super) struct Puts {
-    set: JoinSet<Result<u64, String>>,
+    set: JoinSet<Result<u64>>,
     line: Arc<Line>,
 }
 
@@ -228,17 +240,18 @@ impl Puts {
 
     pub(super) fn start(&mut self, putter: Putter, piece: (Piece, Hash), room: Room) {
         let line = Arc::clone(&self.line);
-        self.set.spawn(putter.put_piece(piece, room, line));
+        let put = putter.put_piece(piece, room, line);
+        self.set.spawn(put.in_current_span());
     }
 
     /// The length of the next piece that arrived; `None` where none is on its way.
-    pub(super) async fn next(&mut self) -> Option<Result<u64, String>> {
+    pub(super) async fn next(&mut self) -> Option<Result<u64>> {
         let done = self.set.join_next().await?;
-        Some(done.unwrap_or_else(|e| Err(e.to_string())))
+        Some(done.unwrap_or_else(|e| Err(Error::gave_up(e.to_string()))))
     }
 
     /// Waits until all have arrived, and adds them up in `put`.
-    pub(super) async fn finish(&mut self, put: &watch::Sender<u64>) -> Result<(), String> {
+    pub(super) async fn finish(&mut self, put: &watch::Sender<u64>) -> Result<()> {
         while let Some(done) = self.next().await {
             let len = done?;
             put.send_modify(|put| *put = put.saturating_add(len));
@@ -249,6 +262,8 @@ impl Puts {
     /// They are not wanted any more: lets them come to their ends.
     pub(super) async fn settle(&mut self) {
         let all = async { while self.next().await.is_some() {} };
-        let _ = tokio::time::timeout(SETTLE, all).await;
+        tokio::time::timeout(SETTLE, all)
+            .await
+            .ok_logged("pieces that arrive later stay until the transport's sweep removes them");
     }
 }

@@ -122,7 +122,7 @@ struct Here(watch::Receiver<bool>, Place);
 
 #[async_trait]
 impl Destination for Here {
-    async fn place(&self) -> Result<Option<Place>, String> {
+    async fn place(&self) -> Result<Option<Place>, crate::BoxError> {
         Ok(self.0.borrow().then(|| self.1.clone()))
     }
 }

@@ -10,10 +10,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::{Entry, Outbox, PutDown, Result};
 use crate::follow::{Follower, Writer, Writers};
 use crate::pause::pause;
 use crate::record::{Offered, Record};
+use crate::sentence;
 
 /// Between two looks for a rollover: far below the time in which a guest fills a file.
 const LOOK: Duration = Duration::from_millis(20);
@@ -77,6 +80,7 @@ impl Keeper {
     pub fn put_down(mut self, path: &Path, about_to_go: bool, outbox: &Outbox) -> Result<Kept> {
         self.stop.store(true, Ordering::Release);
         let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {
+            debug!(path = %path.display(), "the thread that held the log failed: nothing is held");
             return Ok(Kept::Empty);
         };
         let is_there = held.is_found(path)?;
@@ -104,9 +108,18 @@ impl Drop for Keeper {
 }
 
 fn watch(mut held: Follower, stop: &AtomicBool, writers: &dyn Writers) -> Follower {
+    let mut fails = false;
     while !stop.load(Ordering::Acquire) {
-        // It may pass; what is held is held.
-        let _ = held.refresh(writers);
+        let refreshed = held.refresh(writers);
+        // It may pass; what is held is held. Told once, not at each look.
+        match refreshed {
+            Err(error) if !fails => {
+                debug!(error = %sentence(&error), "what is held stays held; looked at again");
+                fails = true;
+            }
+            Err(_) => {}
+            Ok(_) => fails = false,
+        }
         pause(LOOK);
     }
     held

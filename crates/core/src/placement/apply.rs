@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::journal::{Retired, Taking};
 use super::{ChainWorkspace, Error, LABELS, Placed, Result, attributes, ending, pause};
+use crate::OkLogged as _;
 use crate::chain::{Listing, MAX_NUMBER, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::Writer;
@@ -86,7 +87,10 @@ fn notes(workspace: &ChainWorkspace, listing: &Listing, files: &[(String, u64)])
         return Vec::new();
     };
     let label = |name: &OsStr| {
-        let (file, _) = workspace.log.open_file(name).ok()?;
+        let (file, _) = workspace
+            .log
+            .open_file(name)
+            .ok_logged("its labels are not compared")?;
         Some(LABELS.map(|label| attributes::label(&file, label)))
     };
     let labels_differ = label(&workspace.base) != label(&newest.name);

@@ -12,8 +12,10 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr};
+use tracing::debug;
 
 use super::error::{Error, Result};
+use crate::OkLogged as _;
 use crate::folder::{Folder, FolderStat, Stat, fault, stat_open};
 use crate::record::hidden;
 
@@ -38,11 +40,14 @@ pub(super) fn match_base(
     let owned = fault::point()
         .and_then(|()| fault::owner())
         .and_then(|()| fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))));
-    let is_owned = stat_open(file).is_ok_and(|now| now.owner == base.owner);
-    if let Err(e) = owned
-        && !is_refusal(e)
-    {
-        return Err(Error::io("change the owner of", path, e.into()));
+    let is_owned = stat_open(file)
+        .ok_logged("nobody but its owner can use the file")
+        .is_some_and(|now| now.owner == base.owner);
+    if let Err(e) = owned {
+        if !is_refusal(e) {
+            return Err(Error::io("change the owner of", path, e.into()));
+        }
+        debug!(error = %e, path = %path.display(), is_owned, "the owner stays");
     }
     let mode = if is_owned {
         base.mode
@@ -56,12 +61,14 @@ pub(super) fn match_base(
         if !is_refusal(e) || now & !base.mode != 0 {
             return Err(Error::io("change the mode of", path, e.into()));
         }
+        debug!(error = %e, path = %path.display(), "the mode stays");
     }
     for (name, value) in labels {
         fault::point().map_err(|e| Error::io("label", path, e.into()))?;
         // As well as may be: a policy may forbid it, and the history
         // matters more than who can read it without help.
-        let _ = fsetxattr(file, *name, value, XattrFlags::empty());
+        fsetxattr(file, *name, value, XattrFlags::empty())
+            .ok_logged("the file is placed without this label");
     }
     Ok(())
 }
@@ -150,7 +157,7 @@ pub(super) fn try_placing(
         .and_then(|()| log.rename_over(&first, &second))
         .and_then(|()| log.remove(&second));
     let Err(e) = moved else { return Ok(()) };
-    let _ = remove_tried(log, base);
+    remove_tried(log, base).ok_logged("the files of this try are removed by the next one");
     if is_death(&e) {
         return Err(e.into());
     }

@@ -2,6 +2,7 @@
 //! they are in place.
 
 use super::{ChainWorkspace, Error, Owed, Result, entries};
+use crate::OkLogged as _;
 use crate::chain::LogChain;
 use crate::content;
 use crate::folder::FileId;
@@ -57,10 +58,11 @@ impl ChainWorkspace {
         // looks. It can be done at any later look as well.
         let numbering = self.rules.numbering.into();
         let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering);
-        if let Ok(chain) = chain
-            && let Ok(offsets) = Offsets::of(&chain)
+        const LATER: &str = "what the files hold is remembered at a later look";
+        if let Some(chain) = chain.ok_logged(LATER)
+            && let Some(offsets) = Offsets::of(&chain).ok_logged(LATER)
         {
-            let _ = offsets.remember(&chain);
+            offsets.remember(&chain).ok_logged(LATER);
         }
         Ok(())
     }

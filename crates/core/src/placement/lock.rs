@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Error, Result, pause};
+use crate::OkLogged as _;
 use crate::folder::{self, Folder};
 
 /// How long another logchain process may hold the chain before we give up.
@@ -34,7 +35,8 @@ pub(super) fn lock(log: &Folder, root_name: &OsStr) -> Result<(Folder, File)> {
             Ok(file) => {
                 let held = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
                 let there = root.stat(name)?.map(|s| s.id);
-                let ours = folder::stat_open(&file).map(|s| s.id).ok();
+                let ours = folder::stat_open(&file).ok_logged("the lock is tried again");
+                let ours = ours.map(|s| s.id);
                 if held && there.is_some() && there == ours {
                     return Ok((root, file));
                 }

@@ -96,6 +96,7 @@ use uuid::Uuid;
 pub use error::{Error, Result};
 pub use workspace::ChainWorkspace;
 
+use crate::OkLogged as _;
 use crate::chain::{Compression, Listing, Numbering};
 use crate::folder::{self, FileId, Folder, fault};
 use crate::follow::Writers;
@@ -305,7 +306,8 @@ impl Staging {
 #[must_use]
 pub fn is_under_way(log: &Folder, base: &OsStr) -> bool {
     let root = log.stat(&ChainWorkspace::root_name(base));
-    root.is_ok_and(|root| root.is_some())
+    root.ok_logged("nothing counts as under way here")
+        .is_some_and(|root| root.is_some())
 }
 
 /// What follows the number or date in `name`: how the file is compressed.

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 
 use super::{ChainWorkspace, Error, Result, compression, entries};
+use crate::OkLogged as _;
 use crate::chain::{ChainFile, Compression, Listing, Part};
 use crate::content;
 use crate::folder::{FileId, Folder, Stat};
@@ -44,7 +45,11 @@ impl ChainWorkspace {
             if self.is_part(id) {
                 return None;
             }
-            let same = |print| is_copy(file, print).unwrap_or(false);
+            let same = |print| {
+                is_copy(file, print)
+                    .ok_logged("the file counts as no copy, and stays")
+                    .unwrap_or(false)
+            };
             return (self.gone(offered).into_iter().any(same)).then_some(file.stat.size);
         };
         let print = offered.print_of(id);

@@ -16,12 +16,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::journal::{Aged, Retired, Taking};
 use super::{ChainWorkspace, Error, Rules, apply, ending, pause};
+use crate::BoxError;
 use crate::chain::{Foreign, Listing, rotated_name};
 use crate::folder::{self, FileId};
 use crate::follow::{Writer, Writers};
 use crate::ids::HandoffId;
+use crate::sentence;
 
 /// Between two looks for the new base.
 const LOOK: Duration = Duration::from_millis(2);
@@ -37,14 +41,14 @@ pub trait Reopen {
     /// Asks for it. Does not wait until it is done.
     ///
     /// # Errors
-    /// Why it cannot be asked, in words.
-    fn ask(&self) -> Result<(), String>;
+    /// Why it cannot be asked: it is told in [`RollError::PutBack`].
+    fn ask(&self) -> Result<(), BoxError>;
 
     /// Whether it has this file open for writing, and can be asked again.
     ///
     /// # Errors
-    /// That it is gone, in words.
-    fn writes(&self, file: &File) -> Result<bool, String>;
+    /// That it is gone: it is not waited for any longer.
+    fn writes(&self, file: &File) -> Result<bool, BoxError>;
 }
 
 /// What a rotation did.
@@ -77,14 +81,16 @@ pub enum RollError {
     /// The writer could not be asked, or made no new base.
     #[error("{why}; the log has its name back")]
     PutBack {
-        /// Why, in words.
-        why: String,
+        /// Why.
+        #[source]
+        why: BoxError,
     },
     /// As [`RollError::PutBack`], and that failed as well.
     #[error("{why}; and the log lies at {at}, where it could not be given its name back: {but}")]
     NoBase {
-        /// Why, in words.
-        why: String,
+        /// Why.
+        #[source]
+        why: BoxError,
         /// Where the log lies.
         at: String,
         /// The system's answer.
@@ -201,7 +207,13 @@ impl ChainWorkspace {
             return Err(RollError::Foreign(foreign.clone()));
         }
         let first = rotated_name(&self.base, self.rules.numbering.first());
-        let is_written = |file: &File| reopen.writes(file) == Ok(true);
+        let is_written = |file: &File| match reopen.writes(file) {
+            Ok(written) => written,
+            Err(error) => {
+                debug!(error = %sentence(&*error), "nobody counts as its writer");
+                false
+            }
+        };
         let old = match self.open_base()? {
             Some((_, stat)) if first_seen.is_some_and(|seen| seen != stat.id) => {
                 return Ok(Tried::Rolled(Rolled::ByItself));
@@ -466,7 +478,7 @@ impl ChainWorkspace {
     }
 
     /// How it stands with the base, and that its writer is gone where it is.
-    fn look(&self, old: FileId, reopen: &dyn Reopen) -> Result<(Seen, Option<String>), Error> {
+    fn look(&self, old: FileId, reopen: &dyn Reopen) -> Result<(Seen, Option<BoxError>), Error> {
         let Some((file, stat)) = self.open_base()? else {
             let old = self.first_file();
             let gone = old.and_then(|old| reopen.writes(&old).err());
@@ -486,19 +498,19 @@ impl ChainWorkspace {
         old: FileId,
         reopen: &dyn Reopen,
         patience: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), BoxError> {
         reopen.ask()?;
         let end = Instant::now() + patience;
         loop {
             let late = Instant::now() > end;
-            let (seen, gone) = self.look(old, reopen).map_err(|e| e.to_string())?;
+            let (seen, gone) = self.look(old, reopen)?;
             match (next(seen, gone.is_none(), late), gone) {
                 (Next::Done, _) => return Ok(()),
                 (Next::Look, _) => pause(LOOK),
                 (Next::GiveUp, Some(gone)) => return Err(gone),
                 (Next::GiveUp, None) => {
                     let waited = patience.as_secs_f64();
-                    return Err(format!("no new base was opened within {waited} s"));
+                    return Err(format!("no new base was opened within {waited} s").into());
                 }
             }
         }
@@ -510,7 +522,7 @@ impl ChainWorkspace {
     }
 
     /// Gives the old base its name back, where no other has it that anybody wrote.
-    fn put_base_back(&self, first: &OsString, old: FileId, why: String) -> RollError {
+    fn put_base_back(&self, first: &OsString, old: FileId, why: BoxError) -> RollError {
         match self.try_put_back(first, old) {
             Ok(()) => RollError::PutBack { why },
             Err(e) => RollError::NoBase {

@@ -13,6 +13,7 @@ use rustix::fs::{Timespec, Timestamps, futimens};
 use super::attributes;
 use super::error::{Error, Result};
 use super::journal::Part;
+use crate::OkLogged as _;
 use crate::folder::{FileId, Folder, Stat, fault, sparse, stat_open};
 use crate::rotation::Retention;
 
@@ -250,7 +251,8 @@ impl Parts {
     /// The newest part and the user that it belongs to.
     pub(super) fn newest(&self) -> Option<(&str, u32)> {
         let newest = self.held.back()?;
-        let owner = stat_open(&newest.file).ok()?.owner;
+        let stat = stat_open(&newest.file).ok_logged("its owner is not checked beforehand")?;
+        let owner = stat.owner;
         Some((&newest.part.name, owner.0))
     }
 }

@@ -48,7 +48,7 @@ fn host(given: &str, reached: Option<&Reached<'_>>) -> Result<SshTarget, String>
         None => None,
     };
     if let Some(target) = target {
-        return target.map_err(|reason| nowhere(&reason));
+        return target.map_err(|e| nowhere(&e.to_string()));
     }
     match reached {
         Some(reached) => SshTarget::on(reached.hostname).map_err(|e| nowhere(&e.to_string())),

@@ -9,6 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use russh_sftp::protocol::{File as Name, FileAttributes};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument as _, debug};
 
 use super::session::{Done, Session, Trouble};
 
@@ -132,20 +133,30 @@ impl Drop for File {
         let session = Arc::clone(&self.session);
         let (handle, temporary) = (std::mem::take(&mut self.handle), self.temporary.take());
         let place = self.place.take();
-        runtime.spawn(async move {
+        let cleanup = async move {
             clean(&session, handle, temporary).await;
             drop(place);
-        });
+        };
+        runtime.spawn(cleanup.in_current_span());
     }
 }
 
 async fn clean(session: &Session, handle: String, temporary: Option<String>) {
-    let closed = session.ask(("close", "a file"), session.raw().close(handle));
-    let removed = async {
-        if let Some(path) = temporary {
-            // One that stays is swept later.
-            let _ = session.remove(&path).await;
+    let closed = async {
+        let close = session.raw().close(handle);
+        if let Err(trouble) = session.ask(("close", "a file"), close).await {
+            debug!(?trouble, "a file is open there until the connection ends");
         }
     };
-    let _ = futures_util::future::join(closed, removed).await;
+    let removed = async {
+        if let Some(path) = temporary
+            && let Err(trouble) = session.remove(&path).await
+        {
+            debug!(
+                ?trouble,
+                path, "a temporary file stays until a sweep removes it"
+            );
+        }
+    };
+    futures_util::future::join(closed, removed).await;
 }

@@ -13,6 +13,7 @@ use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::timeout;
+use tracing::{Instrument as _, debug};
 
 use crate::command::subsystem;
 use crate::failure::Failure;
@@ -176,7 +177,10 @@ impl Session {
     async fn shake_hands(&mut self, host: &str) -> Result<(), Option<Failure>> {
         let version = tokio::select! {
             biased;
-            version = self.raw.init() => version.map_err(|_| None)?,
+            version = self.raw.init() => version.map_err(|error| {
+                debug!(host, %error, "no SFTP version came");
+                None
+            })?,
             () = self.meter.gone() => return Err(None),
         };
         if version.version != 3 {
@@ -199,9 +203,14 @@ impl Session {
                 ))));
             }
         }
-        if has(LIMITS)
-            && let Ok(limits) = self.ask(("ask for", "limits"), self.raw.limits()).await
-        {
+        if has(LIMITS) {
+            let limits = match self.ask(("ask for", "limits"), self.raw.limits()).await {
+                Ok(limits) => limits,
+                Err(trouble) => {
+                    debug!(host, ?trouble, "small reads and writes are used");
+                    return Ok(());
+                }
+            };
             // Zero says that there is none.
             let bounded = |limit: u64| match usize::try_from(limit) {
                 Ok(limit @ 1..) => limit.min(LARGE),
@@ -266,7 +275,10 @@ impl Session {
                     SftpError::UnexpectedPacket | SftpError::Limited(_) => {
                         Trouble::Odd(format!("cannot {verb} {object}: {error}"))
                     }
-                    _ => Trouble::Lost,
+                    error => {
+                        debug!(%error, "the SFTP connection broke");
+                        Trouble::Lost
+                    }
                 })
             }
         }
@@ -341,7 +353,7 @@ impl Session {
         let place = self.handle().await?;
         let (session, path) = (Arc::clone(self), path.to_owned());
         // Runs to its end even if nobody waits for it: a handle that came is closed.
-        let opened = tokio::spawn(async move {
+        let opening = async move {
             let none = FileAttributes::empty();
             let opened = match how {
                 Open::New => {
@@ -364,7 +376,8 @@ impl Session {
             };
             let temporary = (how == Open::New).then_some(path);
             File::new(session, opened.handle, place, temporary)
-        });
+        };
+        let opened = tokio::spawn(opening.in_current_span());
         opened.await.unwrap_or(Err(Trouble::Lost))
     }
 
@@ -393,6 +406,9 @@ impl Session {
             return trouble;
         };
         let asked = self.ask(("ask for", "room"), self.raw.statvfs(root)).await;
+        if let Err(trouble) = &asked {
+            debug!(?trouble, "whether the disk is full is not known");
+        }
         let is_full = asked.is_ok_and(|fs| {
             let room = fs.blocks_avail.saturating_mul(fs.fragment_size);
             // One block more, for a folder that has to grow.

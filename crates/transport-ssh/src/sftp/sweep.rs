@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::list::{DEPTH, fits, names};
 use super::session::{Done, Kind, Session, kind};
@@ -20,7 +21,16 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// What fails or takes too long is left: it is no failure of whoever sweeps.
 pub(super) async fn sweep(session: &Arc<Session>, root: &str) {
-    let _ = timeout(LIMIT, folder(session, root.to_owned(), 0)).await;
+    match timeout(LIMIT, folder(session, root.to_owned(), 0)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(trouble)) => {
+            debug!(
+                ?trouble,
+                "what killed writers left stays until another process sweeps"
+            );
+        }
+        Err(_) => debug!(limit = ?LIMIT, "the next process sweeps the rest"),
+    }
 }
 
 type Swept<'a> = Pin<Box<dyn Future<Output = Done<()>> + Send + 'a>>;

@@ -3,8 +3,12 @@
 
 use std::time::Instant;
 
+use tracing::debug;
+
 use super::{Adoption, Commit, Event, MAX_MESSAGE, Message, Milestone, Receipt};
 use crate::handoff::budget::Pace;
+use crate::handoff::{Error, Result};
+use crate::sentence;
 use crate::transport::{Advice, LogTransportExt, ObjectName};
 
 impl Adoption {
@@ -19,17 +23,17 @@ impl Adoption {
             match self.look_shared().await {
                 Ok(Some(event)) => return event,
                 Ok(None) => {}
-                Err(reason) => return Event::Failed(reason),
+                Err(error) => return Event::Failed(error),
             }
             if gone || (!attached && began.elapsed() > self.adopt.patience) {
                 let reason = "the source is gone before its guest had left";
-                return Event::Failed(reason.to_owned());
+                return Event::Failed(Error::gave_up(reason));
             }
             pace.rest(&self.adopt.budget, false).await;
         }
     }
 
-    async fn look_shared(&mut self) -> Result<Option<Event>, String> {
+    async fn look_shared(&mut self) -> Result<Option<Event>> {
         let held = self.with_staging(|staging| {
             staging.keep()?;
             staging.reappear()
@@ -52,13 +56,16 @@ impl Adoption {
     }
 
     /// The commit; `None` where it is not there yet, or cannot be asked for just now.
-    async fn commit_if_there(&self) -> Result<Option<Commit>, String> {
+    async fn commit_if_there(&self) -> Result<Option<Commit>> {
         let key = self.adopt.handoff.key(ObjectName::Commit);
         match self.adopt.transport.get_opt(&key, MAX_MESSAGE).await {
-            Err(e) if e.advice() == Advice::Retry => Ok(None),
-            Err(e) => Err(e.to_string()),
+            Err(e) if e.advice() == Advice::Retry => {
+                debug!(error = %sentence(&e), "the commit is looked for again");
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
             Ok(None) => Ok(None),
-            Ok(Some(data)) => Commit::decode(&data).map(Some).map_err(|e| e.to_string()),
+            Ok(Some(data)) => Ok(Some(Commit::decode(&data)?)),
         }
     }
 }

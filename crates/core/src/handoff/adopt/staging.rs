@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::OnceCell;
+use tracing::debug;
 
 use super::state::Event;
-use super::{Adoption, Milestone, SourceLink, Visibility, now};
+use super::{Adoption, Milestone, Place, SourceLink, Visibility, now};
 use crate::backoff::Backoff;
 use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
-use crate::handoff::{Chunk, Commit, Handoff};
+use crate::handoff::{Chunk, Commit, Error, Handoff, Result};
 use crate::placement::Owed;
+use crate::sentence;
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
 /// Between two tries to get one piece: one and a half seconds together.
@@ -44,22 +46,22 @@ enum Look {
 
 /// Why staging cannot go on.
 enum Failure {
-    Failed(String),
+    Failed(Error),
     /// What is in the transport is of no use to anybody.
-    Damaged(String),
+    Damaged(Error),
 }
 
-impl From<String> for Failure {
-    fn from(reason: String) -> Self {
-        Self::Failed(reason)
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
 }
 
 impl From<Failure> for Event {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Failed(reason) => Self::Failed(reason),
-            Failure::Damaged(reason) => Self::Damaged(reason),
+            Failure::Failed(error) => Self::Failed(error),
+            Failure::Damaged(error) => Self::Damaged(error),
         }
     }
 }
@@ -84,15 +86,17 @@ impl Adoption {
             if gone && commit.is_none() {
                 // What it has put, we have seen: no more will come. Another offer
                 // finds nobody in its way.
-                return Event::Failed("the source is gone before all was sent".to_owned());
+                let why = "the source is gone before all was sent";
+                return Event::Failed(Error::gave_up(why));
             }
             if !attached && news.elapsed() > self.adopt.patience {
                 let waited = self.adopt.patience.as_secs();
-                return Event::Failed(format!("the source has been silent for {waited} s"));
+                let why = format!("the source has been silent for {waited} s");
+                return Event::Failed(Error::gave_up(why));
             }
             if commit.is_some() && news.elapsed() > self.adopt.patience {
                 let reason = "all was sent, but the domain is not here";
-                return Event::Failed(reason.to_owned());
+                return Event::Failed(Error::gave_up(reason));
             }
             if matches!(look, Look::More) {
                 continue;
@@ -124,11 +128,11 @@ impl Adoption {
         last: &mut Option<Key>,
         commit: &mut Option<Commit>,
         news: &mut Instant,
-    ) -> Result<Look, Failure> {
+    ) -> std::result::Result<Look, Failure> {
         if self.staging.is_none() {
             let place = match self.adopt.expected.clone() {
                 Some(place) => Some(place),
-                None => self.adopt.destination.place().await?,
+                None => self.ask_place().await?,
             };
             if let Some(place) = place
                 && let Some(event) = self.open(place, false).await?
@@ -143,8 +147,11 @@ impl Adoption {
             .await
         {
             Ok(entries) => entries,
-            Err(e) if e.advice() == Advice::Retry => return Ok(Look::AllStaged),
-            Err(e) => return Err(e.to_string().into()),
+            Err(e) if e.advice() == Advice::Retry => {
+                debug!(error = %sentence(&e), "the transport is looked at again");
+                return Ok(Look::AllStaged);
+            }
+            Err(e) => return Err(e.into()),
         };
         let was_committed = commit.is_some();
         let mut chunks = Vec::new();
@@ -176,10 +183,11 @@ impl Adoption {
         // All pieces were put before the commit was: what did not come is gone.
         let bytes = commit.as_ref().map_or(self.next, |c| c.bytes);
         if was_committed && chunks.is_empty() && bytes != self.next && self.staging.is_some() {
-            return Err(Failure::Damaged(format!(
+            let missing = format!(
                 "of the {bytes} bytes that were sent, those from byte {} on are missing",
                 self.next
-            )));
+            );
+            return Err(Failure::Damaged(Error::gave_up(missing)));
         }
         if self.staging.is_some() && !chunks.is_empty() {
             *last = chunks.last().map(|e| e.key.clone());
@@ -203,7 +211,7 @@ impl Adoption {
     /// What is staged is seen as soon as it can be: where the domain is here, still
     /// paused, and libvirt has wiped what it wipes. If it cannot be, it is seen once
     /// it is placed.
-    async fn show(&mut self, last: &mut Option<Key>) -> Result<(), String> {
+    async fn show(&mut self, last: &mut Option<Key>) -> Result<()> {
         let due = match self.visibility {
             Visibility::NotYet(tried) => tried.is_none_or(|at| at.elapsed() > SHOW),
             Visibility::Settled => false,
@@ -241,14 +249,22 @@ impl Adoption {
                 self.visibility = Visibility::Settled;
                 self.tell(Milestone::Shown(bytes));
             }
-            Err(_) => self.visibility = Visibility::Settled,
+            Err(error) => {
+                debug!(error = %sentence(&error), "the history is seen once it is placed");
+                self.visibility = Visibility::Settled;
+            }
         }
         Ok(())
     }
 
+    async fn ask_place(&self) -> Result<Option<Place>> {
+        let place = self.adopt.destination.place().await;
+        place.map_err(Error::Destination)
+    }
+
     /// Whether the domain is here, and its log where pieces are staged.
-    async fn here(&mut self, last: &mut Option<Key>) -> Result<bool, String> {
-        let Some(place) = self.adopt.destination.place().await? else {
+    async fn here(&mut self, last: &mut Option<Key>) -> Result<bool> {
+        let Some(place) = self.ask_place().await? else {
             return Ok(false);
         };
         let staged_at = self
@@ -261,11 +277,7 @@ impl Adoption {
         // The destination's XML moved it: the next look stages anew beside the log.
         if let Some(staging) = self.staging.take() {
             let discard = move || staging.discard();
-            self.adopt
-                .budget
-                .work(discard)
-                .await
-                .map_err(|e| e.to_string())?;
+            self.adopt.budget.work(discard).await?;
         }
         self.adopt.expected = Some(place);
         self.next = 0;
@@ -273,7 +285,7 @@ impl Adoption {
         Ok(false)
     }
 
-    async fn fetch(&mut self, chunks: Vec<Entry>) -> Result<(), Failure> {
+    async fn fetch(&mut self, chunks: Vec<Entry>) -> std::result::Result<(), Failure> {
         let transport = Arc::clone(&self.adopt.transport);
         let mut fetched = stream::iter(chunks)
             .map(|entry| {
@@ -293,7 +305,7 @@ impl Adoption {
                         };
                         let at = (offset, u64::from(len));
                         let bytes = read_stream(&transport, handoff, reader, at).await?;
-                        Ok::<_, String>((data, Some(bytes)))
+                        Ok::<_, Error>((data, Some(bytes)))
                     };
                     (key.object, fetched.await, Some(room))
                 }
@@ -319,11 +331,11 @@ impl Adoption {
                 let added = match chunk {
                     Ok(chunk) => staging
                         .append(chunk.starts_file, chunk.bytes)
-                        .map_err(|e| Failure::Failed(e.to_string())),
-                    Err(e) => Err(Failure::Damaged(e.to_string())),
+                        .map_err(Failure::from),
+                    Err(e) => Err(Failure::Damaged(e.into())),
                 };
                 memory.give(buffer);
-                Ok::<_, String>((staging, sum, added))
+                Ok::<_, Error>((staging, sum, added))
             };
             let (staging, sum, added) = self.adopt.budget.work(work).await?;
             self.staging = Some(staging);
@@ -354,23 +366,22 @@ async fn read_stream(
     handoff: &Handoff,
     reader: &OnceCell<Reader>,
     (offset, len): (u64, u64),
-) -> Result<Vec<u8>, String> {
+) -> Result<Vec<u8>> {
     if len > MAX_OBJECT as u64 {
-        return Err("a piece is longer than any that is put".to_owned());
+        return Err(Error::gave_up("a piece is longer than any that is put"));
     }
     let open = || Reader::open(transport, handoff, offset);
-    let text = |e: crate::archive::Error| e.to_string();
-    let known = reader.get_or_try_init(open).await.map_err(text)?;
-    let bytes = known.read(offset, len).await.map_err(text)?;
+    let known = reader.get_or_try_init(open).await?;
+    let bytes = known.read(offset, len).await?;
     if bytes.len() as u64 == len {
         return Ok(bytes);
     }
-    let again = open().await.map_err(text)?;
-    again.read(offset, len).await.map_err(text)
+    let again = open().await?;
+    Ok(again.read(offset, len).await?)
 }
 
 /// One chunk, tried again while that may help.
-async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
+async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes> {
     let started = Instant::now();
     let mut waits = RETRY.start();
     loop {
@@ -379,8 +390,11 @@ async fn get(transport: &dyn LogTransport, key: &Key) -> Result<Bytes, String> {
             Err(e) => e,
         };
         match waits.next(started.elapsed()) {
-            Some(wait) if error.advice() == Advice::Retry => tokio::time::sleep(wait).await,
-            _ => return Err(error.to_string()),
+            Some(wait) if error.advice() == Advice::Retry => {
+                debug!(error = %sentence(&error), %key, ?wait, "fetched again");
+                tokio::time::sleep(wait).await;
+            }
+            _ => return Err(error.into()),
         }
     }
 }

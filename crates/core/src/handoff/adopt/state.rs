@@ -1,9 +1,10 @@
 //! The destination's states, as drawn above, without I/O.
 
 use super::Outcome;
-use crate::handoff::{Commit, Receipt};
+use crate::handoff::{Commit, Error, Receipt};
+use crate::sentence;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Event {
     Prepared,
     /// The source has this very folder.
@@ -19,9 +20,9 @@ pub(super) enum Event {
     Receipted,
     Cleaned,
     Discarded,
-    Failed(String),
+    Failed(Error),
     /// What is in the transport is of no use to anybody, and why.
-    Damaged(String),
+    Damaged(Error),
 }
 
 /// Why this host is put back as it was.
@@ -85,19 +86,20 @@ impl State {
             }),
             (Self::Discarding(undo), Event::Failed(also)) => {
                 let first = undo.reason().map(|r| format!("{r}; ")).unwrap_or_default();
+                let also = sentence(&also);
                 let reason = format!("{first}this host could not be put back as it was: {also}");
                 Self::Done(Outcome::Failed { reason })
             }
             (
                 Self::Preparing | Self::Staging | Self::Sharing | Self::Sealing(_),
-                Event::Failed(reason),
-            ) => Self::Discarding(Undo::Failed(reason)),
-            (Self::Staging | Self::Sealing(_), Event::Damaged(reason)) => {
-                Self::Discarding(Undo::Damaged(reason))
+                Event::Failed(error),
+            ) => Self::Discarding(Undo::Failed(sentence(&error))),
+            (Self::Staging | Self::Sealing(_), Event::Damaged(error)) => {
+                Self::Discarding(Undo::Damaged(sentence(&error)))
             }
-            (_, Event::Failed(reason) | Event::Damaged(reason)) => {
-                Self::Done(Outcome::Failed { reason })
-            }
+            (_, Event::Failed(error) | Event::Damaged(error)) => Self::Done(Outcome::Failed {
+                reason: sentence(&error),
+            }),
             (state, _) => state,
         }
     }
@@ -129,8 +131,8 @@ mod tests {
             8 => Event::Receipted,
             9 => Event::Cleaned,
             10 => Event::Discarded,
-            11 => Event::Damaged("it is torn".to_owned()),
-            _ => Event::Failed("it failed".to_owned()),
+            11 => Event::Damaged(Error::gave_up("it is torn")),
+            _ => Event::Failed(Error::gave_up("it failed")),
         }
     }
 

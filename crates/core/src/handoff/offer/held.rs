@@ -10,11 +10,12 @@ use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
+use crate::OkLogged as _;
 use crate::chain::{LogChain, Remark};
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
-use crate::handoff::Handoff;
 use crate::handoff::pump::Drained;
+use crate::handoff::{Error, Handoff};
 use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::Keeper;
 use crate::record::{Offered, Record};
@@ -69,7 +70,8 @@ impl Held {
             let there = Record::read(folder, base, domain, console)?;
             there.ok_or(e)
         });
-        let mut record = record.unwrap_or_else(|_| Record::new(domain, console.clone()));
+        let record = record.ok_logged("the log goes without what is remembered of it");
+        let mut record = record.unwrap_or_else(|| Record::new(domain, console.clone()));
         let recorded = record.ledger.clone();
         record.ledger = follower.recognise(&recorded)?;
         let here = record.offered.as_ref().filter(|o| follower.has_offered(o));
@@ -100,12 +102,12 @@ impl Held {
     /// A second hold, for as long as it is not known to have arrived.
     ///
     /// # Errors
-    /// A sentence, where descriptors or threads are wanting.
-    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, String> {
-        let follower = self.follower.try_clone().map_err(|e| e.to_string())?;
+    /// [`Error::Follow`] or [`Error::Thread`], where descriptors or threads are wanting.
+    pub fn keep(&self, writers: Arc<dyn Writers>) -> Result<Keeper, Error> {
+        let follower = self.follower.try_clone()?;
         let (record, committed) = (self.record.clone(), Arc::clone(&self.committed));
         let keeper = Keeper::start(follower, record, committed, writers);
-        keeper.map_err(|e| format!("cannot start a thread: {e}"))
+        keeper.map_err(Error::Thread)
     }
 
     /// What of the chain is not carried, and where its order is in doubt.
@@ -190,7 +192,7 @@ pub(super) fn so_far(record: &Record, follower: &Follower, host: &str) -> Option
     let layout = record
         .ledger
         .lay(&follower.lengths(), StreamOffset::START)
-        .ok()?;
+        .ok_logged("pieces that are streamed already are put again")?;
     Some(record.ledger.history(&layout, host, &[]))
 }
 

@@ -6,41 +6,41 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tracing::Instrument as _;
+
 use super::held::{Chain, announce};
 use super::{Offer, clear};
+use crate::OkLogged as _;
 use crate::handoff::message::Message;
 use crate::handoff::pump::Cuts;
 use crate::handoff::streamed::Streamed;
-use crate::handoff::{Begin, Handoff, Stage};
+use crate::handoff::{Begin, Error, Handoff, Result, Stage};
 use crate::ids::HandoffId;
 use crate::stream::History;
 use crate::transport::{LogTransportExt, ObjectName};
 
 impl Offer {
     /// Says that it begins; gives what an earlier run of it has put.
-    pub(super) async fn begin(
-        &mut self,
-        chain: &Chain,
-        so_far: Option<History>,
-    ) -> Result<Cuts, String> {
+    pub(super) async fn begin(&mut self, chain: &Chain, so_far: Option<History>) -> Result<Cuts> {
         // Not if it was not begun before, or can never be whole.
         let may_be_committed = |may| chain.may_be_committed.store(may, Ordering::Relaxed);
         may_be_committed(chain.was_offered_as(self.handoff.id));
         self.remember(chain).await;
         self.clear_before(chain);
         let begin = Begin::new(self.domain_name.clone(), self.host.clone(), so_far);
-        let data = begin.encode().map_err(|e| e.to_string())?;
+        let data = begin.encode()?;
         let putter = self.putter(Arc::default());
         if putter.put_new(ObjectName::Begin, data).await?.is_none() {
             may_be_committed(false);
             return Ok(Cuts::new());
         }
-        let entries = self.transport.list_all(&self.handoff.prefix()).await;
-        let entries = entries.map_err(|e| e.to_string())?;
+        let entries = self.transport.list_all(&self.handoff.prefix()).await?;
         // `begin` is there, also where the listing is older than that put.
         let objects = entries.iter().map(|e| e.key.object);
         if Stage::of(objects.chain([ObjectName::Begin])) != Some(Stage::Begun) {
-            return Err("this handoff is over already; offer it again".to_owned());
+            return Err(Error::gave_up(
+                "this handoff is over already; offer it again",
+            ));
         }
         let mut cuts = Cuts::new();
         for entry in entries {
@@ -48,7 +48,8 @@ impl Offer {
                 && cuts.insert(offset, len).is_some()
             {
                 may_be_committed(false);
-                return Err(format!("two pieces begin at byte {offset}; offer it again"));
+                let why = format!("two pieces begin at byte {offset}; offer it again");
+                return Err(Error::gave_up(why));
             }
         }
         Ok(cuts)
@@ -62,27 +63,32 @@ impl Offer {
             return;
         };
         let (transport, before) = (Arc::clone(&self.transport), self.handoff.clone());
-        tokio::spawn(async move {
-            // What stays all the same is swept some day.
-            let _ = clear(&*transport, &Handoff { id, ..before }).await;
-        });
+        let clear_it = async move {
+            clear(&*transport, &Handoff { id, ..before })
+                .await
+                .ok_logged("what an earlier handoff left stays until the transport's sweep");
+        };
+        tokio::spawn(clear_it.in_current_span());
     }
 
     /// What of the history is streamed to the same place. No failure of this is one
     /// of the handoff: it is put as if it were not.
     pub(super) async fn streamed(&self, so_far: &History) -> Streamed {
         let find = Streamed::find(&self.transport, &self.handoff, so_far.clone());
-        find.await.unwrap_or_default()
+        find.await
+            .ok_logged("every piece is put, also those that are streamed already")
+            .unwrap_or_default()
     }
 
     /// Puts down beside the chain that it was begun. Where that cannot be, all of
     /// it is put again should this process end early.
     async fn remember(&self, chain: &Chain) {
-        let Ok(folder) = chain.folder.try_clone() else {
+        const GIVEN_UP: &str = "if this process ends early, all of it is put again";
+        let Some(folder) = chain.folder.try_clone().ok_logged(GIVEN_UP) else {
             return;
         };
         let (handoff, base) = (self.handoff.clone(), chain.base.clone());
         let work = move || announce(&folder, &base, &handoff);
-        let _ = self.budget.work(work).await;
+        self.budget.work(work).await.ok_logged(GIVEN_UP);
     }
 }

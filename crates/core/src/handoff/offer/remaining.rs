@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::chain::{LogChain, Ownership};
 use crate::folder::Folder;
-use crate::handoff::{Handoff, Stage, blocking};
+use crate::handoff::{Error, Handoff, Stage, blocking};
 use crate::ids::{ConsoleName, HandoffId};
 use crate::record::{Offered, OnDisk, Record};
+use crate::sentence;
 use crate::transport::{Entry, LogTransport, LogTransportExt};
 
 /// What is left to do for a chain whose VM has left.
@@ -30,14 +32,15 @@ pub enum Remaining {
 /// in `transport`.
 ///
 /// # Errors
-/// A sentence: the folder's, the record's, the transport's.
+/// [`Error::Folder`] or [`Error::Chain`] where the log cannot be looked at, [`Error::Record`]
+/// where its record cannot be read, [`Error::Transport`] where the transport does not answer.
 pub async fn remaining(
     chain: &LogChain,
     domain: Uuid,
     console: &ConsoleName,
     transport: &dyn LogTransport,
-) -> Result<Remaining, String> {
-    let folder = chain.folder().try_clone().map_err(|e| e.to_string())?;
+) -> Result<Remaining, Error> {
+    let folder = chain.folder().try_clone()?;
     let (base, of_console) = (chain.base_name().to_owned(), console.clone());
     let ownership = chain.ownership().clone();
     let work = move || Known::of(&folder, &base, domain, &of_console, &ownership);
@@ -50,7 +53,7 @@ pub async fn remaining(
     let stage = async |id: HandoffId| {
         let entries = transport.list_all(&handoff(id).prefix()).await;
         let stage = |entries: Vec<Entry>| Stage::of(entries.iter().map(|e| e.key.object));
-        entries.map(stage).map_err(|e| e.to_string())
+        entries.map(stage)
     };
     let rest = |id, stage| match stage {
         Some(Stage::Begun) => Remaining::Rest(id),
@@ -93,16 +96,18 @@ impl Known {
         domain: Uuid,
         console: &ConsoleName,
         ownership: &Ownership,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Error> {
         let record = match Record::read(folder, base, domain, console) {
-            // It is begun anew.
-            Err(crate::record::Error::Damaged { .. }) => None,
-            record => record.map_err(|e| e.to_string())?,
+            Err(error @ crate::record::Error::Damaged { .. }) => {
+                debug!(error = %sentence(&error), "it is begun anew");
+                None
+            }
+            record => record?,
         };
         let Some(record) = record else {
             return Ok(Self::default());
         };
-        let files = OnDisk::of_chain(folder, base, ownership).map_err(|e| e.to_string())?;
+        let files = OnDisk::of_chain(folder, base, ownership)?;
         let all = record.offered_all(&files);
         let same = all && record.offered_no_other(&files);
         let offered = record.offered;

@@ -5,10 +5,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far};
+use tracing::{Instrument as _, debug};
+
+use super::{
+    Chain, Drained, Event, Held, Offer, Outcome, Source, history, not_carried, so_far, trace,
+};
 use crate::follow::{Followed, Follower, Writer};
+use crate::handoff::Result;
 use crate::handoff::message::{Commit, Message};
+use crate::handoff::trace::Half;
 use crate::record::Record;
+use crate::sentence;
 use crate::transport::ObjectName;
 
 /// Until virtlogd has written what it holds, once its guest is gone. Where the log is
@@ -23,26 +30,42 @@ const NOT_SENT: &str = "shared";
 
 impl Offer {
     /// As [`Offer::run`], where the destination has the folder of the log.
-    pub async fn run_shared(mut self, held: Held) -> Outcome {
+    pub async fn run_shared(self, held: Held) -> Outcome {
+        let span = self.handoff.span(Half::Offer);
+        let half = async {
+            let outcome = self.share(held).await;
+            trace::outcome(&outcome);
+            outcome
+        };
+        half.instrument(span).await
+    }
+
+    async fn share(mut self, held: Held) -> Outcome {
         let (follower, chain) = held.apart();
         self.bound();
         let so_far = so_far(&chain.record, &follower, &self.host);
-        if let Err(reason) = self.begin(&chain, so_far).await {
-            return not_carried(reason);
+        if let Err(error) = self.begin(&chain, so_far).await {
+            return not_carried(sentence(&error));
         }
+        debug!(
+            bytes = follower.bytes(),
+            "begun; the destination has this very folder"
+        );
         loop {
             let source = *self.source.borrow_and_update();
             match source {
                 Source::Over => break,
                 Source::Stays => {
-                    self.withdraw(None).await;
+                    let event = self.withdraw(None).await;
+                    trace::event(&event, 0);
                     return Outcome::Aborted;
                 }
                 Source::Running | Source::Stopped => {}
             }
             if self.source.changed().await.is_err() {
                 let reason = "the migration was left alone";
-                self.withdraw(Some(reason)).await;
+                let event = self.withdraw(Some(reason)).await;
+                trace::event(&event, 0);
                 return not_carried(reason.to_owned());
             }
         }
@@ -51,22 +74,23 @@ impl Offer {
             tokio::time::sleep(LOOK).await;
         }
         let ended = ended(&follower);
-        if let Err(reason) = self.commit_shared(&ended, &chain).await {
-            return not_carried(reason);
+        if let Err(error) = self.commit_shared(&ended, &chain).await {
+            return not_carried(sentence(&error));
         }
+        debug!(bytes = ended.bytes, "committed");
         match self.receipt(ended.bytes, &ended.digest).await {
             Event::Received(receipt) => {
                 self.settle(&chain.folder, &chain.base).await;
                 Outcome::Carried(receipt)
             }
-            Event::Failed(reason) => not_carried(reason),
+            Event::Failed(error) => not_carried(sentence(&error)),
             _ => not_carried("the receipt did not come".to_owned()),
         }
     }
 
     /// Nothing is written down as handed over: the files are the log still.
-    async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<(), String> {
-        let folder = chain.folder.try_clone().map_err(|e| e.to_string())?;
+    async fn commit_shared(&self, ended: &Drained, chain: &Chain) -> Result<()> {
+        let folder = chain.folder.try_clone()?;
         let (base, handoff) = (chain.base.clone(), self.handoff.clone());
         let (host, drained, was) = (self.host.clone(), ended.clone(), Arc::clone(&chain.known));
         let work = move || {
@@ -76,7 +100,7 @@ impl Offer {
             })
         };
         let told = self.budget.work(work).await;
-        let told = told.map_err(|e: crate::record::Error| e.to_string())?;
+        let told = told.map_err(|e: crate::record::Error| e)?;
         let commit = Commit::new(ended.bytes, ended.digest.clone(), Vec::new(), told);
         self.put(ObjectName::Commit, commit.encode()).await
     }

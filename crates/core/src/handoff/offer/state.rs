@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Outcome;
-use crate::handoff::Receipt;
 use crate::handoff::pump::Drained;
 use crate::handoff::put::AlreadyStored;
+use crate::handoff::{Error, Receipt};
+use crate::sentence;
 
 /// What came of an action.
 pub(super) enum Event {
@@ -16,7 +17,7 @@ pub(super) enum Event {
     Committed,
     Received(Receipt),
     Withdrawn,
-    Failed(String),
+    Failed(Error),
 }
 
 /// The states, as drawn above, each with what it goes on with.
@@ -48,9 +49,9 @@ impl State {
             (Self::Awaiting(_), Event::Received(receipt)) => Self::Done(Outcome::Carried(receipt)),
             // Before the commit the destination must be told that nothing more
             // comes; after it, it must not: it may be placing already.
-            (Self::Opening | Self::Following(_) | Self::Draining(_), Event::Failed(reason)) => {
+            (Self::Opening | Self::Following(_) | Self::Draining(_), Event::Failed(error)) => {
                 Self::Withdrawing {
-                    reason: Some(reason),
+                    reason: Some(sentence(&error)),
                 }
             }
             (
@@ -62,7 +63,9 @@ impl State {
             (Self::Withdrawing { reason: None }, Event::Withdrawn | Event::Failed(_)) => {
                 Self::Done(Outcome::Aborted)
             }
-            (_, Event::Failed(reason)) => Self::Done(Outcome::NotCarried { reason }),
+            (_, Event::Failed(error)) => Self::Done(Outcome::NotCarried {
+                reason: sentence(&error),
+            }),
             (state, _) => state,
         }
     }
@@ -89,7 +92,7 @@ mod tests {
             4 => Event::Committed,
             5 => Event::Received(receipt()),
             6 => Event::Withdrawn,
-            _ => Event::Failed("it failed".to_owned()),
+            _ => Event::Failed(Error::gave_up("it failed")),
         }
     }
 

@@ -161,17 +161,17 @@ impl Writers for Shared {
 }
 
 impl Reopen for Shared {
-    fn ask(&self) -> Result<(), String> {
+    fn ask(&self) -> Result<(), crate::BoxError> {
         let mut logd = self.lock();
         logd.asked = Some(3);
         logd.asked_count += 1;
         Ok(())
     }
 
-    fn writes(&self, file: &fs::File) -> Result<bool, String> {
+    fn writes(&self, file: &fs::File) -> Result<bool, crate::BoxError> {
         match &self.lock().file {
             Some(own) => Ok(same(own, file)),
-            None => Err("gone".to_owned()),
+            None => Err("gone".into()),
         }
     }
 }

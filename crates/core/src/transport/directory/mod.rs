@@ -33,6 +33,7 @@ use futures_util::stream::{self, StreamExt};
 use uuid::Uuid;
 
 use super::{ByteStream, Entry, Error, Key, LogTransport, MAX_OBJECT, ObjectName, Prefix, Result};
+use crate::OkLogged as _;
 use crate::folder::{self, Folder, fault};
 
 /// Names of objects not finished; no key begins so.
@@ -198,7 +199,8 @@ impl LogTransport for DirectoryTransport {
             spool.delete(&key, sync)?;
             if !spool.swept.swap(true, Ordering::Relaxed) {
                 // What others left is no failure of this deletion.
-                let _ = sweep::sweep(&spool.root);
+                sweep::sweep(&spool.root)
+                    .ok_logged("what others left stays until another process sweeps");
             }
             Ok(())
         })
@@ -427,8 +429,10 @@ fn create(folder: &Folder, object: &OsStr, data: &[u8], sync: bool) -> folder::R
             source,
         })
         .and_then(|()| folder.link_from(folder, &temporary, object));
-    // One that stays is swept later; the object is there or not all the same.
-    let _ = folder.remove(&temporary);
+    // The object is there or not all the same.
+    folder
+        .remove(&temporary)
+        .ok_logged("the temporary file stays until a sweep removes it");
     linked
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::TEMPORARY;
 use super::list::{DEPTH, fits};
+use crate::OkLogged as _;
 use crate::folder::{self, Folder};
 use crate::handoff::stage::{Stage, deletion_rank};
 use crate::transport::ObjectName;
@@ -70,7 +71,8 @@ pub(super) fn sweep(root: &Folder) -> folder::Result<u64> {
 fn clock(root: &Folder) -> folder::Result<Option<SystemTime>> {
     let name = OsString::from(format!("{TEMPORARY}{}", Uuid::new_v4()));
     let file = root.create_new(&name, 0o600)?;
-    let now = file.metadata().and_then(|m| m.modified()).ok();
+    let now = file.metadata().and_then(|m| m.modified());
+    let now = now.ok_logged("nothing is swept: what time it is there is not known");
     root.remove(&name)?;
     Ok(now)
 }
@@ -142,10 +144,16 @@ impl Sweep {
     }
 
     fn is_older(&self, folder: &Folder, name: &str, than: Duration) -> bool {
+        const YOUNG: &str = "its age is not known: it stays";
         let written = folder
             .open_file(name.as_ref())
-            .ok()
-            .and_then(|(file, _)| file.metadata().ok()?.modified().ok());
+            .ok_logged(YOUNG)
+            .and_then(|(file, _)| {
+                file.metadata()
+                    .ok_logged(YOUNG)?
+                    .modified()
+                    .ok_logged(YOUNG)
+            });
         // One from the future is nobody's that is known: it waits.
         written.is_some_and(|at| self.now.duration_since(at).is_ok_and(|age| age > than))
     }
