@@ -1,27 +1,22 @@
-use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Place, SourceLink};
+use super::adopt::{self, Adopt, SourceLink};
 use super::offer::{self, AdoptStatus, Held, Offer, Remaining, Source, remaining};
 use super::{Chunk, Damaged, Handoff, Receipt, Sum};
-use crate::chain::{LogChain, Numbering, NumberingChoice};
-use crate::follow::{NoWriters, Writer, Writers};
+use crate::chain::{LogChain, NumberingChoice};
+use crate::follow::{NoWriters, Writers};
 use crate::ids::HandoffId;
-use crate::placement::Rules;
-use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::StreamOffset;
+use crate::testing::{Arriving, FakeWriters, Host, Switch};
 use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod left_behind;
@@ -30,109 +25,12 @@ mod resumed;
 mod streamed;
 mod thousand;
 
-/// Once the domain is here, its base file is held open for writing, as virtlogd does.
-struct OnceHere(watch::Receiver<bool>, PathBuf);
-
-impl Writers for OnceHere {
-    fn writer(&self, file: &File) -> Writer {
-        let inode = |stat: fs::Metadata| stat.ino();
-        let base = fs::metadata(&self.1).map(inode).ok();
-        match *self.0.borrow() && base == file.metadata().map(inode).ok() {
-            true => Writer::Some,
-            false => Writer::None,
-        }
-    }
-}
-
-/// A host: a folder with a log.
-struct Host {
-    dir: tempfile::TempDir,
-    log: PathBuf,
-    retention: Cell<Retention>,
-}
-
-impl Host {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("console.log");
-        Self {
-            dir,
-            log,
-            retention: Cell::new(Retention::UNLIMITED),
-        }
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        fs::write(self.dir.path().join(name), content).unwrap();
-    }
-
-    fn print(&self, text: &str) {
-        let mut log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&self.log)
-            .unwrap();
-        log.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Runs a script in the folder, as an operator or a rotation does.
-    fn run(&self, script: &str) {
-        let mut shell = std::process::Command::new("sh");
-        let status = shell.args(["-ec", script]).current_dir(self.dir.path());
-        assert!(status.status().unwrap().success(), "{script}");
-    }
-
-    fn merged(&self) -> String {
-        let chain = LogChain::open(&self.log, NumberingChoice::FromZero).unwrap();
-        let mut all = String::new();
-        let snapshot = chain.snapshot().unwrap();
-        std::io::Read::read_to_string(&mut snapshot.read_all().unwrap(), &mut all).unwrap();
-        all
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.dir.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| n != ".console.log.logchain")
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn place(&self) -> Place {
-        let rules = Rules {
-            numbering: Numbering::FromZero,
-            retention: self.retention.get(),
-        };
-        Place {
-            path: self.log.clone(),
-            rules,
-        }
-    }
-
-    fn record(&self, handoff: &Handoff) -> Option<Record> {
-        let (folder, base) = crate::folder::Folder::of_file(&self.log).unwrap();
-        Record::read(&folder, &base, handoff.domain, &handoff.console).unwrap()
-    }
-}
-
-/// The domain is here once the test says so.
-struct Here(watch::Receiver<bool>, Place);
-
-#[async_trait]
-impl Destination for Here {
-    async fn place(&self) -> Result<Option<Place>, String> {
-        Ok(self.0.borrow().then(|| self.1.clone()))
-    }
-}
-
 struct Trial {
     handoff: Handoff,
     transport: Arc<dyn LogTransport>,
     source: watch::Sender<Source>,
     far: watch::Sender<AdoptStatus>,
-    here: watch::Sender<bool>,
+    here: Switch,
     link: watch::Sender<SourceLink>,
     patience: Duration,
 }
@@ -148,7 +46,7 @@ impl Trial {
             transport,
             source: watch::Sender::new(Source::Running),
             far: watch::Sender::new(AdoptStatus::Working),
-            here: watch::Sender::new(false),
+            here: Switch::default(),
             link: watch::Sender::new(SourceLink::NEW),
             patience: Duration::from_secs(5),
         }
@@ -193,7 +91,10 @@ impl Trial {
             self.handoff.clone(),
             Arc::clone(&self.transport),
             writers,
-            Arc::new(Here(self.here.subscribe(), host.place())),
+            Arc::new(Arriving {
+                place: host.place(),
+                here: self.here.clone(),
+            }),
         )
         .with_host("h2")
         .with_expected(expected.then(|| host.place()))
@@ -205,7 +106,7 @@ impl Trial {
 
     /// After the migration: it is offered at one host and adopted at the other.
     async fn arrives(&self, source: &Host, destination: &Host) {
-        self.here.send_replace(true);
+        self.here.set(true);
         self.source.send_replace(Source::Over);
         let (offer, adopt) = (self.offer(source), self.adopt(destination, false));
         carried(offer.await.unwrap());
@@ -265,7 +166,7 @@ async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
         source.print(&second);
         let adopt = trial.adopt(&destination, true);
         destination.print("there");
-        trial.here.send_replace(true);
+        trial.here.set(true);
         trial.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
         assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
@@ -308,7 +209,7 @@ async fn the_whole_history_arrives() {
     source.print("third ");
     // The guest runs at the destination now.
     destination.print("fourth ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let receipt = carried(offer.await.unwrap());
     assert_eq!(receipt.bytes, 19);
@@ -337,7 +238,7 @@ async fn there_and_back_again() {
         let there = Trial::new(memory());
         let (offer, adopt) = (there.offer(&a), there.adopt(&b, true));
         b.print("2 ");
-        there.here.send_replace(true);
+        there.here.set(true);
         there.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
         adopt.await.unwrap();
@@ -354,7 +255,7 @@ async fn there_and_back_again() {
             fs::write(&a.log, "").unwrap();
         }
         a.print("3 ");
-        back.here.send_replace(true);
+        back.here.set(true);
         back.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
         adopt.await.unwrap();
@@ -392,7 +293,7 @@ async fn a_folder_removed_at_the_source_takes_nothing_away() {
     }
     source.dir.close().unwrap();
     destination.print("third ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     let adopt = trial.adopt(&destination, false);
     trial.source.send_replace(Source::Over);
     carried(offer.await.unwrap());
@@ -412,7 +313,7 @@ async fn a_destination_without_a_folder_gets_none_before_its_domain_comes() {
     assert!(!destination.log.parent().unwrap().exists());
     fs::create_dir(destination.log.parent().unwrap()).unwrap();
     destination.print("new ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     carried(offer.await.unwrap());
     adopt.await.unwrap();
@@ -441,7 +342,7 @@ async fn a_history_that_was_altered_on_the_way_is_refused() {
     trial.transport.delete(&key).await.unwrap();
     let lie = first_chunk(true, b"a lie ");
     trial.transport.put(&key, lie.encode()).await.unwrap();
-    trial.here.send_replace(true);
+    trial.here.set(true);
     let adopted = trial.adopt(&destination, false).await.unwrap();
     assert!(
         matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("digests differ")),
@@ -473,7 +374,7 @@ async fn without_a_destination_it_is_not_carried_and_can_be_taken_up_again() {
     assert_eq!(offered.handoff, trial.handoff.id);
 
     destination.print("new ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.patience = Duration::from_secs(5);
     let adopt = trial.adopt(&destination, false);
     assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
@@ -528,7 +429,7 @@ async fn rollovers_at_the_source_are_followed() {
         }
     }
     destination.print("");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let receipt = carried(offer.await.unwrap());
     assert_eq!(receipt.bytes, expected.len() as u64);
@@ -647,7 +548,7 @@ async fn an_empty_file_at_the_end_is_no_writer() {
     fs::remove_file(&source.log).unwrap();
     source.write("console.log", "");
     destination.print("and more ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let ended = tokio::time::timeout(Duration::from_secs(20), offer).await;
     carried(ended.unwrap().unwrap());

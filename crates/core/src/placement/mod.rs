@@ -35,21 +35,17 @@
 //! ```
 //! use std::sync::Arc;
 //! use logchain_core::chain::Numbering;
-//! use logchain_core::follow::{Writer, Writers};
+//! use logchain_core::follow::NoWriters;
 //! use logchain_core::placement::{Rules, Staging};
 //! use logchain_core::rotation::Retention;
 //! use logchain_core::ids::HandoffId;
 //!
-//! # struct Nobody;
-//! # impl Writers for Nobody {
-//! #     fn writer(&self, _: &std::fs::File) -> Writer { Writer::None }
-//! # }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let log = folder.path().join("console.log");
 //! std::fs::write(&log, "printed here")?;
 //! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::virtlogd(2 << 20, 3) };
-//! let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(Nobody))?;
+//! let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(NoWriters))?;
 //! staging.append(true, b"printed elsewhere")?;
 //! staging.seal(None)?;
 //! // From here on it is placed, though this process be killed at any moment.

@@ -174,25 +174,17 @@ impl ChainWorkspace {
 mod tests {
     use super::*;
     use crate::chain::Numbering;
-    use crate::follow::{Writer, Writers};
+    use crate::follow::NoWriters;
     use crate::ids::HandoffId;
     use crate::placement::Rules;
     use crate::placement::Staging;
     use crate::rotation::Retention;
     use crate::stream::History;
     use std::collections::BTreeMap;
-    use std::fs::{self, File};
+    use std::fs;
     use std::path::Path;
     use std::sync::Arc;
     use uuid::Uuid;
-
-    struct Nobody;
-
-    impl Writers for Nobody {
-        fn writer(&self, _: &File) -> Writer {
-            Writer::None
-        }
-    }
 
     const RULES: Rules = Rules {
         numbering: Numbering::FromZero,
@@ -200,7 +192,7 @@ mod tests {
     };
 
     fn open(log: &Path) -> Staging {
-        Staging::open(log, HandoffId::random(), RULES, Arc::new(Nobody)).unwrap()
+        Staging::open(log, HandoffId::random(), RULES, Arc::new(NoWriters)).unwrap()
     }
 
     /// All files of the chain, and what they hold.
@@ -295,7 +287,7 @@ mod tests {
                 if killed {
                     drop(staging);
                     let log = folder.path().join("console.log");
-                    ChainWorkspace::recover_all(&log, RULES, Arc::new(Nobody)).unwrap();
+                    ChainWorkspace::recover_all(&log, RULES, Arc::new(NoWriters)).unwrap();
                 } else {
                     staging.discard().unwrap();
                 }

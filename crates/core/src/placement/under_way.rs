@@ -81,22 +81,15 @@ fn is_locked(root: &Folder) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::sync::Arc;
 
     use super::*;
     use crate::chain::Numbering;
-    use crate::follow::{Writer, Writers};
+    use crate::follow::NoWriters;
     use crate::placement::Rules;
     use crate::placement::Staging;
     use crate::rotation::Retention;
-
-    struct Nobody;
-    impl Writers for Nobody {
-        fn writer(&self, _: &File) -> Writer {
-            Writer::None
-        }
-    }
 
     #[test]
     fn what_is_begun_is_seen_as_far_as_it_is() {
@@ -118,7 +111,7 @@ mod tests {
             };
             assert_eq!(under_way(&folder, &base).unwrap(), [want]);
         };
-        let open = || Staging::open(&log, handoff, rules, Arc::new(Nobody)).unwrap();
+        let open = || Staging::open(&log, handoff, rules, Arc::new(NoWriters)).unwrap();
         let mut staging = open();
         staging.append(true, b"there").unwrap();
         see(StagingPhase::Begun, true);
