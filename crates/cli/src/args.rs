@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use logchain_core::chain::NumberingChoice;
-use logchain_core::transport::{ConsoleName, HandoffId};
+use logchain_core::ids::{ConsoleName, HandoffId};
 use tracing_subscriber::filter::Targets;
 use uuid::Uuid;
 

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use logchain_core::backoff::Backoff;
+use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::transport::{
-    ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
-    ObjectName, Prefix, Result,
+    ByteStream, Entry, Error, Key, LIST_PAGE, LogTransport, MAX_OBJECT, ObjectName, Prefix, Result,
 };
 use object_store::path::Path;
 use object_store::{

@@ -18,8 +18,8 @@ use super::{Error, Placed, Result, Rules, apply, attributes, stage};
 use crate::chain::{Listing, LogChain, Ownership};
 use crate::folder::{self, FileId, Folder};
 use crate::follow::Writers;
+use crate::ids::HandoffId;
 use crate::record::{Record, hidden};
-use crate::transport::HandoffId;
 
 /// The private folder of one handoff, or of one rotation, beside a log, and the lock on the
 /// chain.

@@ -58,7 +58,6 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 
-pub use crate::ids::{ConsoleName, HandoffId};
 pub use directory::DirectoryTransport;
 pub use error::{Advice, Error, Result};
 pub use key::{Collection, InvalidKey, Key, ObjectName, Prefix};

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::fault::{Call, Fault, FaultTransport, Verb};
 use super::*;
+use crate::ids::HandoffId;
 
 fn key(object: ObjectName) -> Key {
     Key {
