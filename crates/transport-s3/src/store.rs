@@ -93,8 +93,7 @@ impl StoreTransport {
     /// that come at once, too.
     ///
     /// # Errors
-    /// [`Error::Denied`] where more than one create of a key succeeds; what the
-    /// store gives otherwise.
+    /// [`Error::Denied`] where more than one create of a key succeeds: no handoff is safe there.
     pub async fn probe(&self) -> Result<()> {
         let console: ConsoleName = "probe".parse()?;
         let domain = "00000000-0000-0000-0000-000000000000";

@@ -198,7 +198,7 @@ impl Staging {
     /// Opens the staging of `handoff` beside the log at `path`.
     ///
     /// # Errors
-    /// As [`ChainWorkspace::open`].
+    /// [`Error::Busy`] where another process works on this chain.
     pub fn open(
         path: &Path,
         handoff: HandoffId,
@@ -212,9 +212,6 @@ impl Staging {
     }
 
     /// As [`ChainWorkspace::clean`].
-    ///
-    /// # Errors
-    /// As that.
     pub fn clean(self) -> Result<()> {
         self.workspace.clean()
     }
@@ -222,7 +219,7 @@ impl Staging {
     /// As [`ChainWorkspace::discard`].
     ///
     /// # Errors
-    /// As that.
+    /// [`Error::Sealed`] once it is sealed.
     pub fn discard(self) -> Result<()> {
         self.workspace.discard()
     }
@@ -248,8 +245,8 @@ impl Staging {
     /// now on it is placed whatever happens. The commit point at this side.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::StaleBase`] where a file here holds bytes that the
-    /// history holds too, and others behind them.
+    /// [`Error::StaleBase`] where a file here holds bytes that the history holds too, and others
+    /// behind them.
     pub fn seal(&mut self, record: Option<&Record>) -> Result<()> {
         if self.is_sealed() {
             return Ok(());

@@ -22,9 +22,6 @@ use crate::stream::Ledger;
 impl ChainWorkspace {
     /// Holds every file of the chain that is not held yet, unless the names are gone
     /// already: what has them then is another's.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn keep(&mut self) -> Result<()> {
         let listing = apply::stable(self)?;
         if self.is_shown() || self.is_wiped(&listing) {
@@ -81,7 +78,7 @@ impl ChainWorkspace {
     /// such names.
     ///
     /// # Errors
-    /// The folder's; [`Error::Unsettled`] where the names keep changing.
+    /// [`Error::Unsettled`] where the names keep changing.
     pub fn reappear(&mut self) -> Result<bool> {
         if self.is_shown() {
             return Ok(true);
@@ -123,7 +120,7 @@ impl ChainWorkspace {
     /// says that the VM is here now. `owed` is what the source said of the history.
     ///
     /// # Errors
-    /// As [`ChainWorkspace::reappear`], and the record's.
+    /// [`Error::Unsettled`] where the names keep changing.
     pub fn settle_shared(&mut self, owed: Owed) -> Result<Placed> {
         if self.journal.phase != Phase::Staging {
             return Err(Error::NotSealed);

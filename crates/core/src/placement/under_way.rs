@@ -33,9 +33,6 @@ pub enum StagingPhase {
 }
 
 /// The stagings beside the log whose base file is `base`.
-///
-/// # Errors
-/// The folder's, the journal's.
 pub fn under_way(log: &Folder, base: &OsStr) -> Result<Vec<UnfinishedStaging>> {
     let root = match log.open_folder(&ChainWorkspace::root_name(base)) {
         Ok(root) => root,

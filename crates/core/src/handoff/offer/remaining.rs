@@ -30,7 +30,7 @@ pub enum Remaining {
 /// in `transport`.
 ///
 /// # Errors
-/// A sentence: the folder's, the record's, the transport's.
+/// A sentence for people: which of the folder, the record and the transport could not be read.
 pub async fn remaining(
     chain: &LogChain,
     domain: Uuid,
