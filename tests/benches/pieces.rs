@@ -12,7 +12,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use logchain_core::transport::{HandoffId, Key, LogTransport, LogTransportExt, ObjectName};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{Key, LogTransport, LogTransportExt, ObjectName};
 use logchain_tests::{Host, Lab};
 use logchain_transport_ssh::{SshOptions, SshTransport};
 use tokio::runtime::Runtime;

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use logchain_core::ids::HandoffId;
 use logchain_core::transport::{
-    Advice, DirectoryTransport, Error, HandoffId, Key, LogTransport, LogTransportExt, ObjectName,
-    Prefix, conformance,
+    Advice, DirectoryTransport, Error, Key, LogTransport, LogTransportExt, ObjectName, Prefix,
+    conformance,
 };
 use logchain_tests::{Guest, Host, Lab, Ticks};
 use logchain_transport_ssh::{ServedBy, SshOptions, SshTarget, SshTransport};

@@ -2,17 +2,18 @@
 //! whatever they had begun, the next one finishes it, and every byte is there once.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
-use logchain_core::follow::{Writer, Writers};
+use logchain_core::follow::NoWriters;
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{Held, Offer, Outcome, Source};
-use logchain_core::transport::{DirectoryTransport, HandoffId, LogTransportExt};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{DirectoryTransport, LogTransportExt};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -25,13 +26,6 @@ const KILLS_EACH: u64 = 8;
 
 /// However busy the machine is, it ends some time, with fewer kills perhaps.
 const LIMIT: Duration = Duration::from_secs(60);
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
 
 /// Numbers that look random, and are the same in every run.
 struct Dice(u64);
@@ -68,7 +62,7 @@ async fn commit(from: &Path, spool: &Path, handoff: &Handoff) -> Fallible<()> {
     let offer = Offer::new(
         handoff.clone(),
         Arc::new(DirectoryTransport::open(spool)?),
-        Arc::new(Nobody),
+        Arc::new(NoWriters),
         watch::Sender::new(Source::Over).subscribe(),
     )
     .with_names("vm", "h1")

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use bytes::Bytes;
-use logchain_core::transport::{HandoffId, Key, LogTransport, LogTransportExt, ObjectName};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{Key, LogTransport, LogTransportExt, ObjectName};
 use logchain_transport_ssh::{SshOptions, SshTransport};
 use uuid::Uuid;
 

@@ -4,25 +4,18 @@
 //! and sealing syncs them; placing gives names only.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
 use logchain_core::chain::Numbering;
-use logchain_core::follow::{Writer, Writers};
+use logchain_core::follow::NoWriters;
 use logchain_core::ids::HandoffId;
 use logchain_core::placement::{Rules, Staging};
 use logchain_core::rotation::Retention;
 
 const MIB: u64 = 1 << 20;
 const ROUNDS: usize = 5;
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("size       files  append and seal        place");
@@ -39,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 // Four files, as virtlogd would have cut them.
                 retention: Retention::virtlogd(size / 4, 8),
             };
-            let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(Nobody))?;
+            let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(NoWriters))?;
             let block = vec![b'x'; usize::try_from(MIB / 4)?];
             let began = Instant::now();
             for _ in 0..4 {

@@ -9,15 +9,7 @@
 //!
 //! ```
 //! use logchain_core::chain::{LogChain, NumberingChoice};
-//! use logchain_core::follow::{Follower, Writer, Writers};
-//!
-//! /// How writers are seen is the caller's matter.
-//! struct Nobody;
-//! impl Writers for Nobody {
-//!     fn writer(&self, _: &std::fs::File) -> Writer {
-//!         Writer::None
-//!     }
-//! }
+//! use logchain_core::follow::{Follower, NoWriters};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -28,7 +20,8 @@
 //! // A rollover, and a removal: both files are read to their ends.
 //! std::fs::rename(&log, folder.path().join("console.log.0"))?;
 //! std::fs::write(&log, "two")?;
-//! follower.refresh(&Nobody)?;
+//! // How writers are seen is the caller's matter.
+//! follower.refresh(&NoWriters)?;
 //! std::fs::remove_file(&log)?;
 //! let mut all = Vec::new();
 //! while let Some(piece) = follower.next(1024, true)? {

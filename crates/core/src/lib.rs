@@ -86,6 +86,9 @@ pub mod rotation;
 mod sentence;
 pub mod standing;
 pub mod stream;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod transport;
 pub mod verify;
 mod versioned;

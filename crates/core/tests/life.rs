@@ -10,30 +10,23 @@
     reason = "a panic in a test is a failing test"
 )]
 
-#[path = "life/logd.rs"]
-mod logd;
-
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
-use logchain_core::follow::{Writer, Writers};
+use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::handoff::Handoff;
-use logchain_core::handoff::adopt::{self, Adopt, Destination, Milestone, Place, SourceLink};
+use logchain_core::handoff::adopt::{self, Adopt, Milestone, SourceLink};
 use logchain_core::handoff::offer::{self, Held, Offer, Remaining, Source};
 use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::live::{Live, News};
 use logchain_core::offsets::{Found, Offsets};
-use logchain_core::placement::Rules;
 use logchain_core::rotation::Retention;
 use logchain_core::stream::StreamOffset;
+use logchain_core::testing::{Arriving, FakeWriters, Host, Logd, numbered, read};
 use logchain_core::transport::{LogTransport, MemoryTransport};
-use logd::{Logd, numbered};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use tokio::runtime::Runtime;
@@ -46,49 +39,6 @@ const DOMAIN: Uuid = Uuid::from_u128(7);
 fn console() -> ConsoleName {
     "serial0".parse().unwrap()
 }
-
-/// Whether the VM is on a host is all that its writers are told by.
-struct Here(Arc<AtomicBool>);
-impl Writers for Here {
-    fn writer(&self, _: &File) -> Writer {
-        if self.0.load(Ordering::Relaxed) {
-            Writer::Some
-        } else {
-            Writer::None
-        }
-    }
-}
-
-struct Host {
-    dir: tempfile::TempDir,
-    here: Arc<AtomicBool>,
-}
-
-impl Host {
-    fn log(&self) -> PathBuf {
-        self.dir.path().join("console.log")
-    }
-
-    fn chain(&self) -> LogChain {
-        LogChain::open(&self.log(), NumberingChoice::FromZero).unwrap()
-    }
-
-    fn merged(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        let snapshot = self.chain().snapshot().unwrap();
-        snapshot.read_all().unwrap().read_to_end(&mut all).unwrap();
-        all
-    }
-}
-
-#[async_trait]
-impl Destination for Arrived {
-    async fn place(&self) -> Result<Option<Place>, logchain_core::BoxError> {
-        Ok(self.1.load(Ordering::Relaxed).then(|| self.0.clone()))
-    }
-}
-
-struct Arrived(Place, Arc<AtomicBool>);
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -126,6 +76,16 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..25)
 }
 
+/// virtlogd at the start of a VM, or at the arrival of one.
+fn opened(base: &Path, append: bool, max: (u64, u32)) -> Logd {
+    let mut logd = Logd::new(base, max.0, max.1);
+    if !append {
+        logd.wipe();
+    }
+    logd.open().unwrap();
+    logd
+}
+
 struct Vm {
     hosts: Vec<Host>,
     at: usize,
@@ -143,13 +103,14 @@ struct Vm {
 impl Vm {
     fn new(max: (u64, u32)) -> Self {
         let hosts: Vec<Host> = (0..3)
-            .map(|_| Host {
-                dir: tempfile::tempdir().unwrap(),
-                here: Arc::default(),
+            .map(|_| {
+                let host = Host::new();
+                host.retention.set(Retention::virtlogd(max.0, max.1));
+                host
             })
             .collect();
-        hosts[0].here.store(true, Ordering::Relaxed);
-        let logd = Logd::open(&hosts[0].log(), false, max.0, max.1).unwrap();
+        hosts[0].here.set(true);
+        let logd = opened(&hosts[0].log, false, max);
         let chain = hosts[0].chain();
         let offsets = Offsets::of(&chain).unwrap();
         offsets.remember(&chain).unwrap();
@@ -180,9 +141,7 @@ impl Vm {
     }
 
     fn compress(&self) {
-        let plain = (0..self.max.1)
-            .rev()
-            .map(|n| numbered(&self.host().log(), n));
+        let plain = (0..self.max.1).rev().map(|n| numbered(&self.host().log, n));
         let Some(path) = plain.clone().find(|p| p.exists()) else {
             return;
         };
@@ -194,9 +153,9 @@ impl Vm {
     }
 
     fn copy_and_truncate(&mut self) {
-        let log = self.host().log();
+        let log = &self.host().log;
         // A copy of so little is not known again: the gap is told then.
-        if fs::metadata(&log).unwrap().len() >= 64 {
+        if fs::metadata(log).unwrap().len() >= 64 {
             self.logd.copy_and_truncate().unwrap();
         }
     }
@@ -225,16 +184,6 @@ impl Vm {
         }
     }
 
-    fn place(&self, host: usize) -> Place {
-        Place {
-            path: self.hosts[host].log(),
-            rules: Rules {
-                numbering: Numbering::FromZero,
-                retention: Retention::virtlogd(self.max.0, self.max.1),
-            },
-        }
-    }
-
     fn offer(
         &self,
         from: usize,
@@ -246,7 +195,7 @@ impl Vm {
         let offer = Offer::new(
             handoff,
             Arc::clone(&self.spool),
-            Arc::new(Here(Arc::clone(&host.here))),
+            Arc::new(FakeWriters::While(host.here.clone())),
             source,
         )
         .with_names("vm", format!("h{from}"))
@@ -262,15 +211,18 @@ impl Vm {
         expected: bool,
     ) -> (JoinHandle<adopt::Outcome>, mpsc::Receiver<Milestone>) {
         let (progress, news) = mpsc::channel(1000);
-        let here = &self.hosts[to].here;
+        let (place, here) = (self.hosts[to].place(), self.hosts[to].here.clone());
         let adopt = Adopt::new(
             handoff,
             Arc::clone(&self.spool),
-            Arc::new(Here(Arc::clone(here))),
-            Arc::new(Arrived(self.place(to), Arc::clone(here))),
+            Arc::new(FakeWriters::While(here.clone())),
+            Arc::new(Arriving {
+                place: place.clone(),
+                here,
+            }),
         )
         .with_host(format!("h{to}"))
-        .with_expected(expected.then(|| self.place(to)))
+        .with_expected(expected.then_some(place))
         .with_source(link)
         .with_patience(Duration::from_secs(20))
         .with_milestones(progress);
@@ -297,9 +249,9 @@ impl Vm {
             return;
         }
         // The switchover.
-        self.hosts[from].here.store(false, Ordering::Relaxed);
-        self.logd = Logd::open(&self.hosts[to].log(), append, self.max.0, self.max.1).unwrap();
-        self.hosts[to].here.store(true, Ordering::Relaxed);
+        self.hosts[from].here.set(false);
+        self.logd = opened(&self.hosts[to].log, append, self.max);
+        self.hosts[to].here.set(true);
         self.at = to;
         self.print(20, 3);
         source.send_replace(Source::Over);
@@ -362,7 +314,7 @@ impl Vm {
 
     /// The whole, a tail, a run from an offset, and what a follower got.
     fn check(&mut self, a: u64, b: u64) {
-        let all = self.host().merged();
+        let all = read(&self.host().log);
         assert!(
             self.model.ends_with(&all),
             "read {:?}, printed {:?}",
@@ -482,7 +434,7 @@ fn files_cut_by_libvirts_rules_read_as_one() {
     for (max_size, backups, line) in [(200, 3, 20), (200, 3, 150), (81, 32, 81), (100, 0, 7)] {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("console.log");
-        let mut logd = Logd::open(&base, false, max_size, backups).unwrap();
+        let mut logd = opened(&base, false, (max_size, backups));
         let mut all = Vec::new();
         for n in 0..60 {
             let text = format!("{n:>width$}\n", width = line - 1);
@@ -490,7 +442,7 @@ fn files_cut_by_libvirts_rules_read_as_one() {
             all.extend_from_slice(text.as_bytes());
         }
         assert!(
-            logd.rollovers
+            logd.rollovers()
                 > u32::try_from(60 * line).unwrap() / u32::try_from(max_size).unwrap() - 2
         );
         let chain = LogChain::open(&base, NumberingChoice::FromZero).unwrap();

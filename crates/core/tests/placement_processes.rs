@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failing test")]
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use logchain_core::chain::{LogChain, Numbering, NumberingChoice};
+use logchain_core::chain::Numbering;
 use logchain_core::folder::Folder;
-use logchain_core::follow::{Writer, Writers};
+use logchain_core::follow::NoWriters;
 use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::placement::{ChainWorkspace, Owed, Rules, Staging};
 use logchain_core::record::{Offered, Record};
 use logchain_core::rotation::Retention;
 use logchain_core::stream::History;
+use logchain_core::testing::{FakeWriters, Logd, folder, read};
 
 const ROLE: &str = "LOGCHAIN_TEST_ROLE";
 const AT: &str = "LOGCHAIN_TEST_AT";
@@ -31,27 +32,10 @@ const BACKUPS: u32 = 60;
 /// Fewer than would drop anything.
 const ROLLOVERS: u32 = 40;
 
-struct Seen(Writer);
-impl Writers for Seen {
-    fn writer(&self, _: &File) -> Writer {
-        self.0
-    }
-}
-
 fn rules() -> Rules {
     Rules {
         numbering: Numbering::FromZero,
         retention: Retention::virtlogd(2, BACKUPS),
-    }
-}
-
-/// A folder without a disk behind it: a sync costs nothing, so more is tried.
-fn folder() -> tempfile::TempDir {
-    let shm = Path::new("/dev/shm");
-    if shm.is_dir() {
-        tempfile::tempdir_in(shm).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
     }
 }
 
@@ -81,15 +65,7 @@ fn wait_for(path: &Path) {
 }
 
 fn merged(log: &Path) -> String {
-    let chain = LogChain::open(log, NumberingChoice::FromZero).unwrap();
-    let mut all = String::new();
-    let snapshot = chain.snapshot().unwrap();
-    snapshot
-        .read_all()
-        .unwrap()
-        .read_to_string(&mut all)
-        .unwrap();
-    all
+    String::from_utf8(read(log)).unwrap()
 }
 
 /// No test of its own: what the others start.
@@ -115,20 +91,17 @@ fn virtlogd(lane: &Path) {
         let next = lane.join((n + 1).to_string());
         wait_for(&here);
         let log = here.join("console.log");
-        let mut file = open_log(&log);
-        let (mut line, mut rollovers) = (0_u32, 0);
+        let mut logd = Logd::new(&log, u64::MAX, BACKUPS);
+        logd.open().unwrap();
+        let mut line = 0_u32;
         let end = Instant::now() + Duration::from_secs(20);
         while !next.exists() {
             assert!(Instant::now() < end, "nobody is there any more");
-            writeln!(file, "n{line}").unwrap();
+            logd.write(format!("n{line}\n").as_bytes()).unwrap();
             line += 1;
-            if line.is_multiple_of(2) && rollovers < ROLLOVERS {
-                rollovers += 1;
-                for i in (1..BACKUPS).rev() {
-                    rename(&numbered(&log, i - 1), &numbered(&log, i));
-                }
-                rename(&log, &numbered(&log, 0));
-                file = open_log(&log);
+            if line.is_multiple_of(2) && logd.rollovers() < ROLLOVERS {
+                logd.begin_rollover();
+                logd.finish();
             }
             sleep(Duration::from_micros(200));
         }
@@ -139,19 +112,7 @@ fn virtlogd(lane: &Path) {
     }
 }
 
-fn open_log(log: &Path) -> File {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(log)
-        .unwrap()
-}
-
-fn numbered(log: &Path, number: u32) -> PathBuf {
-    log.with_file_name(format!("console.log.{number}"))
-}
-
-#[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
+#[expect(clippy::disallowed_methods, reason = "nothing has that name")]
 fn rename(from: &Path, to: &Path) {
     let _ = fs::rename(from, to);
 }
@@ -177,7 +138,7 @@ fn race(began: Instant) -> u32 {
         }
         let log = here.join("console.log");
         wait_for(&log);
-        let writers = Arc::new(Seen(Writer::Some));
+        let writers = Arc::new(FakeWriters::SOMEBODY);
         let mut staging = Staging::open(&log, HandoffId::random(), rules(), writers).unwrap();
         for part in 0..3 {
             staging
@@ -249,7 +210,7 @@ fn place_one(log: &Path) {
     let record = record(log, &["console.log", "console.log.0"]);
     // Nothing is done before the other side is ready to kill us.
     say("ready");
-    let writers = Arc::new(Seen(Writer::None));
+    let writers = Arc::new(NoWriters);
     let mut staging = Staging::open(log, HandoffId::random(), rules(), writers).unwrap();
     staging.retire(Some(&record)).unwrap();
     let mut base = OpenOptions::new()
@@ -301,7 +262,7 @@ fn a_process_killed_at_any_time_costs_nothing() {
         let mut said = String::new();
         out.read_to_string(&mut said).unwrap();
 
-        let writers = Arc::new(Seen(Writer::None));
+        let writers = Arc::new(NoWriters);
         ChainWorkspace::recover_all(&log, rules(), writers).unwrap();
         let merged = merged(&log);
         let placed = merged == "aa bb cc new ";
@@ -331,7 +292,7 @@ fn a_process_killed_at_any_time_costs_nothing() {
 
 /// Holds the chain until it is killed.
 fn hold(log: &Path) {
-    let writers = Arc::new(Seen(Writer::None));
+    let writers = Arc::new(NoWriters);
     let staging = Staging::open(log, HandoffId::random(), rules(), writers).unwrap();
     say("held");
     let _ = std::io::stdin().read(&mut [0]);
@@ -351,7 +312,7 @@ fn two_processes_exclude_each_other_and_a_killed_one_is_no_obstacle() {
         assert!(out.read_line(&mut line).unwrap() > 0, "it never held it");
     }
     let second = thread::spawn(move || {
-        let writers = Arc::new(Seen(Writer::None));
+        let writers = Arc::new(NoWriters);
         Staging::open(&log, HandoffId::random(), rules(), writers).map(Staging::clean)
     });
     sleep(Duration::from_millis(300));

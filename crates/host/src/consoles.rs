@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use logchain_core::transport::ConsoleName;
+use logchain_core::ids::ConsoleName;
 use logchain_libvirt::consoles::{Console, read};
 use logchain_libvirt::uri::Uri;
 use logchain_libvirt::{Connection, Domain};

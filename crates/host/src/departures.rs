@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use logchain_core::OkLogged as _;
 use logchain_core::departure::{Departure, Destination, LeftLog, Notes};
-use logchain_core::transport::ConsoleName;
+use logchain_core::ids::ConsoleName;
 use logchain_libvirt::{Connection, Domain, State};
 use uuid::Uuid;
 

@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logchain_core::transport::ConsoleName;
+use logchain_core::ids::ConsoleName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use logchain_core::BoxError;
 use logchain_core::handoff::adopt::{Destination, Place};
-use logchain_core::transport::ConsoleName;
+use logchain_core::ids::ConsoleName;
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::{Connection, Error};
 use uuid::Uuid;

@@ -7,7 +7,7 @@ use logchain_core::OkLogged as _;
 use logchain_core::chain::LogChain;
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::Held;
-use logchain_core::transport::{ConsoleName, HandoffId};
+use logchain_core::ids::{ConsoleName, HandoffId};
 use uuid::Uuid;
 
 use crate::blocking::blocking;

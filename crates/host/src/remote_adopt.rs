@@ -383,7 +383,7 @@ pub(crate) fn plain(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logchain_core::transport::HandoffId;
+    use logchain_core::ids::HandoffId;
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
 

@@ -10,6 +10,7 @@ use logchain_core::departure::{All, DEFAULT_STATE, Departure, Notes};
 use logchain_core::folder::{self, Folder};
 use logchain_core::handoff::stage::{Stage, stages};
 use logchain_core::handoff::{Begin, Handoff};
+use logchain_core::ids::ConsoleName;
 use logchain_core::outbox::Outbox;
 use logchain_core::placement::under_way::{UnfinishedStaging, under_way};
 use logchain_core::reap::{Here, Log, Placement, decide};
@@ -17,9 +18,7 @@ use logchain_core::record::{Offered, Record};
 use logchain_core::standing::{
     Beside, Spooled, Standing, State, of_departure, of_log, of_put_down, of_spooled,
 };
-use logchain_core::transport::{
-    ConsoleName, DirectoryTransport, LogTransportExt, ObjectName, Prefix,
-};
+use logchain_core::transport::{DirectoryTransport, LogTransportExt, ObjectName, Prefix};
 use logchain_libvirt::consoles::consoles;
 use logchain_libvirt::{Connection, Domain};
 use logchain_transport_ssh::shell_line;

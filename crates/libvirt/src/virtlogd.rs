@@ -190,9 +190,6 @@ impl fmt::Debug for Virtlogd {
 
 /// Who has `file` open for writing. Of other users' processes only root sees that.
 /// Blocks for as long as /proc takes.
-///
-/// # Errors
-/// What reading /proc gives.
 pub fn writer_of(file: &File) -> io::Result<Writer> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {

@@ -168,9 +168,6 @@ struct Process {
 
 impl Open {
     /// Looks once, for all logs of the host.
-    ///
-    /// # Errors
-    /// What reading /proc gives.
     pub fn look() -> io::Result<Self> {
         let namespace = fs::read_link("/proc/self/ns/mnt").ok();
         let mut all = Vec::new();

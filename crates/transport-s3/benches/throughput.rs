@@ -31,9 +31,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use logchain_core::transport::{
-    HandoffId, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName,
-};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 use logchain_transport_s3::{StoreOptions, StoreTransport};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::signer::Signer;
@@ -302,7 +301,7 @@ fn noise() -> Bytes {
 
 fn keys(mib: usize) -> Vec<Key> {
     let (domain, handoff) = (Uuid::new_v4(), HandoffId::random());
-    let console: logchain_core::transport::ConsoleName = "serial0".parse().unwrap();
+    let console: logchain_core::ids::ConsoleName = "serial0".parse().unwrap();
     let offsets = (0u64..).step_by(MAX_OBJECT).take(mib * MIB / MAX_OBJECT);
     let len = u32::try_from(MAX_OBJECT).unwrap();
     offsets

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use logchain_core::backoff::Backoff;
+use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::sentence;
 use logchain_core::transport::{
-    ByteStream, ConsoleName, Entry, Error, HandoffId, Key, LIST_PAGE, LogTransport, MAX_OBJECT,
-    ObjectName, Prefix, Result,
+    ByteStream, Entry, Error, Key, LIST_PAGE, LogTransport, MAX_OBJECT, ObjectName, Prefix, Result,
 };
 use object_store::path::Path;
 use object_store::{
@@ -95,8 +95,7 @@ impl StoreTransport {
     /// that come at once, too.
     ///
     /// # Errors
-    /// [`Error::Denied`] where more than one create of a key succeeds; what the
-    /// store gives otherwise.
+    /// [`Error::Denied`] where more than one create of a key succeeds: no handoff is safe there.
     pub async fn probe(&self) -> Result<()> {
         let console: ConsoleName = "probe".parse()?;
         let domain = "00000000-0000-0000-0000-000000000000";

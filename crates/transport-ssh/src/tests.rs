@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use logchain_core::ids::HandoffId;
 use logchain_core::transport::{
-    DirectoryTransport, Error, HandoffId, Key, LogTransport, LogTransportExt, MemoryTransport,
-    ObjectName, Prefix, conformance,
+    DirectoryTransport, Error, Key, LogTransport, LogTransportExt, MemoryTransport, ObjectName,
+    Prefix, conformance,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use uuid::Uuid;

@@ -15,10 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
-use logchain_core::follow::{Writer, Writers};
+use logchain_core::follow::NoWriters;
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{AdoptStatus, Held, Offer, Source};
-use logchain_core::transport::{HandoffId, LogTransport, LogTransportExt, ObjectName};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{LogTransport, LogTransportExt, ObjectName};
 use logchain_tests::Host;
 use logchain_transport_ssh::{SshOptions, SshTarget, SshTransport};
 use tokio::sync::watch;
@@ -79,13 +80,6 @@ fn late(mut from: impl Read, mut to: impl Write + Send + 'static) {
     }
     drop(sender);
     let _ = writer.join();
-}
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &std::fs::File) -> Writer {
-        Writer::None
-    }
 }
 
 fn delta(me: &str) -> Fallible<()> {
@@ -150,7 +144,7 @@ async fn once(
     let offer = Offer::new(
         handoff.clone(),
         Arc::clone(transport),
-        Arc::new(Nobody),
+        Arc::new(NoWriters),
         source.subscribe(),
     )
     .with_names("vm", "h1")

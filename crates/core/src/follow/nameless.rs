@@ -77,22 +77,10 @@ impl Follower {
 mod tests {
     use super::*;
     use crate::chain::NumberingChoice;
-    use crate::folder::FileId;
+    use crate::follow::NoWriters;
+    use crate::testing::FakeWriters;
     use std::io::Write;
     use std::path::Path;
-
-    /// The one file that somebody writes.
-    struct Only(Option<FileId>);
-
-    impl Writers for Only {
-        fn writer(&self, file: &File) -> Writer {
-            if stat_open(file).ok().map(|stat| stat.id) == self.0 {
-                Writer::Some
-            } else {
-                Writer::None
-            }
-        }
-    }
 
     fn chain(path: &Path) -> LogChain {
         LogChain::open(path, NumberingChoice::FromZero).unwrap()
@@ -120,7 +108,7 @@ mod tests {
         let mut follower = Follower::begin_with(&chain(&base), newest).unwrap();
         assert_eq!(all(&mut follower), "old one ");
         // Still written: nothing that has its name is read.
-        let busy = Only(Some(id));
+        let busy = FakeWriters::Only(id);
         writer.write_all(b"two ").unwrap();
         follower.refresh(&busy).unwrap();
         assert_eq!(all(&mut follower), "two ");
@@ -134,7 +122,7 @@ mod tests {
         }
         let _ = std::fs::rename(&base, numbered("0"));
         std::fs::write(&base, "four").unwrap();
-        let nobody = Only(None);
+        let nobody = NoWriters;
         follower.refresh(&nobody).unwrap();
         assert_eq!(all(&mut follower), format!("three {touched}four"));
         assert_eq!(follower.missed(), []);
@@ -183,7 +171,7 @@ mod tests {
         std::fs::remove_file(&base).unwrap();
         let mut follower = Follower::begin_with(&chain(&base), newest).unwrap();
         assert_eq!(all(&mut follower), "all of it");
-        let nobody = Only(None);
+        let nobody = NoWriters;
         follower.refresh(&nobody).unwrap();
         assert_eq!(follower.drained(&nobody).unwrap(), Writer::None);
         assert_eq!(follower.offset(), 9);

@@ -6,20 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chain::NumberingChoice;
-
-struct Somebody;
-impl Writers for Somebody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::Some
-    }
-}
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
+use crate::testing::FakeWriters;
 
 /// A log from one, as logrotate rotates it.
 struct Bed {
@@ -118,14 +105,14 @@ fn what_copytruncate_took_away_is_read_from_the_copy() {
             let mut all = Vec::new();
             read(&mut follower, &mut all);
             bed.print(500);
-            follower.refresh(&Somebody).unwrap();
+            follower.refresh(&FakeWriters::SOMEBODY).unwrap();
             bed.print(50);
             bed.copy_and_truncate(true);
             if compressed {
                 bed.compress();
             }
             bed.print(2000);
-            follower.refresh(&Somebody).unwrap();
+            follower.refresh(&FakeWriters::SOMEBODY).unwrap();
             read(&mut follower, &mut all);
             assert_eq!(all, bed.printed);
             assert_eq!(follower.missed(), []);
@@ -134,7 +121,7 @@ fn what_copytruncate_took_away_is_read_from_the_copy() {
             let given: Vec<u64> = files.iter().map(|file| file.given).collect();
             assert_eq!(given, [first as u64 + 550, 2000]);
             assert_eq!(follower.moved(), [(files[1].id, files[0].id)]);
-            assert_eq!(follower.drained(&Nobody).unwrap(), Writer::None);
+            assert_eq!(follower.drained(&NoWriters).unwrap(), Writer::None);
         }
     }
 }
@@ -166,13 +153,13 @@ fn what_nobody_has_is_told_with_its_place() {
         // As long as it was: its length does not tell.
         if more == 100 {
             assert_eq!(follower.waiting(50, true).unwrap(), 0);
-            assert_eq!(follower.drained(&Nobody).unwrap(), Writer::Some);
+            assert_eq!(follower.drained(&NoWriters).unwrap(), Writer::Some);
         }
         read(&mut follower, &mut all);
         assert_eq!(all, bed.printed);
         let missed: Vec<u64> = follower.missed().iter().map(|m| m.offset).collect();
         assert_eq!(missed, [100]);
-        assert_eq!(follower.drained(&Nobody).unwrap(), Writer::None);
+        assert_eq!(follower.drained(&NoWriters).unwrap(), Writer::None);
     }
 }
 
@@ -230,17 +217,17 @@ proptest! {
                 Act::CopyAndTruncate(copy) => {
                     // What nobody saw, and nobody has: no byte of it is left to tell of it.
                     if !copy {
-                        follower.refresh(&Somebody).unwrap();
+                        follower.refresh(&FakeWriters::SOMEBODY).unwrap();
                         lossless = false;
                     }
                     bed.copy_and_truncate(copy);
                 }
                 Act::Compress => {
                     // The log was seen before: real looks are 10 ms apart.
-                    follower.refresh(&Somebody).unwrap();
+                    follower.refresh(&FakeWriters::SOMEBODY).unwrap();
                     bed.compress();
                 }
-                Act::Look => follower.refresh(&Somebody).unwrap(),
+                Act::Look => follower.refresh(&FakeWriters::SOMEBODY).unwrap(),
                 Act::Read(bytes) => {
                     if let Some(piece) = follower.next(bytes, true).unwrap() {
                         prop_assert_eq!(piece.offset, all.len() as u64);
@@ -250,7 +237,7 @@ proptest! {
             }
         }
         bed.print(9);
-        follower.refresh(&Somebody).unwrap();
+        follower.refresh(&FakeWriters::SOMEBODY).unwrap();
         read(&mut follower, &mut all);
         if lossless {
             prop_assert_eq!(follower.missed(), &[]);

@@ -29,7 +29,8 @@ use super::{Error, Receipt};
 /// use logchain_core::handoff::{Handoff, run_locally};
 /// use logchain_core::placement::Rules;
 /// use logchain_core::rotation::Retention;
-/// use logchain_core::transport::{HandoffId, MemoryTransport};
+/// use logchain_core::ids::HandoffId;
+/// use logchain_core::transport::MemoryTransport;
 /// use tokio::sync::watch;
 ///
 /// # #[tokio::main]
@@ -117,9 +118,10 @@ mod tests {
     use crate::handoff::Handoff;
     use crate::handoff::adopt::Place;
     use crate::handoff::offer::Source;
+    use crate::ids::HandoffId;
     use crate::placement::Rules;
     use crate::rotation::Retention;
-    use crate::transport::{HandoffId, LogTransport, LogTransportExt, MemoryTransport, ObjectName};
+    use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
     async fn run(
         from: &Path,

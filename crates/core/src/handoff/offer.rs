@@ -496,9 +496,6 @@ impl Offer {
 }
 
 /// Takes up a handoff that was committed before: only its receipt is missing.
-///
-/// # Errors
-/// The same sentence as [`Outcome::NotCarried`] gives.
 pub async fn resume(offer: Offer, folder: &Folder, base: &OsStr, offered: &Offered) -> Outcome {
     let span = offer.handoff.span(Half::Offer);
     let half = async {
@@ -527,9 +524,6 @@ async fn await_receipt(transport: &dyn LogTransport, handoff: &Handoff) -> Resul
 
 /// Deletes a handoff's objects, its pieces side by side. If it is cut short, what is left
 /// does not look like a handoff that waits for somebody.
-///
-/// # Errors
-/// The transport's.
 pub async fn clear(transport: &dyn LogTransport, handoff: &Handoff) -> transport::Result<()> {
     let entries = transport.list_all(&handoff.prefix()).await?;
     let is_piece = |e: &Entry| matches!(e.key.object, ObjectName::Chunk { .. });

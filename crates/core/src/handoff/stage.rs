@@ -177,7 +177,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::transport::{Collection, HandoffId, Key};
+    use crate::ids::HandoffId;
+    use crate::transport::{Collection, Key};
 
     const CHUNK: ObjectName = ObjectName::Chunk { offset: 0, len: 1 };
     const ALL: [ObjectName; 6] = [
@@ -265,7 +266,7 @@ mod tests {
         fn a_listing_has_the_stage_of_each_handoff(
             objects in proptest::collection::vec((0_u128..3, 0_u128..2, 0..ALL.len()), 0..40),
         ) {
-            let console: crate::transport::ConsoleName = "serial0".parse().unwrap();
+            let console: crate::ids::ConsoleName = "serial0".parse().unwrap();
             let handoff = |domain: u128, id: u128| Handoff {
                 domain: Uuid::from_u128(domain),
                 console: console.clone(),

@@ -1,138 +1,39 @@
-use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::adopt::{self, Adopt, Destination, Place, SourceLink};
+use chunks::first_chunk;
+
+use super::adopt::{self, Adopt, SourceLink};
 use super::offer::{self, AdoptStatus, Held, Offer, Remaining, Source, remaining};
 use super::{Chunk, Damaged, Handoff, Receipt, Sum};
-use crate::chain::{LogChain, Numbering, NumberingChoice};
-use crate::follow::{NoWriters, Writer, Writers};
+use crate::chain::{LogChain, NumberingChoice};
+use crate::follow::{NoWriters, Writers};
 use crate::ids::HandoffId;
-use crate::placement::Rules;
-use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::StreamOffset;
+use crate::testing::{Arriving, FakeWriters, Host, Switch};
 use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
+mod chunks;
 mod left_behind;
 mod rebooted;
 mod resumed;
 mod streamed;
 mod thousand;
 
-/// Once the domain is here, its base file is held open for writing, as virtlogd does.
-struct OnceHere(watch::Receiver<bool>, PathBuf);
-
-impl Writers for OnceHere {
-    fn writer(&self, file: &File) -> Writer {
-        let inode = |stat: fs::Metadata| stat.ino();
-        let base = fs::metadata(&self.1).map(inode).ok();
-        match *self.0.borrow() && base == file.metadata().map(inode).ok() {
-            true => Writer::Some,
-            false => Writer::None,
-        }
-    }
-}
-
-/// A host: a folder with a log.
-struct Host {
-    dir: tempfile::TempDir,
-    log: PathBuf,
-    retention: Cell<Retention>,
-}
-
-impl Host {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("console.log");
-        Self {
-            dir,
-            log,
-            retention: Cell::new(Retention::UNLIMITED),
-        }
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        fs::write(self.dir.path().join(name), content).unwrap();
-    }
-
-    fn print(&self, text: &str) {
-        let mut log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&self.log)
-            .unwrap();
-        log.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Runs a script in the folder, as an operator or a rotation does.
-    fn run(&self, script: &str) {
-        let mut shell = std::process::Command::new("sh");
-        let status = shell.args(["-ec", script]).current_dir(self.dir.path());
-        assert!(status.status().unwrap().success(), "{script}");
-    }
-
-    fn merged(&self) -> String {
-        let chain = LogChain::open(&self.log, NumberingChoice::FromZero).unwrap();
-        let mut all = String::new();
-        let snapshot = chain.snapshot().unwrap();
-        std::io::Read::read_to_string(&mut snapshot.read_all().unwrap(), &mut all).unwrap();
-        all
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.dir.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| n != ".console.log.logchain")
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn place(&self) -> Place {
-        let rules = Rules {
-            numbering: Numbering::FromZero,
-            retention: self.retention.get(),
-        };
-        Place {
-            path: self.log.clone(),
-            rules,
-        }
-    }
-
-    fn record(&self, handoff: &Handoff) -> Option<Record> {
-        let (folder, base) = crate::folder::Folder::of_file(&self.log).unwrap();
-        Record::read(&folder, &base, handoff.domain, &handoff.console).unwrap()
-    }
-}
-
-/// The domain is here once the test says so.
-struct Here(watch::Receiver<bool>, Place);
-
-#[async_trait]
-impl Destination for Here {
-    async fn place(&self) -> Result<Option<Place>, crate::BoxError> {
-        Ok(self.0.borrow().then(|| self.1.clone()))
-    }
-}
-
 struct Trial {
     handoff: Handoff,
     transport: Arc<dyn LogTransport>,
     source: watch::Sender<Source>,
     far: watch::Sender<AdoptStatus>,
-    here: watch::Sender<bool>,
+    here: Switch,
     link: watch::Sender<SourceLink>,
     patience: Duration,
 }
@@ -148,7 +49,7 @@ impl Trial {
             transport,
             source: watch::Sender::new(Source::Running),
             far: watch::Sender::new(AdoptStatus::Working),
-            here: watch::Sender::new(false),
+            here: Switch::default(),
             link: watch::Sender::new(SourceLink::NEW),
             patience: Duration::from_secs(5),
         }
@@ -193,7 +94,10 @@ impl Trial {
             self.handoff.clone(),
             Arc::clone(&self.transport),
             writers,
-            Arc::new(Here(self.here.subscribe(), host.place())),
+            Arc::new(Arriving {
+                place: host.place(),
+                here: self.here.clone(),
+            }),
         )
         .with_host("h2")
         .with_expected(expected.then(|| host.place()))
@@ -205,7 +109,7 @@ impl Trial {
 
     /// After the migration: it is offered at one host and adopted at the other.
     async fn arrives(&self, source: &Host, destination: &Host) {
-        self.here.send_replace(true);
+        self.here.set(true);
         self.source.send_replace(Source::Over);
         let (offer, adopt) = (self.offer(source), self.adopt(destination, false));
         carried(offer.await.unwrap());
@@ -265,7 +169,7 @@ async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
         source.print(&second);
         let adopt = trial.adopt(&destination, true);
         destination.print("there");
-        trial.here.send_replace(true);
+        trial.here.set(true);
         trial.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
         assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
@@ -308,7 +212,7 @@ async fn the_whole_history_arrives() {
     source.print("third ");
     // The guest runs at the destination now.
     destination.print("fourth ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let receipt = carried(offer.await.unwrap());
     assert_eq!(receipt.bytes, 19);
@@ -337,7 +241,7 @@ async fn there_and_back_again() {
         let there = Trial::new(memory());
         let (offer, adopt) = (there.offer(&a), there.adopt(&b, true));
         b.print("2 ");
-        there.here.send_replace(true);
+        there.here.set(true);
         there.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
         adopt.await.unwrap();
@@ -354,7 +258,7 @@ async fn there_and_back_again() {
             fs::write(&a.log, "").unwrap();
         }
         a.print("3 ");
-        back.here.send_replace(true);
+        back.here.set(true);
         back.source.send_replace(Source::Over);
         carried(offer.await.unwrap());
         adopt.await.unwrap();
@@ -392,7 +296,7 @@ async fn a_folder_removed_at_the_source_takes_nothing_away() {
     }
     source.dir.close().unwrap();
     destination.print("third ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     let adopt = trial.adopt(&destination, false);
     trial.source.send_replace(Source::Over);
     carried(offer.await.unwrap());
@@ -412,7 +316,7 @@ async fn a_destination_without_a_folder_gets_none_before_its_domain_comes() {
     assert!(!destination.log.parent().unwrap().exists());
     fs::create_dir(destination.log.parent().unwrap()).unwrap();
     destination.print("new ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     carried(offer.await.unwrap());
     adopt.await.unwrap();
@@ -441,7 +345,7 @@ async fn a_history_that_was_altered_on_the_way_is_refused() {
     trial.transport.delete(&key).await.unwrap();
     let lie = first_chunk(true, b"a lie ");
     trial.transport.put(&key, lie.encode()).await.unwrap();
-    trial.here.send_replace(true);
+    trial.here.set(true);
     let adopted = trial.adopt(&destination, false).await.unwrap();
     assert!(
         matches!(&adopted, adopt::Outcome::Failed { reason } if reason.contains("digests differ")),
@@ -473,7 +377,7 @@ async fn without_a_destination_it_is_not_carried_and_can_be_taken_up_again() {
     assert_eq!(offered.handoff, trial.handoff.id);
 
     destination.print("new ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.patience = Duration::from_secs(5);
     let adopt = trial.adopt(&destination, false);
     assert!(matches!(adopt.await.unwrap(), adopt::Outcome::Adopted(_)));
@@ -528,95 +432,12 @@ async fn rollovers_at_the_source_are_followed() {
         }
     }
     destination.print("");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let receipt = carried(offer.await.unwrap());
     assert_eq!(receipt.bytes, expected.len() as u64);
     adopt.await.unwrap();
     assert_eq!(destination.merged(), expected);
-}
-
-/// One that begins a history.
-fn first_chunk(starts_file: bool, bytes: &[u8]) -> Chunk {
-    Chunk {
-        starts_file,
-        bytes: Bytes::copy_from_slice(bytes),
-        up_to: blake3::hash(bytes),
-    }
-}
-
-/// As one that begins a history.
-fn decode(data: &[u8], len: u32) -> Result<Chunk, Damaged> {
-    Chunk::decode(data, len, &mut Sum::default())
-}
-
-#[test]
-fn a_chunk_of_an_older_build_is_still_read() {
-    let mut bytes = vec![2, 1, 0, 0];
-    bytes.extend_from_slice(blake3::hash(b"hello").as_bytes());
-    bytes.extend_from_slice(b"hello");
-    assert_eq!(decode(&bytes, 5).unwrap(), first_chunk(true, b"hello"));
-    // What came before is a part of what is checked.
-    let mut sum = Sum::default();
-    sum.add(b"oh, ");
-    let moved = Chunk::decode(&bytes, 5, &mut sum).unwrap_err();
-    assert!(moved.to_string().contains("digest does not fit"), "{moved}");
-}
-
-/// A spool may hold pieces of a build whose digests meant something else.
-#[test]
-fn a_chunk_of_another_release_is_said_to_be() {
-    for (version, flags) in [(1, 1), (3, 1), (2, 9)] {
-        let mut bytes = vec![version, flags, 0, 0];
-        bytes.extend_from_slice(blake3::hash(b"hello").as_bytes());
-        bytes.extend_from_slice(b"hello");
-        let refused = decode(&bytes, 5).unwrap_err().to_string();
-        assert!(refused.contains("another release"), "{refused}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn chunks_come_back_and_damage_is_seen(
-        starts_file: bool,
-        bytes in proptest::collection::vec(0u8..4, 0..3000),
-        at: proptest::sample::Index,
-        flip in 1u8..,
-    ) {
-        let chunk = first_chunk(starts_file, &bytes);
-        let len = u32::try_from(chunk.bytes.len()).unwrap();
-        let data = chunk.encode();
-        prop_assert_eq!(&decode(&data, len).unwrap(), &chunk);
-        prop_assert!(decode(&data, len + 1).is_err());
-        let mut torn = data.to_vec();
-        let at = at.index(torn.len());
-        torn[at] ^= flip;
-        // The reserved bytes and the flag of a new file say nothing about the bytes.
-        match decode(&torn, len) {
-            Err(_) => {}
-            Ok(read) => prop_assert_eq!(read.bytes, chunk.bytes),
-        }
-    }
-
-    #[test]
-    fn any_bytes_as_a_chunk_give_an_error_or_just_that_length(
-        data in proptest::collection::vec(any::<u8>(), 0..200),
-        len in 0u32..5000,
-    ) {
-        if let Ok(chunk) = decode(&data, len) {
-            prop_assert_eq!(chunk.bytes.len(), len as usize);
-        }
-    }
-}
-
-/// A key may promise 4 GiB, and some KiB of zstd keep the promise.
-#[test]
-fn a_chunk_longer_than_any_is_refused_before_it_is_unpacked() {
-    let bytes = vec![0; crate::transport::MAX_OBJECT + 1];
-    let len = u32::try_from(bytes.len()).unwrap();
-    let data = first_chunk(true, &bytes).encode();
-    let refused = decode(&data, len).unwrap_err().to_string();
-    assert!(refused.contains("longer than any that is put"), "{refused}");
 }
 
 /// It went while the destination's half was only starting.
@@ -647,7 +468,7 @@ async fn an_empty_file_at_the_end_is_no_writer() {
     fs::remove_file(&source.log).unwrap();
     source.write("console.log", "");
     destination.print("and more ");
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let ended = tokio::time::timeout(Duration::from_secs(20), offer).await;
     carried(ended.unwrap().unwrap());

@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::*;
 use crate::chain::{Numbering, NumberingChoice};
 use crate::folder::Folder;
-use crate::follow::{Writer, Writers};
 use crate::ids::HandoffId;
 use crate::offsets::Found;
 use crate::placement::{Owed, Rules, Staging};
 use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::{Arrival, History};
+use crate::testing::FakeWriters;
 
 struct Bed {
     dir: tempfile::TempDir,
@@ -238,19 +238,14 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
 /// prints here, though that is there first.
 #[test]
 fn what_is_shown_is_followed_to_its_end_first() {
-    struct Somebody;
-    impl Writers for Somebody {
-        fn writer(&self, _: &File) -> Writer {
-            Writer::Some
-        }
-    }
     let mut bed = Bed::new(4);
     let rules = Rules {
         numbering: Numbering::FromZero,
         retention: Retention::virtlogd(2 << 20, 4),
     };
     let id = HandoffId::random();
-    let mut staging = Staging::open(&bed.path(""), id, rules, Arc::new(Somebody)).unwrap();
+    let mut staging =
+        Staging::open(&bed.path(""), id, rules, Arc::new(FakeWriters::SOMEBODY)).unwrap();
     let owed = |bytes| Owed {
         domain: Uuid::nil(),
         console: "serial0".parse().unwrap(),

@@ -7,15 +7,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::chain::Numbering;
-use crate::follow::{Writer, Writers};
+use crate::follow::NoWriters;
 use crate::ids::HandoffId;
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &fs::File) -> Writer {
-        Writer::None
-    }
-}
 
 /// A log, and a state folder.
 struct World {
@@ -47,7 +40,7 @@ impl World {
 
     fn keep(&self) -> Keeper {
         let (record, committed) = (self.record.clone(), Arc::<OnceLock<Offered>>::default());
-        Keeper::start(self.hold(), record, committed, Arc::new(Nobody)).unwrap()
+        Keeper::start(self.hold(), record, committed, Arc::new(NoWriters)).unwrap()
     }
 
     fn put(&self, held: &Follower, committed: Option<&Offered>) -> Result<Entry> {

@@ -11,9 +11,6 @@ impl ChainWorkspace {
     /// them, and says what of it lies here now. The receipt of the earlier handoff does
     /// not tell: rollovers may have moved or dropped its files, and a lower limit may
     /// leave no room for the oldest ones.
-    ///
-    /// # Errors
-    /// The folder's, the record's, and those of reading compressed files.
     pub fn place_again(&mut self, history: &History) -> Result<Placed> {
         apply::put_back(self)?;
         let offsets = Offsets::of(&self.chain()?)?;

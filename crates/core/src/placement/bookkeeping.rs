@@ -21,7 +21,7 @@ impl ChainWorkspace {
     /// Puts down beside the chain that the history is in place, once.
     ///
     /// # Errors
-    /// [`Error::NotSealed`] where it is not placed; what the record gives.
+    /// [`Error::NotSealed`] where it is not placed.
     pub fn finish(&self) -> Result<()> {
         let placed = self.journal.placed.as_ref().ok_or(Error::NotSealed)?;
         self.update_record(|record, id, owed| {

@@ -35,21 +35,17 @@
 //! ```
 //! use std::sync::Arc;
 //! use logchain_core::chain::Numbering;
-//! use logchain_core::follow::{Writer, Writers};
+//! use logchain_core::follow::NoWriters;
 //! use logchain_core::placement::{Rules, Staging};
 //! use logchain_core::rotation::Retention;
 //! use logchain_core::ids::HandoffId;
 //!
-//! # struct Nobody;
-//! # impl Writers for Nobody {
-//! #     fn writer(&self, _: &std::fs::File) -> Writer { Writer::None }
-//! # }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let log = folder.path().join("console.log");
 //! std::fs::write(&log, "printed here")?;
 //! let rules = Rules { numbering: Numbering::FromZero, retention: Retention::virtlogd(2 << 20, 3) };
-//! let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(Nobody))?;
+//! let mut staging = Staging::open(&log, HandoffId::random(), rules, Arc::new(NoWriters))?;
 //! staging.append(true, b"printed elsewhere")?;
 //! staging.seal(None)?;
 //! // From here on it is placed, though this process be killed at any moment.
@@ -203,7 +199,7 @@ impl Staging {
     /// Opens the staging of `handoff` beside the log at `path`.
     ///
     /// # Errors
-    /// As [`ChainWorkspace::open`].
+    /// [`Error::Busy`] where another process works on this chain.
     pub fn open(
         path: &Path,
         handoff: HandoffId,
@@ -217,9 +213,6 @@ impl Staging {
     }
 
     /// As [`ChainWorkspace::clean`].
-    ///
-    /// # Errors
-    /// As that.
     pub fn clean(self) -> Result<()> {
         self.workspace.clean()
     }
@@ -227,7 +220,7 @@ impl Staging {
     /// As [`ChainWorkspace::discard`].
     ///
     /// # Errors
-    /// As that.
+    /// [`Error::Sealed`] once it is sealed.
     pub fn discard(self) -> Result<()> {
         self.workspace.discard()
     }
@@ -253,8 +246,8 @@ impl Staging {
     /// now on it is placed whatever happens. The commit point at this side.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::StaleBase`] where a file here holds bytes that the
-    /// history holds too, and others behind them.
+    /// [`Error::StaleBase`] where a file here holds bytes that the history holds too, and others
+    /// behind them.
     pub fn seal(&mut self, record: Option<&Record>) -> Result<()> {
         if self.is_sealed() {
             return Ok(());

@@ -20,7 +20,8 @@ impl ChainWorkspace {
     /// beyond virtlogd's limit stays where it is.
     ///
     /// # Errors
-    /// As [`ChainWorkspace::open`], and those of placing.
+    /// [`Error::Busy`] where another process works on this chain, [`Error::Unsettled`] where the
+    /// names keep changing: try again later.
     pub fn close_gaps(path: &Path, rules: Rules, writers: Arc<dyn Writers>) -> Result<usize> {
         let mut workspace = Self::open(path, HandoffId::random(), rules, writers)?;
         let listing = apply::stable(&workspace)?;
@@ -63,9 +64,6 @@ impl ChainWorkspace {
     ///
     /// Done once: whoever takes this handoff up again finds it done, since what
     /// has been rotated since is newer than what comes.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn retire(&mut self, record: Option<&Record>) -> Result<()> {
         if self.journal.phase != Phase::Retiring {
             return Ok(());

@@ -22,9 +22,6 @@ use crate::stream::Ledger;
 impl ChainWorkspace {
     /// Holds every file of the chain that is not held yet, unless the names are gone
     /// already: what has them then is another's.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn keep(&mut self) -> Result<()> {
         let listing = apply::stable(self)?;
         if self.is_shown() || self.is_wiped(&listing) {
@@ -81,7 +78,7 @@ impl ChainWorkspace {
     /// such names.
     ///
     /// # Errors
-    /// The folder's; [`Error::Unsettled`] where the names keep changing.
+    /// [`Error::Unsettled`] where the names keep changing.
     pub fn reappear(&mut self) -> Result<bool> {
         if self.is_shown() {
             return Ok(true);
@@ -123,7 +120,7 @@ impl ChainWorkspace {
     /// says that the VM is here now. `owed` is what the source said of the history.
     ///
     /// # Errors
-    /// As [`ChainWorkspace::reappear`], and the record's.
+    /// [`Error::Unsettled`] where the names keep changing.
     pub fn settle_shared(&mut self, owed: Owed) -> Result<Placed> {
         if self.journal.phase != Phase::Staging {
             return Err(Error::NotSealed);
@@ -174,25 +171,17 @@ impl ChainWorkspace {
 mod tests {
     use super::*;
     use crate::chain::Numbering;
-    use crate::follow::{Writer, Writers};
+    use crate::follow::NoWriters;
     use crate::ids::HandoffId;
     use crate::placement::Rules;
     use crate::placement::Staging;
     use crate::rotation::Retention;
     use crate::stream::History;
     use std::collections::BTreeMap;
-    use std::fs::{self, File};
+    use std::fs;
     use std::path::Path;
     use std::sync::Arc;
     use uuid::Uuid;
-
-    struct Nobody;
-
-    impl Writers for Nobody {
-        fn writer(&self, _: &File) -> Writer {
-            Writer::None
-        }
-    }
 
     const RULES: Rules = Rules {
         numbering: Numbering::FromZero,
@@ -200,7 +189,7 @@ mod tests {
     };
 
     fn open(log: &Path) -> Staging {
-        Staging::open(log, HandoffId::random(), RULES, Arc::new(Nobody)).unwrap()
+        Staging::open(log, HandoffId::random(), RULES, Arc::new(NoWriters)).unwrap()
     }
 
     /// All files of the chain, and what they hold.
@@ -295,7 +284,7 @@ mod tests {
                 if killed {
                     drop(staging);
                     let log = folder.path().join("console.log");
-                    ChainWorkspace::recover_all(&log, RULES, Arc::new(Nobody)).unwrap();
+                    ChainWorkspace::recover_all(&log, RULES, Arc::new(NoWriters)).unwrap();
                 } else {
                     staging.discard().unwrap();
                 }

@@ -33,9 +33,6 @@ pub enum StagingPhase {
 }
 
 /// The stagings beside the log whose base file is `base`.
-///
-/// # Errors
-/// The folder's, the journal's.
 pub fn under_way(log: &Folder, base: &OsStr) -> Result<Vec<UnfinishedStaging>> {
     let root = match log.open_folder(&ChainWorkspace::root_name(base)) {
         Ok(root) => root,
@@ -81,22 +78,15 @@ fn is_locked(root: &Folder) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::sync::Arc;
 
     use super::*;
     use crate::chain::Numbering;
-    use crate::follow::{Writer, Writers};
+    use crate::follow::NoWriters;
     use crate::placement::Rules;
     use crate::placement::Staging;
     use crate::rotation::Retention;
-
-    struct Nobody;
-    impl Writers for Nobody {
-        fn writer(&self, _: &File) -> Writer {
-            Writer::None
-        }
-    }
 
     #[test]
     fn what_is_begun_is_seen_as_far_as_it_is() {
@@ -118,7 +108,7 @@ mod tests {
             };
             assert_eq!(under_way(&folder, &base).unwrap(), [want]);
         };
-        let open = || Staging::open(&log, handoff, rules, Arc::new(Nobody)).unwrap();
+        let open = || Staging::open(&log, handoff, rules, Arc::new(NoWriters)).unwrap();
         let mut staging = open();
         staging.append(true, b"there").unwrap();
         see(StagingPhase::Begun, true);

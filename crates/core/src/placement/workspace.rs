@@ -18,8 +18,8 @@ use super::{Error, Placed, Result, Rules, apply, attributes, stage};
 use crate::chain::{Listing, LogChain, Ownership};
 use crate::folder::{self, FileId, Folder};
 use crate::follow::Writers;
+use crate::ids::HandoffId;
 use crate::record::{Record, hidden};
-use crate::transport::HandoffId;
 
 /// The private folder of one handoff, or of one rotation, beside a log, and the lock on the
 /// chain.
@@ -190,8 +190,7 @@ impl ChainWorkspace {
     /// Links only: it takes as long for a gigabyte as for a byte.
     ///
     /// # Errors
-    /// [`Error::NotSealed`]; [`Error::Unsettled`] where the names keep changing;
-    /// the folder's.
+    /// [`Error::NotSealed`]; [`Error::Unsettled`] where the names keep changing.
     pub fn place(&mut self) -> Result<Placed> {
         match (&self.journal.placed, self.journal.phase) {
             (Some(placed), _) => return Ok(placed.clone()),
@@ -215,9 +214,6 @@ impl ChainWorkspace {
 
     /// Removes the workspace. What was retired goes with it. What is sealed is
     /// placed first.
-    ///
-    /// # Errors
-    /// The folder's.
     pub fn clean(mut self) -> Result<()> {
         if self.journal.phase == Phase::Sealed {
             self.place()?;
@@ -280,7 +276,7 @@ impl ChainWorkspace {
     /// The handoff came to nothing: the chain is put back as it was found.
     ///
     /// # Errors
-    /// The folder's; [`Error::Sealed`] once it is sealed.
+    /// [`Error::Sealed`] once it is sealed.
     pub fn discard(mut self) -> Result<()> {
         if self.is_sealed() {
             return Err(Error::Sealed);

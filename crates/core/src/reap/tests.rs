@@ -1,4 +1,4 @@
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::*;
 use crate::departure::Destination;
 use crate::folder::{Folder, fault};
-use crate::follow::{Writer, Writers};
+use crate::follow::NoWriters;
 use crate::ids::{ConsoleName, HandoffId};
 use crate::record::Offered;
+use crate::testing::FakeWriters;
 
 fn console() -> ConsoleName {
     "serial0".parse().unwrap()
@@ -144,13 +145,6 @@ fn offered(files: Vec<(crate::folder::FileId, u64)>, received: bool) -> Offered 
     }
 }
 
-struct Idle;
-impl Writers for Idle {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
-}
-
 /// A log of three files that was handed over, in a folder with others' files.
 struct Bed {
     dir: tempfile::TempDir,
@@ -188,7 +182,7 @@ impl Bed {
     }
 
     fn remove(&self) -> Result<files::Removed, files::Error> {
-        files::remove(&self.log, Uuid::from_u128(1), &console(), &Idle)
+        files::remove(&self.log, Uuid::from_u128(1), &console(), &NoWriters)
     }
 
     fn names(&self) -> Vec<String> {
@@ -254,15 +248,15 @@ fn a_file_of_the_same_size_that_holds_something_else_stays() {
 
 #[test]
 fn a_log_with_a_writer_stays() {
-    struct Busy;
-    impl Writers for Busy {
-        fn writer(&self, _: &File) -> Writer {
-            Writer::Some
-        }
-    }
     let bed = Bed::new(true);
     let before = bed.names();
-    let removed = files::remove(&bed.log, Uuid::from_u128(1), &console(), &Busy).unwrap();
+    let removed = files::remove(
+        &bed.log,
+        Uuid::from_u128(1),
+        &console(),
+        &FakeWriters::SOMEBODY,
+    )
+    .unwrap();
     assert_eq!((removed.files, removed.kept.len()), (0, 3));
     assert_eq!(bed.names(), before);
 }
@@ -274,7 +268,7 @@ fn another_domains_files_stay() {
     let other = Uuid::from_u128(2);
     let found = files::look(&bed.log, other, &console());
     assert_eq!(found, Log::There(Known::Nothing));
-    files::remove(&bed.log, other, &console(), &Idle).unwrap();
+    files::remove(&bed.log, other, &console(), &NoWriters).unwrap();
     assert_eq!(bed.names(), before);
 }
 

@@ -10,7 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Advice, Error, HandoffId, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
+use super::{Advice, Error, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
+use crate::ids::{ConsoleName, HandoffId};
 
 /// A step that takes longer than this has failed.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -88,7 +89,7 @@ pub async fn check(transport: &dyn LogTransport, mut tell: impl FnMut(Step, &Fin
         transport,
         key: Key {
             domain: Uuid::nil(),
-            console: super::ConsoleName::ours("check"),
+            console: ConsoleName::ours("check"),
             collection: HandoffId::random().into(),
             object: ObjectName::Begin,
         },

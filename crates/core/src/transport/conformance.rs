@@ -19,9 +19,10 @@ use futures_util::stream::FuturesUnordered;
 use uuid::Uuid;
 
 use super::{
-    Collection, ConsoleName, Error, HandoffId, Key, LIST_PAGE, LogTransport, LogTransportExt,
-    MAX_OBJECT, ObjectName, Prefix,
+    Collection, Error, Key, LIST_PAGE, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName,
+    Prefix,
 };
+use crate::ids::{ConsoleName, HandoffId};
 
 /// Writers in the race for one key.
 const RACERS: u8 = 32;

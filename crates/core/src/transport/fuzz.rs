@@ -5,8 +5,9 @@ use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
-use super::{ConsoleName, HandoffId, Key, ObjectName, Prefix};
+use super::{Key, ObjectName, Prefix};
 use crate::chain::{MAX_NUMBER, NumberingChoice, RotatedName, rotated_name};
+use crate::ids::{ConsoleName, HandoffId};
 
 /// Whatever is read of a name is written as it was; two keys, a line each, come
 /// in the order of their texts.

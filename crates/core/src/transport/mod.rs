@@ -58,7 +58,6 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 
-pub use crate::ids::{ConsoleName, HandoffId};
 pub use directory::DirectoryTransport;
 pub use error::{Advice, Error, Result};
 pub use key::{Collection, InvalidKey, Key, ObjectName, Prefix};
@@ -102,16 +101,10 @@ pub trait LogTransport: Display + Debug + Send + Sync + 'static {
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream>;
 
     /// The first objects with this prefix after `after`, in the order of their
-    /// names, at most [`LIST_PAGE`].
-    ///
-    /// # Errors
-    /// What the transport gives. No objects is no error.
+    /// names, at most [`LIST_PAGE`]. It is no error if there are none.
     async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>>;
 
     /// Deletes an object. It is no error if it is gone.
-    ///
-    /// # Errors
-    /// What the transport gives.
     async fn delete(&self, key: &Key) -> Result<()>;
 }
 
@@ -155,7 +148,7 @@ pub trait LogTransportExt: LogTransport {
     /// As [`LogTransportExt::get_bytes`]; `None` where there is no such object.
     ///
     /// # Errors
-    /// As [`LogTransportExt::get_bytes`].
+    /// [`Error::Corrupt`] where it is larger.
     async fn get_opt(&self, key: &Key, max: u64) -> Result<Option<Bytes>> {
         match self.get_bytes(key, max).await {
             Ok(data) => Ok(Some(data)),

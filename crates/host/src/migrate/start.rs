@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use logchain_core::handoff::offer::Source;
-use logchain_core::transport::{HandoffId, LogTransport};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::LogTransport;
 use tokio::sync::watch;
 use tokio::time::timeout;
 

@@ -67,8 +67,7 @@ impl Virtlogd {
     /// the user's own); `None` where none runs. Blocks for as long as /proc takes.
     ///
     /// # Errors
-    /// What reading /proc gives; that there are several and which one it is cannot be
-    /// told.
+    /// Also where there are several, and which one it is cannot be told.
     pub fn of_host() -> io::Result<Option<Self>> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
@@ -157,9 +156,6 @@ impl Virtlogd {
     }
 
     /// The configuration that it was started with, as the file is now.
-    ///
-    /// # Errors
-    /// What looking at the process or reading the file gives.
     pub fn configuration(&self) -> io::Result<Configuration> {
         let (path, is_named) = self.configuration_path()?;
         let view = self.view()?;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use logchain_core::transport::{
-    Advice, Error, HandoffId, LogTransport, LogTransportExt, MAX_OBJECT, Prefix,
-};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{Advice, Error, LogTransport, LogTransportExt, MAX_OBJECT, Prefix};
 use uuid::Uuid;
 
 use crate::moto::{BUCKET, Moto};

@@ -24,7 +24,8 @@ mod tls;
 use std::time::Duration;
 
 use bytes::Bytes;
-use logchain_core::transport::{HandoffId, Key, ObjectName};
+use logchain_core::ids::HandoffId;
+use logchain_core::transport::{Key, ObjectName};
 use logchain_transport_s3::{StoreOptions, StoreTransport};
 use uuid::Uuid;
 

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use logchain_core::transport::{Collection, ConsoleName, Entry, Key, LIST_PAGE, Prefix};
+use logchain_core::ids::ConsoleName;
+use logchain_core::transport::{Collection, Entry, Key, LIST_PAGE, Prefix};
 use russh_sftp::protocol::FileAttributes;
 use uuid::Uuid;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use logchain_core::ids::HandoffId;
 use logchain_core::transport::{
-    DirectoryTransport, Error, HandoffId, Key, LogTransport, LogTransportExt, ObjectName, Prefix,
-    conformance,
+    DirectoryTransport, Error, Key, LogTransport, LogTransportExt, ObjectName, Prefix, conformance,
 };
 use tempfile::TempDir;
 use uuid::Uuid;

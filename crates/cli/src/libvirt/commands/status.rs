@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use logchain::args::{Format, Status as Args};
 use logchain::exit::Exit;
+use logchain_core::ids::ConsoleName;
 use logchain_core::standing::Standing;
-use logchain_core::transport::ConsoleName;
 use logchain_host::consoles::own_name;
 use logchain_host::status::{Options, Status, status};
 use serde_json::json;

@@ -1,11 +1,12 @@
 //! Snapshots while another thread rolls the log over as virtlogd does.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::testing::Logd;
 
 const BACKUPS: u32 = 3;
 
@@ -21,9 +22,8 @@ struct Model {
 
 /// virtlogd's part: lines of one length, a rollover every few of them.
 struct Writer<'a> {
-    bed: &'a Bed,
     model: &'a Mutex<Model>,
-    base: File,
+    logd: Logd,
     /// Where to stop for a while in the middle of a rollover.
     dawdle: fn(u64, u32) -> Duration,
 }
@@ -33,27 +33,20 @@ fn line(number: u64) -> String {
 }
 
 impl<'a> Writer<'a> {
-    fn new(bed: &'a Bed, model: &'a Mutex<Model>, dawdle: fn(u64, u32) -> Duration) -> Self {
+    fn new(bed: &Bed, model: &'a Mutex<Model>, dawdle: fn(u64, u32) -> Duration) -> Self {
         model.lock().unwrap().firsts.push(0);
+        let mut logd = Logd::new(&bed.log(), u64::MAX, BACKUPS);
+        logd.open().unwrap();
         Self {
-            bed,
             model,
-            base: Self::create(bed),
+            logd,
             dawdle,
         }
     }
 
-    fn create(bed: &Bed) -> File {
-        OpenOptions::new()
-            .create_new(true)
-            .append(true)
-            .open(bed.log())
-            .unwrap()
-    }
-
     fn append(&mut self) {
         let number = self.model.lock().unwrap().lines;
-        self.base.write_all(line(number).as_bytes()).unwrap();
+        self.logd.write(line(number).as_bytes()).unwrap();
         self.model.lock().unwrap().lines = number + 1;
     }
 
@@ -64,15 +57,12 @@ impl<'a> Writer<'a> {
             model.firsts.push(first);
             first
         };
-        let name = |number: u32| self.bed.path(&format!(".{number}"));
+        self.logd.begin_rollover();
         for to in (0..BACKUPS).rev() {
-            let from = to.checked_sub(1).map_or(self.bed.log(), name);
-            if let Err(e) = rename(&from, &name(to)) {
-                assert_eq!(e.kind(), std::io::ErrorKind::NotFound);
-            }
+            assert!(self.logd.step());
             sleep((self.dawdle)(round, to));
         }
-        self.base = Self::create(self.bed);
+        self.logd.finish();
     }
 }
 

@@ -36,9 +36,6 @@ pub struct Held {
 impl Held {
     /// Opens every file of the chain, and puts down beside it whose log it is:
     /// should it stay here, it is recognised when the VM comes back.
-    ///
-    /// # Errors
-    /// The chain's.
     pub fn open(
         chain: &LogChain,
         domain: Uuid,
@@ -49,9 +46,6 @@ impl Held {
 
     /// As [`Held::open`], where the log is written to a file that has lost its name: see
     /// [`Follower::begin_with`].
-    ///
-    /// # Errors
-    /// The chain's.
     pub fn open_with(
         chain: &LogChain,
         newest: Option<File>,
@@ -92,9 +86,6 @@ impl Held {
 
     /// Puts down beside the chain that this handoff of it begins. A destination that
     /// finds that beside its own log has the same folder.
-    ///
-    /// # Errors
-    /// The record's.
     pub fn announce(&self, handoff: &Handoff) -> Result<(), crate::record::Error> {
         announce(&self.folder, &self.base, handoff)
     }

@@ -26,11 +26,11 @@ async fn moves(
     let trial = Trial::new(Arc::clone(transport));
     let offer = trial.offer(from);
     let (ready, mut is_ready) = mpsc::channel(64);
-    let writers = Arc::new(OnceHere(trial.here.subscribe(), to.log.clone()));
+    let writers = Arc::new(FakeWriters::Base(to.log.clone(), trial.here.clone()));
     let adopt = trial.adopt_beside(to, true, ready, writers);
     while is_ready.recv().await != Some(adopt::Milestone::Ready) {}
     arrive(to, append, text);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let adopted = adopt.await.unwrap();
     assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");
@@ -69,7 +69,7 @@ async fn moves_alone(
         "{outcome:?}"
     );
     trial.patience = Duration::from_secs(5);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial
 }
 
@@ -169,7 +169,7 @@ async fn a_receipt_that_was_lost_says_what_is_here_when_it_is_given_again() {
     b.run(rollover);
     b.print("4 ");
     let again = Trial::new(memory());
-    again.here.send_replace(true);
+    again.here.set(true);
     again.source.send_replace(Source::Over);
     let (offer, adopt) = (again.offer(&a), again.adopt(&b, false));
     let receipt = carried(offer.await.unwrap());
@@ -244,7 +244,7 @@ async fn what_was_committed_is_finished_though_the_connection_broke() {
         .far
         .send_replace(AdoptStatus::Lost("ssh ended".to_owned()));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.link.send_replace(SourceLink::Gone);
     let adopt = trial.adopt(&destination, false);
     carried(offer.await.unwrap());
@@ -267,7 +267,7 @@ async fn what_was_placed_at_one_host_is_not_placed_again_at_the_next() {
 
     let mut again = Trial::new(memory());
     again.handoff = late.handoff.clone();
-    again.here.send_replace(true);
+    again.here.set(true);
     let adopt = again.adopt(&c, false);
     tokio::time::sleep(Duration::from_millis(100)).await;
     again.source.send_replace(Source::Over);

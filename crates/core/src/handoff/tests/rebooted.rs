@@ -134,7 +134,7 @@ async fn a_claim_is_known_as_our_own_on_another_device_number() {
     trial.source.send_replace(Source::Over);
     trial.offer(&source).await.unwrap();
     trial.patience = Duration::from_secs(5);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     // The destination goes down between its claim and its seal.
     killed_after_its_claim(&mut trial, &spool, &host).await;
     disk.reboot();

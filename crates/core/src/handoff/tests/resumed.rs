@@ -71,7 +71,7 @@ async fn a_killed_source_puts_only_what_is_not_there_yet() {
     assert_eq!(left, Remaining::Rest(trial.handoff.id));
     let (whole, count) = counting(&spool, u64::MAX, &never);
     trial.transport = whole;
-    trial.here.send_replace(true);
+    trial.here.set(true);
     destination.print("after");
     let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, false));
     carried(offer.await.unwrap());
@@ -94,7 +94,7 @@ async fn a_connection_that_comes_back_goes_on_where_it_broke() {
     let (cut, count) = counting(&spool, 2, &again.subscribe());
     let trial = Trial::new(cut);
     trial.source.send_replace(Source::Over);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     destination.print("after");
     let (offer, adopt) = (trial.offer(&source), trial.adopt(&destination, false));
     until("two pieces", async || count.load(Ordering::Relaxed) == 2).await;
@@ -169,7 +169,7 @@ async fn what_is_damaged_in_the_transport_is_sent_once_more() {
             spool.put(&key, data.into()).await.unwrap();
         }
         trial.patience = Duration::from_secs(30);
-        trial.here.send_replace(true);
+        trial.here.set(true);
         destination.print("after");
         let adopted = trial.adopt(&destination, false).await.unwrap();
         let adopt::Outcome::Failed { reason } = &adopted else {
@@ -244,7 +244,7 @@ async fn only_one_of_two_destinations_takes_it_in() {
         one.print("one");
         two.print("two");
         let trial = Trial::new(memory());
-        trial.here.send_replace(true);
+        trial.here.set(true);
         let adopts = [trial.adopt(&one, false), trial.adopt(&two, false)];
         let offer = trial.offer(&source);
         tokio::time::sleep(Duration::from_millis(round * 7)).await;
@@ -302,7 +302,7 @@ async fn who_claimed_first_is_named_and_may_go_on() {
     trial.source.send_replace(Source::Over);
     trial.offer(&source).await.unwrap();
     trial.patience = Duration::from_secs(5);
-    trial.here.send_replace(true);
+    trial.here.set(true);
 
     // The first one is killed between its claim and its seal.
     killed_after_its_claim(&mut trial, &spool, &one).await;
@@ -385,7 +385,7 @@ async fn a_commit_that_comes_late_is_the_one_that_was_put_again() {
     })
     .await;
     assert_eq!(spool.get_bytes(&key, 8 << 20).await.unwrap(), late);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     carried(offer.await.unwrap());
     for adopted in [waited.await.unwrap(), adopt.await.unwrap()] {
         assert!(matches!(adopted, adopt::Outcome::Adopted(_)), "{adopted:?}");

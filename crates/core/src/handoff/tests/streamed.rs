@@ -49,7 +49,7 @@ async fn what_is_streamed_is_not_put_again() {
     let put = pieces(&trial, 3).await;
     assert!(put < 64 * 1024, "{put} bytes were put");
     let adopt = trial.adopt(&destination, true);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     carried(offer.await.unwrap());
     adopt.await.unwrap();
@@ -73,7 +73,7 @@ async fn a_stream_of_other_bytes_is_found_out() {
     stream(&trial, &other).await;
     let adopt = trial.adopt(&destination, true);
     let offer = trial.offer(&source);
-    trial.here.send_replace(true);
+    trial.here.set(true);
     trial.source.send_replace(Source::Over);
     let adopted = adopt.await.unwrap();
     assert!(

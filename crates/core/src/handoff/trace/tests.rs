@@ -14,9 +14,10 @@ use crate::follow::NoWriters;
 use crate::handoff::adopt::{Adopt, Place};
 use crate::handoff::offer::{Held, Offer, Source};
 use crate::handoff::{Handoff, run_locally};
+use crate::ids::HandoffId;
 use crate::placement::Rules;
 use crate::rotation::Retention;
-use crate::transport::{HandoffId, LogTransport, MemoryTransport};
+use crate::transport::{LogTransport, MemoryTransport};
 
 /// Collects what is told, with the span that it is told in.
 #[derive(Clone, Default)]

@@ -1,11 +1,9 @@
 //! A virtlogd that does what it likes between any two of our calls, and a model of
 //! what must be there then.
 
-use std::collections::VecDeque;
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
+use std::fs;
+use std::io::Read;
 use std::num::NonZeroU32;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,17 +13,12 @@ use super::*;
 use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::folder::fault;
 use crate::rotation::Retention;
+use crate::testing::{Logd, folder, numbered};
 
 /// Calls of ours between two rollovers, at least: milliseconds.
 const CALM: u32 = 30;
 
 const PATIENCE: Duration = Duration::from_millis(40);
-
-/// One of its system calls.
-enum Event {
-    Rename(PathBuf, PathBuf),
-    Create,
-}
 
 /// What it does when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,122 +33,80 @@ enum Manner {
     MakesAndDies,
 }
 
-struct Logd {
+/// virtlogd, and what it does when it is asked to open its log anew.
+struct Asked {
     log: PathBuf,
-    max: u32,
+    logd: Logd,
     manner: Manner,
-    file: Option<fs::File>,
-    events: VecDeque<Event>,
     /// Calls until it does what it was asked for.
     asked: Option<u32>,
     asked_count: u32,
-    /// The content of every file there ever was, oldest first; the last is the base.
-    files: Vec<String>,
-    lines: u32,
 }
 
-fn numbered(log: &Path, number: u32) -> PathBuf {
-    let mut name = log.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    PathBuf::from(name)
-}
-
-fn same(a: &fs::File, b: &fs::File) -> bool {
-    let (a, b) = (a.metadata().unwrap(), b.metadata().unwrap());
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
-}
-
-impl Logd {
+impl Asked {
     fn write(&mut self) {
-        self.lines += 1;
-        let line = format!("{} ", self.lines);
-        if let Some(file) = &mut self.file {
-            file.write_all(line.as_bytes()).unwrap();
-            self.files.last_mut().unwrap().push_str(&line);
-        }
+        self.logd.write_line();
     }
 
     /// Begins a rollover where none is under way.
     fn roll(&mut self) {
-        if self.file.is_none() || !self.events.is_empty() || self.asked.is_some() {
+        if self.logd.is_rolling_over() || self.asked.is_some() {
             return;
         }
         // It rolls over a full file only; one of these is, once it has a byte.
-        if self.files.last().is_some_and(String::is_empty) {
+        if self.logd.wrote().last().is_some_and(String::is_empty) {
             self.write();
         }
-        for number in (0..self.max).rev() {
-            let from = match number {
-                0 => self.log.clone(),
-                n => numbered(&self.log, n - 1),
-            };
-            let to = numbered(&self.log, number);
-            self.events.push_back(Event::Rename(from, to));
-        }
-        self.events.push_back(Event::Create);
-    }
-
-    fn open(&mut self) {
-        let open = OpenOptions::new().create(true).append(true).open(&self.log);
-        let file = open.unwrap();
-        if !self.file.as_ref().is_some_and(|old| same(old, &file)) {
-            self.files.push(String::new());
-        }
-        self.file = Some(file);
+        self.logd.begin_rollover();
     }
 
     fn step(&mut self) {
-        match self.events.pop_front() {
-            #[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
-            Some(Event::Rename(from, to)) => _ = fs::rename(from, to),
-            Some(Event::Create) => {
-                self.open();
-                self.write();
+        if self.logd.step() {
+            return;
+        }
+        match &mut self.asked {
+            Some(0) => {
+                self.asked = None;
+                self.do_as_asked();
             }
-            None => match &mut self.asked {
-                Some(0) => {
-                    self.asked = None;
-                    self.do_as_asked();
-                }
-                Some(calls) => *calls -= 1,
-                None => {}
-            },
+            Some(calls) => *calls -= 1,
+            None => {}
         }
     }
 
     fn do_as_asked(&mut self) {
         match self.manner {
-            Manner::Well => self.open(),
+            Manner::Well => self.logd.open().unwrap(),
             Manner::Deaf => {}
-            Manner::Dies => self.file = None,
+            Manner::Dies => self.logd.end(),
             Manner::MakesAndDies => {
                 fs::write(&self.log, "").unwrap();
-                self.file = None;
+                self.logd.end();
             }
         }
     }
 
     fn finish(&mut self) {
-        while !self.events.is_empty() || self.asked.is_some() {
+        while self.logd.is_rolling_over() || self.asked.is_some() {
             self.step();
         }
     }
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Logd>>);
+struct Shared(Arc<Mutex<Asked>>);
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Logd> {
+    fn lock(&self) -> MutexGuard<'_, Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Writers for Shared {
     fn writer(&self, file: &fs::File) -> Writer {
-        match &self.lock().file {
-            Some(own) if same(own, file) => Writer::Some,
-            _ => Writer::None,
+        match self.lock().logd.holds(file) {
+            true => Writer::Some,
+            false => Writer::None,
         }
     }
 }
@@ -169,9 +120,10 @@ impl Reopen for Shared {
     }
 
     fn writes(&self, file: &fs::File) -> Result<bool, crate::BoxError> {
-        match &self.lock().file {
-            Some(own) => Ok(same(own, file)),
-            None => Err("gone".into()),
+        let asked = self.lock();
+        match asked.logd.is_open() {
+            true => Ok(asked.logd.holds(file)),
+            false => Err("gone".into()),
         }
     }
 }
@@ -186,12 +138,7 @@ struct World {
 impl World {
     /// A log with `rotated` files behind its base.
     fn new(max: u32, rotated: u32, manner: Manner) -> Self {
-        let shm = Path::new("/dev/shm");
-        let dir = if shm.is_dir() {
-            tempfile::tempdir_in(shm).unwrap()
-        } else {
-            tempfile::tempdir().unwrap()
-        };
+        let dir = folder();
         let log = dir.path().join("console.log");
         let mut files = Vec::new();
         for number in (0..rotated).rev() {
@@ -199,19 +146,20 @@ impl World {
             fs::write(numbered(&log, number), &text).unwrap();
             files.push(text);
         }
-        let mut logd = Logd {
+        // Each file that virtlogd writes is full at once.
+        let logd = Logd::new(&log, 0, max);
+        let mut logd = logd
+            .with_lines(|number| format!("{} ", number + 1))
+            .with_wrote(files);
+        logd.open().unwrap();
+        logd.write_line();
+        let logd = Asked {
             log: log.clone(),
-            max,
+            logd,
             manner,
-            file: None,
-            events: VecDeque::new(),
             asked: None,
             asked_count: 0,
-            files,
-            lines: 0,
         };
-        logd.open();
-        logd.write();
         Self {
             dir,
             log,
@@ -240,7 +188,7 @@ impl World {
     fn roll_while(
         &self,
         die_at: Option<u64>,
-        mut hook: impl FnMut(u64, bool, &mut Logd) + 'static,
+        mut hook: impl FnMut(u64, bool, &mut Asked) + 'static,
     ) -> (Result<Rolled, RollError>, (u64, u64)) {
         let logd = self.logd.clone();
         let other = move |calls, time_passes| {
@@ -285,7 +233,7 @@ impl World {
     /// nothing of ours is.
     fn check(&self, what: &str) {
         self.logd.lock().finish();
-        let files = self.logd.lock().files.clone();
+        let files = self.logd.lock().logd.wrote().to_vec();
         let kept = files.len().min(self.max as usize + 1);
         let expected: String = files[files.len() - kept..].concat();
         let names = self.names();
@@ -332,7 +280,7 @@ fn an_empty_log_and_one_of_another_are_let_alone() {
     fs::write(&world.log, "").unwrap();
     let (rolled, _) = world.roll_while(None, |_, _, _| {});
     assert_eq!(rolled.unwrap(), Rolled::Empty);
-    world.logd.lock().file = None;
+    world.logd.lock().logd.end();
     let before = world.names();
     let (rolled, _) = world.roll_while(None, |_, _, _| {});
     assert!(matches!(rolled, Err(RollError::NotWritten { .. })));
@@ -417,10 +365,9 @@ fn a_rollover_at_any_moment_costs_nothing() {
                             for _ in 1..steps {
                                 logd.step();
                             }
-                        } else if call < at + rest && call > at && !logd.events.is_empty() {
+                        } else if call < at + rest && call > at && logd.logd.is_rolling_over() {
                             // It stands still: what the call will do is undone.
-                            logd.events
-                                .push_front(Event::Rename("/x/x".into(), "/x/y".into()));
+                            logd.logd.hold_up();
                         }
                     });
                     let what = format!("{max} {rotated}: {steps} steps at {at}, rest {rest}");
@@ -473,7 +420,7 @@ proptest! {
             let mut calm = 0;
             let (rolled, _) = world.roll_while(None, move |call, _, logd| {
                 let at = usize::try_from(call).unwrap();
-                calm = if logd.events.is_empty() { calm + 1 } else { 0 };
+                calm = if logd.logd.is_rolling_over() { 0 } else { calm + 1 };
                 match acts.get(at).copied().unwrap_or(9) {
                     // Between two rollovers a file has to be filled.
                     0 if calm > CALM => {
@@ -487,7 +434,7 @@ proptest! {
                     3 => {
                         logd.finish();
                     }
-                    4 if logd.events.is_empty() && logd.asked.is_none() => logd.write(),
+                    4 if !logd.logd.is_rolling_over() && logd.asked.is_none() => logd.write(),
                     _ => {}
                 }
             });

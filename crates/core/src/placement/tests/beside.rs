@@ -4,7 +4,7 @@
 use super::*;
 use crate::verify::{Finding, verify};
 
-impl Bed {
+impl Host {
     /// A log of its own, as its record says, though it is called as a rotated file is.
     fn write_another_log(&self, name: &str) {
         self.write(name, "another's ");
@@ -28,8 +28,8 @@ impl Bed {
     }
 }
 
-fn place(bed: &Bed, rules: Rules, history: &[&str]) -> Vec<String> {
-    let mut staging = bed.open(rules);
+fn place(bed: &Host, rules: Rules, history: &[&str]) -> Vec<String> {
+    let mut staging = open(bed, rules);
     for file in history {
         staging.append(true, file.as_bytes()).unwrap();
     }
@@ -49,7 +49,7 @@ fn place(bed: &Bed, rules: Rules, history: &[&str]) -> Vec<String> {
 #[test]
 fn history_is_placed_around_another_log() {
     for other in 0..4 {
-        let bed = Bed::new();
+        let bed = Host::new();
         let other = format!("console.log.{other}");
         bed.write_another_log(&other);
         bed.write("console.log", "new ");
@@ -64,7 +64,7 @@ fn history_is_placed_around_another_log() {
 
 #[test]
 fn another_log_takes_one_of_the_numbers_that_are_kept() {
-    let bed = Bed::new();
+    let bed = Host::new();
     bed.write_another_log("console.log.1");
     bed.write("console.log", "new ");
     let names = place(&bed, rules(5, 3), &["oldest ", "older ", "middle ", "old "]);
@@ -75,13 +75,13 @@ fn another_log_takes_one_of_the_numbers_that_are_kept() {
 
 #[test]
 fn gaps_are_closed_around_another_log() {
-    let bed = Bed::new();
+    let bed = Host::new();
     bed.write("console.log.5", "a ");
     bed.write("console.log.3", "b ");
     bed.write_another_log("console.log.1");
     bed.write("console.log", "c ");
     assert_eq!(
-        ChainWorkspace::close_gaps(&bed.log, FREE, Arc::new(Nobody)).unwrap(),
+        ChainWorkspace::close_gaps(&bed.log, FREE, Arc::new(NoWriters)).unwrap(),
         2
     );
     assert_eq!(bed.merged(), "a b c ");
@@ -97,7 +97,7 @@ fn gaps_are_closed_around_another_log() {
 fn dated_files_that_come_back_are_not_there_twice() {
     // Whether this half began before the migration, and took them aside, or not.
     for before in [true, false] {
-        let bed = Bed::new();
+        let bed = Host::new();
         bed.write("console.log-20261101", "a ");
         bed.write("console.log-20261102", "b ");
         bed.write("console.log", "c ");
@@ -106,8 +106,8 @@ fn dated_files_that_come_back_are_not_there_twice() {
             "console.log-20261102",
             "console.log",
         ];
-        let record = bed.handed_over(&all);
-        let mut staging = bed.open(FREE);
+        let record = handed_over(&bed, &all);
+        let mut staging = open(&bed, FREE);
         if before {
             staging.retire(Some(&record)).unwrap();
         } else {
@@ -119,45 +119,45 @@ fn dated_files_that_come_back_are_not_there_twice() {
         staging.place().unwrap();
         staging.clean().unwrap();
         assert_eq!(bed.merged(), "a b c d e ", "before: {before}");
-        assert_eq!(bed.names(), ["console.log", "console.log.0"]);
+        assert_eq!(bed.all_names(), ["console.log", "console.log.0"]);
     }
 }
 
 #[test]
 fn dated_files_that_were_taken_aside_are_put_back() {
-    let bed = Bed::new();
+    let bed = Host::new();
     bed.write("console.log-20261101", "a ");
     bed.write("console.log.0", "b ");
     bed.write("console.log", "c ");
     let all = ["console.log-20261101", "console.log.0", "console.log"];
-    let record = bed.handed_over(&all);
+    let record = handed_over(&bed, &all);
     for killed in [false, true] {
-        let mut staging = bed.open(FREE);
+        let mut staging = open(&bed, FREE);
         staging.retire(Some(&record)).unwrap();
-        assert_eq!(bed.names(), [".console.log.logchain.d"]);
+        assert_eq!(bed.all_names(), [".console.log.logchain.d"]);
         if killed {
             drop(staging);
-            ChainWorkspace::recover_all(&bed.log, FREE, Arc::new(Nobody)).unwrap();
+            ChainWorkspace::recover_all(&bed.log, FREE, Arc::new(NoWriters)).unwrap();
         } else {
             staging.discard().unwrap();
         }
         assert_eq!(bed.merged(), "a b c ");
         let mut names = all.map(str::to_owned);
         names.sort();
-        assert_eq!(bed.names(), names, "killed: {killed}");
+        assert_eq!(bed.all_names(), names, "killed: {killed}");
     }
 }
 
 #[test]
 fn dated_files_that_were_never_handed_over_stay() {
-    let bed = Bed::new();
+    let bed = Host::new();
     bed.write("console.log-20261101", "older ");
     bed.write("console.log", "");
-    let record = bed.handed_over(&["console.log"]);
-    let mut staging = bed.open(FREE);
+    let record = handed_over(&bed, &["console.log"]);
+    let mut staging = open(&bed, FREE);
     staging.retire(Some(&record)).unwrap();
     assert_eq!(
-        bed.names(),
+        bed.all_names(),
         [".console.log.logchain.d", "console.log-20261101"]
     );
     bed.write("console.log", "new ");

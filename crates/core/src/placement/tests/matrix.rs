@@ -209,7 +209,7 @@ fn go_on(world: &World, progress: &mut Progress, same: bool, what: &str) {
 }
 
 fn rollover(world: &World) {
-    world.logd.borrow_mut().begin_rollover();
+    world.logd.borrow_mut().fill_and_begin_rollover();
 }
 
 /// Whoever reads at any moment has at least what was there at the one before.
@@ -352,7 +352,7 @@ fn split(world: &World, at: u64, first: usize, then: u64) -> Other {
     Box::new(move |call, time_passes| {
         let mut logd = logd.borrow_mut();
         if call == at {
-            logd.begin_rollover();
+            logd.fill_and_begin_rollover();
             logd.steps(first);
         }
         if call == then || time_passes {

@@ -93,7 +93,10 @@ proptest! {
             let other: Other = Box::new(move |call, time_passes| {
                 let mut logd = logd.borrow_mut();
                 for (_, count) in events.iter().filter(|(at, _)| *at == call) {
-                    logd.begin_or_go_on(*count);
+                    if !logd.is_rolling_over() {
+                        logd.fill_and_begin_rollover();
+                    }
+                    logd.steps(*count);
                 }
                 if time_passes {
                     logd.finish();
@@ -109,7 +112,7 @@ proptest! {
             for _ in 0..life.after {
                 let mut logd = world.logd.borrow_mut();
                 logd.finish();
-                logd.begin_rollover();
+                logd.fill_and_begin_rollover();
             }
             world.logd.borrow_mut().finish();
         }

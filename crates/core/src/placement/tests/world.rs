@@ -2,17 +2,15 @@
 //! one file at a time, libvirt's wipe, and a model of what must be there.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
 use super::*;
+use crate::testing::{Logd, Switch, folder};
 
 /// What lies at the destination before the migration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,134 +45,26 @@ pub(super) struct Case {
     pub(super) show: Option<usize>,
 }
 
-/// Whoever writes is seen once the guest is here.
-struct Guest(Arc<AtomicBool>);
-impl Writers for Guest {
-    fn writer(&self, _: &File) -> Writer {
-        if self.0.load(Ordering::Relaxed) {
-            Writer::Some
-        } else {
-            Writer::None
-        }
-    }
-}
-
 pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) log: PathBuf,
     pub(super) case: Case,
     pub(super) id: HandoffId,
     record: Record,
-    here: Arc<AtomicBool>,
+    here: Switch,
     pub(super) logd: Rc<RefCell<Logd>>,
     /// Whether history was shown before it was placed.
     pub(super) shown: Rc<Cell<bool>>,
 }
 
-/// virtlogd: a rollover is a list of events, each one of its system calls.
-pub(super) struct Logd {
-    here: Arc<AtomicBool>,
-    log: PathBuf,
-    max: u32,
-    /// It begins a rollover with no base that is smaller.
-    full: usize,
-    events: VecDeque<Event>,
-    /// What it wrote, oldest first; the last is the base.
-    pub(super) wrote: Vec<String>,
-}
-
-enum Event {
-    /// The guest's last bytes into the base.
-    Fill(String),
-    Rename(PathBuf, PathBuf),
-    Unlink(PathBuf),
-    Create(PathBuf),
-}
-
-/// The guest's first bytes in each file, but for their number.
-const LINE: &str = "new0 ";
-
-fn numbered(log: &Path, number: u32) -> PathBuf {
-    let mut name = log.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    PathBuf::from(name)
-}
-
-impl Logd {
-    /// How many events a rollover has.
-    pub(super) fn rollover_len(&self) -> usize {
-        let fills = self.full > LINE.len();
-        self.max as usize + 1 + usize::from(fills)
-    }
-
-    /// Nothing where no guest writes.
-    pub(super) fn begin_rollover(&mut self) {
-        self.finish();
-        if !self.here.load(Ordering::Relaxed) || self.wrote.is_empty() {
-            return;
-        }
-        let size = self.wrote.last().map_or(0, String::len);
-        if size < self.full {
-            let fill = ".".repeat(self.full - size);
-            self.events.push_back(Event::Fill(fill));
-        }
-        for i in (0..self.max).rev() {
-            let from = match i {
-                0 => self.log.clone(),
-                i => numbered(&self.log, i - 1),
-            };
-            self.events
-                .push_back(Event::Rename(from, numbered(&self.log, i)));
-        }
-        if self.max == 0 {
-            self.events.push_back(Event::Unlink(self.log.clone()));
-        }
-        self.events.push_back(Event::Create(self.log.clone()));
-    }
-
-    pub(super) fn begin_or_go_on(&mut self, count: usize) {
-        if self.events.is_empty() {
-            self.begin_rollover();
-        }
-        self.steps(count);
-    }
-
-    pub(super) fn steps(&mut self, count: usize) {
-        for _ in 0..count {
-            match self.events.pop_front() {
-                None => return,
-                Some(Event::Fill(bytes)) => {
-                    let base = fs::OpenOptions::new().append(true).open(&self.log);
-                    base.unwrap().write_all(bytes.as_bytes()).unwrap();
-                    self.wrote.last_mut().unwrap().push_str(&bytes);
-                }
-                #[expect(clippy::disallowed_methods, reason = "as virtlogd does")]
-                Some(Event::Rename(from, to)) => _ = fs::rename(from, to),
-                Some(Event::Unlink(path)) => _ = fs::remove_file(path),
-                Some(Event::Create(path)) => {
-                    let line = format!("new{} ", self.wrote.len());
-                    // It opens what it finds, and appends.
-                    let open = fs::OpenOptions::new().create(true).append(true).open(path);
-                    open.unwrap().write_all(line.as_bytes()).unwrap();
-                    self.wrote.push(line);
-                }
-            }
-        }
-    }
-
-    pub(super) fn finish(&mut self) {
-        self.steps(usize::MAX);
-    }
+/// What the guest prints first into each file.
+fn line(number: usize) -> String {
+    format!("new{number} ")
 }
 
 impl World {
     pub(super) fn new(case: &Case) -> Self {
-        let shm = Path::new("/dev/shm");
-        let dir = if shm.is_dir() {
-            tempfile::tempdir_in(shm).unwrap()
-        } else {
-            tempfile::tempdir().unwrap()
-        };
+        let dir = folder();
         let log = dir.path().join("console.log");
         let mut files = Vec::new();
         let (folder, base) = Folder::of_file(&log).unwrap();
@@ -199,22 +89,14 @@ impl World {
             received: true,
         });
         record.write(&folder, &base).unwrap();
-        let here = Arc::new(AtomicBool::new(false));
-        let logd = Logd {
-            here: Arc::clone(&here),
-            log: log.clone(),
-            max: case.max_backups,
-            full: usize::try_from(case.max_size.saturating_sub(80)).unwrap(),
-            events: VecDeque::new(),
-            wrote: Vec::new(),
-        };
+        let logd = Logd::new(&log, case.max_size, case.max_backups).with_lines(line);
         Self {
             dir,
             log,
             case: case.clone(),
             id: HandoffId::random(),
             record,
-            here,
+            here: Switch::default(),
             logd: Rc::new(RefCell::new(logd)),
             shown: Rc::default(),
         }
@@ -228,7 +110,7 @@ impl World {
     }
 
     pub(super) fn writers(&self) -> Arc<dyn Writers> {
-        Arc::new(Guest(Arc::clone(&self.here)))
+        Arc::new(FakeWriters::While(self.here.clone()))
     }
 
     fn open(&self) -> Result<Staging> {
@@ -240,28 +122,25 @@ impl World {
         if self.is_or_was_here() {
             return;
         }
-        self.here.store(true, Ordering::Relaxed);
-        if !self.case.append {
-            let _ = fs::remove_file(&self.log);
-            for n in 0..self.case.max_backups {
-                let _ = fs::remove_file(numbered(&self.log, n));
-            }
-        }
-        let line = LINE;
-        let old = fs::read_to_string(&self.log).unwrap_or_default();
-        fs::write(&self.log, format!("{old}{line}")).unwrap();
+        self.here.set(true);
         let mut logd = self.logd.borrow_mut();
-        logd.wrote.push(format!("{old}{line}"));
+        if !self.case.append {
+            logd.wipe();
+        }
+        logd.open().unwrap();
+        logd.write_line();
         for _ in 0..self.case.rolled {
-            logd.begin_rollover();
+            logd.fill_and_begin_rollover();
             logd.finish();
         }
     }
 
     /// The migration failed: nobody writes here any more.
     fn leave(&self) {
-        self.logd.borrow_mut().finish();
-        self.here.store(false, Ordering::Relaxed);
+        let mut logd = self.logd.borrow_mut();
+        logd.finish();
+        logd.end();
+        self.here.set(false);
     }
 
     /// A process from its start to its end. `sealing` is set as it begins to
@@ -359,7 +238,7 @@ impl World {
 
     /// What must be there when the history is not placed, or is.
     fn expected(&self, placed: bool, limited: bool) -> String {
-        let wrote = self.logd.borrow().wrote.clone();
+        let wrote = self.logd.borrow().wrote().to_vec();
         let limit = self.case.max_backups.max(1) as usize;
         let mut stream: Vec<String> = Vec::new();
         for (suffix, content, kind) in self.case.found.iter().rev() {
@@ -400,7 +279,7 @@ impl World {
     }
 
     fn is_or_was_here(&self) -> bool {
-        !self.logd.borrow().wrote.is_empty()
+        !self.logd.borrow().wrote().is_empty()
     }
 
     /// Checks what is there against the model, and that nothing is left of us.

@@ -5,8 +5,9 @@
 use std::ffi::OsString;
 
 use super::super::key::LAYOUT;
-use super::super::{Collection, ConsoleName, Entry, Key, LIST_PAGE, Prefix};
+use super::super::{Collection, Entry, Key, LIST_PAGE, Prefix};
 use crate::folder::{self, Folder};
+use crate::ids::ConsoleName;
 use crate::ids::uuid_as_written;
 
 /// Folders above an object: layout, domain, console, handoff.

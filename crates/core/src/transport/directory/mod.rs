@@ -120,9 +120,6 @@ impl DirectoryTransport {
     /// folders, and handoffs to which nothing happened for seven days, but for those
     /// that are committed and not received. Gives how many objects and folders. The
     /// first deletion does it unasked.
-    ///
-    /// # Errors
-    /// What the file system gives.
     pub async fn sweep(&self) -> Result<u64> {
         self.blocking(|spool| {
             spool.swept.store(true, Ordering::Relaxed);

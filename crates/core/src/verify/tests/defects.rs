@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::chain::{Compression, Listing, Numbering, Ownership, Part, rotated_name};
-use crate::follow::{Writer, Writers};
+use crate::follow::NoWriters;
 use crate::ids::HandoffId;
 use crate::placement::{Owed, Rules, Staging};
 use crate::record::Record;
@@ -91,13 +91,6 @@ fn chain() -> impl Strategy<Value = Chain> {
                 remembered,
             }
         })
-}
-
-struct Nobody;
-impl Writers for Nobody {
-    fn writer(&self, _: &File) -> Writer {
-        Writer::None
-    }
 }
 
 struct World {
@@ -177,7 +170,7 @@ impl World {
             retention: Retention::UNLIMITED,
         };
         let id = HandoffId::random();
-        let mut staging = Staging::open(&self.base(), id, rules, Arc::new(Nobody)).unwrap();
+        let mut staging = Staging::open(&self.base(), id, rules, Arc::new(NoWriters)).unwrap();
         for file in history {
             staging.append(true, file.as_bytes()).unwrap();
         }
