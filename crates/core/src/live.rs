@@ -57,8 +57,8 @@ const ARRIVAL: Duration = Duration::from_secs(120);
 /// takes to be seen.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Files held at most. Whoever reads so much slower than the guest prints loses the
-/// oldest to the rotation.
+/// Files held at most. A reader that is so much slower than the guest loses, to the rotation,
+/// the oldest of the files that are not held yet.
 const HELD: usize = 64;
 
 /// What [`Live::read`] found.
@@ -234,7 +234,7 @@ impl Live {
     /// while nobody reads. Reading does that too, at the end of what is held.
     pub fn hold(&mut self) -> Result<()> {
         // The first look may have taken hold of copies; the second is of the file behind them.
-        if !self.is_newest_same()? && !self.is_newest_same()? {
+        if !self.settle_newest()? && !self.settle_newest()? {
             return Ok(());
         }
         let Some(newest) = self.held.back() else {
@@ -255,7 +255,7 @@ impl Live {
         };
         let newest = newest.id;
         // What the snapshot holds counts as seen from here on.
-        if !self.is_newest_same()? {
+        if !self.settle_newest()? {
             return Ok(());
         }
         offsets.assume(&self.ledger, Some((newest, size)))?;
@@ -294,7 +294,7 @@ impl Live {
 
     /// Whether the newest file still holds what was seen of it. If it does not, arranges
     /// that what it held is read from its copy, or reported as missing.
-    fn is_newest_same(&mut self) -> Result<bool> {
+    fn settle_newest(&mut self) -> Result<bool> {
         let came = self.came_before(self.held.len().saturating_sub(1), false)?;
         let Some(held) = self.held.back_mut() else {
             return Ok(true);
@@ -353,7 +353,7 @@ impl Live {
             }
             None => {
                 now.push(Held::at(id, held.at));
-                for copy in self.chain.came_before(id, known, || self.given())? {
+                for copy in self.chain.came_before(id, known, || self.fingerprints())? {
                     came.push(print(&copy)?);
                     now.push(Held::new(copy, 0)?);
                 }
@@ -384,7 +384,7 @@ impl Live {
             return Ok(false);
         };
         let known = |id| self.knows(id);
-        let copies = self.chain.came_before(id, known, || self.given())?;
+        let copies = self.chain.came_before(id, known, || self.fingerprints())?;
         if copies.is_empty() {
             return Ok(false);
         }
@@ -397,8 +397,8 @@ impl Live {
         Ok(true)
     }
 
-    /// What the files hold that are known.
-    fn given(&self) -> Vec<Fingerprint> {
+    /// The fingerprints of all known files.
+    fn fingerprints(&self) -> Vec<Fingerprint> {
         self.seen.iter().filter_map(|(_, print)| *print).collect()
     }
 
@@ -486,7 +486,7 @@ impl Live {
             offsets => offsets?,
         };
         // What the snapshot holds counts as seen from here on.
-        if !self.is_newest_same()? {
+        if !self.settle_newest()? {
             return Ok(Next::Found);
         }
         offsets.assume(&self.ledger, self.held.front().map(|h| (h.id, h.at)))?;
@@ -546,7 +546,7 @@ impl Live {
         Ok(missing.map_or(Next::Found, Next::Missing))
     }
 
-    /// Waits until something may be new, at most for `time`.
+    /// Waits until something may be new: for `time` at the most, and never longer than 250 ms.
     pub fn wait(&mut self, time: Duration) {
         let time = time.min(LOOK);
         let Some(notices) = &self.notices else {

@@ -353,7 +353,7 @@ async fn watch_heartbeats(mut input: impl AsyncRead + Unpin, link: watch::Sender
     link.send_replace(SourceLink::Gone);
 }
 
-/// Whether the history was put in place.
+/// Tells the milestones; gives whether the history was put in place.
 async fn tell(
     events: Events,
     handoff: Handoff,

@@ -129,7 +129,7 @@ impl RemoteHalf {
 
     /// Starts the other half anew where it has to run elsewhere: only the open transport tells
     /// whether the spool is served by SFTP, and then the destination is another host.
-    async fn follow(mut self, route: &Route<'_>) -> Result<Self> {
+    async fn restart_where_it_belongs(mut self, route: &Route<'_>) -> Result<Self> {
         let there = route.choice.far();
         let there = there.map(|(host, from)| (host.to_string(), from));
         if there == self.at {
@@ -206,7 +206,7 @@ impl Carry {
         ahead(self.put.clone(), staged, self.bytes).await;
     }
 
-    /// Starts this half; `is_ahead`: of a migration, which waits until the other
+    /// Starts this half; `before_migration`: of a migration, which waits until the other
     /// half is ready for it.
     pub(crate) async fn start(
         route: &Route<'_>,
@@ -214,10 +214,10 @@ impl Carry {
         mut remote: RemoteHalf,
         held: Held,
         mut source: watch::Receiver<Source>,
-        is_ahead: bool,
+        before_migration: bool,
     ) -> Result<Self> {
-        remote = remote.follow(route).await?;
-        if is_ahead {
+        remote = remote.restart_where_it_belongs(route).await?;
+        if before_migration {
             remote.wait_ready(route, &mut source).await?;
         }
         let progress = remote.put.subscribe();
@@ -273,8 +273,8 @@ impl Carry {
         self.end_or(std::future::pending(), &never).await
     }
 
-    /// As [`Carry::end`], but once `interrupted` is, what is not committed is
-    /// withdrawn. What is, is left to the destination, and to the next `offer`.
+    /// As [`Carry::end`]. When `interrupted` completes first, a handoff that is not committed
+    /// is withdrawn; a committed one is left to the destination, and to the next `offer`.
     pub(crate) async fn end_or(
         mut self,
         interrupted: impl Future<Output = ()>,
@@ -379,8 +379,8 @@ pub(crate) fn tell(
     Some(failure)
 }
 
-/// Of an open transport: what people should know of it, and, where nobody starts
-/// the other half, how they do. Once.
+/// Tells what people should know of an open transport and, where nobody starts the other
+/// half, how they do. To be called once for each transport.
 pub(crate) fn say_adopt(events: &Events, choice: &TransportChoice, domain: Uuid) {
     if let Some(caution) = choice.caution() {
         events.warn(caution);

@@ -170,7 +170,7 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
         };
         match &part.entry {
             Some(entry) if carried => {
-                if let Err(e) = outbox::is_received(&options.state, entry).await {
+                if let Err(e) = outbox::mark_received(&options.state, entry).await {
                     events.warn(e.sentence());
                 }
             }

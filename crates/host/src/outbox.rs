@@ -79,7 +79,7 @@ pub(crate) async fn entries(state: &Path, domain: Uuid) -> Result<Vec<Entry>> {
 }
 
 /// The destination has this log: it leaves the outbox, and the note that its VM left says so.
-pub(crate) async fn is_received(state: &Path, entry: &Entry) -> Result<()> {
+pub(crate) async fn mark_received(state: &Path, entry: &Entry) -> Result<()> {
     let (state, entry) = (state.to_owned(), entry.clone());
     blocking(move || {
         let outbox = Outbox::of(&state);
@@ -122,14 +122,17 @@ pub(crate) async fn rejoin(
             continue;
         }
         let done = match join(events, connection, &entry).await {
-            Ok(()) => is_received(state, &entry).await,
+            Ok(()) => mark_received(state, &entry).await,
             Err(e) => Err(e),
         };
         match done {
             Ok(()) => joined.push(entry),
             Err(e) => {
                 let path = entry.path.display();
-                reasons.push(e.meaning(format!("{}: {path} stays there", entry.console)));
+                reasons.push(e.meaning(format!(
+                    "{}: {path} could not be put behind the log and stays in the outbox",
+                    entry.console
+                )));
                 stuck.push(entry.console);
             }
         }

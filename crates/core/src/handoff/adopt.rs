@@ -15,10 +15,14 @@
 //! here at an earlier stay and handed over since is taken aside. *Staging*:
 //! chunks are fetched and checked while the guest still runs elsewhere.
 //! *Sharing*: the source has this very folder, so nothing is fetched; the files are held
-//! until its guest has left. *Sealing*: of two destinations one gets past the claim, and that is **the commit point**: from here on it is placed, whatever is
-//! killed. *Receipting*: only now does the source hear of it.
+//! until its guest has left. *Sealing*: only one destination can put the claim. Then the
+//! parts are synced and the journal is written; the journal is **the commit point**: from
+//! here on the history is placed, whatever is killed. Killed between claim and journal, the
+//! same handoff stages again, and its claim is known as its own. *Receipting*: only now does
+//! the source hear of it. Preparing and Staging go on to Placing or Receipting where an
+//! earlier run had sealed or placed the history.
 //!
-//! Until it is sealed, every failure leaves this host as it was found.
+//! Until it is sealed, a failure is undone. Where that fails too, the outcome says so.
 
 mod shared;
 mod staging;
@@ -369,8 +373,8 @@ impl Adoption {
             if staging.is_sealed() {
                 return Ok((Some(staging), Found::Sealed));
             }
-            // It writes down what it is about to hand over before we are started. Its name
-            // comes by chance, so nobody else wrote it.
+            // The source writes the handoff's id into its record before it starts us. Ids are
+            // random, so this record is the source's: both hosts have this folder.
             if record.as_ref().is_some_and(|r| r.begun == Some(id)) {
                 if before {
                     staging.keep()?;
@@ -399,7 +403,7 @@ impl Adoption {
             Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
             Found::Adopted(None) => {
                 let Some(commit) = self.commit().await? else {
-                    // It is offered again, and not all of it is said yet: the next look.
+                    // The history is here already, but this offer is not committed yet: look again.
                     if let Some(staging) = self.staging.take() {
                         let left = self.adopt.budget.work(move || staging.discard());
                         left.await?;
@@ -476,7 +480,7 @@ impl Adoption {
     /// first, or was in an earlier run.
     async fn claim(&self) -> Result<()> {
         let Some(staging) = &self.staging else {
-            return Err(Error::gave_up("the staging folder is gone"));
+            return Err(Error::gave_up("nothing is staged for this handoff"));
         };
         let folder = staging.folder();
         let id = folder.id()?;
@@ -491,7 +495,8 @@ impl Adoption {
         match self.put(&key, data).await {
             Err(transport::Error::AlreadyExists { .. }) => {}
             Ok(()) if self.commit().await?.is_some() => return Ok(()),
-            // It is over, and all of it cleared: elsewhere.
+            // There was room for our claim but the commit is gone: another destination took
+            // the history in, and it was cleared.
             Ok(()) => {
                 let deleted = self.adopt.transport.delete(&key).await;
                 deleted.ok_logged("this claim stays until the transport's sweep removes it");
@@ -524,7 +529,9 @@ impl Adoption {
                 let receipt = Receipt::new(sums, host, placed.dropped, placed.files);
                 Event::Placed(receipt.noting(placed.notes))
             }
-            Ok((_, None)) => Event::Failed(Error::gave_up("it was placed by another program")),
+            Ok((_, None)) => Event::Failed(Error::gave_up(
+                "the journal does not say which history was placed",
+            )),
             Err(error) => Event::Failed(error),
         }
     }
@@ -607,9 +614,9 @@ impl Adoption {
         {
             return Event::Failed(e.into());
         }
-        // A source that withdrew has nothing to look for here any more. One that
-        // did not may still offer: then its pieces stay, unless they are damaged.
-        // The source has all of it, and finding no commit sends all of it again.
+        // Withdrawn: its objects are cleared. Failed here: they stay, since the source may go
+        // on. Damaged: the commit is deleted first, then the rest, so that the source, which
+        // has all of it, finds no commit and sends all of it again.
         let is_over = match undo {
             Undo::Damaged(_) => {
                 let commit = self.adopt.handoff.key(ObjectName::Commit);
@@ -638,7 +645,7 @@ impl Adoption {
         work: impl FnOnce(&mut Staging) -> placement::Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(mut staging) = self.staging.take() else {
-            return Err(Error::gave_up("the staging folder is gone"));
+            return Err(Error::gave_up("nothing is staged for this handoff"));
         };
         let (staging, result) = self
             .adopt

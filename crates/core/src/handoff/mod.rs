@@ -1,9 +1,9 @@
 //! A handoff: one console's history on its way from a source to a destination.
 //!
-//! Two halves that share nothing but a [`LogTransport`]:
-//! the source's [`offer`] and the destination's [`adopt`]. Each is a state
-//! machine without I/O, which says what to do next and is told what came of it,
-//! and a driver that does it.
+//! Two halves, the source's [`offer`] and the destination's [`adopt`], exchange data only
+//! through a [`LogTransport`]; a connection between them only says when to look, and whether
+//! the other one still lives. Each half is a state machine without I/O, which says what to
+//! do next and is told what came of it, and a driver that does it.
 //!
 //! ```text
 //! source     begin ── chunk* ────────────── commit ────────────────────── (cleans up)

@@ -71,7 +71,8 @@ pub enum Source {
     Stopped,
     /// The migration succeeded: the guest will never write here again.
     Over,
-    /// The migration failed: the guest stays here.
+    /// The handoff is to be withdrawn: the migration failed and the guest stays here, or
+    /// whoever offers was asked to stop.
     Stays,
 }
 
@@ -91,7 +92,7 @@ pub enum AdoptStatus {
 pub enum Outcome {
     /// The destination has all of it.
     Carried(Receipt),
-    /// The migration failed and the handoff was withdrawn.
+    /// The handoff was withdrawn.
     Aborted,
     /// The history is whole here, but not at the destination.
     NotCarried {
@@ -219,7 +220,7 @@ impl Offer {
                 }
                 State::Done(outcome) => return outcome.clone(),
             };
-            // A put that gave up because the migration failed is that failure.
+            // A put that gave up because the handoff is to be withdrawn is no failure of its own.
             let stays = *self.source.borrow() == Source::Stays;
             let event = if stays && matches!(event, Event::Failed(_)) && state.can_withdraw() {
                 Event::Stays
@@ -229,7 +230,7 @@ impl Offer {
             trace::event(&event, *self.put.borrow());
             state = state.on(event);
             if !state.can_withdraw() {
-                // Files and room are for who still reads.
+                // Nothing is read from here on: its descriptors and its budget are given back.
                 pump = None;
             }
         }
@@ -249,7 +250,8 @@ impl Offer {
         if let Some(pump) = pump {
             pump.cut_as(there.clone());
         }
-        // Not where it went wrong once: the stream may be to blame.
+        // A handoff that was tried before does not refer to the stream, which may be why it
+        // failed.
         let offered = chain.record.offered.as_ref();
         let again = chain.record.begun.is_some() || offered.is_some_and(|o| !o.received);
         let streamed = match so_far {
@@ -436,7 +438,7 @@ impl Offer {
     }
 
     async fn withdraw(&mut self, reason: Option<&str>) -> Event {
-        let abort = Abort::new(reason.unwrap_or("the migration failed").to_owned());
+        let abort = Abort::new(reason.unwrap_or("the source withdrew it").to_owned());
         let patience = std::mem::replace(&mut self.patience, Duration::ZERO);
         let put = self.put(ObjectName::Abort, abort.encode()).await;
         self.patience = patience;

@@ -88,9 +88,10 @@ pub fn stages<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> BTreeMap<Hand
         .collect()
 }
 
-/// In which order the objects of a handoff are deleted: whoever is killed while deleting
-/// leaves nothing that looks as if it could be adopted. Pieces of equal rank may go side
-/// by side.
+/// In which order the objects of a handoff are deleted. With `abort` or `receipt` there, what
+/// is left after a kill keeps that stage; without either it may still look as if it could be
+/// adopted, with pieces missing, and the destination then waits in vain. Pieces of equal rank
+/// may go side by side.
 pub(crate) fn deletion_rank(object: ObjectName) -> u8 {
     match object {
         ObjectName::Chunk { .. } | ObjectName::Batch { .. } => 0,

@@ -11,8 +11,7 @@
 //!
 //! *staging*: bytes go into parts in a private folder beside the log, on the
 //! log's own file system. Killed here, nothing has happened: the next start
-//! drops the parts, and unless it goes on with the same handoff puts back what
-//! was retired.
+//! drops the parts. A start of another handoff also puts back what was retired.
 //!
 //! *shown*, a part of staging: the parts have names already ([`Staging::show`]), and
 //! are taken from them if it comes to nothing.
@@ -103,7 +102,7 @@ use crate::stream::History;
 use journal::Phase;
 use stage::Parts;
 
-/// What a staging folder says about itself, from any bytes.
+/// A fuzz target: any bytes, read as a journal.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz_journal(data: &[u8]) {
     journal::fuzz(data);
@@ -117,8 +116,8 @@ const LABELS: [&str; 1] = ["security.selinux"];
 pub struct Rules {
     /// How rotated files are numbered.
     pub numbering: Numbering,
-    /// What virtlogd keeps. A chain that is numbered from one is not virtlogd's:
-    /// each file of the source keeps a file of its own there, and nothing is dropped.
+    /// What virtlogd keeps. It counts only for a chain that is numbered from zero: one that
+    /// is numbered from one is not virtlogd's, and nothing of it is dropped.
     pub retention: Retention,
 }
 
@@ -279,8 +278,8 @@ impl Staging {
         )
     }
 
-    /// A time that is no later than anything that the VM wrote here, which is what the
-    /// history is: who reads the log without its record goes by such times.
+    /// A time that is no later than anything that the VM wrote here, for the files of the
+    /// history, which is older: readers without the record order files by their times.
     fn came_before(&self, listing: &Listing, stale: &[FileId]) -> Option<(i64, u32)> {
         let older = |id: &FileId| {
             let older = self.journal.older.iter().any(|o| o.id == *id);

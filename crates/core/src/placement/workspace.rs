@@ -26,7 +26,7 @@ use crate::record::{Record, hidden};
 pub struct ChainWorkspace {
     pub(super) log: Folder,
     pub(super) base: OsString,
-    /// Holds the lock and one folder a handoff.
+    /// Holds the lock, and one folder for each handoff.
     root: Folder,
     pub(super) own: Folder,
     pub(super) handoff: HandoffId,
@@ -113,7 +113,8 @@ impl ChainWorkspace {
         if log.stat(&Self::root_name(&base))?.is_none() {
             return Ok(false);
         }
-        // Opening the workspace of a handoff that nobody has recovers all others.
+        // Opening a workspace recovers every other one. That of a random id has nothing of its
+        // own.
         Self::open(path, HandoffId::random(), rules, writers)?.clean()?;
         Ok(true)
     }
@@ -220,8 +221,8 @@ impl ChainWorkspace {
         }
         if self.just_placed && !apply::is_still_there(&self)? {
             // Once more, while all of it is still held here: a virtlogd that stood
-            // still in the middle of a rollover may have gone on since. Never later:
-            // a log that was begun anew stays so.
+            // still in the middle of a rollover may have gone on since. Not after
+            // this: if somebody empties the log later, nothing may come back.
             apply::place(&mut self)?;
         }
         self.clean_own()?;
@@ -299,7 +300,8 @@ impl ChainWorkspace {
             Phase::Sealed | Phase::Placed => {
                 self.place()?;
                 if self.journal.owed.is_none() {
-                    // Whoever adopts it again finds it here.
+                    // What the record has to say is not known: the folder stays, so that the same
+                    // handoff finds that it was placed.
                     return Ok(());
                 }
                 self.finish()?;
@@ -308,8 +310,8 @@ impl ChainWorkspace {
         self.clean_own()
     }
 
-    /// The parts in the journal, and all else that it has to say, are durable: from now on
-    /// the history is placed whatever happens. The commit point at this side. `parts`: newest
+    /// Syncs the parts and writes the journal: the commit point at this side. From now on the
+    /// history is placed, whatever happens. `parts`: newest
     /// first; `dropped`: the bytes before the oldest; `stale`: files here that hold nothing
     /// else than the history.
     pub(super) fn seal(

@@ -78,7 +78,8 @@ impl History {
         })
     }
 
-    /// How many bytes it has, where its runs make sense: it comes from another host.
+    /// How many bytes it has. `None` where its runs overlap or overflow: it comes from another
+    /// host, and may say anything.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         let (mut at, mut bytes) = (StreamOffset::START, 0_u64);
@@ -135,7 +136,7 @@ impl Ledger {
         }
     }
 
-    /// The history of the host before came here. `here` is this host's name and
+    /// The ledger once the history from the host before lies here. `here` is this host's name and
     /// the time.
     #[must_use]
     pub fn arrived(&self, history: &History, arrival: &Arrival, here: (&str, Timestamp)) -> Self {
@@ -143,8 +144,8 @@ impl Ledger {
         let ours = |id: &FileId| self.known.iter().any(|k| k.id == *id);
         let stayed = arrival.older.iter().any(ours);
         let ends = history.end();
-        // Offsets never fall: a source that never had what stayed here, or has
-        // forgotten what this host knows, counts from another byte.
+        // Offsets never fall. Where this host's are ahead, all that arrives is shifted up: the
+        // source never had what stayed here, or has forgotten it.
         let counts_on_from = if stayed { history.start() } else { ends };
         let shift = self.end.saturating_bytes_since(counts_on_from);
 

@@ -120,9 +120,8 @@ impl Ledger {
             .filter(|(_, s)| !self.is_foreign(s.id))
             .collect();
         let is_here = |known: &Known| !known.gone && ours.iter().any(|(_, s)| s.id == known.id);
-        // An empty file has no place of its own: what was copied from it since, and emptied,
-        // lies before it. But where the bytes before it went is not known, it tells how many
-        // there were.
+        // An empty file marks no place, since a copy of what it held may lie before it. Only
+        // where the last known bytes are gone does its offset tell how many there were.
         let last_bytes = self.known.iter().rfind(|known| known.length > 0);
         let is_empty = |id| !self.known.iter().any(|k| k.id == id && k.length > 0);
         let is_place = |id| last_bytes.is_some_and(|known| !is_here(known)) || !is_empty(id);
@@ -146,8 +145,8 @@ impl Ledger {
         let mut spans = Vec::new();
         let mut newer = newer.iter();
         let mut end = self.end;
-        // The file that grew when it was last seen, and may have grown since, is gone or
-        // holds other bytes: nobody knows how many there were.
+        // The newest known file is gone or was replaced. It may have grown before, so the size
+        // of the gap is not known.
         let mut cut = false;
         let upto = match newest {
             Some((_, whole)) => {
@@ -228,7 +227,7 @@ impl Ledger {
                 adjoins = true;
                 continue;
             }
-            // Known, and replaced since: whatever it holds was not printed here.
+            // Known, and replaced since: its bytes do not belong at this place in the stream.
             adjoins &= !self.known.iter().any(|k| k.id == seen.id);
             if !adjoins {
                 continue;
@@ -253,8 +252,8 @@ impl Ledger {
         Ok(spans)
     }
 
-    /// Whether bytes of which it is known what they were, and that are in no plain file
-    /// any more, lie between these offsets.
+    /// Whether bytes with a telling fingerprint lay between these offsets and are in no plain
+    /// file any more.
     fn is_taken(&self, from: StreamOffset, to: StreamOffset) -> bool {
         let gone = self.known.iter().filter(|k| k.gone);
         let mut told = gone.filter(|k| k.print.is_some_and(|p| p.is_telling()));
@@ -283,7 +282,7 @@ impl Ledger {
         Some(spans)
     }
 
-    /// The same bytes in other files: `now` gives the one that holds those of another.
+    /// The ledger of copies of its files; `now` gives the copy of a file.
     #[must_use]
     pub fn copied(&self, now: impl Fn(FileId) -> Option<FileId>) -> Self {
         let known = self.known.iter().filter(|known| !known.gone);

@@ -66,7 +66,7 @@ impl StreamOffset {
         Self(self.0.saturating_sub(bytes))
     }
 
-    /// How many bytes lie between `earlier` and this one; `None`: that is behind it.
+    /// How many bytes lie between `earlier` and this one; `None` where `earlier` is the later one.
     #[must_use]
     pub const fn bytes_since(self, earlier: Self) -> Option<u64> {
         self.0.checked_sub(earlier.0)

@@ -96,9 +96,8 @@ impl Ledger {
         Ok(found)
     }
 
-    /// Notes what the files hold, so that they are known again. `all`: of every run
-    /// that grew; else of those only of which too little is known, or that are twice as
-    /// long since. Says whether that is worth writing down.
+    /// Takes fingerprints, so that files are known again: with `all` of every run that grew,
+    /// else of those whose fingerprint tells too little or that are twice as long since. Says whether that is worth writing down.
     pub fn note<E>(&mut self, seen: &[Seen], all: bool, look: &mut Look<'_, E>) -> Result<bool, E> {
         let mut news = false;
         for known in self.known.iter_mut().filter(|k| !k.gone && k.length > 0) {

@@ -40,7 +40,7 @@ impl Migration<'_> {
             let domain = name.to_owned();
             self.events.tell(Event::NoLog { domain });
         }
-        // One that came too late to cancel the migration leaves the log on its way.
+        // A request that came too late to cancel the migration does not stop the log either.
         let seen = self.stop.count();
         if seen > 0 {
             self.events.warn(format!(
@@ -128,7 +128,10 @@ impl Migration<'_> {
     async fn left(&self, log: &ConsoleLog, is_held: bool) -> Event {
         let (offer, domain) = (self.offer_options(), self.domain.uuid());
         if !is_held {
-            return left_behind::nothing_left(log, "could not be opened at");
+            return match log.is_there().await {
+                true => left_behind::whole_here(&offer, log, domain),
+                false => left_behind::nothing_left(log, "could not be opened at"),
+            };
         }
         // Where libvirt has forgotten the domain, whoever had that done removes its
         // folder next.

@@ -42,7 +42,8 @@ fn host(given: &str, reached: Option<&Reached<'_>>) -> Result<SshTarget, String>
     // What libvirt takes for an alias has no scheme; it says itself what it stands for.
     let uri = Uri::parse(given).or_else(|| Uri::parse(reached?.uri));
     let target = match &uri {
-        // Whatever listens here for libvirt leads elsewhere, and does not for ssh.
+        // A loopback address is a tunnel to the destination for libvirt only; ssh to it reaches
+        // this host.
         Some(uri) if uri.is_loopback() && !(uri.is_ssh() && uri.host().is_some()) => None,
         Some(uri) => ssh_to(uri),
         None => None,

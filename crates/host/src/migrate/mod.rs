@@ -77,8 +77,8 @@ pub struct Options {
     pub head_start: Duration,
     /// Whether the source domain is undefined once the destination has its logs.
     pub undefine_when_carried: bool,
-    /// A migration that takes longer is sped up: the guest is suspended, or
-    /// [`Options::postcopy_at_timeout`].
+    /// After this time the guest is suspended, or switched to post-copy
+    /// ([`Options::postcopy_at_timeout`]), so that the migration comes to its end.
     pub timeout: Option<Duration>,
     /// At the timeout the guest is switched to post-copy instead of being suspended.
     pub postcopy_at_timeout: bool,
@@ -344,7 +344,7 @@ impl Migration<'_> {
                 "it is here as before, and its log too; the destination did not answer: see that \
                  it does not run there as well"
             }
-            (false, _) => "it is over on both hosts, and its log is here",
+            (false, _) => "it runs on neither host, and its log is here",
         };
         Error::NotMigrated(format!(
             "domain {name} was not migrated to {uri}: {reason}; {stands}"

@@ -42,9 +42,13 @@ impl Migration<'_> {
             true => "its log is whole there",
             false => "its log is whole here",
         };
+        let stands = match at_dest {
+            Some(_) => "is on both hosts, a part of its memory on each,",
+            None => "left in part, and the destination does not answer; it is paused here",
+        };
         Error::NotCarried(format!(
-            "post-copy broke off: {reason}; domain {name} is on both hosts, a part of its memory \
-             on each, and goes on with the same command and --postcopy-resume; {log}"
+            "post-copy broke off: {reason}; domain {name} {stands} and goes on with the same \
+             command and --postcopy-resume; {log}"
         ))
     }
 }

@@ -47,7 +47,8 @@ impl Migration<'_> {
                 && let Err(e) = self.keepers.keep(&log, held)
             {
                 self.events.warn(format!(
-                    "{}: should its files go before it has arrived, it is lost: {}",
+                    "{}: it cannot be held for the outbox ({}); if its files are removed before it \
+                     has arrived, it is lost",
                     log.console,
                     e.sentence()
                 ));

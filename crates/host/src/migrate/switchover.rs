@@ -17,7 +17,7 @@ use crate::Events;
 /// Between two tries: before memory is copied there is nothing to switch.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// The pass over memory before which all of it was copied once.
+/// When this pass over memory begins, all of it was copied once.
 const SECOND: u32 = 2;
 
 /// What the options ask for.

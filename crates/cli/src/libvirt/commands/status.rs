@@ -13,7 +13,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut options = Options::default();
     options.connect = args.connect.uri;
     options.state = args.state.folder;
-    show(&status(&options).await?, args.format);
+    show(&status(&options).await, args.format);
     Ok(Exit::Done)
 }
 
