@@ -20,7 +20,8 @@ impl ChainWorkspace {
     /// beyond virtlogd's limit stays where it is.
     ///
     /// # Errors
-    /// [`Error::Busy`] where another process works on this chain, [`Error::Unsettled`] where the
+    /// [`Error::Busy`](super::Error::Busy) where another process works on this chain,
+    /// [`Error::Unsettled`](super::Error::Unsettled) where the
     /// names keep changing: try again later.
     pub fn close_gaps(path: &Path, rules: Rules, writers: Arc<dyn Writers>) -> Result<usize> {
         let mut workspace = Self::open(path, HandoffId::random(), rules, writers)?;
