@@ -101,7 +101,7 @@ pub use handoff::offer::{Held, Offer};
 pub use handoff::{Budget, Handoff};
 pub use ids::{ConsoleId, ConsoleName, HandoffId, InvalidId};
 pub use live::{Live, News};
-pub use offsets::{Error as OffsetError, Found, Offsets};
+pub use offsets::{Error as OffsetError, Lookup, Offsets};
 pub use ok_logged::OkLogged;
 pub use record::{Error as RecordError, Record};
 pub use sentence::sentence;

@@ -6,7 +6,7 @@
 //! ```
 //! use std::io::Read;
 //! use logchain_core::chain::{LogChain, NumberingChoice};
-//! use logchain_core::offsets::{Found, Offsets};
+//! use logchain_core::offsets::{Lookup, Offsets};
 //! use logchain_core::stream::StreamOffset;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,7 @@
 //! let chain = LogChain::open(&path, NumberingChoice::Auto)?;
 //! let offsets = Offsets::of(&chain)?;
 //! let from = StreamOffset::new(4);
-//! let Found::Run(mut run) = offsets.from(from, 6)? else { panic!("it is there") };
+//! let Lookup::Run(mut run) = offsets.from(from, 6)? else { panic!("it is there") };
 //! let mut text = String::new();
 //! run.read_to_string(&mut text)?;
 //! assert_eq!(text, "two th");
@@ -69,7 +69,7 @@ pub struct Offsets {
 
 /// What lies at an offset.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum Lookup<'a> {
     /// Bytes without a gap.
     Run(Run<'a>),
     /// Dropped by the rotation, or never seen.
@@ -104,9 +104,9 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn run(self, reader: Reader<'_>) -> Found<'_> {
+    fn run(self, reader: Reader<'_>) -> Lookup<'_> {
         let bounds = self;
-        Found::Run(Run { reader, bounds })
+        Lookup::Run(Run { reader, bounds })
     }
 }
 
@@ -247,7 +247,7 @@ impl Offsets {
 
     /// The bytes from `offset` on: at most `most`, and only up to a gap. It can be asked
     /// again and again, and answers from the same moment; [`LogChain::from`] looks anew.
-    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'_>> {
+    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Lookup<'_>> {
         let layout = self.layout(offset)?;
         Ok(match self.bounds(&layout, offset, most) {
             // Not all files: one that is no part of the stream may lie between.
@@ -260,7 +260,7 @@ impl Offsets {
     }
 
     /// As [`Offsets::from`], by a reader that keeps open what it has yet to read.
-    fn into_from(self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
+    fn into_from(self, offset: StreamOffset, most: u64) -> Result<Lookup<'static>> {
         let layout = self.layout(offset)?;
         Ok(match self.bounds(&layout, offset, most) {
             Ok(bounds) => {
@@ -277,16 +277,16 @@ impl Offsets {
         layout: &Layout,
         offset: StreamOffset,
         most: u64,
-    ) -> Result<Bounds, Found<'static>> {
+    ) -> Result<Bounds, Lookup<'static>> {
         match layout.find(offset) {
             Place::In { .. } => {}
             Place::Gone { next } => {
-                return Err(Found::Gone {
+                return Err(Lookup::Gone {
                     next,
                     arriving: self.arriving,
                 });
             }
-            Place::Beyond => return Err(Found::Beyond { end: layout.end() }),
+            Place::Beyond => return Err(Lookup::Beyond { end: layout.end() }),
         }
         let not_counted = || {
             let holes = self.ledger.holes().iter().chain(layout.holes());
@@ -359,7 +359,7 @@ impl LogChain {
     ///
     /// ```
     /// use std::io::Read;
-    /// use logchain_core::{Found, LogChain, NumberingChoice, StreamOffset};
+    /// use logchain_core::{Lookup, LogChain, NumberingChoice, StreamOffset};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
@@ -371,20 +371,20 @@ impl LogChain {
     /// let (mut offset, mut text) = (StreamOffset::new(4), String::new());
     /// loop {
     ///     match chain.from(offset, 6)? {
-    ///         Found::Run(mut run) => {
+    ///         Lookup::Run(mut run) => {
     ///             run.read_to_string(&mut text)?;
     ///             offset = run.next();
     ///         }
     ///         // The rotation dropped it: go on with what is left.
-    ///         Found::Gone { next, .. } => offset = next,
-    ///         Found::Beyond { .. } => break,
+    ///         Lookup::Gone { next, .. } => offset = next,
+    ///         Lookup::Beyond { .. } => break,
     ///     }
     /// }
     /// assert_eq!((offset.get(), text.as_str()), (13, "two three"));
     /// # Ok(())
     /// # }
     /// ```
-    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Found<'static>> {
+    pub fn from(&self, offset: StreamOffset, most: u64) -> Result<Lookup<'static>> {
         let offsets = Offsets::of(self)?;
         // A full disk, say, is no reason not to read what is there.
         offsets

@@ -61,7 +61,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-pub use keeper::{Keeper, Kept};
+pub use keeper::{KeepOutcome, Keeper};
 
 use crate::OkLogged as _;
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
-use logchain_core::offsets::{Found, Offsets};
+use logchain_core::offsets::{Lookup, Offsets};
 use logchain_core::stream::StreamOffset;
 
 struct Bed {
@@ -108,7 +108,7 @@ impl Bed {
         let (mut runs, mut missing) = (Vec::new(), Vec::new());
         loop {
             match offsets.from(at, u64::MAX).unwrap() {
-                Found::Run(mut run) => {
+                Lookup::Run(mut run) => {
                     if run.follows_gap() {
                         missing.push(at.get());
                     }
@@ -117,11 +117,11 @@ impl Bed {
                     runs.push((at.get(), bytes));
                     at = run.next();
                 }
-                Found::Gone { next, .. } => {
+                Lookup::Gone { next, .. } => {
                     missing.push(at.get());
                     at = next;
                 }
-                Found::Beyond { .. } => return (runs, missing),
+                Lookup::Beyond { .. } => return (runs, missing),
             }
         }
     }

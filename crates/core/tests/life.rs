@@ -22,7 +22,7 @@ use logchain_core::handoff::adopt::{self, Adopt, Milestone, SourceLink};
 use logchain_core::handoff::offer::{self, Held, Offer, Remaining, Source};
 use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::live::{Live, News};
-use logchain_core::offsets::{Found, Offsets};
+use logchain_core::offsets::{Lookup, Offsets};
 use logchain_core::rotation::Retention;
 use logchain_core::stream::StreamOffset;
 use logchain_core::testing::{Arriving, FakeWriters, Host, Logd, numbered, read};
@@ -344,7 +344,7 @@ impl Vm {
         let from = b % (end + 2);
         let offset = StreamOffset::new(from);
         if !self.lossless {
-            if let Found::Run(mut run) = offsets.from(offset, a % 500).unwrap() {
+            if let Lookup::Run(mut run) = offsets.from(offset, a % 500).unwrap() {
                 let mut bytes = Vec::new();
                 run.read_to_end(&mut bytes).unwrap();
                 assert!(
@@ -355,7 +355,7 @@ impl Vm {
             return;
         }
         match offsets.from(offset, a % 500).unwrap() {
-            Found::Run(mut run) => {
+            Lookup::Run(mut run) => {
                 let mut bytes = Vec::new();
                 run.read_to_end(&mut bytes).unwrap();
                 assert_eq!(run.next(), offset.saturating_add(bytes.len() as u64));
@@ -363,8 +363,8 @@ impl Vm {
                 assert_eq!(bytes, self.model[at..at + bytes.len()], "from {from}");
                 assert_eq!(run.more(), run.next().get() < end);
             }
-            gone @ Found::Gone { .. } => unreachable!("offset {from} of {end}: {gone:?}"),
-            Found::Beyond { end: told } => {
+            gone @ Lookup::Gone { .. } => unreachable!("offset {from} of {end}: {gone:?}"),
+            Lookup::Beyond { end: told } => {
                 assert_eq!((told.get(), from >= end), (end, true));
             }
         }

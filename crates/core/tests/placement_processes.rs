@@ -19,7 +19,7 @@ use logchain_core::chain::Numbering;
 use logchain_core::folder::Folder;
 use logchain_core::follow::NoWriters;
 use logchain_core::ids::{ConsoleName, HandoffId};
-use logchain_core::placement::{ChainWorkspace, Owed, Rules, Staging};
+use logchain_core::placement::{ChainWorkspace, PendingAdoption, Rules, Staging};
 use logchain_core::record::{Offered, Record};
 use logchain_core::rotation::Retention;
 use logchain_core::stream::History;
@@ -222,7 +222,7 @@ fn place_one(log: &Path) {
     for part in ["aa ", "bb ", "cc "] {
         staging.append(true, part.as_bytes()).unwrap();
     }
-    staging.owe(Owed {
+    staging.owe(PendingAdoption {
         domain: uuid::Uuid::nil(),
         console: console(),
         bytes: 9,

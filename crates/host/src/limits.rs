@@ -15,7 +15,7 @@ use logchain_core::rotation::Retention;
 use logchain_core::verify::Finding;
 use logchain_libvirt::virtlogd::{Configuration, Virtlogd};
 use logchain_libvirt::virtlogd_conf::{
-    self, Cleaner, Found, LogLimits, MAX_BACKUPS, QEMU_CONF, StdioHandler, VIRTLOGD_CONF,
+    self, Cleaner, LogLimits, MAX_BACKUPS, QEMU_CONF, Setting, StdioHandler, VIRTLOGD_CONF,
     read_stdio_handler,
 };
 
@@ -28,7 +28,7 @@ const LIBVIRT_PID_FILES: [&str; 2] = ["/run/libvirtd.pid", "/run/virtqemud.pid"]
 /// looked at for it. And what an operator should know of that file.
 #[must_use]
 pub fn numbering() -> (NumberingChoice, Option<String>) {
-    let Found { value, note } = read_stdio_handler(&own(QEMU_CONF));
+    let Setting { value, note } = read_stdio_handler(&own(QEMU_CONF));
     let choice = match value {
         // virtlogd writes it.
         StdioHandler::Logd => NumberingChoice::FromZero,
@@ -68,7 +68,7 @@ pub struct Limits {
 /// Asks the virtlogd that runs for this host's libvirt. Blocks as /proc does.
 #[must_use]
 pub fn limits() -> Limits {
-    let Found { value, note } = read_stdio_handler(&own(QEMU_CONF));
+    let Setting { value, note } = read_stdio_handler(&own(QEMU_CONF));
     let mut notes: Vec<String> = note.into_iter().collect();
     if value == StdioHandler::File {
         return Limits {
@@ -81,7 +81,7 @@ pub fn limits() -> Limits {
     let (found, doubt) = loaded(Virtlogd::of_host());
     let Configuration { path, text, .. } = &found;
     let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default());
-    let Found { value, note } = virtlogd_conf::limits(&text);
+    let Setting { value, note } = virtlogd_conf::limits(&text);
     notes.extend(note.map(|note| format!("{}: {note}", path.display())));
     Limits {
         virtlogd: Some(value),

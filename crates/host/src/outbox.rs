@@ -12,7 +12,7 @@ use logchain_core::handoff::adopt::Adopt as Half;
 use logchain_core::handoff::offer::{Held, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff, run_locally};
 use logchain_core::ids::{ConsoleName, HandoffId};
-use logchain_core::outbox::{Entry, Keeper, Kept, Outbox};
+use logchain_core::outbox::{Entry, KeepOutcome, Keeper, Outbox};
 use logchain_core::record::Record;
 use logchain_core::transport::{LogTransport, MemoryTransport};
 use logchain_core::{departure::Notes, folder::Folder};
@@ -52,7 +52,11 @@ impl Keepers {
 
     /// For a log that was not carried: what is held of it goes into the outbox where its files
     /// are gone, or `about_to_go`.
-    pub(crate) async fn put_down(&self, log: &ConsoleLog, about_to_go: bool) -> Result<Kept> {
+    pub(crate) async fn put_down(
+        &self,
+        log: &ConsoleLog,
+        about_to_go: bool,
+    ) -> Result<KeepOutcome> {
         let keeper = {
             let mut held = self.lock();
             let at = held.iter().position(|(console, _)| *console == log.console);
@@ -60,7 +64,11 @@ impl Keepers {
         };
         let Some(keeper) = keeper else {
             let there = log.is_there().await;
-            return Ok(if there { Kept::There } else { Kept::Empty });
+            return Ok(if there {
+                KeepOutcome::There
+            } else {
+                KeepOutcome::Empty
+            });
         };
         let (path, outbox) = (log.path.clone(), self.outbox.clone());
         blocking(move || Ok(keeper.put_down(&path, about_to_go, &outbox)?)).await

@@ -142,14 +142,14 @@ async fn others_are_safe(connection: &Connection) -> Result<Vec<PathBuf>> {
 }
 
 /// virtlogd, and the log that it is asked to open anew.
-struct Asked {
+struct VirtlogdReopen {
     virtlogd: Virtlogd,
     path: PathBuf,
     /// Every guest's log.
     others: Vec<PathBuf>,
 }
 
-impl Reopen for Asked {
+impl Reopen for VirtlogdReopen {
     fn ask(&self) -> std::result::Result<(), BoxError> {
         Ok(self.virtlogd.reopen_logs(&self.path, &self.others)?)
     }
@@ -175,7 +175,7 @@ fn take_turn(state: &Path) -> Result<OwnedFd> {
 }
 
 fn rotate_file(path: &Path, others: Vec<PathBuf>, events: &Events) -> Result<Rolled> {
-    let asked = Asked {
+    let asked = VirtlogdReopen {
         virtlogd: who_writes(path)?,
         path: path.to_owned(),
         others,

@@ -75,7 +75,7 @@ impl Status {
 /// Looks at the notes, libvirt's domains, the outbox and the spool of this host. It changes
 /// nothing. What cannot be looked at is a warning.
 pub async fn status(options: &Options) -> Status {
-    let mut found = Found::default();
+    let mut found = Findings::default();
     let (state, folder) = (&options.state, options.state.clone());
     let notes = blocking(move || read_notes(&folder)).await;
     let notes = found.or_warn("the notes on domains that left", notes);
@@ -100,13 +100,13 @@ pub async fn status(options: &Options) -> Status {
 }
 
 #[derive(Default)]
-struct Found {
+struct Findings {
     all: Vec<Standing>,
     /// What could not be looked at, and why.
     warnings: Vec<String>,
 }
 
-impl Found {
+impl Findings {
     fn warn(&mut self, sentence: String) {
         self.warnings.push(sentence);
     }

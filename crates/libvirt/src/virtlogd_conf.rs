@@ -94,7 +94,7 @@ pub enum StdioHandler {
 
 /// What a file says, with a note where it could not be read as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found<T> {
+pub struct Setting<T> {
     /// What holds.
     pub value: T,
     /// Why it is the default, where that is not what the file says.
@@ -103,7 +103,7 @@ pub struct Found<T> {
 
 /// The limits in the text of a virtlogd.conf.
 #[must_use]
-pub fn limits(text: &str) -> Found<LogLimits> {
+pub fn limits(text: &str) -> Setting<LogLimits> {
     let defaults = LogLimits::default();
     let mut note = None;
     let mut number = |key: &str, default: u64| match last(text, key) {
@@ -119,7 +119,7 @@ pub fn limits(text: &str) -> Found<LogLimits> {
         max_size: (size > 0).then_some(size),
         max_backups: u32::try_from(backups).unwrap_or(u32::MAX),
     };
-    Found { value, note }
+    Setting { value, note }
 }
 
 /// What virtlogd removes beside the rotation, by the text of a virtlogd.conf; `None`:
@@ -140,7 +140,7 @@ pub fn cleaner(text: &str) -> Option<Cleaner> {
 
 /// Who writes the files, by the text of a qemu.conf.
 #[must_use]
-pub fn stdio_handler(text: &str) -> Found<StdioHandler> {
+pub fn stdio_handler(text: &str) -> Setting<StdioHandler> {
     let (value, note) = match last(text, "stdio_handler").map(unquoted) {
         None | Some("logd") => (StdioHandler::Logd, None),
         Some("file") => (StdioHandler::File, None),
@@ -149,31 +149,31 @@ pub fn stdio_handler(text: &str) -> Found<StdioHandler> {
             (StdioHandler::Logd, Some(note))
         }
     };
-    Found { value, note }
+    Setting { value, note }
 }
 
 /// Reads [`limits`] from this machine's file. One that is not there says nothing.
 /// Blocks for as long as the file system does.
 #[must_use]
-pub fn read_limits(path: &Path) -> Found<LogLimits> {
+pub fn read_limits(path: &Path) -> Setting<LogLimits> {
     read(path, limits)
 }
 
 /// Reads [`stdio_handler`] from this machine's file, as [`read_limits`] does.
 #[must_use]
-pub fn read_stdio_handler(path: &Path) -> Found<StdioHandler> {
+pub fn read_stdio_handler(path: &Path) -> Setting<StdioHandler> {
     read(path, stdio_handler)
 }
 
-fn read<T: Default>(path: &Path, parse: impl Fn(&str) -> Found<T>) -> Found<T> {
+fn read<T: Default>(path: &Path, parse: impl Fn(&str) -> Setting<T>) -> Setting<T> {
     match std::fs::read(path) {
         Ok(bytes) => {
             let found = parse(&String::from_utf8_lossy(&bytes));
             let note = found.note.map(|note| format!("{}: {note}", path.display()));
-            Found { note, ..found }
+            Setting { note, ..found }
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => parse(""),
-        Err(e) => Found {
+        Err(e) => Setting {
             value: T::default(),
             note: Some(format!(
                 "cannot read {}: {e}; taking defaults",

@@ -18,12 +18,12 @@ use crate::{SshOptions, SshTarget};
 pub struct SshTransport {
     name: String,
     host: String,
-    far: Far,
+    far: FarSide,
 }
 
 /// Chosen once: a logchain that is missing later is a failure, and does not make
 /// what is under way less durable.
-enum Far {
+enum FarSide {
     Logchain(Box<Helper>),
     Sftp(Box<Sftp>),
 }
@@ -49,11 +49,11 @@ impl SshTransport {
     pub async fn connect(target: SshTarget, options: SshOptions) -> Result<Self> {
         let (name, host) = (target.to_string(), target.host().to_owned());
         let far = match Helper::connect(target.clone(), options.clone()).await {
-            Ok(helper) => Far::Logchain(Box::new(helper)),
+            Ok(helper) => FarSide::Logchain(Box::new(helper)),
             Err(failure) if failure.no_logchain && options.sftp => {
                 debug!(host, reason = failure.sentence, "SFTP is used instead");
                 match Sftp::connect(target, options).await {
-                    Ok(sftp) => Far::Sftp(Box::new(sftp)),
+                    Ok(sftp) => FarSide::Sftp(Box::new(sftp)),
                     Err(also) => return Err(neither(&failure, also).into_error(name)),
                 }
             }
@@ -66,8 +66,8 @@ impl SshTransport {
     #[must_use]
     pub fn served_by(&self) -> ServedBy {
         match self.far {
-            Far::Logchain(_) => ServedBy::Logchain,
-            Far::Sftp(_) => ServedBy::Sftp,
+            FarSide::Logchain(_) => ServedBy::Logchain,
+            FarSide::Sftp(_) => ServedBy::Sftp,
         }
     }
 
@@ -100,8 +100,8 @@ impl fmt::Display for SshTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         match self.far {
-            Far::Logchain(_) => Ok(()),
-            Far::Sftp(_) => f.write_str(" (SFTP)"),
+            FarSide::Logchain(_) => Ok(()),
+            FarSide::Sftp(_) => f.write_str(" (SFTP)"),
         }
     }
 }
@@ -116,29 +116,29 @@ impl fmt::Debug for SshTransport {
 impl LogTransport for SshTransport {
     async fn put(&self, key: &Key, data: Bytes) -> Result<()> {
         match &self.far {
-            Far::Logchain(far) => far.put(key, data).await,
-            Far::Sftp(far) => far.put(key, data).await,
+            FarSide::Logchain(far) => far.put(key, data).await,
+            FarSide::Sftp(far) => far.put(key, data).await,
         }
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
         match &self.far {
-            Far::Logchain(far) => far.get(key, range).await,
-            Far::Sftp(far) => far.get(key, range).await,
+            FarSide::Logchain(far) => far.get(key, range).await,
+            FarSide::Sftp(far) => far.get(key, range).await,
         }
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
         match &self.far {
-            Far::Logchain(far) => far.list(prefix, after).await,
-            Far::Sftp(far) => far.list(prefix, after).await,
+            FarSide::Logchain(far) => far.list(prefix, after).await,
+            FarSide::Sftp(far) => far.list(prefix, after).await,
         }
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
         match &self.far {
-            Far::Logchain(far) => far.delete(key).await,
-            Far::Sftp(far) => far.delete(key).await,
+            FarSide::Logchain(far) => far.delete(key).await,
+            FarSide::Sftp(far) => far.delete(key).await,
         }
     }
 }
@@ -159,7 +159,7 @@ impl SshTransport {
             ..SshOptions::default()
         };
         let (name, host) = (target.to_string(), target.host().to_owned());
-        let far = Far::Logchain(Box::new(Helper::over(target, options, Some(link))));
+        let far = FarSide::Logchain(Box::new(Helper::over(target, options, Some(link))));
         Ok(Self { name, host, far })
     }
 }

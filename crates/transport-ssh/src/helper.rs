@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::failure::Failure;
 use crate::line::Line;
-use crate::link::{Asked, Link, Lost, Way};
+use crate::link::{Link, LinkEntry, Lost, PendingRequest};
 use crate::wire::{Answer, IN_FLIGHT, Verb, WirePrefix};
 use crate::{SshOptions, SshTarget, again};
 
@@ -46,7 +46,7 @@ impl Helper {
         }
     }
 
-    async fn enter(&self) -> std::result::Result<Way, Failure> {
+    async fn enter(&self) -> std::result::Result<LinkEntry, Failure> {
         let open = || Link::open(&self.target, &self.options);
         self.line
             .way(again::open(self.options.connect_timeout, open))
@@ -70,7 +70,7 @@ impl Helper {
         }
     }
 
-    async fn ask(&self, verb: Verb, body: Bytes) -> Result<Asked> {
+    async fn ask(&self, verb: Verb, body: Bytes) -> Result<PendingRequest> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|e| self.unreachable(e.to_string()))?;
         let entered = self.enter().await;
@@ -85,7 +85,7 @@ impl Helper {
         Ok(self.answer(&mut asked, key).await?.0)
     }
 
-    async fn answer(&self, asked: &mut Asked, key: &str) -> Result<(Answer, Bytes)> {
+    async fn answer(&self, asked: &mut PendingRequest, key: &str) -> Result<(Answer, Bytes)> {
         let answer = asked.answer().await.map_err(|lost| self.lost(lost))?;
         self.line.is_of_use();
         match answer {

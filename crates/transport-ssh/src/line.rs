@@ -16,10 +16,10 @@ const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::f
 /// What a [`Line`] holds.
 pub(crate) trait Connection {
     /// A way in that outlives a lock on the line.
-    type Way;
+    type LinkEntry;
 
     fn is_broken(&self) -> bool;
-    fn way(&self) -> Self::Way;
+    fn way(&self) -> Self::LinkEntry;
 }
 
 pub(crate) struct Line<C> {
@@ -52,7 +52,7 @@ impl<C: Connection> Line<C> {
     pub(crate) async fn way(
         &self,
         open: impl Future<Output = Result<C, Failure>>,
-    ) -> Result<C::Way, Failure> {
+    ) -> Result<C::LinkEntry, Failure> {
         let mut state = self.state.lock().await;
         if let Some(there) = state.connection.as_ref().filter(|c| !c.is_broken()) {
             return Ok(there.way());

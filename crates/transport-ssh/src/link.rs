@@ -66,20 +66,20 @@ pub(crate) enum Lost {
 }
 
 /// A request under way, from the side of who asks.
-pub(crate) struct Asked {
+pub(crate) struct PendingRequest {
     id: u64,
     shared: Arc<Shared>,
     answers: mpsc::Receiver<(Answer, Bytes)>,
     quiet: Duration,
 }
 
-impl Drop for Asked {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         lock(&self.shared.waiting).remove(&self.id);
     }
 }
 
-impl Asked {
+impl PendingRequest {
     pub(crate) async fn answer(&mut self) -> Result<(Answer, Bytes), Lost> {
         let answer = self.answers.recv();
         match self.shared.meter.patient(self.quiet, answer).await {
@@ -171,14 +171,14 @@ impl Link {
 }
 
 impl Connection for Link {
-    type Way = Way;
+    type LinkEntry = LinkEntry;
 
     fn is_broken(&self) -> bool {
         self.requests.is_closed()
     }
 
-    fn way(&self) -> Way {
-        Way {
+    fn way(&self) -> LinkEntry {
+        LinkEntry {
             requests: self.requests.clone(),
             shared: Arc::clone(&self.shared),
         }
@@ -186,12 +186,12 @@ impl Connection for Link {
 }
 
 /// The way into a [`Link`].
-pub(crate) struct Way {
+pub(crate) struct LinkEntry {
     requests: mpsc::Sender<(Request, Bytes)>,
     shared: Arc<Shared>,
 }
 
-impl Way {
+impl LinkEntry {
     pub(crate) async fn ask(
         self,
         id: u64,
@@ -199,7 +199,7 @@ impl Way {
         body: Bytes,
         place: OwnedSemaphorePermit,
         quiet: Duration,
-    ) -> Result<Asked, Lost> {
+    ) -> Result<PendingRequest, Lost> {
         let (sender, answers) = mpsc::channel(ANSWERS);
         let pending = Pending {
             answers: sender,
@@ -207,7 +207,7 @@ impl Way {
         };
         self.shared.meter.note();
         lock(&self.shared.waiting).insert(id, pending);
-        let asked = Asked {
+        let asked = PendingRequest {
             id,
             shared: self.shared,
             answers,

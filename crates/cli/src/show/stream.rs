@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use logchain_core::chain::LogChain;
 use logchain_core::live::{Live, News};
-use logchain_core::offsets::{Found, Offsets};
+use logchain_core::offsets::{Lookup, Offsets};
 use logchain_core::stream::StreamOffset;
 
 use super::json::{Place, Shown};
@@ -73,7 +73,7 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
     let (mut at, mut left) = (from, budget(args));
     let more = loop {
         match offsets.from(at, left)? {
-            Found::Run(run) => {
+            Lookup::Run(run) => {
                 let (next, more) = (run.next(), run.more());
                 if run.follows_gap() {
                     out.missing(at.get(), None)?;
@@ -89,19 +89,19 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
                     break more;
                 }
             }
-            Found::Gone { next, arriving } if at == from => {
+            Lookup::Gone { next, arriving } if at == from => {
                 eprintln!("logchain: {}", gone(at, next, arriving));
                 return Ok(Some(Exit::Failed));
             }
-            Found::Gone { next, .. } => {
+            Lookup::Gone { next, .. } => {
                 out.missing(next.get(), next.bytes_since(at))?;
                 at = next;
             }
-            Found::Beyond { end } if at > end => {
+            Lookup::Beyond { end } if at > end => {
                 eprintln!("logchain: {}", beyond(at, end));
                 return Ok(Some(Exit::Failed));
             }
-            Found::Beyond { .. } => break false,
+            Lookup::Beyond { .. } => break false,
         }
     };
     if !args.follow {
@@ -136,7 +136,7 @@ fn one_object(
 ) -> anyhow::Result<Exit> {
     let mut out = io::stdout().lock();
     let (next, more, expired, exit) = match offsets.from(offset, most)? {
-        Found::Run(run) => {
+        Lookup::Run(run) => {
             if run.follows_gap() {
                 eprintln!(
                     "logchain: bytes are missing before offset {offset}, nobody knows how many"
@@ -144,15 +144,15 @@ fn one_object(
             }
             (run.next(), run.more(), None, Exit::Done)
         }
-        Found::Gone { next, arriving } => {
+        Lookup::Gone { next, arriving } => {
             eprintln!("logchain: {}", gone(offset, next, arriving));
             (next, true, (!arriving).then_some(next), Exit::Failed)
         }
-        Found::Beyond { end } if offset > end => {
+        Lookup::Beyond { end } if offset > end => {
             eprintln!("logchain: {}", beyond(offset, end));
             (end, false, None, Exit::Failed)
         }
-        Found::Beyond { end } => (end, false, None, Exit::Done),
+        Lookup::Beyond { end } => (end, false, None, Exit::Done),
     };
     let place = Place {
         offset: offset.get(),
@@ -162,7 +162,7 @@ fn one_object(
     };
     let content = || -> anyhow::Result<Box<dyn Read + '_>> {
         Ok(match offsets.from(offset, most)? {
-            Found::Run(run) => Box::new(run),
+            Lookup::Run(run) => Box::new(run),
             _ => Box::new(io::empty()),
         })
     };

@@ -69,7 +69,7 @@ use uuid::Uuid;
 pub use batch::{About, Batch, DamagedBatch};
 pub use heads::{Head, heads};
 pub use read::{Map, Part};
-pub use streamer::{Ask, Limits, Standing, Streamer};
+pub use streamer::{Ask, Limits, StreamStatus, Streamer};
 
 use crate::ids::ConsoleName;
 use crate::offsets;

@@ -21,7 +21,7 @@ use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::chain::{self, LogChain};
 use crate::clock;
-use crate::offsets::{self, Found, Offsets};
+use crate::offsets::{self, Lookup, Offsets};
 use crate::record::{self, Record};
 use crate::stream::StreamOffset;
 use crate::transport::{self, Advice};
@@ -64,7 +64,7 @@ impl Default for Limits {
 
 /// Where a streamer stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct StreamStatus {
     /// All before this offset lies in the transport.
     pub offset: u64,
     /// Bytes that were missing in the log, as far as they could be counted.
@@ -80,7 +80,7 @@ pub struct Streamer {
     about: About,
     limits: Limits,
     leave_gap: bool,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<StreamStatus>,
 }
 
 impl Streamer {
@@ -93,7 +93,7 @@ impl Streamer {
             about: About::default(),
             limits: Limits::default(),
             leave_gap: false,
-            standing: watch::Sender::new(Standing::default()),
+            standing: watch::Sender::new(StreamStatus::default()),
         }
     }
 
@@ -121,7 +121,7 @@ impl Streamer {
 
     /// Where it stands, from now on.
     #[must_use]
-    pub fn standing(&self) -> watch::Receiver<Standing> {
+    pub fn standing(&self) -> watch::Receiver<StreamStatus> {
         self.standing.subscribe()
     }
 
@@ -203,12 +203,12 @@ fn goes_on(chain: &LogChain, archive: &Archive, end: &End) -> Result<bool> {
     while at < to {
         let most = to.saturating_bytes_since(at);
         let mut run = match offsets.from(at, most)? {
-            Found::Run(run) => run,
-            Found::Gone { next, .. } => {
+            Lookup::Run(run) => run,
+            Lookup::Gone { next, .. } => {
                 at = next.max(at.saturating_add(1));
                 continue;
             }
-            Found::Beyond { .. } => break,
+            Lookup::Beyond { .. } => break,
         };
         let mut bytes = Vec::new();
         let read = run.read_to_end(&mut bytes);

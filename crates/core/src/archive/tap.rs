@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::chain::{self, LogChain};
 use crate::live::{Live, News};
-use crate::offsets::{Found, Offsets, Result};
+use crate::offsets::{Lookup, Offsets, Result};
 use crate::pause::pause;
 use crate::stream::StreamOffset;
 
@@ -138,8 +138,8 @@ impl Work {
         let mut at = from;
         loop {
             let mut run = match offsets.from(at, u64::MAX)? {
-                Found::Run(run) => run,
-                Found::Gone { next, .. } => {
+                Lookup::Run(run) => run,
+                Lookup::Gone { next, .. } => {
                     let size = next.bytes_since(at);
                     if !self.send(Tapped::Missing { next, size }, live)? {
                         return Ok(false);
@@ -147,7 +147,7 @@ impl Work {
                     at = next;
                     continue;
                 }
-                Found::Beyond { .. } => return Ok(true),
+                Lookup::Beyond { .. } => return Ok(true),
             };
             let next = run.next();
             // At the start as well: the run that stored the bytes before a gap ended before it

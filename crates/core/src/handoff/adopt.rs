@@ -49,7 +49,7 @@ use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::folder::{self, Folder};
 use crate::follow::Writers;
-use crate::placement::{self, Owed, Placed, Rules, Staging};
+use crate::placement::{self, PendingAdoption, Placed, Rules, Staging};
 use crate::record::{Adopted, Record};
 use crate::sentence;
 use crate::transport::{self, Advice, Key, LogTransport, LogTransportExt, ObjectName};
@@ -273,7 +273,7 @@ impl Adopt {
 }
 
 /// What an earlier run left of a handoff.
-enum Found {
+enum EarlierRun {
     New,
     /// The source's record is beside the log here.
     Shared,
@@ -345,10 +345,10 @@ impl Adoption {
         } = self.adopt.handoff.clone();
         let writers = Arc::clone(&self.adopt.writers);
         let host = self.adopt.host.clone();
-        let work = move || -> placement::Result<(Option<Staging>, Found)> {
+        let work = move || -> placement::Result<(Option<Staging>, EarlierRun)> {
             let (log, base) = match Folder::of_file(&place.path) {
                 Ok(found) => found,
-                Err(folder::Error::NotFound { .. }) => return Ok((None, Found::New)),
+                Err(folder::Error::NotFound { .. }) => return Ok((None, EarlierRun::New)),
                 Err(e) => return Err(e.into()),
             };
             let mut staging = Staging::open(&place.path, id, place.rules, writers)?;
@@ -368,10 +368,10 @@ impl Adoption {
             let contained = record.as_ref().is_some_and(|r| r.contains.contains(&id));
             if adopted.is_some() || contained {
                 let receipt = adopted.map(|a| receipt_again(a, host));
-                return Ok((Some(staging), Found::Adopted(receipt)));
+                return Ok((Some(staging), EarlierRun::Adopted(receipt)));
             }
             if staging.is_sealed() {
-                return Ok((Some(staging), Found::Sealed));
+                return Ok((Some(staging), EarlierRun::Sealed));
             }
             // The source writes the handoff's id into its record before it starts us. Ids are
             // random, so this record is the source's: both hosts have this folder.
@@ -379,29 +379,29 @@ impl Adoption {
                 if before {
                     staging.keep()?;
                 }
-                return Ok((Some(staging), Found::Shared));
+                return Ok((Some(staging), EarlierRun::Shared));
             }
             if before {
                 staging.retire(record.as_ref())?;
             }
-            Ok((Some(staging), Found::New))
+            Ok((Some(staging), EarlierRun::New))
         };
         let (staging, found) = self.adopt.budget.work(work).await?;
         self.staging = staging;
         self.sum = Sum::default();
         self.next = 0;
         Ok(match found {
-            Found::New => None,
-            Found::Shared if before => Some(Event::Shared),
-            Found::Shared => {
+            EarlierRun::New => None,
+            EarlierRun::Shared if before => Some(Event::Shared),
+            EarlierRun::Shared => {
                 return Err(Error::gave_up(
                     "both hosts have the folder of this log, and it was not known before \
                      the migration: nothing is put there",
                 ));
             }
-            Found::Sealed => Some(Event::WasSealed),
-            Found::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
-            Found::Adopted(None) => {
+            EarlierRun::Sealed => Some(Event::WasSealed),
+            EarlierRun::Adopted(Some(receipt)) => Some(Event::WasAdopted(receipt)),
+            EarlierRun::Adopted(None) => {
                 let Some(commit) = self.commit().await? else {
                     // The history is here already, but this offer is not committed yet: look again.
                     if let Some(staging) = self.staging.take() {
@@ -537,8 +537,8 @@ impl Adoption {
     }
 
     /// What a commit has this host take in.
-    async fn owed(&self, commit: Commit) -> Owed {
-        Owed {
+    async fn owed(&self, commit: Commit) -> PendingAdoption {
+        PendingAdoption {
             domain: self.adopt.handoff.domain,
             console: self.adopt.handoff.console.clone(),
             bytes: commit.bytes,

@@ -149,7 +149,7 @@ fn carried(outcome: offer::Outcome) -> Receipt {
 /// copy. Without one the gap is told, with its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
-    use crate::offsets::{Found, Offsets};
+    use crate::offsets::{Lookup, Offsets};
 
     for copy in [true, false] {
         let (source, destination) = (Host::new(), Host::new());
@@ -180,7 +180,7 @@ async fn a_log_that_is_emptied_on_its_way_arrives_whole_or_with_the_gap_told() {
         let chain = LogChain::open(&destination.log, NumberingChoice::FromZero).unwrap();
         let offsets = Offsets::of(&chain).unwrap();
         let read = |from| match offsets.from(StreamOffset::new(from), u64::MAX).unwrap() {
-            Found::Run(mut run) => {
+            Lookup::Run(mut run) => {
                 let mut text = String::new();
                 std::io::Read::read_to_string(&mut run, &mut text).unwrap();
                 (text, run.follows_gap())

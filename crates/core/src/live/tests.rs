@@ -11,8 +11,8 @@ use super::*;
 use crate::chain::{Numbering, NumberingChoice};
 use crate::folder::Folder;
 use crate::ids::HandoffId;
-use crate::offsets::Found;
-use crate::placement::{Owed, Rules, Staging};
+use crate::offsets::Lookup;
+use crate::placement::{PendingAdoption, Rules, Staging};
 use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::{Arrival, History};
@@ -246,7 +246,7 @@ fn what_is_shown_is_followed_to_its_end_first() {
     let id = HandoffId::random();
     let mut staging =
         Staging::open(&bed.path(""), id, rules, Arc::new(FakeWriters::SOMEBODY)).unwrap();
-    let owed = |bytes| Owed {
+    let owed = |bytes| PendingAdoption {
         domain: Uuid::nil(),
         console: "serial0".parse().unwrap(),
         bytes,
@@ -271,7 +271,7 @@ fn what_is_shown_is_followed_to_its_end_first() {
     let poll = |from| {
         let offsets = Offsets::of(&bed.chain()).unwrap();
         match offsets.from(StreamOffset::new(from), 100).unwrap() {
-            Found::Run(mut run) => std::io::read_to_string(&mut run).unwrap(),
+            Lookup::Run(mut run) => std::io::read_to_string(&mut run).unwrap(),
             _ => String::new(),
         }
     };

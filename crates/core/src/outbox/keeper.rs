@@ -39,7 +39,7 @@ pub struct Keeper {
 
 /// What became of a log that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum KeepOutcome {
     /// Its files are where they were.
     There,
     /// They are not, or will not be for long, and it was put down.
@@ -77,19 +77,24 @@ impl Keeper {
     /// The log was not carried, and its guest is gone: where its files are not found
     /// at `path` any more, or are `about_to_go`, puts it down. Blocks, at most half a
     /// minute and the time that copying takes.
-    pub fn put_down(mut self, path: &Path, about_to_go: bool, outbox: &Outbox) -> Result<Kept> {
+    pub fn put_down(
+        mut self,
+        path: &Path,
+        about_to_go: bool,
+        outbox: &Outbox,
+    ) -> Result<KeepOutcome> {
         self.stop.store(true, Ordering::Release);
         let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {
             debug!(path = %path.display(), "the thread that held the log failed: nothing is held");
-            return Ok(Kept::Empty);
+            return Ok(KeepOutcome::Empty);
         };
         let is_there = held.is_found(path)?;
         if is_there && !about_to_go {
-            return Ok(Kept::There);
+            return Ok(KeepOutcome::There);
         }
         wait_for_the_end(&mut held, &*self.writers)?;
         if held.files().iter().all(|file| file.size == 0) {
-            return Ok(Kept::Empty);
+            return Ok(KeepOutcome::Empty);
         }
         let log = PutDown {
             held: &held,
@@ -97,7 +102,7 @@ impl Keeper {
             committed: self.committed.get(),
             there: is_there.then_some(path),
         };
-        outbox.put(&log).map(Kept::PutDown)
+        outbox.put(&log).map(KeepOutcome::PutDown)
     }
 }
 

@@ -220,7 +220,7 @@ fn a_keeper_puts_down_only_what_is_not_found_any_more() {
     let keeper = world.keep();
     assert_eq!(
         keeper.put_down(&world.log, false, &world.outbox).unwrap(),
-        Kept::There
+        KeepOutcome::There
     );
     assert_eq!(world.outbox.all().unwrap(), All::default());
 
@@ -233,7 +233,7 @@ fn a_keeper_puts_down_only_what_is_not_found_any_more() {
     fs::rename(world.dir.path().join("vm"), &away).unwrap();
     fs::remove_dir_all(away).unwrap();
     let kept = keeper.put_down(&world.log, false, &world.outbox).unwrap();
-    let Kept::PutDown(entry) = kept else {
+    let KeepOutcome::PutDown(entry) = kept else {
         panic!("{kept:?}");
     };
     assert_eq!(merged(&entry.path), "before after");
@@ -287,7 +287,7 @@ fn nothing_is_put_down_of_a_log_that_is_empty() {
     fs::remove_dir_all(world.dir.path().join("vm")).unwrap();
     assert_eq!(
         keeper.put_down(&world.log, false, &world.outbox).unwrap(),
-        Kept::Empty
+        KeepOutcome::Empty
     );
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::journal::{Retired, Taking};
+use super::journal::{PendingRetirement, Retired};
 use super::{ChainWorkspace, Error, LABELS, Placed, Result, attributes, ending, pause};
 use crate::OkLogged as _;
 use crate::chain::{Listing, MAX_NUMBER, rotated_name};
@@ -524,7 +524,7 @@ impl<'a> Convergence<'a> {
                 return Ok(workspace.own.remove(&name)?);
             }
         }
-        let taking = Taking {
+        let taking = PendingRetirement {
             aside: format!("aside-{}", workspace.journal.taking.len()),
             id,
             ending: ending(&there.name),

@@ -1,7 +1,7 @@
 //! The record beside the chain: where the history's files lie in the stream, and that
 //! they are in place.
 
-use super::{ChainWorkspace, Error, Owed, Result, entries};
+use super::{ChainWorkspace, Error, PendingAdoption, Result, entries};
 use crate::OkLogged as _;
 use crate::chain::LogChain;
 use crate::content;
@@ -14,7 +14,7 @@ use crate::stream::Arrival;
 impl ChainWorkspace {
     /// What is to be put down beside the chain if another process than this one
     /// comes to place the history.
-    pub fn owe(&mut self, owed: Owed) {
+    pub fn owe(&mut self, owed: PendingAdoption) {
         self.journal.owed = Some(owed);
     }
 
@@ -81,7 +81,7 @@ impl ChainWorkspace {
     /// Changes the record beside the chain, if this handoff has to be recorded at all.
     pub(super) fn update_record(
         &self,
-        change: impl FnOnce(&mut Record, HandoffId, &Owed),
+        change: impl FnOnce(&mut Record, HandoffId, &PendingAdoption),
     ) -> Result<()> {
         let Some(owed) = &self.journal.owed else {
             return Ok(());
@@ -100,7 +100,7 @@ impl ChainWorkspace {
 
     /// What is put down once it is placed, if it was told.
     #[must_use]
-    pub fn owed(&self) -> Option<&Owed> {
+    pub fn owed(&self) -> Option<&PendingAdoption> {
         self.journal.owed.as_ref()
     }
 

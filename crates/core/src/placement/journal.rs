@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::Result;
-use super::{Owed, Placed};
+use super::{PendingAdoption, Placed};
 use crate::folder::{FileId, Folder};
 use crate::ids::HandoffId;
 use crate::stream::Ledger;
@@ -40,13 +40,13 @@ pub(super) struct Journal {
     /// Newest first.
     pub(super) parts: Vec<Part>,
     /// Newest first.
-    pub(super) older: Vec<Aged>,
+    pub(super) older: Vec<OlderFile>,
     pub(super) stale: Vec<FileId>,
-    pub(super) taking: Vec<Taking>,
+    pub(super) taking: Vec<PendingRetirement>,
     /// Bytes of the history that came before the oldest part.
     pub(super) dropped: u64,
     /// What is to be put down once it is placed.
-    pub(super) owed: Option<Owed>,
+    pub(super) owed: Option<PendingAdoption>,
     pub(super) placed: Option<Placed>,
     /// Parts that have names before they are complete.
     #[serde(default)]
@@ -65,7 +65,7 @@ pub(super) struct Shown {
 
 /// A rotated file older than the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Aged {
+pub(super) struct OlderFile {
     pub(super) id: FileId,
     /// What follows the number in its name: how it is compressed.
     pub(super) ending: String,
@@ -73,7 +73,7 @@ pub(super) struct Aged {
 
 /// A file about to be taken from its name, written down before it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Taking {
+pub(super) struct PendingRetirement {
     /// Its name in the staging from then on.
     pub(super) aside: String,
     /// Which file it should be; virtlogd may be quicker and put another one there.

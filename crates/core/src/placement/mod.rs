@@ -151,7 +151,7 @@ pub struct Placed {
 
 /// What is put down beside the chain once a handoff is placed, whoever places it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owed {
+pub struct PendingAdoption {
     /// UUID of the domain.
     pub domain: Uuid,
     /// The console.

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::journal::{Aged, Journal, Phase, Retired};
+use super::journal::{Journal, OlderFile, Phase, Retired};
 use super::returning::Candidate;
 use super::{ChainWorkspace, Result, Rules, apply, compression, ending, entries};
 use crate::chain::MAX_NUMBER;
@@ -43,7 +43,7 @@ impl ChainWorkspace {
                 workspace.retire_one(&file.name, Some(file.number), file.stat.id)?;
             } else {
                 let (id, ending) = (file.stat.id, ending(&file.name));
-                workspace.journal.older.push(Aged { id, ending });
+                workspace.journal.older.push(OlderFile { id, ending });
             }
         }
         let moved = workspace.journal.retired.len();
@@ -84,7 +84,7 @@ impl ChainWorkspace {
             } else if number.is_some() {
                 let ending = ending(&name);
                 let id = stat.id;
-                self.journal.older.push(Aged { id, ending });
+                self.journal.older.push(OlderFile { id, ending });
             }
         }
         // virtlogd never touches a file with a date: what does not come back stays there.
@@ -171,7 +171,7 @@ impl ChainWorkspace {
             let name = apply::older_name(kept.len());
             self.own.remove(&name)?; // of a process that was killed here
             self.own.link_from(&self.own, aside, &name)?;
-            kept.push(Aged {
+            kept.push(OlderFile {
                 id: stat.id,
                 ending: ending(OsStr::new(&retired.suffix)),
             });

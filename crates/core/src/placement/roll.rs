@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::journal::{Aged, Retired, Taking};
+use super::journal::{OlderFile, PendingRetirement, Retired};
 use super::{ChainWorkspace, Error, Rules, apply, ending, pause};
 use crate::BoxError;
 use crate::chain::{Foreign, Listing, rotated_name};
@@ -290,7 +290,7 @@ impl ChainWorkspace {
             if self.rules.is_beyond(file.number) {
                 // virtlogd never touches it, and neither do we.
                 let ending = ending(&file.name);
-                self.journal.older.push(Aged { id, ending });
+                self.journal.older.push(OlderFile { id, ending });
                 continue;
             }
             let aside = self.retire_by_link(&file.name, Some(file.number), id);
@@ -307,7 +307,7 @@ impl ChainWorkspace {
         }
         // Of no file: it makes whoever puts them back do it step by step, since a file
         // may have a new name by then, and must not have two.
-        self.journal.taking.push(Taking {
+        self.journal.taking.push(PendingRetirement {
             aside: "none".to_owned(),
             id: base,
             ending: String::new(),
@@ -419,7 +419,7 @@ impl ChainWorkspace {
         } else {
             // Newer than all that was seen.
             let aside = format!("newer-{}", self.journal.taking.len());
-            self.journal.taking.push(Taking {
+            self.journal.taking.push(PendingRetirement {
                 aside: aside.clone(),
                 id: came,
                 ending: String::new(),

@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 
 use super::apply::Member;
 use super::journal::{Phase, Retired, Shown};
-use super::{ChainWorkspace, Error, Owed, Placed, Result, apply, ending, entries};
+use super::{ChainWorkspace, Error, PendingAdoption, Placed, Result, apply, ending, entries};
 use crate::chain::Listing;
 use crate::folder::{self, FileId};
 use crate::record::Adopted;
@@ -121,7 +121,7 @@ impl ChainWorkspace {
     ///
     /// # Errors
     /// [`Error::Unsettled`] where the names keep changing.
-    pub fn settle_shared(&mut self, owed: Owed) -> Result<Placed> {
+    pub fn settle_shared(&mut self, owed: PendingAdoption) -> Result<Placed> {
         if self.journal.phase != Phase::Staging {
             return Err(Error::NotSealed);
         }
@@ -227,8 +227,8 @@ mod tests {
         fs::write(folder.join("console.log"), "").unwrap();
     }
 
-    fn owed() -> Owed {
-        Owed {
+    fn owed() -> PendingAdoption {
+        PendingAdoption {
             domain: Uuid::from_u128(1),
             console: "serial0".parse().unwrap(),
             bytes: 8,

@@ -8,7 +8,7 @@
 //! the way, the history is seen when it is placed.
 
 use super::journal::Shown;
-use super::{ChainWorkspace, Owed, Phase, Result, Staging, apply};
+use super::{ChainWorkspace, PendingAdoption, Phase, Result, Staging, apply};
 use crate::chain::rotated_name;
 use crate::folder;
 use crate::follow::Writer;
@@ -25,7 +25,7 @@ impl Staging {
     ///
     /// # Errors
     /// The folder's. The history can be staged on all the same.
-    pub fn show(&mut self, owed: Owed) -> Result<bool> {
+    pub fn show(&mut self, owed: PendingAdoption) -> Result<bool> {
         if self.is_shown() {
             return Ok(true);
         }

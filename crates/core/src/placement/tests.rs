@@ -84,8 +84,8 @@ fn history_is_placed_behind_the_base() {
     assert_eq!(bed.merged(), "oldest older new ");
 }
 
-fn owed() -> Owed {
-    Owed {
+fn owed() -> PendingAdoption {
+    PendingAdoption {
         domain: Uuid::nil(),
         console: console(),
         bytes: 0,
@@ -243,7 +243,7 @@ fn a_sealed_handoff_that_nobody_takes_up_leaves_a_record_and_nothing_else() {
     let id = HandoffId::random();
     let mut staging = Staging::open(&bed.log, id, FREE, Arc::new(NoWriters)).unwrap();
     staging.append(true, b"a").unwrap();
-    staging.owe(Owed {
+    staging.owe(PendingAdoption {
         domain: Uuid::nil(),
         console: console(),
         bytes: 1,

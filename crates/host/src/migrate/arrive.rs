@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use logchain_core::handoff::offer::{Outcome, Source};
-use logchain_core::outbox::Kept;
+use logchain_core::outbox::KeepOutcome;
 use logchain_libvirt::{State, source_end};
 use logchain_transport_ssh::SshOptions;
 use tokio::sync::watch;
@@ -140,9 +140,9 @@ impl Migration<'_> {
             Err(_) => self.options.request.flags.undefine_source,
         };
         match self.keepers.put_down(log, gone).await {
-            Ok(Kept::There) => left_behind::whole_here(&offer, log, domain),
-            Ok(Kept::PutDown(entry)) => left_behind::in_outbox(&offer, &entry),
-            Ok(Kept::Empty) => left_behind::nothing_left(log, "is gone from"),
+            Ok(KeepOutcome::There) => left_behind::whole_here(&offer, log, domain),
+            Ok(KeepOutcome::PutDown(entry)) => left_behind::in_outbox(&offer, &entry),
+            Ok(KeepOutcome::Empty) => left_behind::nothing_left(log, "is gone from"),
             Err(e) => {
                 self.events.warn(format!(
                     "{}: what is held of it could not be put down: {}",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logchain_core::OkLogged as _;
-use logchain_core::archive::{self, Archive, Ask, Limits, Standing, Streamer};
+use logchain_core::archive::{self, Archive, Ask, Limits, StreamStatus, Streamer};
 use logchain_core::chain::LogChain;
 use logchain_core::ids::ConsoleName;
 use logchain_core::transport::LogTransport;
@@ -132,7 +132,7 @@ pub(super) fn is_early(error: &archive::Error) -> bool {
 }
 
 /// Tells where it begins, and of trouble with the transport.
-async fn tell(events: Events, console: ConsoleName, mut standing: watch::Receiver<Standing>) {
+async fn tell(events: Events, console: ConsoleName, mut standing: watch::Receiver<StreamStatus>) {
     let mut begun = false;
     let mut in_trouble = false;
     while standing.changed().await.is_ok() {

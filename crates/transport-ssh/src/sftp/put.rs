@@ -39,7 +39,7 @@ async fn try_put(session: &Arc<Session>, root: &str, key: &str, data: &Bytes) ->
     if done.is_ok() {
         done = link(session, &temporary, place.path()).await;
     }
-    // Asked while the temporary still takes its room.
+    // PendingRequest while the temporary still takes its room.
     if let Err(trouble @ Trouble::Failed(_)) = done {
         done = Err(session.with_reason(root, data.len(), trouble).await);
     }

@@ -122,7 +122,7 @@ pub(super) struct Session {
 }
 
 impl Connection for Arc<Session> {
-    type Way = Self;
+    type LinkEntry = Self;
 
     fn is_broken(&self) -> bool {
         self.meter.is_gone()

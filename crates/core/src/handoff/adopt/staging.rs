@@ -17,7 +17,7 @@ use crate::handoff::budget::Pace;
 use crate::handoff::chunk::CHUNK_HEADER;
 use crate::handoff::streamed::Reader;
 use crate::handoff::{Chunk, Commit, Error, Handoff, Result};
-use crate::placement::Owed;
+use crate::placement::PendingAdoption;
 use crate::sentence;
 use crate::transport::{Advice, Entry, Key, LogTransport, LogTransportExt, MAX_OBJECT, ObjectName};
 
@@ -230,7 +230,7 @@ impl Adoption {
             self.visibility = Visibility::Settled;
             return Ok(());
         };
-        let owed = Owed {
+        let owed = PendingAdoption {
             domain: self.adopt.handoff.domain,
             console: self.adopt.handoff.console.clone(),
             bytes: self.next,

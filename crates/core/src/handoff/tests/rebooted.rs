@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::resumed::killed_after_its_claim;
 use super::*;
-use crate::offsets::{Found, Offsets};
+use crate::offsets::{Lookup, Offsets};
 
 /// A file system in a file, on a loop device.
 struct Disk {
@@ -109,9 +109,9 @@ fn offsets_stay_when_a_disk_gets_another_device_number() {
     let one = StreamOffset::new(8);
     assert!(matches!(
         offsets.from(StreamOffset::START, 99).unwrap(),
-        Found::Gone { next, .. } if next == one
+        Lookup::Gone { next, .. } if next == one
     ));
-    let Found::Run(mut run) = offsets.from(one, 99).unwrap() else {
+    let Lookup::Run(mut run) = offsets.from(one, 99).unwrap() else {
         panic!("it is there");
     };
     let mut text = String::new();

@@ -34,7 +34,7 @@ fn place(bed: &Host, rules: Rules, history: &[&str]) -> Vec<String> {
         staging.append(true, file.as_bytes()).unwrap();
     }
     let bytes = history.iter().map(|file| file.len() as u64).sum();
-    staging.owe(Owed {
+    staging.owe(PendingAdoption {
         bytes,
         history: History::of(bytes),
         ..owed()

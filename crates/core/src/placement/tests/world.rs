@@ -186,8 +186,8 @@ impl World {
         staging.clean()
     }
 
-    fn owed(&self) -> Owed {
-        Owed {
+    fn owed(&self) -> PendingAdoption {
+        PendingAdoption {
             domain: Uuid::nil(),
             console: console(),
             bytes: 0,

@@ -17,7 +17,7 @@ use super::*;
 use crate::chain::{Compression, Listing, Numbering, Ownership, Part, rotated_name};
 use crate::follow::NoWriters;
 use crate::ids::HandoffId;
-use crate::placement::{Owed, Rules, Staging};
+use crate::placement::{PendingAdoption, Rules, Staging};
 use crate::record::Record;
 use crate::rotation::Retention;
 use crate::stream::History;
@@ -175,7 +175,7 @@ impl World {
             staging.append(true, file.as_bytes()).unwrap();
         }
         let bytes = history.concat().len() as u64;
-        staging.owe(Owed {
+        staging.owe(PendingAdoption {
             domain: Uuid::from_u128(1),
             console: "serial0".parse().unwrap(),
             bytes,
