@@ -30,24 +30,22 @@
 //! # }
 //! ```
 
+mod held;
+mod notices;
+
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-
 use crate::OkLogged as _;
-use crate::chain::{self, Amount, ChainFile, LogChain, Snapshot, Tail, decompressed};
+use crate::chain::{self, Amount, ChainFile, LogChain, Snapshot, Tail};
 use crate::content::Watched;
 use crate::folder::{FileId, stat_open};
 use crate::offsets::{Error, Offsets, Result};
-use crate::pause::pause;
 use crate::stream::{Fingerprint, Ledger, Place, StreamOffset};
+use held::{Held, Source};
+use notices::Notices;
 
 /// How long history that is being put in place is waited for before what came
 /// after it is given: an adoption that hangs must not silence the log for ever.
@@ -84,40 +82,11 @@ pub struct Live {
     /// Oldest first. The last one is the base file, or was.
     held: VecDeque<Held>,
     offset: StreamOffset,
-    notices: Option<OwnedFd>,
+    notices: Notices,
     /// Since when history was seen to be on its way.
     arriving: Option<Instant>,
     /// The files that were there when the folder was looked at last, and what they held.
     seen: Vec<(FileId, Option<Fingerprint>)>,
-}
-
-#[derive(Debug)]
-struct Held {
-    id: FileId,
-    name: std::ffi::OsString,
-    source: Source,
-    at: u64,
-    /// Whether a plain file still is what it was.
-    watched: Watched,
-    /// The offset of the byte at which it begins to be read, where known.
-    start: Option<StreamOffset>,
-}
-
-enum Source {
-    Plain(File),
-    Compressed(Box<dyn Read + Send>),
-    /// What it held and was not given is gone: it was emptied from outside.
-    Lost,
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Plain(_) => "Plain",
-            Self::Compressed(_) => "Compressed",
-            Self::Lost => "Lost",
-        })
-    }
 }
 
 impl LogChain {
@@ -177,7 +146,7 @@ impl Live {
         if let Some(file) = offsets.snapshot().files().iter().rfind(placed) {
             held.push_back(Held::new(file.try_clone()?, file.size())?);
         }
-        let notices = watch(chain.folder().path());
+        let notices = Notices::of(chain.folder().path());
         Ok(Self {
             chain,
             ledger,
@@ -548,16 +517,7 @@ impl Live {
 
     /// Waits until something may be new: for `time` at the most, and never longer than 250 ms.
     pub fn wait(&mut self, time: Duration) {
-        let time = time.min(LOOK);
-        let Some(notices) = &self.notices else {
-            return pause(time);
-        };
-        let timeout = Timespec::try_from(time).ok();
-        let mut fds = [PollFd::new(notices, PollFlags::IN)];
-        if poll(&mut fds, timeout.as_ref()).is_ok_and(|n| n > 0) {
-            let mut seen = [0; 4096];
-            while rustix::io::read(notices, &mut seen).is_ok_and(|n| n > 0) {}
-        }
+        self.notices.wait(time.min(LOOK));
     }
 }
 
@@ -585,58 +545,6 @@ fn print(file: &ChainFile) -> chain::Result<(FileId, Option<Fingerprint>)> {
         None => (file.id(), file.fingerprint(0, file.size())?),
         Some(_) => (file.id(), None),
     })
-}
-
-impl Held {
-    fn at(id: FileId, at: u64) -> Self {
-        Self {
-            id,
-            name: std::ffi::OsString::new(),
-            source: Source::Lost,
-            at,
-            watched: Watched::default(),
-            start: None,
-        }
-    }
-
-    fn new(file: ChainFile, at: u64) -> Result<Self> {
-        let (id, name) = (file.id(), file.name().to_owned());
-        let mut watched = Watched::default();
-        let source = match file.compression() {
-            None => {
-                let file = file.into_file();
-                let fail = |source| chain::Error::Read {
-                    path: (&name).into(),
-                    source,
-                };
-                watched = Watched::of(&file).map_err(fail)?;
-                Source::Plain(file)
-            }
-            Some(_) => {
-                let mut reader = decompressed(file)?;
-                let skip = io::copy(&mut reader.by_ref().take(at), &mut io::sink());
-                skip.map_err(|e| chain::Error::of_io(e, (&name).into()))?;
-                Source::Compressed(reader)
-            }
-        };
-        Ok(Self {
-            id,
-            name,
-            source,
-            at,
-            watched,
-            start: None,
-        })
-    }
-}
-
-/// Notices of what happens in a folder, where the system gives them.
-fn watch(folder: &Path) -> Option<OwnedFd> {
-    const LOOKS: &str = "the folder is looked at again and again instead";
-    let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok_logged(LOOKS)?;
-    let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE;
-    inotify::add_watch(&notices, folder, what).ok_logged(LOOKS)?;
-    Some(notices)
 }
 
 #[cfg(test)]
