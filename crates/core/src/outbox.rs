@@ -93,6 +93,12 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
+    /// The thread that held a log failed, and nothing is held any more: report it.
+    #[error("the thread that held {} failed: nothing is held of it any more", .path.display())]
+    NotHeld {
+        /// The base file.
+        path: PathBuf,
+    },
     /// The folder's answer.
     #[error(transparent)]
     Folder(#[from] folder::Error),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::{Entry, Outbox, PutDown, Result};
+use super::{Entry, Error, Outbox, PutDown, Result};
 use crate::follow::{Follower, Writer, Writers};
 use crate::pause::pause;
 use crate::record::{Offered, Record};
@@ -85,8 +85,9 @@ impl Keeper {
     ) -> Result<KeepOutcome> {
         self.stop.store(true, Ordering::Release);
         let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {
-            debug!(path = %path.display(), "the thread that held the log failed: nothing is held");
-            return Ok(KeepOutcome::Empty);
+            return Err(Error::NotHeld {
+                path: path.to_owned(),
+            });
         };
         let is_there = held.is_found(path)?;
         if is_there && !about_to_go {
