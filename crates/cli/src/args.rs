@@ -41,15 +41,10 @@ With status 1 a part may be done: the other logs or domains of the same command.
 pub struct Cli {
     /// Log what the parts of the program do, for whoever looks for a fault: error, warn, info,
     /// debug or trace, or by part, for example info,logchain_core=debug. The log goes to standard
-    /// error, or to the journal if systemd started the program.
-    #[arg(
-        long,
-        global = true,
-        value_name = "LEVEL",
-        env = "LOGCHAIN_LOG",
-        default_value = "warn"
-    )]
-    pub log_level: Targets,
+    /// error, or to the journal if systemd started the program [default: warn in the journal,
+    /// else nothing].
+    #[arg(long, global = true, value_name = "LEVEL", env = "LOGCHAIN_LOG")]
+    pub log_level: Option<Targets>,
     #[command(subcommand)]
     pub command: Command,
 }

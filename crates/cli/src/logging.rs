@@ -5,15 +5,22 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt, registry};
 
 /// From now on what `filter` lets through goes to the journal, where systemd started this
-/// process and reads its standard error, else to the standard error.
-pub(crate) fn start(filter: Targets) {
-    let journal = is_journal().then(tracing_journald::layer);
+/// process and reads its standard error, else to the standard error. Without a filter warnings
+/// go to the journal, and nothing anywhere else, which costs a `show` no time.
+pub(crate) fn start(filter: Option<Targets>) {
+    let is_journal = is_journal();
+    let filter = match filter {
+        Some(filter) => filter,
+        None if is_journal => Targets::new().with_default(LevelFilter::WARN),
+        None => return,
+    };
+    let journal = is_journal.then(tracing_journald::layer);
     // Without a journal that can be reached, its reader has the standard error still.
     let begun = match journal {
         Some(Ok(journal)) => registry().with(journal.with_filter(filter)).try_init(),
