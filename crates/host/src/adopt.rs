@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::hosts::{self, Elsewhere, Hosts};
 use crate::incoming::IncomingDomain;
 use crate::job::Finished;
@@ -251,11 +252,11 @@ impl Work<'_> {
 
     /// Runs one half; gives what was told of it where the log did not come.
     async fn adopt(&self, handoff: Handoff, path: Option<PathBuf>) -> Result<Option<Event>> {
-        let limits = tokio::task::spawn_blocking(limits::limits).await?;
+        let limits = blocking(|| Ok(limits::limits())).await?;
         limits.warn(&self.events);
         let (milestones, news) = mpsc::channel(NEWS);
         let staged = watch::Sender::new(0);
-        let (told, counted) = (staged.subscribe(), staged.subscribe());
+        let (to_tell, to_meter) = (staged.subscribe(), staged.subscribe());
         let arriving = Arc::new(IncomingDomain {
             connection: self.connection.clone(),
             domain: self.domain,
@@ -276,19 +277,15 @@ impl Work<'_> {
         .with_milestones(milestones)
         .with_budget(self.budget.clone());
         let meter = Meter::new(self.events.clone());
-        meter.log(counted, 0);
-        let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, told));
+        meter.log(to_meter, 0);
+        let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, to_tell));
         let mut outcome = meter.during(Phase::Arrival, half.run()).await;
         let placed = told.await?;
         if matches!(outcome, Outcome::Adopted(_)) {
             self.warn_of_cleaner(&arriving).await?;
-        }
-        if matches!(outcome, Outcome::Adopted(_))
-            && let Err(e) = departures::came_back(&self.options.state, self.domain).await
-        {
-            self.events.warn(e.sentence());
-        }
-        if matches!(outcome, Outcome::Adopted(_)) {
+            if let Err(e) = departures::came_back(&self.options.state, self.domain).await {
+                self.events.warn(e.sentence());
+            }
             // Older than what came just now: behind it.
             let (state, console) = (&*self.options.state, Some(&handoff.console));
             let to = (state, &self.events);
@@ -404,7 +401,7 @@ async fn tell(
 /// Tells how it ended; gives what it told where the log did not come.
 fn end(events: &Events, handoff: &Handoff, outcome: &Outcome) -> Option<Event> {
     let console = handoff.console.clone();
-    let failure = match outcome {
+    Some(events.fail(match outcome {
         Outcome::Adopted(receipt) => {
             events.tell(Event::Adopted {
                 console,
@@ -416,9 +413,7 @@ fn end(events: &Events, handoff: &Handoff, outcome: &Outcome) -> Option<Event> {
         }
         Outcome::Aborted => Event::Aborted { console },
         Outcome::Failed { reason } => Event::failed(console, reason),
-    };
-    events.tell(failure.clone());
-    Some(failure)
+    }))
 }
 
 #[cfg(test)]

@@ -355,7 +355,7 @@ pub(crate) fn tell(
     window_ms: Option<u64>,
 ) -> Option<Event> {
     let console = log.console.clone();
-    let failure = match outcome {
+    Some(events.fail(match outcome {
         Outcome::Carried(receipt) => {
             events.tell(Event::Carried {
                 console,
@@ -374,9 +374,7 @@ pub(crate) fn tell(
             console,
             reason: reason.clone(),
         },
-    };
-    events.tell(failure.clone());
-    Some(failure)
+    }))
 }
 
 /// Tells what people should know of an open transport and, where nobody starts the other

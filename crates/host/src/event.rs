@@ -492,6 +492,13 @@ impl Events {
         self.0.hear(&event);
     }
 
+    /// A part of the job failed: tells it, and gives it back for
+    /// [`Finished::failures`](crate::Finished::failures).
+    pub(crate) fn fail(&self, failure: Event) -> Event {
+        self.tell(failure.clone());
+        failure
+    }
+
     /// Something is amiss, and the job goes on.
     pub fn warn(&self, reason: impl Into<String>) {
         self.tell(Event::warning(reason));

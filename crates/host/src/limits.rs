@@ -37,6 +37,15 @@ pub fn numbering() -> (NumberingChoice, Option<String>) {
     (choice, note)
 }
 
+/// As [`numbering`], and tells what an operator should know.
+pub(crate) fn numbering_of_host(events: &Events) -> NumberingChoice {
+    let (numbering, note) = numbering();
+    if let Some(note) = note {
+        events.warn(note);
+    }
+    numbering
+}
+
 /// The system's file of that path or, where an ordinary user has one of that name, the
 /// user's, which a session daemon reads.
 fn own(system: &str) -> PathBuf {

@@ -11,7 +11,7 @@ use logchain_core::ids::{ConsoleName, HandoffId};
 use uuid::Uuid;
 
 use crate::blocking::blocking;
-use crate::limits::numbering;
+use crate::limits::numbering_of_host;
 use crate::{Error, Events, Result, neighbours};
 
 /// A console's log here.
@@ -29,11 +29,7 @@ impl ConsoleLog {
     /// # Errors
     /// [`Error::Chain`].
     pub fn chain(&self, events: &Events) -> Result<LogChain> {
-        let (numbering, note) = numbering();
-        if let Some(note) = note {
-            events.warn(note);
-        }
-        Ok(neighbours::chain(&self.path, numbering)?)
+        Ok(neighbours::chain(&self.path, numbering_of_host(events))?)
     }
 
     /// Tells what of the log will not be carried, or is in doubt.

@@ -10,11 +10,11 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The oldest version of the frames that this release speaks.
-const OLDEST: u32 = 1;
-
-/// The newest one.
-const NEWEST: u32 = 1;
+/// The versions of the frames that this release speaks.
+const OURS: Versions = Versions {
+    oldest: 1,
+    newest: 1,
+};
 
 /// What the line begins with, whatever the version.
 pub(crate) const NAME: &[u8] = b"logchain-transport ";
@@ -24,10 +24,7 @@ const NOISE: usize = 64 * 1024;
 
 /// The line of this release, with its newline.
 pub(crate) fn greeting() -> Vec<u8> {
-    line(Versions {
-        oldest: OLDEST,
-        newest: NEWEST,
-    })
+    line(OURS)
 }
 
 /// Reads up to the other side's greeting, over noise before it, and gives the version that
@@ -40,17 +37,13 @@ pub(crate) async fn read_greeting(
     input: &mut (impl AsyncRead + Unpin),
     seen: &mut Vec<u8>,
 ) -> io::Result<u32> {
-    let ours = Versions {
-        oldest: OLDEST,
-        newest: NEWEST,
-    };
     loop {
         let byte = input.read_u8().await?;
         seen.push(byte);
         if byte == b'\n' {
             let line = seen.rsplit(|b| *b == b'\n').nth(1).unwrap_or_default();
             if let Some(said) = line.strip_prefix(NAME) {
-                let common = Versions::read(said).and_then(|theirs| ours.common(theirs));
+                let common = Versions::read(said).and_then(|theirs| OURS.common(theirs));
                 return common.ok_or_else(|| nothing_in_common(said));
             }
         }
@@ -98,7 +91,10 @@ fn line(versions: Versions) -> Vec<u8> {
 fn nothing_in_common(said: &[u8]) -> io::Error {
     let said = String::from_utf8_lossy(said);
     let said: String = said.chars().filter(|c| !c.is_control()).take(20).collect();
-    let what = format!("the other logchain speaks version {said}, this one version {NEWEST}");
+    let what = format!(
+        "the other logchain speaks version {said}, this one version {}",
+        OURS.newest
+    );
     io::Error::new(io::ErrorKind::Unsupported, what)
 }
 

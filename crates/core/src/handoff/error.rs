@@ -41,8 +41,8 @@ pub enum Error {
     /// Where the log lies here cannot be found out.
     #[error(transparent)]
     Destination(BoxError),
-    /// The migration failed and the guest stays at the source: so does the log.
-    #[error("the migration failed: the log stays")]
+    /// The handoff was withdrawn: the log stays at the source.
+    #[error("the handoff was withdrawn: the log stays")]
     Aborted,
     /// This half or the other gave up, in its own words.
     #[error("{0}")]

@@ -108,29 +108,24 @@ pub async fn run_locally(offer: Offer, held: Held, adopt: Adopt) -> Result<Recei
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::chain::{LogChain, Numbering, NumberingChoice};
     use crate::follow::NoWriters;
     use crate::handoff::Handoff;
-    use crate::handoff::adopt::Place;
     use crate::handoff::offer::Source;
     use crate::ids::HandoffId;
-    use crate::placement::Rules;
-    use crate::rotation::Retention;
+    use crate::testing::Host;
     use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
     async fn run(
-        from: &Path,
-        to: &Path,
+        from: &Host,
+        to: &Host,
         transport: Arc<dyn LogTransport>,
         handoff: &Handoff,
     ) -> Result<Receipt, Error> {
-        let chain = LogChain::open(from, NumberingChoice::FromZero).unwrap();
-        let held = Held::open(&chain, handoff.domain, &handoff.console).unwrap();
+        let held = Held::open(&from.chain(), handoff.domain, &handoff.console).unwrap();
         let source = watch::Sender::new(Source::Over);
         let patience = Duration::from_secs(10);
         let writers = Arc::new(NoWriters);
@@ -140,14 +135,7 @@ mod tests {
             Arc::<NoWriters>::clone(&writers),
             source.subscribe(),
         );
-        let place = Place {
-            path: to.to_owned(),
-            rules: Rules {
-                numbering: Numbering::FromZero,
-                retention: Retention::UNLIMITED,
-            },
-        };
-        let adopt = Adopt::new(handoff.clone(), transport, writers, Arc::new(place));
+        let adopt = Adopt::new(handoff.clone(), transport, writers, Arc::new(to.place()));
         run_locally(
             offer.with_patience(patience),
             held,
@@ -158,13 +146,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_fails_at_one_side_ends_the_other_and_can_be_run_again() {
-        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (from, to) = (
-            one.path().join("console.log"),
-            two.path().join("console.log"),
-        );
-        fs::write(&from, "before ").unwrap();
-        fs::write(&to, "after").unwrap();
+        let (from, to) = (Host::new(), Host::new());
+        from.print("before ");
+        to.print("after");
         let handoff = Handoff {
             domain: uuid::Uuid::from_u128(7),
             console: "serial0".parse().unwrap(),
@@ -179,16 +163,13 @@ mod tests {
             .unwrap();
         let failed = run(&from, &to, Arc::clone(&transport), &handoff).await;
         assert!(failed.is_err(), "{failed:?}");
-        assert_eq!(fs::read_to_string(&to).unwrap(), "after");
+        assert_eq!(fs::read_to_string(&to.log).unwrap(), "after");
 
         for entry in transport.list_all(&handoff.prefix()).await.unwrap() {
             transport.delete(&entry.key).await.unwrap();
         }
         let receipt = run(&from, &to, transport, &handoff).await.unwrap();
         assert_eq!(receipt.bytes, 7);
-        let chain = LogChain::open(&to, NumberingChoice::FromZero).unwrap();
-        let snapshot = chain.snapshot().unwrap();
-        let whole = std::io::read_to_string(snapshot.read_all().unwrap()).unwrap();
-        assert_eq!(whole, "before after");
+        assert_eq!(to.merged(), "before after");
     }
 }

@@ -33,8 +33,7 @@ impl Migration<'_> {
             let astray = astray::astray(&self.domain, &log.path).await;
             let newest = astray.and_then(|astray| {
                 let sentence = format!("{}: {}", log.console, astray.sentence);
-                let warning = Event::warning(sentence);
-                self.events.tell(warning.clone());
+                let warning = self.events.fail(Event::warning(sentence));
                 left_out.extend(astray.is_left_out.then_some(warning));
                 astray.file
             });

@@ -50,11 +50,7 @@ impl LogStream {
                 events.tell(Event::Ended { console, offset });
                 None
             }
-            Err(e) => {
-                let failure = Event::failed(console, e.sentence());
-                events.tell(failure.clone());
-                Some(failure)
-            }
+            Err(e) => Some(events.fail(Event::failed(console, e.sentence()))),
         }
     }
 

@@ -21,7 +21,7 @@ use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::job::Finished;
-use crate::limits::numbering;
+use crate::limits::numbering_of_host;
 use crate::stop::Stop;
 use crate::transports::{TransportChoice, ssh_options};
 use crate::{Error, Event, Events, Result, consoles, neighbours};
@@ -248,14 +248,12 @@ impl Work<'_> {
     }
 
     fn task_failed(&self, error: tokio::task::JoinError) -> Event {
-        let failure = Event::Failed {
+        self.events.fail(Event::Failed {
             console: None,
             domain: None,
             reason: Error::from(error).sentence(),
             departed: None,
-        };
-        self.events.tell(failure.clone());
-        failure
+        })
     }
 
     fn limits(&self) -> Limits {
@@ -269,13 +267,7 @@ impl Work<'_> {
     async fn logs_of(&self, domain: &Domain) -> Result<Vec<Log>> {
         let mut logs = Vec::new();
         let numbering = match self.options.numbering {
-            NumberingChoice::Auto => {
-                let (numbering, note) = numbering();
-                if let Some(note) = note {
-                    self.events.warn(note);
-                }
-                numbering
-            }
+            NumberingChoice::Auto => numbering_of_host(&self.events),
             choice => choice,
         };
         for console in consoles::consoles_of(domain).await? {

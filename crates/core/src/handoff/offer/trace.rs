@@ -19,7 +19,7 @@ pub(super) fn event(event: &Event, put: u64) {
             debug!(bytes, pieces, "begun; bytes put by an earlier run");
         }
         Event::Over => debug!(bytes = put, "the guest has left"),
-        Event::Stays => debug!(bytes = put, "the migration failed; to be withdrawn"),
+        Event::Stays => debug!(bytes = put, "to be withdrawn"),
         Event::Drained(drained) => debug!(bytes = drained.bytes, "drained"),
         Event::Committed => debug!(bytes = put, "committed"),
         Event::Received(receipt) => debug!(bytes = receipt.bytes, "received"),

@@ -9,14 +9,12 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
-use crate::chain::{LogChain, Numbering, NumberingChoice};
 use crate::follow::NoWriters;
-use crate::handoff::adopt::{Adopt, Place};
+use crate::handoff::adopt::Adopt;
 use crate::handoff::offer::{Held, Offer, Source};
 use crate::handoff::{Handoff, run_locally};
 use crate::ids::HandoffId;
-use crate::placement::Rules;
-use crate::rotation::Retention;
+use crate::testing::Host;
 use crate::transport::{LogTransport, MemoryTransport};
 
 /// Collects what is told, with the span that it is told in.
@@ -122,13 +120,9 @@ impl Subscriber for Collector {
 
 #[tokio::test]
 async fn both_halves_tell_each_step_in_a_span_of_their_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-    std::fs::create_dir(&from).unwrap();
-    std::fs::create_dir(&to).unwrap();
-    let (from, to) = (from.join("console.log"), to.join("console.log"));
-    std::fs::write(&from, "before ").unwrap();
-    std::fs::write(&to, "after").unwrap();
+    let (from, to) = (Host::new(), Host::new());
+    from.print("before ");
+    to.print("after");
     let handoff = Handoff {
         domain: uuid::Uuid::from_u128(7),
         console: "serial0".parse().unwrap(),
@@ -136,8 +130,7 @@ async fn both_halves_tell_each_step_in_a_span_of_their_own() {
     };
     let transport: Arc<dyn LogTransport> = Arc::new(MemoryTransport::new());
     let source = watch::Sender::new(Source::Over);
-    let chain = LogChain::open(&from, NumberingChoice::FromZero).unwrap();
-    let held = Held::open(&chain, handoff.domain, &handoff.console).unwrap();
+    let held = Held::open(&from.chain(), handoff.domain, &handoff.console).unwrap();
     let writers = Arc::new(NoWriters);
     let offer = Offer::new(
         handoff.clone(),
@@ -145,12 +138,7 @@ async fn both_halves_tell_each_step_in_a_span_of_their_own() {
         Arc::<NoWriters>::clone(&writers),
         source.subscribe(),
     );
-    let rules = Rules {
-        numbering: Numbering::FromZero,
-        retention: Retention::UNLIMITED,
-    };
-    let place = Place { path: to, rules };
-    let adopt = Adopt::new(handoff.clone(), transport, writers, Arc::new(place));
+    let adopt = Adopt::new(handoff.clone(), transport, writers, Arc::new(to.place()));
 
     let collector = Collector::default();
     let guard = tracing::subscriber::set_default(collector.clone());
