@@ -9,7 +9,7 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use virt_sys as sys;
 
 use crate::connection::Connection;
-use crate::{Error, Result, State};
+use crate::{Error, Result, State, ffi};
 
 /// A domain on one host. Clones share it; its name is the one it had when it
 /// was found.
@@ -24,6 +24,28 @@ pub(crate) struct Described {
     domain: virt::domain::Domain,
     name: String,
     uuid: Uuid,
+}
+
+/// A job that runs on a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Job {
+    /// It leaves its host.
+    MigrationOut,
+    /// It comes to its host.
+    MigrationIn,
+    /// Anything else; the number is libvirt's.
+    Other(i32),
+}
+
+impl Job {
+    fn from_raw(operation: i32) -> Self {
+        match u32::try_from(operation) {
+            Ok(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT) => Self::MigrationOut,
+            Ok(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN) => Self::MigrationIn,
+            _ => Self::Other(operation),
+        }
+    }
 }
 
 impl Domain {
@@ -108,6 +130,17 @@ impl Domain {
             domain.get_xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)
         })
         .await
+    }
+
+    /// Which job runs on it now, if any.
+    ///
+    /// # Errors
+    /// [`Error::NoDomain`], [`Error::Unsupported`], [`Error::NoAnswer`], [`Error::Lost`].
+    pub async fn job(&self) -> Result<Option<Job>> {
+        let operation = self.ask("ask for the job of the domain", |domain, _| {
+            ffi::job_operation(domain)
+        });
+        Ok(operation.await?.map(Job::from_raw))
     }
 
     /// Pauses its guest.

@@ -110,7 +110,7 @@ pub enum Lifecycle {
 }
 
 impl Lifecycle {
-    fn from_raw(event: i32, detail: i32) -> Self {
+    pub(crate) fn from_raw(event: i32, detail: i32) -> Self {
         match u32::try_from(event) {
             Ok(sys::VIR_DOMAIN_EVENT_DEFINED) => Self::Defined,
             Ok(sys::VIR_DOMAIN_EVENT_UNDEFINED) => Self::Undefined,
@@ -248,17 +248,24 @@ pub(crate) async fn passes(connection: &Connection, uuid: Uuid) -> Result<Passes
         .await?;
     Ok(Passes {
         newest,
-        _subscription: Subscription {
-            connection: connection.clone(),
-            id,
-        },
+        _subscription: Subscription::new(connection, id),
     })
 }
 
+/// A callback that libvirt knows by this number. Dropping it takes the callback back.
 #[derive(Debug)]
-struct Subscription {
+pub(crate) struct Subscription {
     connection: Connection,
     id: i32,
+}
+
+impl Subscription {
+    pub(crate) fn new(connection: &Connection, id: i32) -> Self {
+        Self {
+            connection: connection.clone(),
+            id,
+        }
+    }
 }
 
 impl Drop for Subscription {
@@ -301,10 +308,7 @@ pub(crate) async fn subscribe(connection: &Connection, uuid: Uuid) -> Result<Lif
     Ok(LifecycleEvents {
         queue,
         missed,
-        subscription: Subscription {
-            connection: connection.clone(),
-            id,
-        },
+        subscription: Subscription::new(connection, id),
     })
 }
 

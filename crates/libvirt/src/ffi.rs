@@ -1,7 +1,7 @@
 //! All unsafe code of the project: what the safe bindings lack or do wrongly.
 //!
-//! - Lacking there: events of domains, the close callback, cancelling a job, the
-//!   switch to post-copy.
+//! - Lacking there: events of domains, the close callback, cancelling a job, which job it is,
+//!   the switch to post-copy.
 //! - Wrong there (virt 0.4.3): `migrate3` and `migrate_to_uri3` leak every string
 //!   parameter, `get_job_info` reads a value that is dead by then.
 //! - Not libvirt: the lease that tells whether a file has a writer.
@@ -60,6 +60,34 @@ pub(crate) fn register_iteration(conn: &Connect, tell: OnIteration) -> Result<c_
     let callback = unsafe { std::mem::transmute::<Callback, Generic>(on_iteration) };
     // SAFETY: the callback is that of this event, and takes what is boxed.
     unsafe { register(conn, event, callback, tell) }
+}
+
+/// What is told when a domain gets or loses a device while it runs: the domain.
+pub(crate) type OnDevice = Box<dyn Fn(Uuid) + Send + Sync>;
+
+/// Asks for the devices that any domain gets or loses while it runs; two numbers, each else as
+/// that of [`register_lifecycle`].
+pub(crate) fn register_devices(
+    conn: &Connect,
+    mut tell: impl FnMut() -> OnDevice,
+) -> Result<[c_int; 2], Error> {
+    type Callback =
+        unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+
+    let mut register_for = |event| {
+        // SAFETY: as in `register_lifecycle`; both events call the same type.
+        let callback = unsafe { std::mem::transmute::<Callback, Generic>(on_device) };
+        // SAFETY: the callback is that of these events, and takes what is boxed.
+        unsafe { register(conn, event, callback, tell()) }
+    };
+    let added = register_for(sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED)?;
+    match register_for(sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED) {
+        Ok(removed) => Ok([added, removed]),
+        Err(error) => {
+            drop(deregister(conn, added));
+            Err(error)
+        }
+    }
 }
 
 /// What all callbacks of events are cast to.
@@ -164,6 +192,16 @@ unsafe extern "C" fn on_iteration(
     unsafe { told::<OnIteration>(domain, opaque, |tell, uuid| tell(uuid, iteration)) };
 }
 
+unsafe extern "C" fn on_device(
+    _conn: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`, of `register_devices`.
+    unsafe { told::<OnDevice>(domain, opaque, |tell, uuid| tell(uuid)) };
+}
+
 /// # Safety
 /// `domain` must be one that libvirt lends, `opaque` the box of a `T`: it is freed
 /// only by `free_boxed`, which libvirt calls after the last call of a callback.
@@ -223,6 +261,46 @@ pub(crate) fn job_info(domain: &Domain) -> Result<sys::virDomainJobInfo, Error> 
     }
     // SAFETY: plain integers, of which zero is one; libvirt has filled them in.
     Ok(unsafe { info.assume_init() })
+}
+
+/// Which operation the domain's job is, as libvirt's number; `None` where no job runs.
+pub(crate) fn job_operation(domain: &Domain) -> Result<Option<c_int>, Error> {
+    let (mut kind, mut params, mut count) = (0, ptr::null_mut(), 0);
+    // SAFETY: the domain is held while `domain` is borrowed; libvirt writes a kind, a list that
+    // it allocates, and its length.
+    let done = unsafe {
+        sys::virDomainGetJobStats(
+            domain.as_ptr(),
+            &raw mut kind,
+            &raw mut params,
+            &raw mut count,
+            0,
+        )
+    };
+    if done < 0 {
+        return Err(Error::last_error());
+    }
+    let length = match params.is_null() {
+        true => 0,
+        false => usize::try_from(count).unwrap_or(0),
+    };
+    let mut operation = None;
+    for index in 0..length {
+        // SAFETY: the list has `length` parameters, which live until they are freed below.
+        let param = unsafe { &*params.add(index) };
+        // SAFETY: libvirt ends the name of a parameter with a NUL, within its array.
+        let name = unsafe { CStr::from_ptr(param.field.as_ptr()) };
+        if name == sys::VIR_DOMAIN_JOB_OPERATION
+            && param.type_ == sys::VIR_TYPED_PARAM_INT.cast_signed()
+        {
+            // SAFETY: its type says that it is an integer.
+            operation = Some(unsafe { param.value.i });
+        }
+    }
+    // SAFETY: the list is ours by the call above, and not used after.
+    unsafe { sys::virTypedParamsFree(params, count) };
+    let none = sys::VIR_DOMAIN_JOB_NONE.cast_signed();
+    Ok(operation.filter(|_| kind != none))
 }
 
 /// The value of a typed parameter.

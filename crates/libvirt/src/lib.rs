@@ -8,7 +8,7 @@
 //! - [`uri`]: pure: connection URIs, read as libvirt reads them.
 //! - [`consoles`]: pure: the console logs in a domain's XML.
 //! - [`virtlogd_conf`]: pure: how far a log is rolled over on this host.
-//! - [`events`]: what happens to a domain, as it happens.
+//! - [`events`]: what happens to a domain, as it happens; [`host_events`]: to all of a host.
 //! - [`migrate`]: virsh's options, checked, and the call itself.
 //! - [`outcome`]: what became of a migration, decided from both hosts.
 //! - [`source_end`]: waiting until the source's domain is over.
@@ -64,9 +64,11 @@ pub mod events;
 )]
 mod ffi;
 mod forget;
+pub mod host_events;
 mod look;
 pub mod migrate;
 pub mod outcome;
+mod running;
 pub mod source_end;
 mod state;
 pub mod uri;
@@ -75,8 +77,9 @@ pub mod virtlogd_conf;
 pub mod written;
 
 pub use connection::Connection;
-pub use domain::Domain;
+pub use domain::{Domain, Job};
 pub use error::{Error, Result};
+pub use running::RunningDomain;
 pub use state::{Paused, Running, Shutoff, State};
 
 #[cfg(test)]
