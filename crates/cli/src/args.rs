@@ -16,7 +16,7 @@ use tracing_subscriber::filter::Targets;
 pub use handoffs::{Adopt, Carry, Offer};
 pub use logs::{Show, Stream, Verify, Which};
 pub use migrate::Migrate;
-pub use upkeep::{Files, Reap, Rotate, Status, Transport};
+pub use upkeep::{Agent, Files, Reap, Rotate, Status, Transport};
 
 use crate::{exit, logging};
 
@@ -71,6 +71,8 @@ pub enum Command {
     Rotate(Rotate),
     /// List every handoff on this host: its state, what it waits for, and what to do.
     Status(Status),
+    /// Hand logs over and take them in whoever starts a migration: the daemon of a hypervisor.
+    Agent(Agent),
     /// Check a transport, or serve a spool folder to the other host.
     #[command(subcommand)]
     Transport(Transport),
@@ -124,6 +126,7 @@ impl Command {
             Self::Reap(args) => args.format,
             Self::Rotate(args) => args.format,
             Self::Status(args) => args.format,
+            Self::Agent(args) => args.format,
             // Its JSON is a log, which an error is not.
             Self::Show(_) | Self::Transport(Transport::Serve { .. }) => Format::Text,
             Self::Transport(Transport::Check { format, .. }) => *format,
@@ -150,7 +153,9 @@ fn wants_events(words: &[OsString]) -> bool {
     let tells = words
         .iter()
         .find(|w| !w.as_encoded_bytes().starts_with(b"-"));
-    let known = ["migrate", "offer", "adopt", "reap", "rotate", "stream"];
+    let known = [
+        "migrate", "offer", "adopt", "reap", "rotate", "stream", "agent",
+    ];
     let tells = tells.is_some_and(|w| known.iter().any(|known| w == known));
     let asks = |pair: &[OsString]| {
         pair.iter()

@@ -35,6 +35,7 @@ pub fn main() -> ExitCode {
         | Command::Stream(_)
         | Command::Offer(_)
         | Command::Adopt(_)
+        | Command::Agent(_)
         | Command::Reap(_)
         | Command::Rotate(_)
         | Command::Status(_)

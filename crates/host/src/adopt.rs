@@ -19,6 +19,7 @@ use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::blocking::blocking;
+use crate::event::HandoffRole;
 use crate::hosts::{self, Elsewhere, Hosts};
 use crate::incoming::IncomingDomain;
 use crate::job::Finished;
@@ -29,6 +30,7 @@ use crate::remote_adopt::HEARTBEAT;
 use crate::stop::Stop;
 use crate::stoppable::{INTERRUPTED, Stoppable};
 use crate::transports::{TransportChoice, ssh_options};
+use crate::turn::Turn;
 use crate::{Error, Event, Events, Result, consoles, departures, limits, outbox};
 
 /// News that may wait to be told.
@@ -134,19 +136,40 @@ async fn take_in(
         Ok::<_, Error>((connection, domain, transport))
     };
     let (connection, domain, transport) = stop.or(open).await?;
+    let turn = Turn::wait(
+        &options.state,
+        domain,
+        HandoffRole::Destination,
+        options.patience,
+    );
+    let _turn = match stop.or(turn).await {
+        Ok(None) => {
+            return Err(Error::Refused(format!(
+                "another process of logchain takes in the logs of domain {domain}; see with \
+                 logchain status how far it is"
+            )));
+        }
+        Err(e @ Error::Interrupted(_)) => return Err(e),
+        Err(e) => {
+            events.warn(e.sentence());
+            None
+        }
+        Ok(turn) => turn,
+    };
     let stoppable = Stoppable::new(Arc::clone(&transport), stop.clone());
     let link = watch::Sender::new(match attached {
         Some(_) => SourceLink::NEW,
         None => SourceLink::NeverAttached,
     });
     let work = Work {
-        options,
+        state: options.state.clone(),
+        patience: options.patience,
         events: events.clone(),
         connection,
         domain,
         transport: Arc::new(stoppable),
         source: link.subscribe(),
-        stop,
+        stop: stop.clone(),
         budget: Budget::default(),
     };
     if let Some(heartbeats) = attached {
@@ -203,19 +226,32 @@ async fn refuse_elsewhere(hosts: Hosts, events: &Events, connection: &Connection
     )))
 }
 
-/// What all handoffs of a run share.
-struct Work<'a> {
-    options: &'a Options,
-    events: Events,
-    connection: Connection,
-    domain: Uuid,
-    transport: Arc<dyn LogTransport>,
-    source: watch::Receiver<SourceLink>,
-    stop: &'a Stop,
-    budget: Budget,
+/// What all handoffs of a domain share that are taken in here.
+#[derive(Clone)]
+pub(crate) struct Work {
+    /// Folder of what logchain remembers of this host.
+    pub(crate) state: PathBuf,
+    /// As [`Options::patience`].
+    pub(crate) patience: Duration,
+    pub(crate) events: Events,
+    pub(crate) connection: Connection,
+    pub(crate) domain: Uuid,
+    pub(crate) transport: Arc<dyn LogTransport>,
+    /// What is known of the source's half.
+    pub(crate) source: watch::Receiver<SourceLink>,
+    pub(crate) stop: Stop,
+    /// What they take together.
+    pub(crate) budget: Budget,
 }
 
-impl Work<'_> {
+/// How one handoff ended here.
+pub(crate) struct TakenIn {
+    pub(crate) outcome: Outcome,
+    /// When readers here had all of the history.
+    pub(crate) complete: Option<Instant>,
+}
+
+impl Work {
     /// Waits until anything is offered.
     async fn wait_for_offer(
         &self,
@@ -252,6 +288,13 @@ impl Work<'_> {
 
     /// Runs one half; gives what was told of it where the log did not come.
     async fn adopt(&self, handoff: Handoff, path: Option<PathBuf>) -> Result<Option<Event>> {
+        let taken = self.take_in(handoff.clone(), path).await?;
+        Ok(end(&self.events, &handoff, &taken.outcome))
+    }
+
+    /// Runs one half to its end. `path`: where the log will lie, for a domain that is not here
+    /// yet.
+    pub(crate) async fn take_in(&self, handoff: Handoff, path: Option<PathBuf>) -> Result<TakenIn> {
         let limits = blocking(|| Ok(limits::limits())).await?;
         limits.warn(&self.events);
         let (milestones, news) = mpsc::channel(NEWS);
@@ -272,7 +315,7 @@ impl Work<'_> {
         .with_host(consoles::own_name())
         .with_expected(path.map(|path| limits.place(path)))
         .with_source(self.source.clone())
-        .with_patience(self.options.patience)
+        .with_patience(self.patience)
         .with_progress(staged)
         .with_milestones(milestones)
         .with_budget(self.budget.clone());
@@ -280,14 +323,14 @@ impl Work<'_> {
         meter.log(to_meter, 0);
         let told = tokio::spawn(tell(self.events.clone(), handoff.clone(), news, to_tell));
         let mut outcome = meter.during(Phase::Arrival, half.run()).await;
-        let placed = told.await?;
+        let Told { placed, complete } = told.await?;
         if matches!(outcome, Outcome::Adopted(_)) {
             self.warn_of_cleaner(&arriving).await?;
-            if let Err(e) = departures::came_back(&self.options.state, self.domain).await {
+            if let Err(e) = departures::came_back(&self.state, self.domain).await {
                 self.events.warn(e.sentence());
             }
             // Older than what came just now: behind it.
-            let (state, console) = (&*self.options.state, Some(&handoff.console));
+            let (state, console) = (&*self.state, Some(&handoff.console));
             let to = (state, &self.events);
             let joined = outbox::rejoin(to, &self.connection, self.domain, console);
             for e in joined.await.1 {
@@ -304,11 +347,9 @@ impl Work<'_> {
             }
             .to_owned();
         }
-        Ok(end(&self.events, &handoff, &outcome))
+        Ok(TakenIn { outcome, complete })
     }
-}
 
-impl Work<'_> {
     /// Says which of the files that are in place now virtlogd will remove, though its
     /// rotation leaves them.
     async fn warn_of_cleaner(&self, at: &IncomingDomain) -> Result<()> {
@@ -350,14 +391,26 @@ async fn watch_heartbeats(mut input: impl AsyncRead + Unpin, link: watch::Sender
     link.send_replace(SourceLink::Gone);
 }
 
-/// Tells the milestones; gives whether the history was put in place.
+/// What the milestones said.
+struct Told {
+    /// Whether the history was put in place.
+    placed: bool,
+    /// When readers had all of it.
+    complete: Option<Instant>,
+}
+
+/// Tells the milestones.
 async fn tell(
     events: Events,
     handoff: Handoff,
     mut news: mpsc::Receiver<Milestone>,
     mut staged: watch::Receiver<u64>,
-) -> bool {
-    let mut is_placed = false;
+) -> Told {
+    let mut told = Told {
+        placed: false,
+        complete: None,
+    };
+    let mut is_shown = false;
     let mut ended = false;
     loop {
         let console = handoff.console.clone();
@@ -368,13 +421,17 @@ async fn tell(
                 if !ended {
                     let bytes = *staged.borrow_and_update();
                     events.tell(Event::Staged { console, bytes });
+                    // What is staged from then on is seen at once.
+                    if is_shown {
+                        told.complete = Some(Instant::now());
+                    }
                 }
                 continue;
             }
             milestone = news.recv() => milestone,
         };
         let Some(milestone) = milestone else {
-            return is_placed;
+            return told;
         };
         match milestone {
             Milestone::Shared => events.tell(Event::Shared { console }),
@@ -384,9 +441,14 @@ async fn tell(
                 let bytes = *staged.borrow_and_update();
                 events.tell(Event::Staged { console, bytes });
             }
-            Milestone::Shown(bytes) => events.tell(Event::Shown { console, bytes }),
+            Milestone::Shown(bytes) => {
+                is_shown = true;
+                told.complete = Some(Instant::now());
+                events.tell(Event::Shown { console, bytes });
+            }
             Milestone::Placed(placed) => {
-                is_placed = true;
+                told.placed = true;
+                told.complete.get_or_insert_with(Instant::now);
                 events.tell(Event::Placed {
                     console,
                     files: placed.files,

@@ -289,6 +289,16 @@ pub enum Event {
         offset: u64,
     },
 
+    /// A handoff that the agent made ended.
+    Handoff(HandoffSummary),
+    /// The agent watches the libvirt of this host.
+    Watching {
+        /// URI of that libvirt.
+        uri: String,
+        /// How many domains run here.
+        domains: u64,
+    },
+
     /// A log was rotated.
     Rotated(Rotation),
     /// A log was not rotated, because it is empty.
@@ -349,6 +359,64 @@ pub enum Advice {
     Fix,
     /// Report a bug: this should not happen.
     Report,
+}
+
+/// Which half of a handoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum HandoffRole {
+    /// The host that the domain left.
+    Source,
+    /// The host that it came to.
+    Destination,
+}
+
+/// How a handoff ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum HandoffOutcome {
+    /// The destination has all of the log.
+    Carried,
+    /// The migration failed, so the log stays where it is.
+    Withdrawn,
+    /// The destination does not have the log, or not yet.
+    NotCarried,
+}
+
+/// How a handoff that the agent made ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct HandoffSummary {
+    /// Name of the domain.
+    pub domain: String,
+    /// UUID of the domain.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub uuid: Uuid,
+    /// Which console.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub console: ConsoleName,
+    /// Which half this host was.
+    pub role: HandoffRole,
+    /// How it ended.
+    pub outcome: HandoffOutcome,
+    /// Name of the other host; missing where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Length of the history in bytes; 0 where it was not carried.
+    pub bytes: u64,
+    /// As in `carried`.
+    pub dropped: u64,
+    /// As in `carried`; the destination alone knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_ms: Option<u64>,
+    /// Why it was not carried, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What happens next with a log that was not carried, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A log that logchain was asked to rotate.

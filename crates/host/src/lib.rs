@@ -15,6 +15,7 @@
 //! | [`status`] | tells where every handoff on this host stands |
 //! | [`verify`] | tells whether a log is whole, and mends it |
 //! | [`check`] | tries out a transport |
+//! | [`agent`] | makes handoffs happen whoever starts migrations |
 //!
 //! Must not know: command lines, terminals, exit codes. Nothing here prints.
 //!
@@ -26,6 +27,7 @@
 //! ```
 
 pub mod adopt;
+pub mod agent;
 pub mod astray;
 mod blocking;
 mod carry;
@@ -55,6 +57,7 @@ pub mod stop;
 mod stoppable;
 pub mod stream;
 pub mod transports;
+mod turn;
 pub mod verify;
 
 pub use error::{Error, Result};

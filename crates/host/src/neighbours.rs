@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use logchain_core::OkLogged as _;
@@ -15,15 +15,30 @@ use logchain_libvirt::{Connection, Domain, drain};
 use tokio::time::timeout;
 
 /// The console logs of all domains that libvirt here knows, running or not. Libvirt is asked
-/// once a process, and only where a log has files that may be another log.
-static LOGS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+/// once, and only where a log has files that may be another log; again after [`outdated`].
+static LOGS: RwLock<Option<Arc<[PathBuf]>>> = RwLock::new(None);
+
+fn logs() -> Option<Arc<[PathBuf]>> {
+    let logs = LOGS.read().unwrap_or_else(PoisonError::into_inner);
+    logs.clone()
+}
+
+fn set_logs(logs: Option<Arc<[PathBuf]>>) {
+    *LOGS.write().unwrap_or_else(PoisonError::into_inner) = logs;
+}
+
+/// Domains came or went: whoever asks next learns their logs anew. For a process that lives
+/// longer than one job.
+pub fn outdated() {
+    set_logs(None);
+}
 
 /// How long libvirt may take to name all logs. After that, leases and times decide alone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks libvirt for every domain's logs, if that could matter for one of `logs`.
 pub async fn learn(connection: &Connection, logs: Vec<PathBuf>) {
-    if LOGS.get().is_some() {
+    if self::logs().is_some() {
         return;
     }
     let look = move || logs.iter().any(|log| is_doubtful(log));
@@ -31,7 +46,7 @@ pub async fn learn(connection: &Connection, logs: Vec<PathBuf>) {
         return;
     }
     if let Ok(Some(named)) = timeout(PATIENCE, named(connection)).await {
-        let _ = LOGS.set(named);
+        set_logs(Some(named.into()));
     }
 }
 
@@ -81,7 +96,8 @@ pub fn ownership(folder: &Folder, base: &OsStr) -> Ownership {
     if doubtful.peek().is_none() {
         return known;
     }
-    let logs = LOGS.get().map_or(&[][..], Vec::as_slice);
+    let logs = logs();
+    let logs = logs.as_deref().unwrap_or_default();
     let written = |name: &OsStr| {
         let opened = folder.open_file(name);
         opened.is_ok_and(|(file, _)| drain::has_writer(&file) == drain::Writer::Some)

@@ -18,6 +18,7 @@ use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::carry::{self, Carry, RemoteHalf, Route};
+use crate::event::HandoffRole;
 use crate::hosts::{self, Hosts};
 use crate::job::Finished;
 use crate::log::ConsoleLog;
@@ -25,6 +26,7 @@ use crate::meter::Meter;
 use crate::progress::Phase;
 use crate::stop::Stop;
 use crate::transports::{TransportChoice, ssh_options};
+use crate::turn::Turn;
 use crate::{Error, Event, Events, Result, consoles, outbox};
 
 /// Which domain's logs are handed over, and how.
@@ -122,6 +124,27 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
     let choice = TransportChoice::of(options.transport.as_deref(), None)?;
     let ssh = ssh_options(options.remote_logchain.as_deref(), options.patience);
     let departed = stop.or(find(options)).await?;
+    let turn = Turn::wait(
+        &options.state,
+        departed.uuid,
+        HandoffRole::Source,
+        options.patience,
+    );
+    let _turn = match stop.or(turn).await {
+        Ok(None) => {
+            return Err(Error::Refused(format!(
+                "another process of logchain hands over the logs of domain {}; see with \
+                 logchain status how far it is",
+                departed.name
+            )));
+        }
+        Err(e @ Error::Interrupted(_)) => return Err(e),
+        Err(e) => {
+            events.warn(e.sentence());
+            None
+        }
+        Ok(turn) => turn,
+    };
     let route = Route {
         events: events.clone(),
         choice: &choice,

@@ -39,7 +39,7 @@ pub enum Job {
 }
 
 impl Job {
-    fn from_raw(operation: i32) -> Self {
+    pub(crate) fn from_raw(operation: i32) -> Self {
         match u32::try_from(operation) {
             Ok(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT) => Self::MigrationOut,
             Ok(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN) => Self::MigrationIn,

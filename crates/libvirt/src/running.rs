@@ -8,7 +8,7 @@ use virt::error::ErrorNumber;
 use virt_sys as sys;
 
 use crate::consoles::{Consoles, read};
-use crate::{Connection, Domain, Result, State};
+use crate::{Connection, Domain, Job, Result, State, ffi};
 
 /// A domain that runs.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct RunningDomain {
     pub domain: Domain,
     /// What it is doing.
     pub state: State,
+    /// The job that runs on it; `None` where none does, or the driver does not tell.
+    pub job: Option<Job>,
     /// The console logs in its live XML.
     pub consoles: Result<Consoles>,
 }
@@ -35,18 +37,19 @@ impl Connection {
                     let Ok((state, reason)) = raw.get_state() else {
                         continue;
                     };
+                    let job = ffi::job_operation(&raw).ok().flatten().map(Job::from_raw);
                     let xml = match raw.get_xml_desc(0) {
                         Err(e) if e.code() == ErrorNumber::NoDomain => continue,
                         xml => xml.map_err(|e| e.message().to_owned()),
                     };
                     let consoles = xml.map(|xml| read(&xml));
                     let state = State::from_raw(state, reason);
-                    found.push((Domain::describe(raw)?, state, consoles));
+                    found.push((Domain::describe(raw)?, state, job, consoles));
                 }
                 Ok(found)
             })
             .await?;
-        let running = found.into_iter().map(|(described, state, consoles)| {
+        let running = found.into_iter().map(|(described, state, job, consoles)| {
             let domain = Domain::new(self.clone(), described);
             let consoles = consoles.unwrap_or_else(|message| {
                 Err(crate::Error::Failed {
@@ -58,6 +61,7 @@ impl Connection {
             RunningDomain {
                 domain,
                 state,
+                job,
                 consoles,
             }
         });
@@ -81,9 +85,12 @@ impl Connection {
             Err(crate::Error::NoDomain { .. }) => return Ok(None),
             xml => xml.and_then(|xml| read(&xml)),
         };
+        // A driver without jobs tells of none.
+        let job = domain.job().await.ok().flatten();
         Ok(Some(RunningDomain {
             domain,
             state,
+            job,
             consoles,
         }))
     }

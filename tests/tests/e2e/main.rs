@@ -4,6 +4,7 @@
     clippy::indexing_slicing,
     reason = "these are tests: a panic is a failure"
 )]
+mod agent;
 mod any_log;
 mod checking;
 mod clocks;

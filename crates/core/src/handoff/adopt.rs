@@ -435,14 +435,7 @@ impl Adoption {
     }
 
     async fn begin(&self) -> Option<Begin> {
-        let key = self.adopt.handoff.key(ObjectName::Begin);
-        let data = self
-            .adopt
-            .transport
-            .get_opt(&key, MAX_MESSAGE)
-            .await
-            .ok_logged("the source's names are not known")??;
-        Begin::decode(&data).ok_logged("the source's names are not known")
+        super::begin_of(&*self.adopt.transport, &self.adopt.handoff).await
     }
 
     async fn receipt(&mut self, receipt: Receipt) -> Event {

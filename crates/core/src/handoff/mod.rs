@@ -108,6 +108,7 @@ pub use local::run_locally;
 pub use message::{Abort, Begin, Claim, Commit, Damaged, Receipt};
 pub use stage::Stage;
 
+use crate::OkLogged as _;
 use crate::clock::now;
 use crate::ids::{ConsoleName, HandoffId};
 use crate::transport::{self, Collection, Key, LogTransport, LogTransportExt, ObjectName, Prefix};
@@ -171,6 +172,15 @@ pub async fn waiting(
     let open = stage::stages(&entries).into_iter();
     let open = open.filter(|(_, stage)| stage.can_be_adopted());
     Ok(open.map(|(handoff, _)| handoff).collect())
+}
+
+/// The source's first word of a handoff; `None` where there is none that can be read.
+pub async fn begin_of(transport: &dyn LogTransport, handoff: &Handoff) -> Option<Begin> {
+    const UNKNOWN: &str = "the source's names are not known";
+    let key = handoff.key(ObjectName::Begin);
+    let data = transport.get_opt(&key, message::MAX_MESSAGE).await;
+    let data = data.ok_logged(UNKNOWN)??;
+    message::Message::decode(&data).ok_logged(UNKNOWN)
 }
 
 /// Runs file work on a thread that may block, within the caller's span.

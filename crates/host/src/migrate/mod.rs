@@ -36,6 +36,7 @@ use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 
 use crate::carry::{Carry, Route};
+use crate::event::HandoffRole;
 use crate::hosts::Hosts;
 use crate::job::Finished;
 use crate::log::ConsoleLog;
@@ -44,6 +45,7 @@ use crate::outbox::Keepers;
 use crate::progress::Phase;
 use crate::stop::Stop;
 use crate::transports::{TransportChoice, ssh_options};
+use crate::turn::Turn;
 use crate::{Error, Event, Events, Result, consoles};
 use logs::Logs;
 
@@ -54,6 +56,9 @@ const REACH: Duration = Duration::from_secs(5);
 /// How long the two hosts may take to agree on what became of a migration: one
 /// that goes on although our connection broke takes its time.
 const SETTLE: Duration = Duration::from_secs(600);
+
+/// How long another process that hands over the same logs is waited for.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Which domain goes where, and how its logs follow.
 #[derive(Clone, Debug)]
@@ -233,6 +238,25 @@ impl Migration<'_> {
         }
         let source = watch::Sender::new(Source::Running);
         let options = self.options;
+        // An agent here leaves the logs to this process, for as long as it holds the turn.
+        let uuid = self.domain.uuid();
+        let turn = Turn::wait(&options.state, uuid, HandoffRole::Source, TURN);
+        let _turn = match self.stop.or(turn).await {
+            Ok(Some(turn)) => Some(turn),
+            Ok(None) => {
+                let name = self.domain.name();
+                self.events.warn(format!(
+                    "another process of logchain still hands over the logs of domain {name}; the \
+                     migration goes on"
+                ));
+                None
+            }
+            Err(e @ Error::Interrupted(_)) => return Err(e),
+            Err(e) => {
+                self.events.warn(e.sentence());
+                None
+            }
+        };
         let ssh = ssh_options(options.remote_logchain.as_deref(), options.patience);
         let route = Route {
             events: self.events.clone(),

@@ -1,7 +1,9 @@
 //! Pure: an event, as a sentence for people.
 
 use logchain_host::Event;
-use logchain_host::event::{Advice, Reaping, Rotation};
+use logchain_host::event::{
+    Advice, HandoffOutcome, HandoffRole, HandoffSummary, Reaping, Rotation,
+};
 
 /// Where a sentence goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,7 @@ pub(crate) fn stream(event: &Event) -> Stream {
         Event::NotCarried { .. } | Event::Withdrawn { .. } | Event::Failed { .. } => {
             Stream::Failure
         }
+        Event::Handoff(summary) if summary.outcome == HandoffOutcome::NotCarried => Stream::Failure,
         Event::Warning { .. }
         | Event::LeftBehind { .. }
         | Event::NothingLeft { .. }
@@ -132,6 +135,8 @@ pub(crate) fn sentence(event: &Event) -> String {
             }
             sentence
         }
+        Event::Handoff(summary) => handoff(summary),
+        Event::Watching { uri, domains } => format!("watching {uri}: {domains} domains run here"),
         Event::Aborted { console } => {
             format!("{console}: withdrawn by the source; this host is as it was")
         }
@@ -231,6 +236,66 @@ fn step(event: &Event) -> String {
         Some(Advice::Report) | None => "this should not happen: report it",
     };
     format!("{step}: {reason}; {what}")
+}
+
+/// One sentence for the whole handoff: which VM, between which hosts, how much, and what a reader
+/// had less; or why not, and what happens next.
+fn handoff(summary: &HandoffSummary) -> String {
+    let HandoffSummary {
+        domain,
+        console,
+        role,
+        outcome,
+        peer,
+        bytes,
+        dropped,
+        window_ms,
+        reason,
+        next,
+        ..
+    } = summary;
+    let peer = peer.as_deref();
+    let mut sentence = match (outcome, role) {
+        (HandoffOutcome::Carried, HandoffRole::Source) => format!(
+            "{domain}: {console}: {bytes} bytes of history are in place at {}",
+            peer.unwrap_or("the destination")
+        ),
+        (HandoffOutcome::Carried, HandoffRole::Destination) => format!(
+            "{domain}: {console}: {bytes} bytes of history from {} are in place",
+            peer.unwrap_or("the source")
+        ),
+        (HandoffOutcome::Withdrawn, HandoffRole::Source) => {
+            format!("{domain}: {console}: the migration failed, and the log stays here")
+        }
+        (HandoffOutcome::Withdrawn, HandoffRole::Destination) => {
+            format!("{domain}: {console}: the source withdrew the log")
+        }
+        (HandoffOutcome::NotCarried, HandoffRole::Source) => {
+            format!("{domain}: {console}: the log was not carried")
+        }
+        (HandoffOutcome::NotCarried, HandoffRole::Destination) => {
+            format!("{domain}: {console}: the log was not taken in")
+        }
+    };
+    if let Some(reason) = reason {
+        sentence.push_str(&format!(": {reason}"));
+    }
+    if *dropped > 0 {
+        sentence.push_str(&format!(
+            "; the oldest {dropped} of them are more than the rotation there keeps"
+        ));
+    }
+    match window_ms {
+        Some(0) => sentence.push_str("; they were there before the guest ran here"),
+        Some(ms) => sentence.push_str(&format!(
+            "; for {ms} ms after the guest began to run here a reader had less"
+        )),
+        None => {}
+    }
+    if let Some(next) = next {
+        sentence.push_str(&format!("; {next}"));
+    }
+    sentence
 }
 
 #[cfg(test)]

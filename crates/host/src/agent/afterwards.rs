@@ -1,0 +1,167 @@
+//! What was not carried at once: offered again by the source, and looked for by the
+//! destination, for as long as it takes.
+//!
+//! Must not know: migrations.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use logchain_core::backoff::Backoff;
+use logchain_core::departure::Notes;
+use logchain_core::handoff::stage::stages;
+use logchain_core::ids::ConsoleName;
+use logchain_core::outbox::Outbox;
+use logchain_core::transport::{LogTransportExt as _, Prefix};
+use std::path::PathBuf;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::host::Here;
+use super::stay::Stay;
+use super::{Shared, destination};
+use crate::blocking::blocking;
+use crate::{Result, offer, outbox};
+
+/// The longest time between two tries for one domain.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How long the first pass waits for libvirt.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// Runs pass after pass, until it is dropped.
+pub(super) async fn run(shared: Arc<Shared>, here: Here) {
+    let mut tries = HashMap::new();
+    sleep(FIRST).await;
+    loop {
+        if let Err(e) = take_in(&shared, &here).await {
+            tracing::debug!(error = %e.sentence(), "what is offered is looked for again");
+        }
+        if let Err(e) = hand_over(&shared, &here, &mut tries).await {
+            tracing::debug!(error = %e.sentence(), "what is left here is looked for again");
+        }
+        sleep(shared.options.retry).await;
+    }
+}
+
+/// What is offered of domains that run here is taken in.
+async fn take_in(shared: &Arc<Shared>, here: &Here) -> Result<()> {
+    let Some(connection) = here.connection() else {
+        return Ok(());
+    };
+    let transport = shared.meet.transport().await?;
+    let entries = transport.list_handoffs(&Prefix::All).await?;
+    let open = stages(&entries).into_iter();
+    let mut domains: Vec<Uuid> = open
+        .filter(|(_, stage)| stage.can_be_adopted())
+        .map(|(handoff, _)| handoff.domain)
+        .collect();
+    domains.dedup();
+    for domain in domains {
+        let Some((Stay::Running, vm)) = here.stay(domain) else {
+            continue;
+        };
+        let taken = destination::take_in_late(shared, connection.clone(), vm).await;
+        if let Err(e) = taken {
+            tracing::debug!(%domain, error = %e.sentence(), "it is looked for again");
+        }
+    }
+    Ok(())
+}
+
+/// When a domain's logs are tried again.
+struct Again {
+    failures: u32,
+    due: Instant,
+}
+
+/// The logs of domains that left without them.
+type LeftHere = BTreeMap<Uuid, Vec<(ConsoleName, PathBuf)>>;
+
+/// What this host still has of domains that left is offered; of those that are back it is put
+/// behind their logs.
+async fn hand_over(
+    shared: &Arc<Shared>,
+    here: &Here,
+    tries: &mut HashMap<Uuid, Again>,
+) -> Result<()> {
+    let Some(connection) = here.connection() else {
+        return Ok(());
+    };
+    let left = left_here(shared.options.state.clone()).await?;
+    tries.retain(|domain, _| left.contains_key(domain));
+    for (domain, logs) in left {
+        if tries.get(&domain).is_some_and(|t| t.due > Instant::now()) {
+            continue;
+        }
+        let stay = here.stay(domain);
+        let done = match &stay {
+            Some((Stay::Running, vm)) => {
+                let (state, events) = (&*shared.options.state, shared.events_of(vm));
+                let to = (state, &events);
+                let (_, failures) = outbox::rejoin(to, &connection, domain, None).await;
+                for e in &failures {
+                    events.warn(e.sentence());
+                }
+                failures.is_empty()
+            }
+            Some(_) => continue,
+            None => offer_again(shared, domain, logs).await,
+        };
+        if done {
+            tries.remove(&domain);
+            continue;
+        }
+        let again = tries.entry(domain).or_insert(Again {
+            failures: 0,
+            due: Instant::now(),
+        });
+        again.failures = again.failures.saturating_add(1);
+        let backoff = Backoff::doubling(shared.options.retry, LONGEST);
+        again.due = Instant::now() + backoff.after(again.failures);
+    }
+    Ok(())
+}
+
+async fn offer_again(
+    shared: &Arc<Shared>,
+    domain: Uuid,
+    logs: Vec<(ConsoleName, PathBuf)>,
+) -> bool {
+    let options = &shared.options;
+    let _under_way = shared.begin();
+    let mut job = offer::Options::new(domain.to_string());
+    job.consoles = logs;
+    job.connect.clone_from(&options.connect);
+    job.state.clone_from(&options.state);
+    job.transport = Some(shared.meet.choice().to_string());
+    job.patience = options.patience;
+    let events = crate::Events::ignored();
+    match offer::offer(job, &events, &shared.stop).await {
+        Ok(finished) => finished.is_success(),
+        Err(e) => {
+            tracing::debug!(%domain, error = %e.sentence(), "it is offered again later");
+            false
+        }
+    }
+}
+
+async fn left_here(state: PathBuf) -> Result<LeftHere> {
+    blocking(move || {
+        let mut left = LeftHere::new();
+        for entry in Outbox::of(&state).all()?.entries {
+            left.entry(entry.domain).or_default();
+        }
+        if let Some(notes) = Notes::open(&state)? {
+            for note in notes.all()?.notes {
+                let missing = note.logs.into_iter().filter(|log| !log.received);
+                let logs: Vec<_> = missing.map(|log| (log.console, log.path)).collect();
+                if !logs.is_empty() {
+                    left.entry(note.domain).or_default().extend(logs);
+                }
+            }
+        }
+        Ok(left)
+    })
+    .await
+}

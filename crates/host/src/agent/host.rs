@@ -1,0 +1,394 @@
+//! The domains that are here, kept up to date by libvirt's events and by looks.
+//!
+//! Nothing here waits for a domain: a domain whose libvirt hangs holds up no other one. Questions
+//! are asked aside, and their answers come back through a queue.
+//!
+//! Must not know: how a log is handed over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use logchain_core::handoff::offer::Source;
+use logchain_libvirt::consoles::Consoles;
+use logchain_libvirt::host_events::HostEvent;
+use logchain_libvirt::{Connection, Domain, RunningDomain};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::stay::{Action, Look, Stay, on_event, on_look};
+use super::{Shared, Vm, destination, source};
+use crate::log::ConsoleLog;
+use crate::{Error, Event, Result, consoles, neighbours};
+
+/// Between two looks at the domains that come or leave. Only while there are any.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How many answers may wait to be taken in.
+const ANSWERS: usize = 1024;
+
+/// How an incoming migration goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// The guest does not run here yet.
+    Coming,
+    /// It runs here, from this moment on.
+    Came(std::time::Instant),
+    /// It will not come.
+    Never,
+}
+
+/// What others may know of the domains here.
+#[derive(Clone, Default)]
+pub(super) struct Here(Arc<Mutex<HereNow>>);
+
+#[derive(Default)]
+struct HereNow {
+    connection: Option<Connection>,
+    domains: HashMap<Uuid, (Stay, Vm)>,
+}
+
+impl Here {
+    /// The connection to libvirt, while there is one.
+    pub(super) fn connection(&self) -> Option<Connection> {
+        self.lock().connection.clone()
+    }
+
+    /// Where a domain stands; `None` where it is not here.
+    pub(super) fn stay(&self, domain: Uuid) -> Option<(Stay, Vm)> {
+        self.lock().domains.get(&domain).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HereNow> {
+        // Each change is one step, so a panic leaves no half of one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of a domain that is here.
+pub(super) struct Known {
+    pub(super) domain: Domain,
+    pub(super) logs: Vec<ConsoleLog>,
+}
+
+/// A domain that is here.
+struct Guest {
+    stay: Stay,
+    known: Option<Arc<Known>>,
+    /// For those who hand its logs over.
+    source: Option<watch::Sender<Source>>,
+    /// For those who take its logs in.
+    arrival: Option<watch::Sender<Arrival>>,
+    /// When it was looked at last.
+    is_looked_at: bool,
+}
+
+/// An answer to a question that was asked aside.
+enum Answer {
+    Found(Uuid, Result<Option<RunningDomain>, String>),
+    Looked(Uuid, Result<Look, String>),
+}
+
+pub(super) struct Host {
+    shared: Arc<Shared>,
+    guests: HashMap<Uuid, Guest>,
+    here: Here,
+    answers: mpsc::Receiver<Answer>,
+    answer: mpsc::Sender<Answer>,
+}
+
+impl Host {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let (answer, answers) = mpsc::channel(ANSWERS);
+        Self {
+            shared,
+            guests: HashMap::new(),
+            here: Here::default(),
+            answers,
+            answer,
+        }
+    }
+
+    pub(super) fn here(&self) -> Here {
+        self.here.clone()
+    }
+
+    /// Watches until the connection breaks.
+    pub(super) async fn watch(&mut self, connection: Connection) -> Result<()> {
+        // Before anything is looked at, so that nothing falls between.
+        let mut events = connection.host_events().await?;
+        self.reconcile(&connection).await?;
+        self.here.lock().connection = Some(connection.clone());
+        self.shared.events.tell(Event::Watching {
+            uri: connection.uri().to_owned(),
+            domains: self.guests.len() as u64,
+        });
+        let mut next_look = Instant::now() + LOOK;
+        let ended = loop {
+            let moves = self
+                .guests
+                .values()
+                .any(|guest| guest.stay != Stay::Running);
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(&connection, event),
+                    None => break Err(Error::Refused("its connection broke".to_owned())),
+                },
+                Some(answer) = self.answers.recv() => self.on_answer(&connection, answer),
+                () = sleep_until(next_look), if moves => {
+                    self.look(&connection);
+                    next_look = Instant::now() + LOOK;
+                }
+            }
+            if events.take_missed() > 0 {
+                self.reconcile(&connection).await?;
+            }
+        };
+        self.here.lock().connection = None;
+        ended
+    }
+
+    /// Looks at everything, since nothing is known of what was not told.
+    async fn reconcile(&mut self, connection: &Connection) -> Result<()> {
+        neighbours::outdated();
+        let running = connection.running().await?;
+        let mut missing: Vec<Uuid> = self.guests.keys().copied().collect();
+        for found in running {
+            let uuid = found.domain.uuid();
+            missing.retain(|other| *other != uuid);
+            let look = Look {
+                state: found.state,
+                job: found.job,
+            };
+            let stay = self.guests.get(&uuid).map(|guest| guest.stay);
+            let step = on_look(stay, look);
+            self.enter(uuid, step.0);
+            self.learn(found);
+            self.act(connection, uuid, step.1);
+        }
+        for uuid in missing {
+            self.ask_look(connection, uuid);
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, connection: &Connection, event: HostEvent) {
+        let stay = self.guests.get(&event.domain).map(|guest| guest.stay);
+        let (next, actions) = on_event(stay, event.kind);
+        // It leaves the table once all is told.
+        if next.is_some() {
+            self.enter(event.domain, next);
+        }
+        self.act(connection, event.domain, actions);
+        self.enter(event.domain, next);
+    }
+
+    fn on_answer(&mut self, connection: &Connection, answer: Answer) {
+        match answer {
+            Answer::Found(_, Ok(Some(found))) => self.learn(found),
+            Answer::Found(uuid, Ok(None)) => {
+                tracing::debug!(domain = %uuid, "it went before its logs were looked at");
+            }
+            Answer::Found(uuid, Err(reason)) => self.shared.events.warn(format!(
+                "domain {uuid}: nobody can tell which logs it has: {reason}"
+            )),
+            Answer::Looked(uuid, looked) => {
+                let Some(guest) = self.guests.get_mut(&uuid) else {
+                    return;
+                };
+                guest.is_looked_at = false;
+                let look = match looked {
+                    Ok(look) => look,
+                    Err(reason) => {
+                        tracing::debug!(domain = %uuid, reason, "it is looked at again");
+                        return;
+                    }
+                };
+                let (next, actions) = on_look(Some(guest.stay), look);
+                if next.is_some() {
+                    self.enter(uuid, next);
+                }
+                self.act(connection, uuid, actions);
+                self.enter(uuid, next);
+            }
+        }
+    }
+
+    /// Where a domain stands from now on.
+    fn enter(&mut self, uuid: Uuid, stay: Option<Stay>) {
+        let Some(stay) = stay else {
+            self.guests.remove(&uuid);
+            self.here.lock().domains.remove(&uuid);
+            return;
+        };
+        let guest = self.guests.entry(uuid).or_insert_with(|| Guest {
+            stay,
+            known: None,
+            source: None,
+            arrival: None,
+            is_looked_at: false,
+        });
+        guest.stay = stay;
+        let name = match &guest.known {
+            Some(known) => known.domain.name().to_owned(),
+            None => uuid.to_string(),
+        };
+        let mut here = self.here.lock();
+        here.domains.insert(uuid, (stay, Vm { uuid, name }));
+    }
+
+    /// Which logs a domain has.
+    fn learn(&mut self, found: RunningDomain) {
+        let uuid = found.domain.uuid();
+        let vm = Vm {
+            uuid,
+            name: found.domain.name().to_owned(),
+        };
+        let logs = match found.consoles {
+            Ok(found) => self.logs(&vm, found),
+            Err(e) => {
+                self.shared.events.warn(format!(
+                    "{}: nobody can tell which logs it has: {e}",
+                    vm.name
+                ));
+                return;
+            }
+        };
+        if let Some(guest) = self.guests.get_mut(&uuid) {
+            guest.known = Some(Arc::new(Known {
+                domain: found.domain,
+                logs,
+            }));
+            let mut here = self.here.lock();
+            here.domains.insert(uuid, (guest.stay, vm));
+        }
+    }
+
+    fn logs(&self, vm: &Vm, found: Consoles) -> Vec<ConsoleLog> {
+        for reason in found.left_out {
+            let events = &self.shared.events;
+            events.warn(format!("{}: {reason}: it cannot be carried", vm.name));
+        }
+        let mut logs = Vec::new();
+        for console in found.logs {
+            match consoles::key_name(&console) {
+                Ok(name) => logs.push(ConsoleLog {
+                    console: name,
+                    path: console.path,
+                }),
+                Err(e) => self
+                    .shared
+                    .events
+                    .warn(format!("{}: {}: {e}", vm.name, console.name)),
+            }
+        }
+        logs
+    }
+
+    fn act(&mut self, connection: &Connection, uuid: Uuid, actions: Vec<Action>) {
+        for action in actions {
+            tracing::debug!(domain = %uuid, ?action, "the agent acts");
+            match action {
+                Action::Hold | Action::LookAtLogs => {
+                    neighbours::outdated();
+                    self.ask_logs(connection, uuid);
+                }
+                Action::Receive => {
+                    let arrival = watch::Sender::new(Arrival::Coming);
+                    let seen = arrival.subscribe();
+                    if let Some(guest) = self.guests.get_mut(&uuid) {
+                        guest.arrival = Some(arrival);
+                    }
+                    let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
+                    tokio::spawn(destination::receive(shared, connection, uuid, seen));
+                }
+                Action::Came => self.arrived(uuid, Arrival::Came(std::time::Instant::now())),
+                Action::NeverCame => self.arrived(uuid, Arrival::Never),
+                Action::Offer => {
+                    let source = watch::Sender::new(Source::Running);
+                    let known = self.guests.get_mut(&uuid).and_then(|guest| {
+                        guest.source = Some(source.clone());
+                        guest.known.clone()
+                    });
+                    let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
+                    tokio::spawn(source::offer(shared, connection, (uuid, known), source));
+                }
+                Action::Tell(now) => {
+                    let guest = self.guests.get(&uuid);
+                    if let Some(source) = guest.and_then(|guest| guest.source.as_ref()) {
+                        source.send_replace(now);
+                    }
+                }
+                Action::LetGo => neighbours::outdated(),
+            }
+        }
+    }
+
+    fn arrived(&mut self, uuid: Uuid, arrival: Arrival) {
+        let guest = self.guests.get(&uuid);
+        if let Some(tell) = guest.and_then(|guest| guest.arrival.as_ref()) {
+            tell.send_replace(arrival);
+        }
+    }
+
+    fn ask_logs(&self, connection: &Connection, uuid: Uuid) {
+        let (connection, answer) = (connection.clone(), self.answer.clone());
+        tokio::spawn(async move {
+            let found = connection.running_domain(uuid).await;
+            let found = found.map_err(|e| e.to_string());
+            drop(answer.send(Answer::Found(uuid, found)).await);
+        });
+    }
+
+    /// Looks at the domains that come or leave: what happens to them may be told by no event.
+    fn look(&mut self, connection: &Connection) {
+        let moving = self.guests.iter();
+        let moving: Vec<Uuid> = moving
+            .filter(|(_, guest)| guest.stay != Stay::Running)
+            .map(|(uuid, _)| *uuid)
+            .collect();
+        for uuid in moving {
+            self.ask_look(connection, uuid);
+        }
+    }
+
+    /// One question at a time for each domain: one that hangs is not asked again meanwhile.
+    fn ask_look(&mut self, connection: &Connection, uuid: Uuid) {
+        let Some(guest) = self.guests.get_mut(&uuid) else {
+            return;
+        };
+        if std::mem::replace(&mut guest.is_looked_at, true) {
+            return;
+        }
+        let (connection, answer) = (connection.clone(), self.answer.clone());
+        tokio::spawn(async move {
+            let looked = look_at(&connection, uuid).await;
+            let looked = looked.map_err(|e| e.to_string());
+            drop(answer.send(Answer::Looked(uuid, looked)).await);
+        });
+    }
+}
+
+async fn look_at(connection: &Connection, uuid: Uuid) -> logchain_libvirt::Result<Look> {
+    use logchain_libvirt::{Error as Libvirt, State};
+
+    let gone = Look {
+        state: State::Gone,
+        job: None,
+    };
+    let domain = match connection.lookup_uuid(uuid).await {
+        Err(Libvirt::NoDomain { .. }) => return Ok(gone),
+        found => found?,
+    };
+    // The job first: one that ends between the two answers has changed the state by then.
+    let job = match domain.job().await {
+        Ok(job) => job,
+        Err(Libvirt::NoDomain { .. }) => return Ok(gone),
+        Err(Libvirt::Unsupported { .. } | Libvirt::Failed { .. }) => None,
+        Err(e) => return Err(e),
+    };
+    let state = domain.state().await?;
+    Ok(Look { state, job })
+}

@@ -1,0 +1,274 @@
+//! A domain leaves: its logs are handed over.
+//!
+//! Must not know: how it was noticed that the domain leaves.
+
+use std::sync::Arc;
+
+use logchain_core::handoff::offer::{Outcome, Source};
+use logchain_core::ids::HandoffId;
+use logchain_core::outbox::KeepOutcome;
+use logchain_libvirt::{Connection, State};
+use tokio::sync::watch;
+use tracing::{Instrument as _, info_span};
+use uuid::Uuid;
+
+use super::host::Known;
+use super::{Shared, Vm};
+use crate::carry::{Carry, RemoteHalf, Route};
+use crate::departures::DepartureNote;
+use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};
+use crate::hosts::{self, Hosts};
+use crate::left_behind::OfferOptions;
+use crate::log::ConsoleLog;
+use crate::outbox::Keepers;
+use crate::turn::Turn;
+use crate::{Error, Event, Events, Result, astray};
+
+/// Hands over the logs of a domain, as `source` tells that its migration goes on.
+pub(super) async fn offer(
+    shared: Arc<Shared>,
+    connection: Connection,
+    (uuid, known): (Uuid, Option<Arc<Known>>),
+    source: watch::Sender<Source>,
+) {
+    let span = info_span!("agent", half = "source", domain = %uuid);
+    let _under_way = shared.begin();
+    let work = async {
+        let known = match known {
+            Some(known) => known,
+            None => look_up(&connection, uuid).await?,
+        };
+        let vm = Vm {
+            uuid,
+            name: known.domain.name().to_owned(),
+        };
+        let events = shared.events_of(&vm);
+        let handing_over = HandingOver {
+            shared: &shared,
+            connection: &connection,
+            known: &known,
+            vm,
+            events,
+        };
+        handing_over.run(&source).await
+    };
+    if let Err(e) = work.instrument(span).await {
+        let reason = e.sentence();
+        shared.events.warn(format!(
+            "domain {uuid} leaves, and its log cannot be handed over now: {reason}"
+        ));
+    }
+}
+
+/// For a domain that nobody had told of before it left.
+async fn look_up(connection: &Connection, uuid: Uuid) -> Result<Arc<Known>> {
+    let domain = connection.lookup_uuid(uuid).await?;
+    let found = logchain_libvirt::consoles::read(&domain.live_xml().await?)?;
+    let mut logs = Vec::new();
+    for console in found.logs {
+        logs.push(ConsoleLog {
+            console: crate::consoles::key_name(&console)?,
+            path: console.path,
+        });
+    }
+    Ok(Arc::new(Known { domain, logs }))
+}
+
+struct HandingOver<'a> {
+    shared: &'a Arc<Shared>,
+    connection: &'a Connection,
+    known: &'a Known,
+    vm: Vm,
+    events: Events,
+}
+
+/// A log that is held: on its way, or why it is not.
+type Started = (ConsoleLog, Result<Carry>);
+
+impl HandingOver<'_> {
+    async fn run(&self, source: &watch::Sender<Source>) -> Result<()> {
+        let state = &self.shared.options.state;
+        let turn = Turn::take(state, self.vm.uuid, HandoffRole::Source).await;
+        let _turn = match turn {
+            Ok(Some(turn)) => Some(turn),
+            Ok(None) => {
+                tracing::info!("another process of logchain hands its log over");
+                return Ok(());
+            }
+            Err(e) => {
+                self.events.warn(e.sentence());
+                None
+            }
+        };
+        let choice = self.shared.meet.choice();
+        let options = &self.shared.options;
+        let route = Route {
+            events: self.events.clone(),
+            choice,
+            ssh: self.shared.meet.ssh(),
+            patience: options.patience,
+            domain: self.vm.uuid,
+            domain_name: &self.vm.name,
+            hosts: Hosts {
+                source: hosts::uuid_of(self.connection).await,
+                destination: None,
+            },
+            budget: self.shared.budget.clone(),
+            writers: Arc::default(),
+        };
+        let keepers = Keepers::new(&options.state);
+        let started = self.start(&route, &keepers, source).await;
+
+        let mut fate = source.subscribe();
+        let fate = fate
+            .wait_for(|now| matches!(now, Source::Over | Source::Stays))
+            .await;
+        let went = fate.is_ok_and(|now| *now == Source::Over);
+        let mut note = if went {
+            self.note(&started).await
+        } else {
+            None
+        };
+        for (log, carry) in started {
+            let outcome = match carry {
+                Ok(carry) => carry.end().await.0,
+                Err(e) => Outcome::NotCarried {
+                    reason: e.sentence(),
+                },
+            };
+            if matches!(outcome, Outcome::Carried(_))
+                && let Some(note) = &mut note
+            {
+                note.received(&log.console);
+            }
+            let next = match &outcome {
+                Outcome::NotCarried { .. } if went => Some(self.put_down(&log, &keepers).await),
+                _ => None,
+            };
+            self.tell(&log, outcome, went, next);
+        }
+        if let Some(note) = note {
+            note.end(&self.known.domain).await?;
+        }
+        Ok(())
+    }
+
+    /// Holds every log, and starts to hand it over.
+    async fn start(
+        &self,
+        route: &Route<'_>,
+        keepers: &Keepers,
+        source: &watch::Sender<Source>,
+    ) -> Vec<Started> {
+        // Held first: whatever the transport does, the bytes are ours.
+        let mut all_held = Vec::new();
+        for log in &self.known.logs {
+            let id = HandoffId::random();
+            let astray = astray::astray(&self.known.domain, &log.path).await;
+            let newest = astray.and_then(|astray| {
+                self.events
+                    .warn(format!("{}: {}", log.console, astray.sentence));
+                astray.file
+            });
+            let held = log
+                .hold_for(self.vm.uuid, Some(id), newest, &self.events)
+                .await;
+            if let Ok(held) = &held {
+                log.tell_remarks(&self.events, held);
+                if let Err(e) = keepers.keep(log, held) {
+                    self.events
+                        .warn(format!("{}: {}", log.console, e.sentence()));
+                }
+            }
+            all_held.push((log.clone(), id, held));
+        }
+        let transport = self.shared.meet.transport().await.map_err(|e| e.sentence());
+        let mut started = Vec::new();
+        for (log, id, held) in all_held {
+            let carry = match (held, &transport) {
+                (Ok(held), Ok(transport)) => {
+                    let remote = RemoteHalf::of(route, &log.console, id, None);
+                    match remote {
+                        Ok(remote) => {
+                            let (transport, source) = (Arc::clone(transport), source.subscribe());
+                            Carry::start(route, transport, remote, held, source, false).await
+                        }
+                        Err(e) => Err(e),
+                    }
+                }
+                (Err(e), _) => Err(e),
+                (_, Err(reason)) => Err(Error::Handoff(reason.clone())),
+            };
+            started.push((log, carry));
+        }
+        started
+    }
+
+    /// Puts down that the domain left, for `reap`, `status`, and the next try.
+    async fn note(&self, started: &[Started]) -> Option<DepartureNote> {
+        let logs: Vec<&ConsoleLog> = started.iter().map(|(log, _)| log).collect();
+        let state = &self.shared.options.state;
+        let offer = OfferOptions {
+            transport: self.shared.meet.choice().to_string(),
+            connect: self.shared.options.connect.as_deref(),
+            remote: self.shared.options.remote_logchain.as_deref(),
+        };
+        // Nothing in libvirt names the host that it went to.
+        let to = ("", None);
+        match DepartureNote::begin(state, &self.known.domain, to, &offer, &logs).await {
+            Ok(note) => Some(note),
+            Err(e) => {
+                self.events.warn(e.sentence());
+                None
+            }
+        }
+    }
+
+    /// Keeps what was not carried; says what happens next.
+    async fn put_down(&self, log: &ConsoleLog, keepers: &Keepers) -> String {
+        // Where libvirt has forgotten the domain, whoever had that done removes its folder next.
+        let gone = matches!(self.known.domain.state().await, Ok(State::Gone));
+        match keepers.put_down(log, gone).await {
+            Ok(KeepOutcome::There) => {
+                format!("it is whole at {}, and offered again", log.path.display())
+            }
+            Ok(KeepOutcome::PutDown(entry)) => format!(
+                "it is in the outbox at {}, and offered again",
+                entry.path.display()
+            ),
+            Ok(KeepOutcome::Empty) => "nothing is left of it here".to_owned(),
+            Err(e) => format!("what is held of it could not be put down: {}", e.sentence()),
+        }
+    }
+
+    fn tell(&self, log: &ConsoleLog, outcome: Outcome, went: bool, next: Option<String>) {
+        let mut summary = HandoffSummary {
+            domain: self.vm.name.clone(),
+            uuid: self.vm.uuid,
+            console: log.console.clone(),
+            role: HandoffRole::Source,
+            outcome: HandoffOutcome::Withdrawn,
+            peer: None,
+            bytes: 0,
+            dropped: 0,
+            window_ms: None,
+            reason: None,
+            next,
+        };
+        match outcome {
+            Outcome::Carried(receipt) => {
+                summary.outcome = HandoffOutcome::Carried;
+                summary.bytes = receipt.bytes;
+                summary.dropped = receipt.dropped;
+                summary.peer = Some(receipt.host);
+            }
+            Outcome::NotCarried { reason } if went => {
+                summary.outcome = HandoffOutcome::NotCarried;
+                summary.reason = Some(reason);
+            }
+            // Where the migration failed, nothing had to be carried.
+            Outcome::NotCarried { .. } | Outcome::Aborted => {}
+        }
+        self.shared.events.tell(Event::Handoff(summary));
+    }
+}
