@@ -13,7 +13,7 @@ use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::transport::{Advice, LogTransport};
 use logchain_libvirt::Connection;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::timeout;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use crate::hosts::{self, Elsewhere, Hosts};
 use crate::incoming::IncomingDomain;
 use crate::job::Finished;
 use crate::leases::Leases;
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::progress::Phase;
 use crate::remote_adopt::HEARTBEAT;
@@ -171,6 +172,7 @@ async fn take_in(
         source: link.subscribe(),
         stop: stop.clone(),
         budget: Budget::default(),
+        limits: Arc::default(),
     };
     if let Some(heartbeats) = attached {
         tokio::spawn(watch_heartbeats(heartbeats, link));
@@ -242,6 +244,8 @@ pub(crate) struct Work {
     pub(crate) stop: Stop,
     /// What they take together.
     pub(crate) budget: Budget,
+    /// How logs are rolled over here, once somebody asked.
+    pub(crate) limits: Arc<OnceCell<Limits>>,
 }
 
 /// How one handoff ended here.
@@ -292,10 +296,16 @@ impl Work {
         Ok(end(&self.events, &handoff, &taken.outcome))
     }
 
+    /// How logs are rolled over here.
+    pub(crate) async fn limits(&self) -> Result<Limits> {
+        let look = || blocking(|| Ok(limits::limits()));
+        Ok(self.limits.get_or_try_init(look).await?.clone())
+    }
+
     /// Runs one half to its end. `path`: where the log will lie, for a domain that is not here
     /// yet.
     pub(crate) async fn take_in(&self, handoff: Handoff, path: Option<PathBuf>) -> Result<TakenIn> {
-        let limits = blocking(|| Ok(limits::limits())).await?;
+        let limits = self.limits().await?;
         limits.warn(&self.events);
         let (milestones, news) = mpsc::channel(NEWS);
         let staged = watch::Sender::new(0);

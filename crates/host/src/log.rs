@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use logchain_core::OkLogged as _;
-use logchain_core::chain::LogChain;
+use logchain_core::chain::{LogChain, NumberingChoice};
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::Held;
 use logchain_core::ids::{ConsoleName, HandoffId};
@@ -46,22 +46,24 @@ impl ConsoleLog {
     /// Opens every file of the log: from now on its bytes are ours, whatever happens to its
     /// names.
     pub(crate) async fn hold(&self, domain: Uuid, events: &Events) -> Result<Held> {
-        self.hold_for(domain, None, None, events).await
+        self.hold_for(domain, None, (None, None), events).await
     }
 
     /// As [`ConsoleLog::hold`], before a migration. Should the destination have the same
     /// folder, it finds the handoff's name there. `newest`: the file that the log is really
-    /// written to, where its path does not lead there.
+    /// written to, where its path does not lead there. `numbering`: how rotated files are
+    /// numbered here, where the caller knows.
     pub(crate) async fn hold_for(
         &self,
         domain: Uuid,
         handoff: Option<HandoffId>,
-        newest: Option<File>,
+        (newest, numbering): (Option<File>, Option<NumberingChoice>),
         events: &Events,
     ) -> Result<Held> {
         let (log, events) = (self.clone(), events.clone());
         let work = move || {
-            let chain = log.chain(&events)?;
+            let numbering = numbering.unwrap_or_else(|| numbering_of_host(&events));
+            let chain = neighbours::chain(&log.path, numbering)?;
             let held = Held::open_with(&chain, newest, domain, &log.console);
             let held = held.map_err(|e| Error::Handoff(e.to_string()))?;
             if let Some(id) = handoff {

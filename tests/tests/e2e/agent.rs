@@ -36,7 +36,9 @@ impl Agent {
     pub(crate) fn events(&self) -> Vec<Value> {
         let out = self.running.stdout();
         let out = String::from_utf8_lossy(&out).into_owned();
-        out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+        out.lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect()
     }
 
     /// Waits until it tells such an event.
@@ -77,6 +79,11 @@ impl Agent {
         found
     }
 
+    /// Whether its log has this.
+    pub(crate) fn said(&self, what: &str) -> bool {
+        String::from_utf8_lossy(&self.running.stderr()).contains(what)
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn stop(mut self) -> Result<Output, LabError> {
         self.running.signal(Signal::TERM)?;
@@ -86,7 +93,10 @@ impl Agent {
 
 /// A migration that somebody else starts.
 pub(crate) fn virsh(guest: &GuestOn, to: &Host, way: &[&str]) -> Result<Output, LabError> {
-    let command = guest.host().command(["virsh", "--quiet", "migrate"]).args(way);
+    let command = guest
+        .host()
+        .command(["virsh", "--quiet", "migrate"])
+        .args(way);
     let command = command.args([guest.name(), &to.uri()]);
     command.limit(MIGRATION).run()
 }
@@ -118,5 +128,176 @@ fn a_migration_by_virsh_carries_the_log() -> Outcome {
     println!("{report:?}");
     one.stop()?.checked()?;
     two.stop()?.checked()?;
+    Ok(())
+}
+
+const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
+
+/// A migration as Nova has it: the source is undefined at once, and its folder removed.
+fn as_nova_does(guest: &GuestOn, to: &Host) -> Outcome {
+    let there = to.guest(guest.name());
+    // Nova makes it on its own, and refuses where one is there.
+    there.make_log_folder()?;
+    virsh(guest, to, &[P2P, &["--undefinesource"]].concat())?.checked()?;
+    guest.remove_log_folder()?;
+    Ok(())
+}
+
+#[test]
+fn there_and_back_and_there_again_with_the_folder_removed() -> Outcome {
+    for append in [false, true] {
+        let lab = Lab::start(2)?;
+        let hosts = [lab.host(0), lab.host(1)];
+        let mut at = hosts[0].define(&Guest::new("vm").append(append))?;
+        hosts[1].guest("vm").remove_log_folder()?;
+        at.start()?;
+        at.wait_for_tick(300)?;
+        let (one, two) = both(&lab)?;
+        for hop in 0..3 {
+            let to = hosts[(hop + 1) % 2];
+            as_nova_does(&at, to)?;
+            at = to.guest("vm");
+            let agent = if hop % 2 == 0 { &two } else { &one };
+            agent.wait_for_handoffs(hop / 2 + 1, "destination", "carried")?;
+            at.wait_for_more_ticks(200)?;
+            let report = Ticks::check_from_boot(&history(&at)?)?;
+            println!("append {append}, hop {hop}: {report:?}");
+        }
+        for event in one.events().iter().chain(&two.events()) {
+            assert_ne!(event["event"], "warning", "{event}");
+            println!("{event}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn there_and_back_where_everything_stays() -> Outcome {
+    for append in [false, true] {
+        let lab = Lab::start(2)?;
+        let hosts = [lab.host(0), lab.host(1)];
+        let mut at = hosts[0].define(&Guest::new("vm").append(append))?;
+        at.start()?;
+        at.wait_for_tick(300)?;
+        let (one, two) = both(&lab)?;
+        for hop in 0..4 {
+            let to = hosts[(hop + 1) % 2];
+            virsh(&at, to, P2P)?.checked()?;
+            at = to.guest("vm");
+            let agent = if hop % 2 == 0 { &two } else { &one };
+            agent.wait_for_handoffs(hop / 2 + 1, "destination", "carried")?;
+            at.wait_for_more_ticks(200)?;
+            let report = Ticks::check_from_boot(&history(&at)?)?;
+            println!("append {append}, hop {hop}: {report:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_log_where_it_is() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    let (one, two) = both(&lab)?;
+    // Long enough for it to be noticed, and cancelled in the middle of copying memory.
+    let slow = [P2P, &["--bandwidth", "1"]].concat();
+    let command = h1.command(["virsh", "--quiet", "migrate"]).args(&slow);
+    let running = command
+        .args([at.name(), &h2.uri()])
+        .limit(MIGRATION)
+        .spawn()?;
+    h1.until("the log to be offered", SOON, || {
+        Ok(one.said("begun;").then_some(()))
+    })?;
+    h1.run(["virsh", "domjobabort", "vm"])?.checked()?;
+    assert_ne!(running.wait(SOON)?.code(), Some(0));
+    one.wait_for_handoffs(1, "source", "withdrawn")?;
+    h1.until("the destination to be as it was", SOON, || {
+        let names = crate::common::sorted_names(h2, "vm").unwrap_or_default();
+        Ok((!names.iter().any(|n| n.contains(".logchain"))).then_some(()))
+    })?;
+    at.wait_for_more_ticks(100)?;
+    Ticks::check_from_boot(&history(&at)?)?;
+    // And the next one carries it.
+    virsh(&at, h2, P2P)?.checked()?;
+    two.wait_for_handoffs(1, "destination", "carried")?;
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(100)?;
+    Ticks::check_from_boot(&history(&there)?)?;
+    Ok(())
+}
+
+#[test]
+fn post_copy_carries_the_log() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm").fill(48))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    let (one, two) = both(&lab)?;
+    let way = ["--postcopy", "--postcopy-after-precopy"];
+    virsh(&at, h2, &[P2P, &way].concat())?.checked()?;
+    one.wait_for_handoffs(1, "source", "carried")?;
+    two.wait_for_handoffs(1, "destination", "carried")?;
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(200)?;
+    Ticks::check_from_boot(&history(&there)?)?;
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_is_installed_later_brings_the_log_over() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    let url = format!("file://{}/pieces", lab.state().display());
+    let way = ["--transport", &url, "--retry", "1", "--patience", "3"];
+    let one = Agent::start(h1, &way)?;
+    as_nova_does(&at, h2)?;
+    // Nobody takes it in: it is put down here, and offered for as long as it takes.
+    let left = one.wait_for_handoffs(1, "source", "not-carried")?;
+    println!("{left:#?}");
+    let two = Agent::start(h2, &way)?;
+    two.wait_for_handoffs(1, "destination", "carried")?;
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(200)?;
+    Ticks::check_from_boot(&history(&there)?)?;
+    // What arrived leaves the outbox.
+    let outbox = h1.path("/var/lib/logchain/outbox");
+    h1.until("the outbox to be empty", SOON, || {
+        let found = std::process::Command::new("find")
+            .arg(&outbox)
+            .args(["-type", "f"])
+            .output();
+        Ok(found.is_ok_and(|o| o.stdout.is_empty()).then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn logchain_migrate_beside_agents_carries_the_log_once() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    let (one, two) = both(&lab)?;
+    crate::common::migrate(&at, h2, P2P)?.checked()?;
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(200)?;
+    Ticks::check_from_boot(&history(&there)?)?;
+    // Both agents leave it to the command.
+    for agent in [&one, &two] {
+        let handoffs = agent
+            .events()
+            .into_iter()
+            .filter(|e| e["event"] == "handoff");
+        assert_eq!(handoffs.count(), 0, "{:#?}", agent.events());
+    }
     Ok(())
 }

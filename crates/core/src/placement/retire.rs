@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use super::journal::{Journal, OlderFile, Phase, Retired};
 use super::returning::Candidate;
+use uuid::Uuid;
+
 use super::{ChainWorkspace, Result, Rules, apply, compression, ending, entries};
-use crate::chain::MAX_NUMBER;
+use crate::chain::{MAX_NUMBER, Numbering};
 use crate::folder::FileId;
 use crate::follow::{Writer, Writers};
-use crate::ids::HandoffId;
+use crate::ids::{ConsoleName, HandoffId};
 use crate::record::Record;
+use crate::rotation::Retention;
 
 impl ChainWorkspace {
     /// Gives the rotated files of the log at `path` numbers in a row, where some
@@ -55,6 +58,50 @@ impl ChainWorkspace {
         }
         workspace.clean()?;
         Ok(moved)
+    }
+
+    /// Gives the base file of the log at `path` the first rotated name, where nobody writes it
+    /// and the destination has confirmed all of it; says whether it did. Where a log is opened
+    /// to append, a VM that comes back would go on writing behind those bytes, and they could
+    /// not be told apart from what is newer than the history. Nothing is dropped.
+    ///
+    /// # Errors
+    /// As [`ChainWorkspace::close_gaps`].
+    pub fn rotate_away(
+        path: &Path,
+        (domain, console): (Uuid, &ConsoleName),
+        numbering: Numbering,
+        writers: Arc<dyn Writers>,
+    ) -> Result<bool> {
+        let rules = Rules {
+            numbering,
+            retention: Retention::UNLIMITED,
+        };
+        let mut workspace = Self::open(path, HandoffId::random(), rules, writers)?;
+        let record = Record::read(&workspace.log, &workspace.base, domain, console)?;
+        let listing = apply::stable(&workspace)?;
+        let found: Vec<_> = entries(&listing, &workspace.base);
+        let is_received = record
+            .as_ref()
+            .and_then(|record| record.offered.as_ref())
+            .is_some_and(|offered| offered.received);
+        let base = found.iter().find(|(_, number, _)| number.is_none());
+        let goes = base.is_some_and(|(name, _, stat)| {
+            let there = workspace.in_log(name, *stat);
+            let comes_back = workspace.comes_back(record.as_ref(), &there);
+            is_received && stat.size > 0 && comes_back == Some(stat.size)
+        });
+        if goes {
+            for (name, number, stat) in &found {
+                workspace.retire_one(name, *number, stat.id)?;
+            }
+            workspace.journal.phase = Phase::Staging;
+            workspace.write_journal()?;
+            workspace.seal((Vec::new(), 0), Vec::new(), None)?;
+            workspace.place()?;
+        }
+        workspace.clean()?;
+        Ok(goes)
     }
 
     /// Before the migration: takes aside what this VM left here at an earlier

@@ -113,7 +113,11 @@ impl<'a> Receiving<'a> {
             source: link.subscribe(),
             stop: shared.stop.clone(),
             budget: shared.budget.clone(),
+            limits: Arc::default(),
         };
+        // To find them out takes a while, and they are wanted as soon as something comes.
+        let early = work.clone();
+        tokio::spawn(async move { drop(early.limits().await) });
         Ok(Self {
             shared,
             vm,
@@ -134,7 +138,7 @@ impl<'a> Receiving<'a> {
         let _turn = match Turn::take(state, uuid, role).await {
             Ok(Some(turn)) => Some(turn),
             Ok(None) => {
-                tracing::info!("another process of logchain takes its log in");
+                tracing::debug!("another task or process of logchain takes its log in");
                 return Ok(());
             }
             Err(e) => {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use logchain_core::chain::NumberingChoice;
 use logchain_core::handoff::offer::Source;
 use logchain_libvirt::consoles::Consoles;
 use logchain_libvirt::host_events::HostEvent;
@@ -19,8 +20,9 @@ use uuid::Uuid;
 
 use super::stay::{Action, Look, Stay, on_event, on_look};
 use super::{Shared, Vm, destination, source};
+use crate::limits::numbering_of_host;
 use crate::log::ConsoleLog;
-use crate::{Error, Event, Result, consoles, neighbours};
+use crate::{Error, Event, Events, Result, consoles, hosts, neighbours};
 
 /// Between two looks at the domains that come or leave. Only while there are any.
 const LOOK: Duration = Duration::from_secs(1);
@@ -69,7 +71,47 @@ impl Here {
 /// What is known of a domain that is here.
 pub(super) struct Known {
     pub(super) domain: Domain,
-    pub(super) logs: Vec<ConsoleLog>,
+    pub(super) logs: Vec<KnownLog>,
+    /// How rotated files are numbered here.
+    pub(super) numbering: NumberingChoice,
+}
+
+/// A log of a domain.
+#[derive(Clone, Debug)]
+pub(super) struct KnownLog {
+    pub(super) log: ConsoleLog,
+    /// Whether a start of the domain leaves what is there, and goes on behind it.
+    pub(super) appends: bool,
+}
+
+/// A domain that runs, and how its logs' files are numbered.
+pub(super) type Found = (RunningDomain, NumberingChoice);
+
+/// What a domain has of logs, and a sentence for each that cannot be carried.
+pub(super) fn logs_of(found: Consoles) -> (Vec<KnownLog>, Vec<String>) {
+    let mut left_out = found.left_out;
+    let mut logs = Vec::new();
+    for console in found.logs {
+        match consoles::key_name(&console) {
+            Ok(name) => logs.push(KnownLog {
+                log: ConsoleLog {
+                    console: name,
+                    path: console.path,
+                },
+                appends: console.append == Some(true),
+            }),
+            Err(e) => left_out.push(format!("{}: {e}", console.name)),
+        }
+    }
+    (logs, left_out)
+}
+
+/// How rotated files are numbered here, as virtlogd's configuration says now.
+pub(super) async fn numbering(events: &Events) -> NumberingChoice {
+    let events = events.clone();
+    let look = move || numbering_of_host(&events);
+    let look = tokio::task::spawn_blocking(look).await;
+    look.unwrap_or(NumberingChoice::Auto)
 }
 
 /// A domain that is here.
@@ -86,7 +128,7 @@ struct Guest {
 
 /// An answer to a question that was asked aside.
 enum Answer {
-    Found(Uuid, Result<Option<RunningDomain>, String>),
+    Found(Uuid, Result<Option<Found>, String>),
     Looked(Uuid, Result<Look, String>),
 }
 
@@ -94,6 +136,8 @@ pub(super) struct Host {
     shared: Arc<Shared>,
     guests: HashMap<Uuid, Guest>,
     here: Here,
+    /// This host, as libvirt tells it from others.
+    host: Option<Uuid>,
     answers: mpsc::Receiver<Answer>,
     answer: mpsc::Sender<Answer>,
 }
@@ -105,6 +149,7 @@ impl Host {
             shared,
             guests: HashMap::new(),
             here: Here::default(),
+            host: None,
             answers,
             answer,
         }
@@ -125,6 +170,7 @@ impl Host {
             domains: self.guests.len() as u64,
         });
         let mut next_look = Instant::now() + LOOK;
+        self.host = hosts::uuid_of(&connection).await;
         let ended = loop {
             let moves = self
                 .guests
@@ -154,6 +200,7 @@ impl Host {
     async fn reconcile(&mut self, connection: &Connection) -> Result<()> {
         neighbours::outdated();
         let running = connection.running().await?;
+        let numbering = numbering(&self.shared.events).await;
         let mut missing: Vec<Uuid> = self.guests.keys().copied().collect();
         for found in running {
             let uuid = found.domain.uuid();
@@ -165,8 +212,10 @@ impl Host {
             let stay = self.guests.get(&uuid).map(|guest| guest.stay);
             let step = on_look(stay, look);
             self.enter(uuid, step.0);
-            self.learn(found);
-            self.act(connection, uuid, step.1);
+            self.learn((found, numbering));
+            // Its logs are known by now.
+            let actions = step.1.into_iter().filter(|action| *action != Action::Hold);
+            self.act(connection, uuid, actions.collect());
         }
         for uuid in missing {
             self.ask_look(connection, uuid);
@@ -240,51 +289,36 @@ impl Host {
     }
 
     /// Which logs a domain has.
-    fn learn(&mut self, found: RunningDomain) {
+    fn learn(&mut self, (found, numbering): Found) {
         let uuid = found.domain.uuid();
         let vm = Vm {
             uuid,
             name: found.domain.name().to_owned(),
         };
-        let logs = match found.consoles {
-            Ok(found) => self.logs(&vm, found),
+        let events = &self.shared.events;
+        let consoles = match found.consoles {
+            Ok(consoles) => consoles,
             Err(e) => {
-                self.shared.events.warn(format!(
+                events.warn(format!(
                     "{}: nobody can tell which logs it has: {e}",
                     vm.name
                 ));
                 return;
             }
         };
+        let (logs, left_out) = logs_of(consoles);
+        for reason in left_out {
+            events.warn(format!("{}: {reason}: it cannot be carried", vm.name));
+        }
         if let Some(guest) = self.guests.get_mut(&uuid) {
             guest.known = Some(Arc::new(Known {
                 domain: found.domain,
                 logs,
+                numbering,
             }));
             let mut here = self.here.lock();
             here.domains.insert(uuid, (guest.stay, vm));
         }
-    }
-
-    fn logs(&self, vm: &Vm, found: Consoles) -> Vec<ConsoleLog> {
-        for reason in found.left_out {
-            let events = &self.shared.events;
-            events.warn(format!("{}: {reason}: it cannot be carried", vm.name));
-        }
-        let mut logs = Vec::new();
-        for console in found.logs {
-            match consoles::key_name(&console) {
-                Ok(name) => logs.push(ConsoleLog {
-                    console: name,
-                    path: console.path,
-                }),
-                Err(e) => self
-                    .shared
-                    .events
-                    .warn(format!("{}: {}: {e}", vm.name, console.name)),
-            }
-        }
-        logs
     }
 
     fn act(&mut self, connection: &Connection, uuid: Uuid, actions: Vec<Action>) {
@@ -313,7 +347,13 @@ impl Host {
                         guest.known.clone()
                     });
                     let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
-                    tokio::spawn(source::offer(shared, connection, (uuid, known), source));
+                    let host = self.host;
+                    tokio::spawn(source::offer(
+                        shared,
+                        (connection, host),
+                        (uuid, known),
+                        source,
+                    ));
                 }
                 Action::Tell(now) => {
                     let guest = self.guests.get(&uuid);
@@ -335,8 +375,11 @@ impl Host {
 
     fn ask_logs(&self, connection: &Connection, uuid: Uuid) {
         let (connection, answer) = (connection.clone(), self.answer.clone());
+        let events = self.shared.events.clone();
         tokio::spawn(async move {
-            let found = connection.running_domain(uuid).await;
+            let (found, numbering) =
+                tokio::join!(connection.running_domain(uuid), numbering(&events));
+            let found = found.map(|found| Some((found?, numbering)));
             let found = found.map_err(|e| e.to_string());
             drop(answer.send(Answer::Found(uuid, found)).await);
         });

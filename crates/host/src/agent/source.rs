@@ -2,22 +2,29 @@
 //!
 //! Must not know: how it was noticed that the domain leaves.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use logchain_core::chain::{Numbering, NumberingChoice};
 use logchain_core::handoff::offer::{Outcome, Source};
 use logchain_core::ids::HandoffId;
 use logchain_core::outbox::KeepOutcome;
+use logchain_core::placement::ChainWorkspace;
+use logchain_libvirt::drain::{Writer, has_writer};
 use logchain_libvirt::{Connection, State};
 use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
-use super::host::Known;
+use super::host::{Known, KnownLog, logs_of, numbering};
 use super::{Shared, Vm};
+use crate::blocking::blocking;
 use crate::carry::{Carry, RemoteHalf, Route};
 use crate::departures::DepartureNote;
 use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};
-use crate::hosts::{self, Hosts};
+use crate::hosts::Hosts;
+use crate::leases::Leases;
 use crate::left_behind::OfferOptions;
 use crate::log::ConsoleLog;
 use crate::outbox::Keepers;
@@ -27,7 +34,7 @@ use crate::{Error, Event, Events, Result, astray};
 /// Hands over the logs of a domain, as `source` tells that its migration goes on.
 pub(super) async fn offer(
     shared: Arc<Shared>,
-    connection: Connection,
+    (connection, host): (Connection, Option<Uuid>),
     (uuid, known): (Uuid, Option<Arc<Known>>),
     source: watch::Sender<Source>,
 ) {
@@ -36,7 +43,7 @@ pub(super) async fn offer(
     let work = async {
         let known = match known {
             Some(known) => known,
-            None => look_up(&connection, uuid).await?,
+            None => look_up(&shared, &connection, uuid).await?,
         };
         let vm = Vm {
             uuid,
@@ -45,7 +52,7 @@ pub(super) async fn offer(
         let events = shared.events_of(&vm);
         let handing_over = HandingOver {
             shared: &shared,
-            connection: &connection,
+            host,
             known: &known,
             vm,
             events,
@@ -61,22 +68,29 @@ pub(super) async fn offer(
 }
 
 /// For a domain that nobody had told of before it left.
-async fn look_up(connection: &Connection, uuid: Uuid) -> Result<Arc<Known>> {
+async fn look_up(shared: &Shared, connection: &Connection, uuid: Uuid) -> Result<Arc<Known>> {
     let domain = connection.lookup_uuid(uuid).await?;
     let found = logchain_libvirt::consoles::read(&domain.live_xml().await?)?;
-    let mut logs = Vec::new();
-    for console in found.logs {
-        logs.push(ConsoleLog {
-            console: crate::consoles::key_name(&console)?,
-            path: console.path,
-        });
-    }
-    Ok(Arc::new(Known { domain, logs }))
+    let (logs, _) = logs_of(found);
+    let numbering = numbering(&shared.events).await;
+    Ok(Arc::new(Known {
+        domain,
+        logs,
+        numbering,
+    }))
+}
+
+/// Whether the guest's output goes to the file at the log's path, as far as that is seen at
+/// once. Most logs are where they belong, and to look for one that is not takes a while.
+async fn is_at_its_path(path: PathBuf) -> bool {
+    let look = move || File::open(path).is_ok_and(|file| has_writer(&file) == Writer::Some);
+    tokio::task::spawn_blocking(look).await.unwrap_or(false)
 }
 
 struct HandingOver<'a> {
     shared: &'a Arc<Shared>,
-    connection: &'a Connection,
+    /// This host, as libvirt tells it from others.
+    host: Option<Uuid>,
     known: &'a Known,
     vm: Vm,
     events: Events,
@@ -110,7 +124,7 @@ impl HandingOver<'_> {
             domain: self.vm.uuid,
             domain_name: &self.vm.name,
             hosts: Hosts {
-                source: hosts::uuid_of(self.connection).await,
+                source: self.host,
                 destination: None,
             },
             budget: self.shared.budget.clone(),
@@ -136,10 +150,11 @@ impl HandingOver<'_> {
                     reason: e.sentence(),
                 },
             };
-            if matches!(outcome, Outcome::Carried(_))
-                && let Some(note) = &mut note
-            {
-                note.received(&log.console);
+            if matches!(outcome, Outcome::Carried(_)) {
+                if let Some(note) = &mut note {
+                    note.received(&log.console);
+                }
+                self.make_way(&log).await;
             }
             let next = match &outcome {
                 Outcome::NotCarried { .. } if went => Some(self.put_down(&log, &keepers).await),
@@ -162,16 +177,24 @@ impl HandingOver<'_> {
     ) -> Vec<Started> {
         // Held first: whatever the transport does, the bytes are ours.
         let mut all_held = Vec::new();
-        for log in &self.known.logs {
+        for KnownLog { log, .. } in &self.known.logs {
             let id = HandoffId::random();
-            let astray = astray::astray(&self.known.domain, &log.path).await;
+            let astray = match is_at_its_path(log.path.clone()).await {
+                true => None,
+                false => astray::astray(&self.known.domain, &log.path).await,
+            };
             let newest = astray.and_then(|astray| {
                 self.events
                     .warn(format!("{}: {}", log.console, astray.sentence));
                 astray.file
             });
             let held = log
-                .hold_for(self.vm.uuid, Some(id), newest, &self.events)
+                .hold_for(
+                    self.vm.uuid,
+                    Some(id),
+                    (newest, Some(self.known.numbering)),
+                    &self.events,
+                )
                 .await;
             if let Ok(held) = &held {
                 log.tell_remarks(&self.events, held);
@@ -221,6 +244,33 @@ impl HandingOver<'_> {
                 self.events.warn(e.sentence());
                 None
             }
+        }
+    }
+
+    /// The destination has all of this log. Where a start goes on behind what is there, that
+    /// gets another name: a guest that comes back would write behind it, and what it writes
+    /// then is newer than the history that comes back with it.
+    async fn make_way(&self, log: &ConsoleLog) {
+        let known = self.known.logs.iter();
+        let known = known.into_iter().find(|k| k.log.console == log.console);
+        if !known.is_some_and(|known| known.appends) {
+            return;
+        }
+        let numbering = match self.known.numbering {
+            NumberingChoice::FromOne => Numbering::FromOne,
+            _ => Numbering::FromZero,
+        };
+        let (log, domain) = (log.clone(), self.vm.uuid);
+        let rotate = blocking(move || {
+            let of = (domain, &log.console);
+            let writers = Arc::new(Leases::default());
+            Ok(ChainWorkspace::rotate_away(
+                &log.path, of, numbering, writers,
+            )?)
+        });
+        match rotate.await {
+            Ok(done) => tracing::debug!(done, "the log makes way for the next stay"),
+            Err(e) => tracing::debug!(error = %e.sentence(), "the log stays in the way"),
         }
     }
 

@@ -37,7 +37,7 @@ impl Migration<'_> {
                 left_out.extend(astray.is_left_out.then_some(warning));
                 astray.file
             });
-            let held = log.hold_for(route.domain, Some(id), newest, &self.events);
+            let held = log.hold_for(route.domain, Some(id), (newest, None), &self.events);
             let held = held.await;
             if let Ok(held) = &held {
                 log.tell_remarks(&self.events, held);
