@@ -71,6 +71,37 @@ impl DepartureNote {
         })
     }
 
+    /// The guest stays here after all: nothing is to be remembered.
+    pub(crate) async fn withdraw(self) -> Result<()> {
+        let Self { notes, written, .. } = self;
+        blocking(move || Ok(notes.remove(&written).map(drop)?)).await
+    }
+
+    /// Over which transport its logs are offered.
+    pub(crate) async fn goes_over(mut self, transport: &str) -> Self {
+        transport.clone_into(&mut self.note.transport);
+        if self.note == self.written {
+            return self;
+        }
+        let (notes, note) = (self.notes, self.note.clone());
+        let write = move || {
+            (
+                notes.write(&note).ok_logged("it is written at the end"),
+                notes,
+            )
+        };
+        match tokio::task::spawn_blocking(write).await {
+            Ok((written, notes)) => {
+                if written.is_some() {
+                    self.written = self.note.clone();
+                }
+                Self { notes, ..self }
+            }
+            // Nothing cancels this task, so this is a panic in it: let it go on.
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        }
+    }
+
     /// The destination has this log.
     pub(crate) fn received(&mut self, console: &ConsoleName) {
         for log in self.note.logs.iter_mut().filter(|l| l.console == *console) {

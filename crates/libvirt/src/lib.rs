@@ -12,6 +12,7 @@
 //! - [`migrate`]: virsh's options, checked, and the call itself.
 //! - [`outcome`]: what became of a migration, decided from both hosts.
 //! - [`source_end`]: waiting until the source's domain is over.
+//! - [`peers`]: which other hosts a domain's QEMU and the daemon are connected with.
 //! - [`drain`]: whether anybody still has a log open for writing.
 //! - [`virtlogd`]: the very process that writes one, and how it opens its logs anew.
 //!
@@ -68,6 +69,7 @@ pub mod host_events;
 mod look;
 pub mod migrate;
 pub mod outcome;
+pub mod peers;
 mod running;
 pub mod source_end;
 mod state;

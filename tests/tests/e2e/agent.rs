@@ -52,8 +52,7 @@ impl Agent {
             Ok(self.events().into_iter().find(|event| is_it(event)))
         });
         if found.is_err() {
-            println!("{} said: {:#?}", self.host.name(), self.events());
-            println!("{}", String::from_utf8_lossy(&self.running.stderr()));
+            self.dump();
         }
         found
     }
@@ -73,8 +72,7 @@ impl Agent {
             Ok((ended.len() >= count).then_some(ended))
         });
         if found.is_err() {
-            println!("{} said: {:#?}", self.host.name(), self.events());
-            println!("{}", String::from_utf8_lossy(&self.running.stderr()));
+            self.dump();
         }
         found
     }
@@ -82,6 +80,24 @@ impl Agent {
     /// Whether its log has this.
     pub(crate) fn said(&self, what: &str) -> bool {
         String::from_utf8_lossy(&self.running.stderr()).contains(what)
+    }
+
+    /// How often its log has this.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        String::from_utf8_lossy(&self.running.stderr())
+            .matches(what)
+            .count()
+    }
+
+    /// Prints all that it said.
+    pub(crate) fn dump(&self) {
+        println!("{} said: {:#?}", self.host.name(), self.events());
+        println!("{}", String::from_utf8_lossy(&self.running.stderr()));
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) -> Result<(), LabError> {
+        self.running.signal(Signal::KILL)
     }
 
     /// Asks it to end, and waits until it has.
@@ -299,5 +315,149 @@ fn logchain_migrate_beside_agents_carries_the_log_once() -> Outcome {
             .filter(|e| e["event"] == "handoff");
         assert_eq!(handoffs.count(), 0, "{:#?}", agent.events());
     }
+    Ok(())
+}
+
+#[test]
+fn an_agent_at_the_source_alone_hands_over_by_ssh() -> Outcome {
+    let lab = Lab::start(2)?;
+    let hosts = [lab.host(0), lab.host(1)];
+    let mut at = hosts[0].define(&Guest::new("vm"))?;
+    hosts[1].guest("vm").remove_log_folder()?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    // The destination needs none: its half is started over ssh.
+    for hop in 0..2 {
+        let agent = Agent::start(hosts[hop], &[])?;
+        as_nova_does(&at, hosts[1 - hop])?;
+        let ended = agent.wait_for_handoffs(1, "source", "carried")?;
+        println!("{ended:#?}");
+        at = hosts[1 - hop].guest("vm");
+        at.wait_for_more_ticks(200)?;
+        let report = Ticks::check_from_boot(&history(&at)?)?;
+        println!("hop {hop}: {report:?}");
+        agent.stop()?.checked()?;
+    }
+    Ok(())
+}
+
+/// `kill -9` of either agent, and a start after it.
+#[test]
+fn an_agent_that_is_killed_goes_on_where_it_was() -> Outcome {
+    let lab = Lab::start(2)?;
+    let hosts = [lab.host(0), lab.host(1)];
+    let url = format!("file://{}/pieces", lab.state().display());
+    let way = ["--transport", &url, "--retry", "1", "--patience", "20"];
+    let mut agents = [Agent::start(hosts[0], &way)?, Agent::start(hosts[1], &way)?];
+    let mut at = hosts[0].define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    // What the agent says in the phase in which it is killed, and which of the two.
+    let phases = [
+        (0, "holds the log"),
+        (0, "begun;"),
+        (0, "the guest has left"),
+        (0, "drained"),
+        (0, "committed"),
+        (1, "action=Receive"),
+        (1, "ready"),
+        (1, "complete"),
+        (1, "sealed"),
+        (1, "placed"),
+    ];
+    for (hop, (whose, phase)) in phases.into_iter().enumerate() {
+        let (from, to) = (hop % 2, 1 - hop % 2);
+        let victim = if whose == 0 { from } else { to };
+        let before = agents[victim].count(phase);
+        let command = at.host().command(["virsh", "--quiet", "migrate"]).args(P2P);
+        let command = command.args([at.name(), &hosts[to].uri()]);
+        let migration = command.limit(MIGRATION).spawn()?;
+        hosts[victim].until(phase, SOON, || {
+            Ok((agents[victim].count(phase) > before).then_some(()))
+        })?;
+        agents[victim].kill()?;
+        migration.wait(MIGRATION)?.checked()?;
+        at = hosts[to].guest("vm");
+        agents[victim] = Agent::start(hosts[victim], &way)?;
+        at.wait_for_more_ticks(200)?;
+        let whole = at.host().until("all of the log", SOON, || {
+            let log = history(&at).unwrap_or_default();
+            Ok(Ticks::check_from_boot(&log).ok())
+        });
+        if whole.is_err() {
+            for agent in &agents {
+                agent.dump();
+            }
+            println!("{:?}", Ticks::check_from_boot(&history(&at)?));
+        }
+        println!("hop {hop}, {phase}: {:?}", whole?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_is_evacuated_and_another_one_comes_the_other_way() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        h1.define(&Guest::new(name))?.start()?;
+    }
+    let back = h2.define(&Guest::new("e"))?;
+    back.start()?;
+    let (one, two) = both(&lab)?;
+    for name in names {
+        h1.guest(name).wait_for_tick(100)?;
+    }
+    back.wait_for_tick(100)?;
+    let mut running = Vec::new();
+    for name in names {
+        let command = h1.command(["virsh", "--quiet", "migrate"]).args(P2P);
+        running.push(command.args([name, &h2.uri()]).limit(MIGRATION).spawn()?);
+    }
+    virsh(&back, h1, P2P)?.checked()?;
+    for running in running {
+        running.wait(MIGRATION)?.checked()?;
+    }
+    two.wait_for_handoffs(4, "destination", "carried")?;
+    one.wait_for_handoffs(1, "destination", "carried")?;
+    for guest in names
+        .map(|name| h2.guest(name))
+        .iter()
+        .chain([&h1.guest("e")])
+    {
+        guest.wait_for_more_ticks(50)?;
+        Ticks::check_from_boot(&history(guest)?)?;
+    }
+    Ok(())
+}
+
+/// libvirtd and virtlogd are started anew while the agent watches.
+#[test]
+fn an_agent_outlives_libvirtd_and_virtlogd() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    let (one, two) = both(&lab)?;
+    for host in [h1, h2] {
+        host.kill_libvirtd()?;
+        host.start_libvirtd()?;
+    }
+    for agent in [&one, &two] {
+        agent.wait_for("libvirt to be watched again", SOON, |_| {
+            let watching = agent
+                .events()
+                .into_iter()
+                .filter(|e| e["event"] == "watching");
+            watching.count() == 2
+        })?;
+    }
+    virsh(&at, h2, P2P)?.checked()?;
+    two.wait_for_handoffs(1, "destination", "carried")?;
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(100)?;
+    Ticks::check_from_boot(&history(&there)?)?;
     Ok(())
 }

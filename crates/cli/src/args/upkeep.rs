@@ -108,9 +108,9 @@ pub struct Agent {
     pub connect: Connect,
     #[command(flatten)]
     pub state: State,
-    /// URL of the store or folder that all hosts have.
+    /// URL of the store or folder that all hosts have; ssh to the destination without it.
     #[arg(long, value_name = "URL")]
-    pub transport: String,
+    pub transport: Option<String>,
     /// Give up on a log that makes no progress for this long, and try it again later.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub patience: Duration,

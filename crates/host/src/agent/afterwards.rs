@@ -21,7 +21,7 @@ use super::host::Here;
 use super::stay::Stay;
 use super::{Shared, destination};
 use crate::blocking::blocking;
-use crate::{Result, offer, outbox};
+use crate::{Result, departures, offer, outbox};
 
 /// The longest time between two tries for one domain.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -49,7 +49,9 @@ async fn take_in(shared: &Arc<Shared>, here: &Here) -> Result<()> {
     let Some(connection) = here.connection() else {
         return Ok(());
     };
-    let transport = shared.meet.transport().await?;
+    let Some(transport) = shared.meet.shared().await? else {
+        return Ok(());
+    };
     let entries = transport.list_handoffs(&Prefix::All).await?;
     let open = stages(&entries).into_iter();
     let mut domains: Vec<Uuid> = open
@@ -75,8 +77,16 @@ struct Again {
     due: Instant,
 }
 
-/// The logs of domains that left without them.
-type LeftHere = BTreeMap<Uuid, Vec<(ConsoleName, PathBuf)>>;
+/// What a domain that left has here still.
+#[derive(Default)]
+struct Left {
+    /// Its logs, where their files are where they were.
+    logs: Vec<(ConsoleName, PathBuf)>,
+    /// The transport that leads to where it went, as far as it is known.
+    transport: Option<String>,
+}
+
+type LeftHere = BTreeMap<Uuid, Left>;
 
 /// What this host still has of domains that left is offered; of those that are back it is put
 /// behind their logs.
@@ -90,7 +100,7 @@ async fn hand_over(
     };
     let left = left_here(shared.options.state.clone()).await?;
     tries.retain(|domain, _| left.contains_key(domain));
-    for (domain, logs) in left {
+    for (domain, left) in left {
         if tries.get(&domain).is_some_and(|t| t.due > Instant::now()) {
             continue;
         }
@@ -103,10 +113,12 @@ async fn hand_over(
                 for e in &failures {
                     events.warn(e.sentence());
                 }
-                failures.is_empty()
+                // That it left is over, or it never did.
+                let note = departures::came_back(&shared.options.state, domain).await;
+                failures.is_empty() && note.is_ok()
             }
             Some(_) => continue,
-            None => offer_again(shared, domain, logs).await,
+            None => offer_again(shared, domain, left).await,
         };
         if done {
             tries.remove(&domain);
@@ -123,18 +135,18 @@ async fn hand_over(
     Ok(())
 }
 
-async fn offer_again(
-    shared: &Arc<Shared>,
-    domain: Uuid,
-    logs: Vec<(ConsoleName, PathBuf)>,
-) -> bool {
+async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
     let options = &shared.options;
+    let Some(transport) = shared.meet.shared_url().or(left.transport) else {
+        tracing::debug!(%domain, "nothing tells where it went");
+        return false;
+    };
     let _under_way = shared.begin();
     let mut job = offer::Options::new(domain.to_string());
-    job.consoles = logs;
+    job.consoles = left.logs;
     job.connect.clone_from(&options.connect);
     job.state.clone_from(&options.state);
-    job.transport = Some(shared.meet.choice().to_string());
+    job.transport = Some(transport);
     job.patience = options.patience;
     let events = crate::Events::ignored();
     match offer::offer(job, &events, &shared.stop).await {
@@ -157,7 +169,10 @@ async fn left_here(state: PathBuf) -> Result<LeftHere> {
                 let missing = note.logs.into_iter().filter(|log| !log.received);
                 let logs: Vec<_> = missing.map(|log| (log.console, log.path)).collect();
                 if !logs.is_empty() {
-                    left.entry(note.domain).or_default().extend(logs);
+                    let left = left.entry(note.domain).or_default();
+                    left.logs.extend(logs);
+                    let is_known = !note.transport.is_empty();
+                    left.transport = is_known.then_some(note.transport);
                 }
             }
         }

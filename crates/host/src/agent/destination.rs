@@ -44,8 +44,10 @@ pub(super) async fn receive(
     let _under_way = shared.begin();
     let receiving = async {
         let vm = name(&connection, uuid).await;
-        let mut receiving = Receiving::begin(&shared, connection, vm).await?;
-        receiving.run(arrival).await
+        match Receiving::begin(&shared, connection, vm).await? {
+            Some(mut receiving) => receiving.run(arrival).await,
+            None => Ok(()),
+        }
     };
     if let Err(e) = receiving.instrument(span).await {
         let reason = e.sentence();
@@ -64,7 +66,9 @@ pub(super) async fn take_in_late(
 ) -> Result<()> {
     let _under_way = shared.begin();
     let came = watch::Sender::new(Arrival::Came(Instant::now()));
-    let mut receiving = Receiving::begin(shared, connection, vm).await?;
+    let Some(mut receiving) = Receiving::begin(shared, connection, vm).await? else {
+        return Ok(());
+    };
     receiving.is_late = true;
     receiving.run(came.subscribe()).await
 }
@@ -101,7 +105,15 @@ struct Receiving<'a> {
 }
 
 impl<'a> Receiving<'a> {
-    async fn begin(shared: &'a Arc<Shared>, connection: Connection, vm: Vm) -> Result<Self> {
+    /// `None` where each source starts the half here by itself.
+    async fn begin(
+        shared: &'a Arc<Shared>,
+        connection: Connection,
+        vm: Vm,
+    ) -> Result<Option<Self>> {
+        let Some(transport) = shared.meet.shared().await? else {
+            return Ok(None);
+        };
         let link = watch::Sender::new(SourceLink::NEW);
         let work = Work {
             state: shared.options.state.clone(),
@@ -109,7 +121,7 @@ impl<'a> Receiving<'a> {
             events: shared.events_of(&vm),
             connection,
             domain: vm.uuid,
-            transport: shared.meet.transport().await?,
+            transport,
             source: link.subscribe(),
             stop: shared.stop.clone(),
             budget: shared.budget.clone(),
@@ -118,7 +130,7 @@ impl<'a> Receiving<'a> {
         // To find them out takes a while, and they are wanted as soon as something comes.
         let early = work.clone();
         tokio::spawn(async move { drop(early.limits().await) });
-        Ok(Self {
+        Ok(Some(Self {
             shared,
             vm,
             work,
@@ -128,7 +140,7 @@ impl<'a> Receiving<'a> {
             ended: Vec::new(),
             adopted: 0,
             is_late: false,
-        })
+        }))
     }
 
     async fn run(&mut self, mut arrival: watch::Receiver<Arrival>) -> Result<()> {

@@ -2,19 +2,34 @@
 //!
 //! - *Store*: both hosts use one store or folder. What is offered lies there below the domain's
 //!   UUID, so no agent has to know another one.
+//! - *Ssh*: the source starts the destination's half there over ssh, as `logchain migrate` does.
+//!   The destination needs no agent. Its address is seen in the connections of the migration.
 //!
 //! Must not know: what is handed over.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logchain_core::handoff::offer::Source;
 use logchain_core::transport::LogTransport;
-use logchain_transport_ssh::SshOptions;
-use tokio::sync::Mutex;
+use logchain_libvirt::peers::{Direction, peers};
+use logchain_transport_ssh::{SshOptions, SshTarget};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep};
 
-use super::Options;
+use super::{Options, Vm};
 use crate::transports::{TransportChoice, ssh_options};
 use crate::{Error, Result};
+
+/// Between two looks for the connections of a migration.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long they are looked for after the guest has left. They end with it.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How long they are looked for at the most: a migration has them from its beginning on.
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// How the halves find each other, as the operator chose it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,49 +37,154 @@ use crate::{Error, Result};
 pub enum Meeting {
     /// In a store or a folder that both hosts have, by its URL.
     Store(String),
+    /// Over ssh, to the host that the migration goes to.
+    Ssh {
+        /// As whom; ssh's own choice without it.
+        user: Option<String>,
+        /// At which port; ssh's own choice without it.
+        port: Option<u16>,
+    },
 }
 
-/// The choice, and what of it is open already.
+/// The operator's choice, and what of it is open already.
 pub(super) struct Meet {
-    choice: TransportChoice,
+    way: Way,
     ssh: SshOptions,
     patience: Duration,
     open: Mutex<Option<Arc<dyn LogTransport>>>,
 }
 
+enum Way {
+    Store(Box<TransportChoice>),
+    Ssh {
+        user: Option<String>,
+        port: Option<u16>,
+    },
+}
+
+/// The way to the destination of one domain.
+pub(super) struct Towards {
+    pub(super) choice: TransportChoice,
+    pub(super) transport: Arc<dyn LogTransport>,
+}
+
 impl Meet {
     pub(super) fn of(options: &Options) -> Result<Self> {
-        let Meeting::Store(url) = &options.meeting;
-        let choice = TransportChoice::of(Some(url), None)?;
-        if choice.needs_far() {
-            return Err(Error::Usage(format!(
-                "{url} is a spool of one host; give a store or a folder that all hosts have"
-            )));
-        }
+        let way = match &options.meeting {
+            Meeting::Store(url) => {
+                let choice = TransportChoice::of(Some(url), None)?;
+                if choice.needs_far() {
+                    return Err(Error::Usage(format!(
+                        "{url} is a spool of one host; give a store or a folder that all hosts \
+                         have"
+                    )));
+                }
+                Way::Store(Box::new(choice))
+            }
+            Meeting::Ssh { user, port } => {
+                // A mistake in it is told before anything is begun.
+                target("localhost", user.as_deref(), *port)?;
+                let (user, port) = (user.clone(), *port);
+                Way::Ssh { user, port }
+            }
+        };
         Ok(Self {
-            choice,
+            way,
             ssh: ssh_options(options.remote_logchain.as_deref(), options.patience),
             patience: options.patience,
             open: Mutex::default(),
         })
     }
 
-    pub(super) fn choice(&self) -> &TransportChoice {
-        &self.choice
-    }
-
     pub(super) fn ssh(&self) -> &SshOptions {
         &self.ssh
     }
 
-    /// The transport. It is opened once: to open a store takes requests of its own.
-    pub(super) async fn transport(&self) -> Result<Arc<dyn LogTransport>> {
+    /// Where a log is offered again whose destination is not known.
+    pub(super) fn shared_url(&self) -> Option<String> {
+        match &self.way {
+            Way::Store(choice) => Some(choice.to_string()),
+            Way::Ssh { .. } => None,
+        }
+    }
+
+    /// Where offers to this host lie; `None` where each source starts the half here by itself.
+    pub(super) async fn shared(&self) -> Result<Option<Arc<dyn LogTransport>>> {
+        let Way::Store(choice) = &self.way else {
+            return Ok(None);
+        };
+        // It is opened once: to open a store takes requests of its own.
         let mut open = self.open.lock().await;
         if let Some(transport) = &*open {
-            return Ok(Arc::clone(transport));
+            return Ok(Some(Arc::clone(transport)));
         }
-        let transport = self.choice.open(&self.ssh, self.patience).await?;
+        let transport = choice.open(&self.ssh, self.patience).await?;
         *open = Some(Arc::clone(&transport));
-        Ok(transport)
+        Ok(Some(transport))
+    }
+
+    /// The way to the host that a domain goes to.
+    pub(super) async fn towards(
+        &self,
+        vm: &Vm,
+        source: watch::Receiver<Source>,
+    ) -> Result<Towards> {
+        match &self.way {
+            Way::Store(choice) => {
+                let transport = self.shared().await?.ok_or_else(nowhere)?;
+                let choice = TransportChoice::clone(choice);
+                Ok(Towards { choice, transport })
+            }
+            Way::Ssh { user, port } => {
+                let mut failure = nowhere();
+                for address in find(vm, source).await {
+                    let host = target(&address.to_string(), user.as_deref(), *port)?;
+                    let choice = TransportChoice::at(host);
+                    match choice.open(&self.ssh, self.patience).await {
+                        Ok(transport) => return Ok(Towards { choice, transport }),
+                        Err(e) => failure = e,
+                    }
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+fn target(host: &str, user: Option<&str>, port: Option<u16>) -> Result<SshTarget> {
+    let mut target = SshTarget::on(host)?;
+    if let Some(user) = user {
+        target = target.as_user(user)?;
+    }
+    if let Some(port) = port {
+        target = target.at_port(port);
+    }
+    Ok(target)
+}
+
+fn nowhere() -> Error {
+    Error::Handoff(
+        "no connection tells which host the domain goes to; the agents can meet in a store instead"
+            .to_owned(),
+    )
+}
+
+/// The addresses of the host that a domain goes to, the likeliest first.
+async fn find(vm: &Vm, source: watch::Receiver<Source>) -> Vec<IpAddr> {
+    let began = Instant::now();
+    let mut over = None;
+    loop {
+        let (name, uuid) = (vm.name.clone(), vm.uuid);
+        let look = move || peers(&name, uuid, Direction::Out);
+        let found = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let is_over = matches!(*source.borrow(), Source::Over | Source::Stays);
+        if is_over && over.is_none() {
+            over = Some(Instant::now());
+        }
+        let too_late = over.is_some_and(|over| over.elapsed() > LATE);
+        if !found.is_empty() || too_late || began.elapsed() > LIMIT {
+            return found;
+        }
+        sleep(LOOK).await;
     }
 }

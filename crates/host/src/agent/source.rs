@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use logchain_core::chain::{Numbering, NumberingChoice};
-use logchain_core::handoff::offer::{Outcome, Source};
+use logchain_core::handoff::offer::{Held, Outcome, Source};
 use logchain_core::ids::HandoffId;
 use logchain_core::outbox::KeepOutcome;
 use logchain_core::placement::ChainWorkspace;
@@ -18,6 +18,7 @@ use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use super::host::{Known, KnownLog, logs_of, numbering};
+use super::meet::Towards;
 use super::{Shared, Vm};
 use crate::blocking::blocking;
 use crate::carry::{Carry, RemoteHalf, Route};
@@ -96,6 +97,9 @@ struct HandingOver<'a> {
     events: Events,
 }
 
+/// A log, the handoff that it goes as, and its descriptors, or why there are none.
+type HeldLog = (ConsoleLog, HandoffId, Result<Held>);
+
 /// A log that is held: on its way, or why it is not.
 type Started = (ConsoleLog, Result<Carry>);
 
@@ -114,35 +118,34 @@ impl HandingOver<'_> {
                 None
             }
         };
-        let choice = self.shared.meet.choice();
-        let options = &self.shared.options;
-        let route = Route {
-            events: self.events.clone(),
-            choice,
-            ssh: self.shared.meet.ssh(),
-            patience: options.patience,
-            domain: self.vm.uuid,
-            domain_name: &self.vm.name,
-            hosts: Hosts {
-                source: self.host,
-                destination: None,
-            },
-            budget: self.shared.budget.clone(),
-            writers: Arc::default(),
+        let keepers = Keepers::new(state);
+        // Held first: whatever the transport does, the bytes are ours.
+        let held = self.hold(&keepers).await;
+        // Before anything is begun: a start after a kill finds it.
+        let logs: Vec<&ConsoleLog> = held.iter().map(|(log, ..)| log).collect();
+        let note = self.note(&logs);
+        let towards = self.shared.meet.towards(&self.vm, source.subscribe());
+        let (mut note, towards) = tokio::join!(note, towards);
+        if let (Some(begun), Ok(towards)) = (note.take(), &towards) {
+            note = Some(begun.goes_over(&towards.choice.to_string()).await);
+        }
+        let started = match &towards {
+            Ok(towards) => self.start(held, towards, source).await,
+            Err(e) => {
+                let reason = e.sentence();
+                let not_started = held.into_iter().map(|(log, ..)| {
+                    let why = Error::Handoff(reason.clone());
+                    (log, Err(why))
+                });
+                not_started.collect()
+            }
         };
-        let keepers = Keepers::new(&options.state);
-        let started = self.start(&route, &keepers, source).await;
 
         let mut fate = source.subscribe();
         let fate = fate
             .wait_for(|now| matches!(now, Source::Over | Source::Stays))
             .await;
         let went = fate.is_ok_and(|now| *now == Source::Over);
-        let mut note = if went {
-            self.note(&started).await
-        } else {
-            None
-        };
         for (log, carry) in started {
             let outcome = match carry {
                 Ok(carry) => carry.end().await.0,
@@ -162,20 +165,15 @@ impl HandingOver<'_> {
             };
             self.tell(&log, outcome, went, next);
         }
-        if let Some(note) = note {
-            note.end(&self.known.domain).await?;
+        match note {
+            Some(note) if went => note.end(&self.known.domain).await,
+            Some(note) => note.withdraw().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Holds every log, and starts to hand it over.
-    async fn start(
-        &self,
-        route: &Route<'_>,
-        keepers: &Keepers,
-        source: &watch::Sender<Source>,
-    ) -> Vec<Started> {
-        // Held first: whatever the transport does, the bytes are ours.
+    /// Holds every log.
+    async fn hold(&self, keepers: &Keepers) -> Vec<HeldLog> {
         let mut all_held = Vec::new();
         for KnownLog { log, .. } in &self.known.logs {
             let id = HandoffId::random();
@@ -188,14 +186,9 @@ impl HandingOver<'_> {
                     .warn(format!("{}: {}", log.console, astray.sentence));
                 astray.file
             });
-            let held = log
-                .hold_for(
-                    self.vm.uuid,
-                    Some(id),
-                    (newest, Some(self.known.numbering)),
-                    &self.events,
-                )
-                .await;
+            let known = (newest, Some(self.known.numbering));
+            let held = log.hold_for(self.vm.uuid, Some(id), known, &self.events);
+            let held = held.await;
             if let Ok(held) = &held {
                 log.tell_remarks(&self.events, held);
                 if let Err(e) = keepers.keep(log, held) {
@@ -205,40 +198,63 @@ impl HandingOver<'_> {
             }
             all_held.push((log.clone(), id, held));
         }
-        let transport = self.shared.meet.transport().await.map_err(|e| e.sentence());
+        all_held
+    }
+
+    /// Starts to hand over what is held.
+    async fn start(
+        &self,
+        all_held: Vec<HeldLog>,
+        towards: &Towards,
+        source: &watch::Sender<Source>,
+    ) -> Vec<Started> {
+        let route = Route {
+            events: self.events.clone(),
+            choice: &towards.choice,
+            ssh: self.shared.meet.ssh(),
+            patience: self.shared.options.patience,
+            domain: self.vm.uuid,
+            domain_name: &self.vm.name,
+            hosts: Hosts {
+                source: self.host,
+                destination: None,
+            },
+            budget: self.shared.budget.clone(),
+            writers: Arc::default(),
+        };
         let mut started = Vec::new();
         for (log, id, held) in all_held {
-            let carry = match (held, &transport) {
-                (Ok(held), Ok(transport)) => {
-                    let remote = RemoteHalf::of(route, &log.console, id, None);
-                    match remote {
-                        Ok(remote) => {
-                            let (transport, source) = (Arc::clone(transport), source.subscribe());
-                            Carry::start(route, transport, remote, held, source, false).await
-                        }
-                        Err(e) => Err(e),
-                    }
+            let remote = RemoteHalf::of(&route, &log.console, id, None);
+            let carry = match (held, remote) {
+                (Ok(held), Ok(remote)) => {
+                    let transport = Arc::clone(&towards.transport);
+                    let source = source.subscribe();
+                    Carry::start(&route, transport, remote, held, source, false).await
                 }
-                (Err(e), _) => Err(e),
-                (_, Err(reason)) => Err(Error::Handoff(reason.clone())),
+                (Ok(_), Err(e)) => Err(e),
+                (Err(e), remote) => {
+                    if let Ok(remote) = remote {
+                        remote.end().await;
+                    }
+                    Err(e)
+                }
             };
             started.push((log, carry));
         }
         started
     }
 
-    /// Puts down that the domain left, for `reap`, `status`, and the next try.
-    async fn note(&self, started: &[Started]) -> Option<DepartureNote> {
-        let logs: Vec<&ConsoleLog> = started.iter().map(|(log, _)| log).collect();
+    /// Puts down that the domain leaves, for `reap`, `status`, and the next try.
+    async fn note(&self, logs: &[&ConsoleLog]) -> Option<DepartureNote> {
         let state = &self.shared.options.state;
         let offer = OfferOptions {
-            transport: self.shared.meet.choice().to_string(),
+            transport: self.shared.meet.shared_url().unwrap_or_default(),
             connect: self.shared.options.connect.as_deref(),
             remote: self.shared.options.remote_logchain.as_deref(),
         };
-        // Nothing in libvirt names the host that it went to.
+        // Nothing in libvirt names the host that it goes to.
         let to = ("", None);
-        match DepartureNote::begin(state, &self.known.domain, to, &offer, &logs).await {
+        match DepartureNote::begin(state, &self.known.domain, to, &offer, logs).await {
             Ok(note) => Some(note),
             Err(e) => {
                 self.events.warn(e.sentence());

@@ -9,7 +9,14 @@ use crate::report::{self, Watch};
 
 pub(super) async fn run(args: Agent, stop: Stop) -> anyhow::Result<Exit> {
     let events = report::events(args.format, Watch::Terminal);
-    let mut options = Options::new(Meeting::Store(args.transport));
+    let meeting = match args.transport {
+        Some(url) => Meeting::Store(url),
+        None => Meeting::Ssh {
+            user: None,
+            port: None,
+        },
+    };
+    let mut options = Options::new(meeting);
     options.connect = args.connect.uri;
     options.state = args.state.folder;
     options.patience = args.patience;
