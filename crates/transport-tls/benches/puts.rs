@@ -5,11 +5,7 @@
 //!
 //! `cargo bench -p logchain-transport-tls --bench puts -- [MIB]`
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a benchmark ends where something fails"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark ends where something fails")]
 
 #[expect(dead_code, reason = "tests need more of it")]
 #[path = "../tests/tls/authority.rs"]

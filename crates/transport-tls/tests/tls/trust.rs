@@ -180,7 +180,8 @@ async fn what_answers_may_be_something_else() {
     let authority = Authority::new("ca");
     let near = authority.named("h1");
     let expected = || ExpectedPeer::Allowed(AllowedNames::any());
-    let services: [(&[&[u8]], &'static [u8], &str); 3] = [
+    type Answering = (&'static [&'static [u8]], &'static [u8], &'static str);
+    let services: [Answering; 3] = [
         // A libvirtd with a certificate of the same CA.
         (&[][..], &b""[..], "what answers there is no logchain agent"),
         (
