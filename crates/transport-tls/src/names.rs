@@ -119,3 +119,30 @@ impl fmt::Display for PeerNames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each subject as `virt-pki-query-dn` of libvirt 9.0 prints it, but for the telephone
+    /// number, which it calls by name.
+    #[test]
+    fn names_are_as_libvirt_prints_them() {
+        let names = include_bytes!("../../../fuzz/seeds/certificate/names");
+        let names = PeerNames::of_der(names).unwrap();
+        assert_eq!(names.dn(), "C=GB,O=Red Hat,CN=h1");
+        assert_eq!(names.common_names(), ["h1"]);
+        assert_eq!(names.dns_names(), ["h1.example.org"]);
+        let addresses: Vec<IpAddr> = ["192.0.2.1", "2001:db8::1"]
+            .map(|a| a.parse().unwrap())
+            .to_vec();
+        assert_eq!(names.addresses(), addresses);
+
+        let odd = include_bytes!("../../../fuzz/seeds/certificate/odd-subject");
+        let odd = PeerNames::of_der(odd).unwrap();
+        assert_eq!(
+            odd.dn(),
+            "DC=org,O=a\\, b+OU=\\ \\\"x\\\"\\ ,2.5.4.20=#0c023132,EMAIL=a@b,CN=ü#"
+        );
+    }
+}

@@ -70,7 +70,8 @@
 
 mod client;
 mod frame;
-
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod greeting;
 mod handler;
 mod line;

@@ -80,7 +80,7 @@ impl Running {
         spool: Arc<dyn LogTransport>,
     ) -> Self {
         let agent = Arc::new(Agent::default());
-        let service: Arc<dyn Service> = agent.clone();
+        let service = Arc::<Agent>::clone(&agent);
         let bound = Server::bind(address, host.pki(), options, spool, service).await;
         let server = bound.unwrap();
         let address = server.local_addr();
