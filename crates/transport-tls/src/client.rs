@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use logchain_core::transport::{ByteStream, Entry, Key, LogTransport, Prefix, Result};
+use logchain_core::transport::{ByteStream, Entry, Error, Key, LogTransport, Prefix, Result};
 use logchain_transport_wire::{Client, Dial, DialFailure as _, Link, shake_hands};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -35,6 +35,10 @@ pub struct LinkOptions {
     /// How long nothing may move while an answer is awaited: then the connection counts as lost.
     /// Longer than [`ServerOptions::message`](crate::ServerOptions::message) of the other side.
     pub quiet: Duration,
+    /// How long a message may take until it is answered, connecting and all.
+    pub message: Duration,
+    /// How long one of the four verbs may take, however its bytes trickle.
+    pub verb: Duration,
 }
 
 impl Default for LinkOptions {
@@ -42,6 +46,8 @@ impl Default for LinkOptions {
         Self {
             connect: Duration::from_secs(10),
             quiet: Duration::from_secs(60),
+            message: Duration::from_secs(60),
+            verb: Duration::from_secs(300),
         }
     }
 }
@@ -51,13 +57,14 @@ impl Default for LinkOptions {
 /// where that was of no use.
 ///
 /// A request under way when the connection breaks fails with
-/// [`Error::Unreachable`](logchain_core::transport::Error::Unreachable), and it is not known
+/// [`Error::Unreachable`], and it is not known
 /// whether the other side did it.
 /// [`put_same`](logchain_core::transport::LogTransportExt::put_same) puts again without harm;
 /// an agent's messages have to bear being said twice.
 pub struct PeerLink {
     name: String,
     client: Client<TlsDial>,
+    options: LinkOptions,
 }
 
 impl PeerLink {
@@ -78,14 +85,18 @@ impl PeerLink {
             peer: Mutex::new(None),
         };
         let client = Client::new(name.clone(), dial, options.quiet);
-        Self { name, client }
+        Self {
+            name,
+            client,
+            options,
+        }
     }
 
     /// Sees to it that there is a connection, and says who is at its other end.
     ///
     /// # Errors
-    /// [`Error::Unreachable`](logchain_core::transport::Error::Unreachable) or
-    /// [`Error::Denied`](logchain_core::transport::Error::Denied) with a sentence that an
+    /// [`Error::Unreachable`] or
+    /// [`Error::Denied`] with a sentence that an
     /// operator can act on.
     pub async fn connect(&self) -> Result<Peer> {
         let broke = || Failure::broke().into_error(self.name.clone());
@@ -112,10 +123,25 @@ impl PeerLink {
     ///
     /// # Errors
     /// As other transports have them; a refusal is
-    /// [`Error::Denied`](logchain_core::transport::Error::Denied), or what the other
+    /// [`Error::Denied`], or what the other
     /// [`Service`](crate::Service) chose.
     pub async fn ask(&self, message: Bytes) -> Result<Bytes> {
-        self.client.ask(message).await
+        let limit = self.options.message;
+        self.within(limit, self.client.ask(message)).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match timeout(limit, request).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Timeout {
+                transport: self.name.clone(),
+                reason: format!("it did not come to an end within {} s", limit.as_secs_f64()),
+            }),
+        }
     }
 }
 
@@ -134,19 +160,23 @@ impl fmt::Debug for PeerLink {
 #[async_trait]
 impl LogTransport for PeerLink {
     async fn put(&self, key: &Key, data: Bytes) -> Result<()> {
-        self.client.put(key, data).await
+        let request = self.client.put(key, data);
+        self.within(self.options.verb, request).await
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
-        self.client.get(key, range).await
+        let request = self.client.get(key, range);
+        self.within(self.options.verb, request).await
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>> {
-        self.client.list(prefix, after).await
+        let request = self.client.list(prefix, after);
+        self.within(self.options.verb, request).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        self.client.delete(key).await
+        let request = self.client.delete(key);
+        self.within(self.options.verb, request).await
     }
 }
 

@@ -55,6 +55,17 @@ impl PeerNames {
         Ok(names)
     }
 
+    /// Those of a certificate with one common name and nothing else, for tests.
+    #[must_use]
+    pub fn of_common_name(name: &str) -> Self {
+        Self {
+            dn: format!("CN={name}"),
+            common_names: vec![name.to_owned()],
+            dns_names: Vec::new(),
+            addresses: Vec::new(),
+        }
+    }
+
     fn add(&mut self, name: &GeneralName) {
         match name {
             GeneralName::DnsName(name) => {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -109,9 +108,15 @@ impl Running {
 }
 
 pub(crate) async fn link(address: SocketAddr, host: &Host, expected: ExpectedPeer) -> PeerLink {
-    let mut options = LinkOptions::default();
-    options.connect = Duration::from_secs(5);
-    options.quiet = Duration::from_secs(2);
+    link_with(address, host, expected, LinkOptions::default()).await
+}
+
+pub(crate) async fn link_with(
+    address: SocketAddr,
+    host: &Host,
+    expected: ExpectedPeer,
+    options: LinkOptions,
+) -> PeerLink {
     let credentials = ClientCredentials::load(host.pki(), Notice::default()).await;
     PeerLink::new(address.into(), credentials.unwrap(), expected, options)
 }

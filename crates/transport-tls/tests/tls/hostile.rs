@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use logchain_core::transport::{Advice, LogTransport};
-use logchain_transport_tls::{AllowedNames, ExpectedPeer, ServerOptions};
+use logchain_transport_tls::{AllowedNames, ExpectedPeer, LinkOptions, ServerOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::agent::{Running, key, link};
+use crate::agent::{Running, key, link, link_with};
 use crate::authority::Authority;
 use crate::raw;
 
@@ -214,11 +214,17 @@ async fn a_server_that_falls_silent_is_given_up() {
     let ours: &[&[u8]] = &[b"logchain-agent"];
     let (address, task) = raw::server(&near, ours, raw::GREETING).await;
     let expected = ExpectedPeer::Allowed(AllowedNames::any());
-    let link = link(address, &near, expected).await;
-    link.connect().await.unwrap();
-    let began = Instant::now();
-    let silent = link.ask(Bytes::from_static(b"?")).await.unwrap_err();
-    assert_eq!(silent.advice(), Advice::Retry, "{silent}");
-    assert!(began.elapsed() < Duration::from_secs(10));
+    let mut quiet = LinkOptions::default();
+    quiet.quiet = Duration::from_millis(500);
+    let mut limited = LinkOptions::default();
+    limited.message = Duration::from_millis(500);
+    for options in [quiet, limited] {
+        let link = link_with(address, &near, expected.clone(), options).await;
+        link.connect().await.unwrap();
+        let began = Instant::now();
+        let silent = link.ask(Bytes::from_static(b"?")).await.unwrap_err();
+        assert_eq!(silent.advice(), Advice::Retry, "{silent}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
     task.abort();
 }

@@ -1,16 +1,20 @@
 //! What a peer that is let in can do.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use logchain_core::transport::{
     Advice, DirectoryTransport, Error, LogTransport, LogTransportExt, Prefix, conformance,
 };
-use logchain_transport_tls::{MAX_MESSAGE, ServerOptions};
+use logchain_transport_tls::{AllowedNames, ExpectedPeer, MAX_MESSAGE, ServerOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::agent::{FORBIDDEN, Running, key, key_of};
+use crate::agent::{FORBIDDEN, Running, key, key_of, link};
 use crate::authority::Authority;
 
 #[tokio::test]
@@ -177,4 +181,53 @@ async fn more_connections_than_allowed_are_turned_away_for_now() {
         assert!(began.elapsed() < Duration::from_secs(5), "{e}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Passes bytes on. Once `cut` says so, it closes the connection in place of the next answer.
+async fn cutting(to: SocketAddr, cut: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(to).await.unwrap();
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_server, mut to_server) = server.split();
+            let forth = tokio::io::copy(&mut from_client, &mut to_server);
+            let back = async {
+                let mut some = vec![0; 4096];
+                while let Ok(n @ 1..) = from_server.read(&mut some).await {
+                    if cut.swap(false, Ordering::Relaxed) {
+                        break;
+                    }
+                    to_client.write_all(&some[..n]).await.unwrap();
+                }
+            };
+            tokio::select! {
+                _ = forth => {}
+                () = back => {}
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_put_whose_answer_is_lost_is_made_again_without_harm() {
+    let authority = Authority::new("ca");
+    let (near, far) = (authority.named("h1"), authority.named("h2"));
+    let running = Running::start(&far, ServerOptions::default()).await;
+    let cut = Arc::new(AtomicBool::new(false));
+    let address = cutting(running.address, Arc::clone(&cut)).await;
+    let expected = ExpectedPeer::Allowed(AllowedNames::any());
+    let link = link(address, &near, expected).await;
+    link.ask(Bytes::from_static(b"?")).await.unwrap();
+
+    cut.store(true, Ordering::Relaxed);
+    let key = key();
+    let data = Bytes::from_static(b"x");
+    let lost = link.put_same(&key, data.clone()).await.unwrap_err();
+    assert_eq!(lost.advice(), Advice::Retry, "{lost}");
+    assert_eq!(running.agent.stored.lock().unwrap().len(), 1, "it was done");
+    link.put_same(&key, data).await.unwrap();
+    assert_eq!(running.agent.stored.lock().unwrap().len(), 1);
 }
