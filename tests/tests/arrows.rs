@@ -14,10 +14,18 @@ use serde_json::Value;
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// Each crate, and those of ours that it may be built upon.
-const MAY_USE: [(&str, &[&str]); 6] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("logchain-core", &[]),
     ("logchain-libvirt", &[]),
-    ("logchain-transport-ssh", &["logchain-core"]),
+    ("logchain-transport-wire", &["logchain-core"]),
+    (
+        "logchain-transport-ssh",
+        &["logchain-core", "logchain-transport-wire"],
+    ),
+    (
+        "logchain-transport-tls",
+        &["logchain-core", "logchain-transport-wire"],
+    ),
     ("logchain-transport-s3", &["logchain-core"]),
     (
         "logchain-host",
@@ -26,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 6] = [
             "logchain-libvirt",
             "logchain-transport-ssh",
             "logchain-transport-s3",
+            "logchain-transport-tls",
         ],
     ),
     (
@@ -40,13 +49,18 @@ const MAY_USE: [(&str, &[&str]); 6] = [
 ];
 
 /// Each crate, and those of others that would show that it does what it must not know.
-const MUST_NOT_USE: [(&str, &[&str]); 5] = [
+const MUST_NOT_USE: [(&str, &[&str]); 7] = [
     (
         "logchain-core",
         &["clap", "anyhow", "virt", "object_store", "reqwest"],
     ),
     ("logchain-libvirt", &["clap", "anyhow", "object_store"]),
+    (
+        "logchain-transport-wire",
+        &["clap", "anyhow", "virt", "rustls", "tokio-rustls"],
+    ),
     ("logchain-transport-ssh", &["clap", "anyhow", "virt"]),
+    ("logchain-transport-tls", &["clap", "anyhow", "virt"]),
     ("logchain-transport-s3", &["clap", "anyhow", "virt"]),
     ("logchain-host", &["clap", "anyhow"]),
 ];

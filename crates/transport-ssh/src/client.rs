@@ -6,11 +6,11 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use logchain_core::transport::{ByteStream, Entry, Key, LogTransport, Prefix, Result};
-
+use logchain_transport_wire::{Client, DialFailure as _};
 use tracing::debug;
 
 use crate::failure::Failure;
-use crate::helper::Helper;
+use crate::link::SshDial;
 use crate::sftp::Sftp;
 use crate::{SshOptions, SshTarget};
 
@@ -24,7 +24,7 @@ pub struct SshTransport {
 /// Chosen once: a logchain that is missing later is a failure, and does not make
 /// what is under way less durable.
 enum FarSide {
-    Logchain(Box<Helper>),
+    Logchain(Box<Client<SshDial>>),
     Sftp(Box<Sftp>),
 }
 
@@ -48,8 +48,13 @@ impl SshTransport {
     /// that an operator can act on.
     pub async fn connect(target: SshTarget, options: SshOptions) -> Result<Self> {
         let (name, host) = (target.to_string(), target.host().to_owned());
-        let far = match Helper::connect(target.clone(), options.clone()).await {
-            Ok(helper) => FarSide::Logchain(Box::new(helper)),
+        let dial = SshDial {
+            target: target.clone(),
+            options: options.clone(),
+        };
+        let client = Client::new(name.clone(), dial, options.quiet);
+        let far = match client.connect().await {
+            Ok(()) => FarSide::Logchain(Box::new(client)),
             Err(failure) if failure.no_logchain && options.sftp => {
                 debug!(host, reason = failure.sentence, "SFTP is used instead");
                 match Sftp::connect(target, options).await {
@@ -152,14 +157,22 @@ impl SshTransport {
     ) -> std::io::Result<Self> {
         use std::io;
 
-        let link = crate::link::Link::over_streams(output, input).await?;
+        let protocol = logchain_transport_wire::Protocol::TRANSPORT;
+        let shaken =
+            logchain_transport_wire::shake_hands(output, input, protocol, &mut Vec::new()).await?;
+        let link = logchain_transport_wire::Link::start(shaken, async {
+            "the connection broke".to_owned()
+        });
         let target = SshTarget::on("test").map_err(io::Error::other)?;
         let options = SshOptions {
             program: "/bin/false".into(),
             ..SshOptions::default()
         };
         let (name, host) = (target.to_string(), target.host().to_owned());
-        let far = FarSide::Logchain(Box::new(Helper::over(target, options, Some(link))));
+        let quiet = options.quiet;
+        let dial = SshDial { target, options };
+        let client = Client::over(name.clone(), dial, quiet, Some(link));
+        let far = FarSide::Logchain(Box::new(client));
         Ok(Self { name, host, far })
     }
 }

@@ -8,8 +8,8 @@
 use std::process::ExitStatus;
 
 use logchain_core::transport::Error;
+use logchain_transport_wire::{DialFailure, Outcome};
 
-use crate::wire::Outcome;
 use crate::{SshOptions, SshTarget, again};
 
 /// The status with which OpenSSH's sftp-server ends at what it cannot read.
@@ -71,8 +71,14 @@ impl Failure {
     pub(crate) fn unreachable(sentence: impl Into<String>) -> Self {
         Self::of(Outcome::Unreachable, sentence)
     }
+}
 
-    pub(crate) fn into_error(self, transport: String) -> Error {
+impl DialFailure for Failure {
+    fn broke() -> Self {
+        Self::unreachable("the connection broke")
+    }
+
+    fn into_error(self, transport: String) -> Error {
         self.outcome.into_error(transport, "", self.sentence)
     }
 }

@@ -2,6 +2,8 @@
 //! OpenSSH: the user's configuration, keys, agent, jump hosts and known hosts
 //! all hold, since it is the user's `ssh` that connects.
 //!
+//! The protocol is `logchain-transport-wire`'s: this crate brings the ssh that carries it.
+//!
 //! The far side runs `logchain transport serve SPOOL`, which is [`serve`] over a
 //! [`DirectoryTransport`](logchain_core::transport::DirectoryTransport): only a
 //! program of our own can sync a folder. It works behind a
@@ -20,18 +22,13 @@ mod again;
 mod client;
 mod command;
 mod failure;
-mod greeting;
-mod helper;
-mod line;
 mod link;
 mod login;
-mod meter;
 mod process;
 mod serve;
 mod sftp;
 mod shell;
 mod target;
-mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +37,8 @@ pub use again::{Tries, is_turned_away};
 pub use client::{ServedBy, SshTransport};
 pub use command::{SshOptions, command};
 pub use failure::explain;
+pub use logchain_transport_wire::ServeError;
 pub use login::{SshLogin, UnknownHostKey};
-pub use serve::{ServeError, serve};
+pub use serve::serve;
 pub use shell::shell_line;
 pub use target::{BadTarget, DEFAULT_SPOOL, SshTarget};

@@ -10,11 +10,10 @@ use logchain_core::transport::{
     DirectoryTransport, Error, Key, LogTransport, LogTransportExt, MemoryTransport, ObjectName,
     Prefix, conformance,
 };
+use logchain_transport_wire::{IN_FLIGHT, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use uuid::Uuid;
 
-use crate::greeting::greeting;
-use crate::wire::IN_FLIGHT;
 use crate::{SshLogin, SshOptions, SshTarget, SshTransport, UnknownHostKey, command, serve};
 
 mod thousand;
@@ -53,7 +52,10 @@ async fn a_connection_that_breaks_fails_what_is_under_way() {
     let (near_end, mut far_end) = duplex(64 * 1024);
     let (output, input) = split(near_end);
     let far = tokio::spawn(async move {
-        far_end.write_all(&greeting()).await.unwrap();
+        far_end
+            .write_all(&Protocol::TRANSPORT.greeting())
+            .await
+            .unwrap();
         let mut some = [0; 60];
         far_end.read_exact(&mut some).await.unwrap();
     });
@@ -77,7 +79,9 @@ async fn nonsense_from_the_client_ends_the_server() {
         let (mut near, far) = duplex(64 * 1024);
         let (input, output) = split(far);
         let server = tokio::spawn(serve(Arc::new(MemoryTransport::new()), input, output));
-        near.write_all(&greeting()).await.unwrap();
+        near.write_all(&Protocol::TRANSPORT.greeting())
+            .await
+            .unwrap();
         near.write_all(nonsense).await.unwrap();
         near.shutdown().await.unwrap();
         assert!(server.await.unwrap().is_err(), "{nonsense:?}");
@@ -89,7 +93,9 @@ async fn the_server_ends_with_its_input() {
     let (mut near, far) = duplex(1024);
     let (input, output) = split(far);
     let server = tokio::spawn(serve(Arc::new(MemoryTransport::new()), input, output));
-    near.write_all(&greeting()).await.unwrap();
+    near.write_all(&Protocol::TRANSPORT.greeting())
+        .await
+        .unwrap();
     near.shutdown().await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(5), server).await;
     assert!(ended.unwrap().unwrap().is_ok());
@@ -103,7 +109,10 @@ async fn noise_before_the_greeting_is_read_over() {
         .write_all(b"Welcome to h2!\nlogchain-ish\n")
         .await
         .unwrap();
-    far_end.write_all(&greeting()).await.unwrap();
+    far_end
+        .write_all(&Protocol::TRANSPORT.greeting())
+        .await
+        .unwrap();
     SshTransport::over(output, input).await.unwrap();
 }
 

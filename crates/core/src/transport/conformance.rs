@@ -242,8 +242,14 @@ pub async fn listing(transport: &dyn LogTransport) {
             "{prefix}"
         );
     }
-    let all = transport.list_all(&Prefix::All).await.unwrap();
-    assert!(ours.iter().all(|key| all.iter().any(|e| e.key == *key)));
+    match transport.list_all(&Prefix::All).await {
+        // One that serves many hosts may show each its own domains only.
+        Err(Error::Denied { .. }) => {}
+        all => {
+            let all = all.unwrap();
+            assert!(ours.iter().all(|key| all.iter().any(|e| e.key == *key)));
+        }
+    }
 }
 
 /// A stream lists its newest batch first, behind all handoffs.

@@ -102,6 +102,9 @@ pub trait LogTransport: Display + Debug + Send + Sync + 'static {
 
     /// The first objects with this prefix after `after`, in the order of their
     /// names, at most [`LIST_PAGE`]. It is no error if there are none.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for [`Prefix::All`] where others' domains are none of our business.
     async fn list(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Vec<Entry>>;
 
     /// Deletes an object. It is no error if it is gone.

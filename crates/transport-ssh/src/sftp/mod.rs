@@ -28,15 +28,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use logchain_core::transport::{ByteStream, Entry, Error, Key, MAX_OBJECT, Prefix, Result};
+use logchain_transport_wire::{DialFailure as _, Line, Outcome};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::line::Line;
 use crate::process::LAST_WORDS;
-use crate::wire::Outcome;
 use crate::{SshOptions, SshTarget, again};
 use file::File;
-use session::{Session, Trouble};
+use session::{Session, SharedSession, Trouble};
 
 /// Reads of one object under way at once.
 const READS: usize = 8;
@@ -47,7 +46,7 @@ pub(crate) struct Sftp {
     options: SshOptions,
     /// The spool's path there, without a slash at its end.
     root: String,
-    line: Line<Arc<Session>>,
+    line: Line<SharedSession, Failure>,
     /// Who we are there, once that was found out.
     uid: OnceLock<u32>,
     swept: AtomicBool,
@@ -82,7 +81,7 @@ impl Sftp {
             let limit = self.options.connect_timeout.saturating_add(LAST_WORDS);
             let prepared = spool::prepare(&session, &self.root, &self.uid);
             match timeout(limit, prepared).await {
-                Ok(Ok(())) => Ok(session),
+                Ok(Ok(())) => Ok(SharedSession(session)),
                 Ok(Err(trouble)) => Err(self.failure(&session, trouble).await),
                 Err(_) => Err(session::too_late(self.target.host(), limit)),
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use logchain_transport_wire::{Connection, Meter, Metered};
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
@@ -17,8 +18,6 @@ use tracing::{Instrument as _, debug};
 
 use crate::command::subsystem;
 use crate::failure::Failure;
-use crate::line::Connection;
-use crate::meter::{Meter, Metered};
 use crate::process::{Asks, LAST_WORDS, Process};
 use crate::{SshOptions, SshTarget};
 
@@ -121,15 +120,18 @@ pub(super) struct Session {
     write: usize,
 }
 
-impl Connection for Arc<Session> {
-    type LinkEntry = Self;
+/// A session that requests may share.
+pub(super) struct SharedSession(pub(super) Arc<Session>);
+
+impl Connection for SharedSession {
+    type LinkEntry = Arc<Session>;
 
     fn is_broken(&self) -> bool {
-        self.meter.is_gone()
+        self.0.meter.is_gone()
     }
 
-    fn way(&self) -> Self {
-        Self::clone(self)
+    fn way(&self) -> Arc<Session> {
+        Arc::clone(&self.0)
     }
 }
 

@@ -9,7 +9,7 @@ use logchain_core::handoff::load_test::{Counting, all_arrive, peak_mib};
 use logchain_core::transport::DirectoryTransport;
 
 use super::over;
-use crate::wire::IN_FLIGHT;
+use logchain_transport_wire::IN_FLIGHT;
 
 /// Set in the process that does it: its peak is its own.
 const CHILD: &str = "LOGCHAIN_TEST_THOUSAND_SSH";

@@ -1,4 +1,4 @@
-//! What goes over the wire after the [greeting](crate::greeting): frames.
+//! What goes over the wire after the greeting: frames.
 //!
 //! ```text
 //! frame:    length (u32, big endian) | header length (u32) | header (JSON) | body
@@ -6,6 +6,8 @@
 //!
 //! Every request has an id; answers come in any order. The bytes of a `get`
 //! come in several answers, the last one marked.
+//!
+//! Must not know: who speaks, what keys mean.
 
 use std::io;
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// An object and its header. A listing of a full page fits as well.
-const MAX_FRAME: usize = MAX_OBJECT + 64 * 1024;
+pub(crate) const MAX_FRAME: usize = MAX_OBJECT + 64 * 1024;
 
 /// Room for a frame before any of its bytes came.
 const GROW: usize = 256 * 1024;
@@ -23,18 +25,25 @@ const GROW: usize = 256 * 1024;
 /// Bytes of an object in one answer.
 pub(crate) const PART: usize = 256 * 1024;
 
-/// Requests under way at once, on either side.
-pub(crate) const IN_FLIGHT: usize = 16;
+/// Requests under way at once, on either side of a connection.
+pub const IN_FLIGHT: usize = 16;
+
+/// Bytes of a message that is asked, and of its answer.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Bytes of a request's header: its longest parts are two keys.
+pub(crate) const MAX_REQUEST_HEADER: usize = 16 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) id: u64,
-    pub(crate) verb: Verb,
+    #[serde(rename = "verb")]
+    pub(crate) asked: Asked,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Verb {
+pub(crate) enum Asked {
     Put {
         key: String,
     },
@@ -49,6 +58,9 @@ pub(crate) enum Verb {
     Delete {
         key: String,
     },
+    /// The body is a message of at most [`MAX_MESSAGE`] bytes; so is that of the
+    /// answer, which is one last part. Nobody says this over ssh.
+    Message,
 }
 
 /// A prefix by its parts, as many as there are.
@@ -80,20 +92,29 @@ pub(crate) enum Answer {
     },
 }
 
-/// An error by its outcome: all that crosses the wire of it.
+/// A transport's [`Error`] by its outcome: with a sentence all of it that crosses the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// There is no such object.
     NotFound,
+    /// The object is there already.
     AlreadyExists,
+    /// The object does not have this range.
     BadRange,
+    /// An object would be too large.
     TooLarge,
+    /// What the other side needs does not answer.
     Unreachable,
+    /// What the other side needs does not come to an end.
     Timeout,
+    /// The other side refuses.
     Denied,
+    /// There is no room.
     Full,
+    /// What is there is not what can have been put.
     Corrupt,
-    /// Also one that a later release may add.
+    /// Anything else, also an outcome that a later release may add.
     #[serde(other)]
     Other,
 }
@@ -114,7 +135,9 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn into_error(self, transport: String, key: &str, reason: String) -> Error {
+    /// The error, as a transport of this name tells it of an object.
+    #[must_use]
+    pub fn into_error(self, transport: String, key: &str, reason: String) -> Error {
         let key = key.to_owned();
         match self {
             Self::NotFound => Error::NotFound { transport, key },
@@ -156,7 +179,14 @@ pub(crate) async fn write_frame(
 pub(crate) async fn read_frame<T: DeserializeOwned>(
     input: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<(T, Bytes)>> {
-    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    match read_length(input).await? {
+        None => Ok(None),
+        Some(length) => Ok(Some(read_rest(input, length, MAX_FRAME).await?)),
+    }
+}
+
+/// How long the frame is that comes; `None` where the other side is done.
+pub(crate) async fn read_length(input: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<usize>> {
     let mut start = BytesMut::with_capacity(4);
     while start.len() < 4 {
         let left = 4 - start.len() as u64;
@@ -171,6 +201,15 @@ pub(crate) async fn read_frame<T: DeserializeOwned>(
     if !(4..=MAX_FRAME).contains(&length) {
         return Err(invalid("a frame is of an impossible length"));
     }
+    Ok(Some(length))
+}
+
+/// A frame after its length.
+pub(crate) async fn read_rest<T: DeserializeOwned>(
+    input: &mut (impl AsyncRead + Unpin),
+    length: usize,
+    max_header: usize,
+) -> io::Result<(T, Bytes)> {
     // Grows as bytes come: a length alone takes little memory.
     let mut frame = BytesMut::with_capacity(length.min(GROW));
     let mut left = input.take(length as u64);
@@ -191,7 +230,14 @@ pub(crate) async fn read_frame<T: DeserializeOwned>(
     if header > frame.len() {
         return Err(invalid("a frame's header is longer than the frame"));
     }
+    if header > max_header {
+        return Err(invalid("a frame's header is too long"));
+    }
     let header = frame.split_to(header);
     let header = serde_json::from_slice(&header)?;
-    Ok(Some((header, frame)))
+    Ok((header, frame))
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }

@@ -1,6 +1,8 @@
 //! When bytes last moved on a connection, and whether it is over. Only one on
 //! which nothing moves is lost: on a slow one an answer may come late behind
 //! large objects.
+//!
+//! Must not know: what the bytes mean.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -12,21 +14,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) struct Meter {
+/// When bytes last moved on a connection.
+#[derive(Debug)]
+pub struct Meter {
     /// When bytes moved last, either way, or a request began.
     moved: Mutex<Instant>,
     gone: watch::Sender<bool>,
 }
 
 impl Meter {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of a connection that begins now.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             moved: Mutex::new(Instant::now()),
             gone: watch::Sender::new(false),
         })
     }
 
-    pub(crate) fn note(&self) {
+    /// Something moved.
+    pub fn note(&self) {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -34,12 +41,8 @@ impl Meter {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` where nothing moved for `quiet` while it was awaited.
-    pub(crate) async fn patient<T>(
-        &self,
-        quiet: Duration,
-        future: impl Future<Output = T>,
-    ) -> Option<T> {
+    /// What the future gives; `None` where nothing moved for `quiet` while it was awaited.
+    pub async fn patient<T>(&self, quiet: Duration, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
         loop {
             let moved = self.last();
@@ -52,29 +55,33 @@ impl Meter {
     }
 
     /// From now on nothing comes any more.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.gone.send_replace(true);
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Whether nothing comes any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
         *self.gone.borrow()
     }
 
     /// Until nothing comes any more.
-    pub(crate) async fn gone(&self) {
+    pub async fn gone(&self) {
         // The sender is ours, so this fails never.
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
     }
 }
 
 /// Notes when bytes move, and when they end.
-pub(crate) struct Metered<T> {
+#[derive(Debug)]
+pub struct Metered<T> {
     inner: T,
     meter: Arc<Meter>,
 }
 
 impl<T> Metered<T> {
-    pub(crate) fn new(inner: T, meter: &Arc<Meter>) -> Self {
+    /// Has the meter note what moves on `inner`.
+    pub fn new(inner: T, meter: &Arc<Meter>) -> Self {
         let meter = Arc::clone(meter);
         Self { inner, meter }
     }
