@@ -48,6 +48,8 @@ pub struct Options {
     pub remote_logchain: Option<String>,
     /// How long nothing may move until a log is left behind.
     pub patience: Duration,
+    /// The transport, where the caller has opened it.
+    pub(crate) open: Option<Arc<dyn LogTransport>>,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             transport: None,
             remote_logchain: None,
             patience: Duration::from_secs(60),
+            open: None,
         }
     }
 }
@@ -161,8 +164,10 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
         writers: Arc::default(),
     };
     let mut early = begin_first(&route, departed.logs.first().map(|part| &part.log));
-    let open = choice.open(&ssh, options.patience);
-    let transport = stop.or(open).await?;
+    let transport = match &options.open {
+        Some(open) => Arc::clone(open),
+        None => stop.or(choice.open(&ssh, options.patience)).await?,
+    };
     carry::say_adopt(events, &choice, departed.uuid);
     let mut failures = Vec::new();
     let mut behind: Vec<ConsoleName> = Vec::new();

@@ -10,6 +10,10 @@ use logchain_core::transport::{self, DirectoryTransport, LogTransport};
 use logchain_libvirt::uri::Uri;
 use logchain_transport_s3::{StoreOptions, StoreTransport, StoreUrl};
 use logchain_transport_ssh::{BadTarget, SshLogin, SshOptions, SshTarget, SshTransport};
+use logchain_transport_tls::{
+    AllowedNames, BadAddress, ClientCredentials, ExpectedPeer, LinkOptions, Notice, PeerAddress,
+    PeerLink, Pki,
+};
 
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
@@ -18,7 +22,8 @@ use crate::error::{Error, Result};
 const LEAST: Duration = Duration::from_secs(1);
 
 /// The kinds of URLs, for messages.
-const KNOWN: &str = "ssh://host/spool, file:///folder, s3://bucket/prefix, gs:// or az://";
+const KNOWN: &str =
+    "ssh://host/spool, file:///folder, s3://bucket/prefix, gs://, az:// or tls://host";
 
 /// A transport that was asked for, not opened yet.
 #[derive(Clone, Debug)]
@@ -35,6 +40,8 @@ pub enum TransportChoice {
         /// The destination's host, where it is known: its half can be started there.
         host: Option<SshTarget>,
     },
+    /// The spool of another host's agent.
+    Agent(PeerAddress),
     /// None could be found, and why.
     Nowhere(String),
 }
@@ -87,7 +94,7 @@ impl TransportChoice {
         match &mut choice {
             Self::Ssh(spool) => spool.beside(host),
             Self::Store { host: there, .. } => *there = host,
-            Self::Folder(_) | Self::Nowhere(_) => {}
+            Self::Folder(_) | Self::Agent(_) | Self::Nowhere(_) => {}
         }
         Ok(choice)
     }
@@ -125,6 +132,10 @@ impl TransportChoice {
                 let url = url.parse()?;
                 Ok(Self::Store { url, host: None })
             }
+            "tls" => url
+                .parse()
+                .map(Self::Agent)
+                .map_err(|e: BadAddress| Error::Usage(e.to_string())),
             _ => Err(Error::Usage(format!(
                 "there is no transport {scheme}://; write {KNOWN}"
             ))),
@@ -144,7 +155,7 @@ impl TransportChoice {
                 spool.push(target.spool());
                 Some((target, spool))
             }
-            Self::Folder(_) | Self::Nowhere(_) => None,
+            Self::Folder(_) | Self::Agent(_) | Self::Nowhere(_) => None,
             Self::Store { url, host } => Some((host.as_ref()?, url.to_string().into())),
         }
     }
@@ -161,7 +172,7 @@ impl TransportChoice {
     pub fn caution(&self) -> Option<&str> {
         match self {
             Self::Ssh(spool) => spool.caution.get().map(String::as_str),
-            Self::Folder(_) | Self::Store { .. } | Self::Nowhere(_) => None,
+            Self::Folder(_) | Self::Store { .. } | Self::Agent(_) | Self::Nowhere(_) => None,
         }
     }
 
@@ -209,6 +220,18 @@ impl TransportChoice {
                 Arc::new(transport)
             }
             Self::Nowhere(reason) => return Err(Error::Refused(reason.clone())),
+            Self::Agent(address) => {
+                let credentials = ClientCredentials::load(Pki::libvirt(), Notice::default()).await;
+                let credentials = credentials.map_err(|e| Error::Refused(e.to_string()))?;
+                let expected = ExpectedPeer::Allowed(AllowedNames::any());
+                let options = LinkOptions::default();
+                Arc::new(PeerLink::new(
+                    address.clone(),
+                    credentials,
+                    expected,
+                    options,
+                ))
+            }
             Self::Folder(path) => Arc::new(folder(path)?),
             Self::Store { url, .. } => {
                 let options = StoreOptions {
@@ -233,6 +256,7 @@ impl fmt::Display for TransportChoice {
             Self::Ssh(spool) => spool.target.fmt(f),
             Self::Folder(path) => write!(f, "file://{}", path.display()),
             Self::Store { url, .. } => url.fmt(f),
+            Self::Agent(address) => write!(f, "tls://{address}"),
             Self::Nowhere(_) => f.write_str("ssh://DESTINATION"),
         }
     }

@@ -14,7 +14,8 @@ use logchain_core::ids::ConsoleName;
 use logchain_core::outbox::Outbox;
 use logchain_core::transport::{LogTransportExt as _, Prefix};
 use std::path::PathBuf;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::host::Here;
@@ -25,6 +26,9 @@ use crate::{Result, departures, offer, outbox};
 
 /// The longest time between two tries for one domain.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How soon what was offered unexpectedly is taken in.
+const SOON: Duration = Duration::from_millis(250);
 
 /// How long the first pass waits for libvirt.
 const FIRST: Duration = Duration::from_millis(500);
@@ -40,8 +44,29 @@ pub(super) async fn run(shared: Arc<Shared>, here: Here) {
         if let Err(e) = hand_over(&shared, &here, &mut tries).await {
             tracing::debug!(error = %e.sentence(), "what is left here is looked for again");
         }
-        sleep(shared.options.retry).await;
+        let next = Instant::now() + shared.options.retry;
+        let mut stored = shared.meet.stored();
+        while tokio::select! {
+            () = sleep_until(next) => false,
+            () = offered(&mut stored) => true,
+        } {
+            // Of a domain that comes just now it is taken in already.
+            sleep(SOON).await;
+            if let Err(e) = take_in(&shared, &here).await {
+                tracing::debug!(error = %e.sentence(), "what is offered is looked for again");
+            }
+        }
     }
+}
+
+/// Waits until something was offered to this host; for ever where nobody can tell.
+async fn offered(stored: &mut Option<watch::Receiver<u64>>) {
+    if let Some(stored) = stored
+        && stored.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// What is offered of domains that run here is taken in.
@@ -146,6 +171,13 @@ async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
     job.consoles = left.logs;
     job.connect.clone_from(&options.connect);
     job.state.clone_from(&options.state);
+    match shared.meet.again(&transport, domain).await {
+        Ok(open) => job.open = open,
+        Err(e) => {
+            tracing::debug!(%domain, error = %e.sentence(), "it is offered again later");
+            return false;
+        }
+    }
     job.transport = Some(transport);
     job.patience = options.patience;
     let events = crate::Events::ignored();

@@ -44,6 +44,7 @@ pub(super) async fn receive(
     let _under_way = shared.begin();
     let receiving = async {
         let vm = name(&connection, uuid).await;
+        shared.meet.announce(&vm, arrival.clone());
         match Receiving::begin(&shared, connection, vm).await? {
             Some(mut receiving) => receiving.run(arrival).await,
             None => Ok(()),
@@ -159,6 +160,7 @@ impl<'a> Receiving<'a> {
             }
         };
         let began = Instant::now();
+        let mut stored = self.shared.meet.stored();
         loop {
             let now = *arrival.borrow_and_update();
             match now {
@@ -198,6 +200,7 @@ impl<'a> Receiving<'a> {
             tokio::select! {
                 Some(ended) = self.tasks.join_next_with_id() => self.on_end(ended, resumed),
                 Ok(()) = arrival.changed() => {}
+                () = changed(&mut stored) => self.link.send_modify(SourceLink::has_put),
                 () = sleep(pace(began.elapsed())) => {}
             }
         }
@@ -321,4 +324,14 @@ impl<'a> Receiving<'a> {
             ));
         }
     }
+}
+
+/// Waits until something was offered to this host; for ever where nobody can tell.
+async fn changed(stored: &mut Option<watch::Receiver<u64>>) {
+    if let Some(stored) = stored
+        && stored.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

@@ -5,7 +5,7 @@
 //!
 //! Must not know: how a log is handed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use logchain_core::chain::NumberingChoice;
 use logchain_core::handoff::offer::Source;
 use logchain_libvirt::consoles::Consoles;
 use logchain_libvirt::host_events::HostEvent;
-use logchain_libvirt::{Connection, Domain, RunningDomain};
+use logchain_libvirt::{Connection, Domain, Running, RunningDomain, State};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -49,6 +49,8 @@ pub(super) struct Here(Arc<Mutex<HereNow>>);
 struct HereNow {
     connection: Option<Connection>,
     domains: HashMap<Uuid, (Stay, Vm)>,
+    /// Domains that came by migration before anybody here saw them come.
+    unseen: HashSet<Uuid>,
 }
 
 impl Here {
@@ -60,6 +62,11 @@ impl Here {
     /// Where a domain stands; `None` where it is not here.
     pub(super) fn stay(&self, domain: Uuid) -> Option<(Stay, Vm)> {
         self.lock().domains.get(&domain).cloned()
+    }
+
+    /// Whether the domain came by migration, and nobody here saw from where.
+    pub(super) fn came_unseen(&self, domain: Uuid) -> bool {
+        self.lock().unseen.contains(&domain)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HereNow> {
@@ -136,6 +143,8 @@ pub(super) struct Host {
     shared: Arc<Shared>,
     guests: HashMap<Uuid, Guest>,
     here: Here,
+    /// Domains of which another agent says that they leave.
+    words: Option<mpsc::Receiver<Uuid>>,
     /// This host, as libvirt tells it from others.
     host: Option<Uuid>,
     answers: mpsc::Receiver<Answer>,
@@ -143,20 +152,21 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        here: Here,
+        words: Option<mpsc::Receiver<Uuid>>,
+    ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS);
         Self {
             shared,
             guests: HashMap::new(),
-            here: Here::default(),
+            here,
+            words,
             host: None,
             answers,
             answer,
         }
-    }
-
-    pub(super) fn here(&self) -> Here {
-        self.here.clone()
     }
 
     /// Watches until the connection breaks.
@@ -183,6 +193,7 @@ impl Host {
                     None => break Err(Error::Refused("its connection broke".to_owned())),
                 },
                 Some(answer) = self.answers.recv() => self.on_answer(&connection, answer),
+                Some(uuid) = next_word(&mut self.words) => self.ask_look(&connection, uuid),
                 () = sleep_until(next_look), if moves => {
                     self.look(&connection);
                     next_look = Instant::now() + LOOK;
@@ -210,6 +221,13 @@ impl Host {
                 job: found.job,
             };
             let stay = self.guests.get(&uuid).map(|guest| guest.stay);
+            let came = matches!(
+                look.state,
+                State::Running(Running::Migrated | Running::Postcopy)
+            );
+            if stay.is_none() && came {
+                self.here.lock().unseen.insert(uuid);
+            }
             let step = on_look(stay, look);
             self.enter(uuid, step.0);
             self.learn((found, numbering));
@@ -268,8 +286,13 @@ impl Host {
     /// Where a domain stands from now on.
     fn enter(&mut self, uuid: Uuid, stay: Option<Stay>) {
         let Some(stay) = stay else {
-            self.guests.remove(&uuid);
-            self.here.lock().domains.remove(&uuid);
+            if self.guests.remove(&uuid).is_some() {
+                let mut here = self.here.lock();
+                here.domains.remove(&uuid);
+                here.unseen.remove(&uuid);
+                drop(here);
+                self.shared.meet.left(uuid);
+            }
             return;
         };
         let guest = self.guests.entry(uuid).or_insert_with(|| Guest {
@@ -330,6 +353,7 @@ impl Host {
                     self.ask_logs(connection, uuid);
                 }
                 Action::Receive => {
+                    self.shared.meet.comes(uuid);
                     let arrival = watch::Sender::new(Arrival::Coming);
                     let seen = arrival.subscribe();
                     if let Some(guest) = self.guests.get_mut(&uuid) {
@@ -414,8 +438,15 @@ impl Host {
     }
 }
 
+async fn next_word(words: &mut Option<mpsc::Receiver<Uuid>>) -> Option<Uuid> {
+    match words {
+        Some(words) => words.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn look_at(connection: &Connection, uuid: Uuid) -> logchain_libvirt::Result<Look> {
-    use logchain_libvirt::{Error as Libvirt, State};
+    use logchain_libvirt::Error as Libvirt;
 
     let gone = Look {
         state: State::Gone,

@@ -4,6 +4,7 @@
 //!   UUID, so no agent has to know another one.
 //! - *Ssh*: the source starts the destination's half there over ssh, as `logchain migrate` does.
 //!   The destination needs no agent. Its address is seen in the connections of the migration.
+//! - *Tls*: the agents speak to each other (`peers`).
 //!
 //! Must not know: what is handed over.
 
@@ -15,12 +16,16 @@ use logchain_core::handoff::offer::Source;
 use logchain_core::transport::LogTransport;
 use logchain_libvirt::peers::{Direction, peers};
 use logchain_transport_ssh::{SshOptions, SshTarget};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use uuid::Uuid;
+
+use super::host::{Arrival, Here};
+use super::peers::{NoWay, Peers, TlsMeeting};
 use super::{Options, Vm};
 use crate::transports::{TransportChoice, ssh_options};
-use crate::{Error, Result};
+use crate::{Error, Result, Stop};
 
 /// Between two looks for the connections of a migration.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,6 +49,8 @@ pub enum Meeting {
         /// At which port; ssh's own choice without it.
         port: Option<u16>,
     },
+    /// Agent to agent, over mutual TLS.
+    Tls(TlsMeeting),
 }
 
 /// The operator's choice, and what of it is open already.
@@ -60,6 +67,7 @@ enum Way {
         user: Option<String>,
         port: Option<u16>,
     },
+    Tls(Arc<Peers>),
 }
 
 /// The way to the destination of one domain.
@@ -69,7 +77,13 @@ pub(super) struct Towards {
 }
 
 impl Meet {
-    pub(super) fn of(options: &Options) -> Result<Self> {
+    /// Gives the domains of which peers say that they leave, too.
+    pub(super) async fn start(
+        options: &Options,
+        here: &Here,
+        stop: &Stop,
+    ) -> Result<(Self, Option<mpsc::Receiver<Uuid>>)> {
+        let mut words = None;
         let way = match &options.meeting {
             Meeting::Store(url) => {
                 let choice = TransportChoice::of(Some(url), None)?;
@@ -87,13 +101,49 @@ impl Meet {
                 let (user, port) = (user.clone(), *port);
                 Way::Ssh { user, port }
             }
+            Meeting::Tls(meeting) => {
+                let (state, here, stop) = (options.state.clone(), here.clone(), stop.clone());
+                let (peers, told) = Peers::start(meeting, state, here, stop).await?;
+                words = Some(told);
+                Way::Tls(peers)
+            }
         };
-        Ok(Self {
+        let meet = Self {
             way,
             ssh: ssh_options(options.remote_logchain.as_deref(), options.patience),
             patience: options.patience,
             open: Mutex::default(),
-        })
+        };
+        Ok((meet, words))
+    }
+
+    /// The domain comes: from now on it is seen from where.
+    pub(super) fn comes(&self, domain: Uuid) {
+        if let Way::Tls(peers) = &self.way {
+            peers.comes(domain);
+        }
+    }
+
+    /// The domain is not here any more.
+    pub(super) fn left(&self, domain: Uuid) {
+        if let Way::Tls(peers) = &self.way {
+            peers.left(domain);
+        }
+    }
+
+    /// Tells the host from which a domain comes that it comes here.
+    pub(super) fn announce(&self, vm: &Vm, arrival: watch::Receiver<Arrival>) {
+        if let Way::Tls(peers) = &self.way {
+            tokio::spawn(Arc::clone(peers).announce(vm.clone(), arrival));
+        }
+    }
+
+    /// Changes whenever something was offered to this host; `None` where nobody can tell.
+    pub(super) fn stored(&self) -> Option<watch::Receiver<u64>> {
+        match &self.way {
+            Way::Tls(peers) => Some(peers.stored()),
+            Way::Store(_) | Way::Ssh { .. } => None,
+        }
     }
 
     pub(super) fn ssh(&self) -> &SshOptions {
@@ -104,14 +154,16 @@ impl Meet {
     pub(super) fn shared_url(&self) -> Option<String> {
         match &self.way {
             Way::Store(choice) => Some(choice.to_string()),
-            Way::Ssh { .. } => None,
+            Way::Ssh { .. } | Way::Tls(_) => None,
         }
     }
 
     /// Where offers to this host lie; `None` where each source starts the half here by itself.
     pub(super) async fn shared(&self) -> Result<Option<Arc<dyn LogTransport>>> {
-        let Way::Store(choice) = &self.way else {
-            return Ok(None);
+        let choice = match &self.way {
+            Way::Store(choice) => choice,
+            Way::Tls(peers) => return Ok(Some(peers.spool())),
+            Way::Ssh { .. } => return Ok(None),
         };
         // It is opened once: to open a store takes requests of its own.
         let mut open = self.open.lock().await;
@@ -128,25 +180,63 @@ impl Meet {
         &self,
         vm: &Vm,
         source: watch::Receiver<Source>,
-    ) -> Result<Towards> {
+    ) -> Result<Towards, NoWay> {
         match &self.way {
             Way::Store(choice) => {
-                let transport = self.shared().await?.ok_or_else(nowhere)?;
+                let transport = self
+                    .shared()
+                    .await
+                    .and_then(|found| found.ok_or_else(nowhere));
+                let transport = transport.map_err(|error| NoWay {
+                    error,
+                    towards: Some(choice.to_string()),
+                })?;
                 let choice = TransportChoice::clone(choice);
                 Ok(Towards { choice, transport })
             }
+            Way::Tls(peers) => {
+                let link = peers.towards(vm, source).await?;
+                let choice = TransportChoice::Agent(link.address().clone());
+                let transport: Arc<dyn LogTransport> = link;
+                Ok(Towards { choice, transport })
+            }
             Way::Ssh { user, port } => {
-                let mut failure = nowhere();
+                let mut failure = NoWay {
+                    error: nowhere(),
+                    towards: None,
+                };
                 for address in find(vm, source).await {
-                    let host = target(&address.to_string(), user.as_deref(), *port)?;
+                    let host = target(&address.to_string(), user.as_deref(), *port);
+                    let Ok(host) = host else {
+                        continue;
+                    };
                     let choice = TransportChoice::at(host);
                     match choice.open(&self.ssh, self.patience).await {
                         Ok(transport) => return Ok(Towards { choice, transport }),
-                        Err(e) => failure = e,
+                        Err(error) => {
+                            failure = NoWay {
+                                error,
+                                towards: failure.towards.or_else(|| Some(choice.to_string())),
+                            };
+                        }
                     }
                 }
                 Err(failure)
             }
+        }
+    }
+
+    /// The way to where a domain went some time ago; `None` where its URL says all.
+    pub(super) async fn again(
+        &self,
+        url: &str,
+        domain: Uuid,
+    ) -> Result<Option<Arc<dyn LogTransport>>> {
+        match (&self.way, TransportChoice::of(Some(url), None)?) {
+            (Way::Tls(peers), TransportChoice::Agent(address)) => {
+                Ok(Some(peers.is_there(&address, domain).await?))
+            }
+            _ => Ok(None),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! - `host`: the domains that are here; libvirt's events, and looks at what they may have
 //!   missed, become steps of `stay`, which is pure.
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
-//! - `meet`: how the two halves find each other.
+//! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
 //!
 //! State comes first, events second: an event may be missed and a daemon may restart, so
@@ -17,6 +17,7 @@ mod afterwards;
 mod destination;
 mod host;
 mod meet;
+mod peers;
 mod source;
 mod stay;
 
@@ -35,9 +36,10 @@ use uuid::Uuid;
 use crate::job::Finished;
 use crate::stop::Stop;
 use crate::{Event, Events, Result, consoles};
-use host::Host;
+use host::{Here, Host};
 use meet::Meet;
 pub use meet::Meeting;
+pub use peers::TlsMeeting;
 
 /// Between two tries to reach libvirt.
 const RECONNECT: Backoff = Backoff::doubling(Duration::from_millis(250), Duration::from_secs(10));
@@ -136,7 +138,8 @@ impl Shared {
 /// # Errors
 /// [`Error::Usage`](crate::Error::Usage) where the options cannot be meant. A libvirt that is away is waited for.
 pub async fn agent(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
-    let meet = Meet::of(&options)?;
+    let here = Here::default();
+    let (meet, words) = Meet::start(&options, &here, stop).await?;
     let shared = Arc::new(Shared {
         options,
         events: events.clone(),
@@ -145,8 +148,8 @@ pub async fn agent(options: Options, events: &Events, stop: &Stop) -> Result<Fin
         budget: Budget::default(),
         under_way: watch::Sender::new(0),
     });
-    let mut host = Host::new(Arc::clone(&shared));
-    let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), host.here()));
+    let mut host = Host::new(Arc::clone(&shared), here.clone(), words);
+    let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), here));
     tokio::select! {
         () = watch(&shared, &mut host) => {}
         () = stop.asked() => {}

@@ -126,13 +126,19 @@ impl HandingOver<'_> {
         let note = self.note(&logs);
         let towards = self.shared.meet.towards(&self.vm, source.subscribe());
         let (mut note, towards) = tokio::join!(note, towards);
-        if let (Some(begun), Ok(towards)) = (note.take(), &towards) {
-            note = Some(begun.goes_over(&towards.choice.to_string()).await);
+        let url = match &towards {
+            Ok(towards) => Some(towards.choice.to_string()),
+            Err(no_way) => no_way.towards.clone(),
+        };
+        if let Some(url) = url
+            && let Some(begun) = note.take()
+        {
+            note = Some(begun.goes_over(&url).await);
         }
         let started = match &towards {
             Ok(towards) => self.start(held, towards, source).await,
-            Err(e) => {
-                let reason = e.sentence();
+            Err(no_way) => {
+                let reason = no_way.error.sentence();
                 let not_started = held.into_iter().map(|(log, ..)| {
                     let why = Error::Handoff(reason.clone());
                     (log, Err(why))

@@ -1,0 +1,362 @@
+//! Agents that speak to each other over mutual TLS.
+//!
+//! - `message`: what they ask. `proof`: whom they believe, both pure.
+//! - `links`: one warm connection to each peer. `service`: answers what peers ask.
+//!
+//! The source pushes pieces into the spool of the destination's agent, which takes them in from
+//! there. Each of the two looks for the other: the source asks whoever is at the far end of the
+//! migration's connections, and so does the destination. Whichever is first is enough.
+
+mod links;
+mod message;
+mod proof;
+mod service;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use logchain_core::handoff::offer::Source;
+use logchain_core::transport::{DirectoryTransport, LogTransport};
+use logchain_libvirt::peers::{Direction, peers};
+use logchain_transport_tls::{
+    AllowedNames, DEFAULT_PORT, Notice, PeerAddress, PeerLink, Pki, Server, ServerOptions,
+};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use super::Vm;
+use super::host::{Arrival, Here};
+use crate::blocking::blocking;
+use crate::{Error, Result, Stop};
+use links::Links;
+use message::{Answer, Ask, Question};
+use proof::{Arrivals, Identity};
+use service::Doorman;
+
+/// Between two looks for the other host.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Between two questions to one peer about one domain.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a peer may take for one answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// After this time without a trace of the other host every peer that is configured is asked.
+const ASK_ALL: Duration = Duration::from_millis(300);
+
+/// How long the destination is looked for after the guest has left.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Words of peers that may wait to be looked at.
+const WORDS: usize = 256;
+
+/// How agents speak to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsMeeting {
+    /// Where this agent listens.
+    pub listen: SocketAddr,
+    /// Its certificates.
+    pub pki: Pki,
+    /// The names that peers may have.
+    pub allowed: AllowedNames,
+    /// Peers that are asked where no connection of the migration tells who the other host is.
+    pub peers: Vec<PeerAddress>,
+}
+
+impl Default for TlsMeeting {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT),
+            pki: Pki::libvirt(),
+            allowed: AllowedNames::any(),
+            peers: Vec::new(),
+        }
+    }
+}
+
+/// All that is needed to speak to other agents.
+pub(super) struct Peers {
+    links: Links,
+    spool: Arc<dyn LogTransport>,
+    here: Here,
+    port: u16,
+    configured: Vec<PeerAddress>,
+    table: Mutex<Table>,
+    /// A peer said something of a domain that leaves.
+    said: Notify,
+    /// Domains of which a peer says that they leave: they are to be looked at.
+    words: mpsc::Sender<Uuid>,
+    /// Something was put into the spool.
+    stored: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Table {
+    arrivals: Arrivals,
+    /// Where a domain that leaves goes, as peers say.
+    said: HashMap<Uuid, Vec<SocketAddr>>,
+}
+
+impl Peers {
+    /// Listens. `here`: the domains of this host. Gives the domains of which peers say that they
+    /// leave.
+    pub(super) async fn start(
+        meeting: &TlsMeeting,
+        state: PathBuf,
+        here: Here,
+        stop: Stop,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<Uuid>)> {
+        let spool = blocking(move || Ok(DirectoryTransport::create(&state.join("peers"))?)).await?;
+        let spool: Arc<dyn LogTransport> = Arc::new(spool);
+        let links = Links::new(meeting).await?;
+        let (words, told) = mpsc::channel(WORDS);
+        let this = Arc::new(Self {
+            links,
+            spool: Arc::clone(&spool),
+            here,
+            port: meeting.listen.port(),
+            configured: meeting.peers.clone(),
+            table: Mutex::default(),
+            said: Notify::new(),
+            words,
+            stored: watch::Sender::new(0),
+        });
+        let mut options = ServerOptions::default();
+        options.allowed = meeting.allowed.clone();
+        options.notice = Notice::default();
+        let service = Arc::new(Doorman(Arc::clone(&this)));
+        let server = Server::bind(meeting.listen, meeting.pki.clone(), options, spool, service);
+        let server = server.await.map_err(|e| Error::Usage(e.to_string()))?;
+        tokio::spawn(async move { server.run(stop.asked()).await });
+        for address in &this.configured {
+            // Warm before it is needed. One that is away is tried again when it is.
+            let link = this.links.to(address);
+            tokio::spawn(async move { drop(link.connect().await) });
+        }
+        Ok((this, told))
+    }
+
+    pub(super) fn spool(&self) -> Arc<dyn LogTransport> {
+        Arc::clone(&self.spool)
+    }
+
+    /// Changes whenever a peer put something.
+    pub(super) fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.subscribe()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Each change is one step, so a panic leaves no half of one.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The domain is not here any more: who might offer its logs here may not any longer.
+    pub(super) fn left(&self, domain: Uuid) {
+        let mut table = self.table();
+        table.arrivals.end(domain);
+        table.said.remove(&domain);
+    }
+
+    /// The domain comes: from now on it is seen from where.
+    pub(super) fn comes(&self, domain: Uuid) {
+        self.table().arrivals.begin(domain);
+    }
+
+    /// While a domain comes: remembers from where, and asks the hosts there whether it leaves
+    /// them, so that they know that it comes here.
+    pub(super) async fn announce(self: Arc<Self>, vm: Vm, arrival: watch::Receiver<Arrival>) {
+        let began = Instant::now();
+        let mut asked: HashMap<PeerAddress, Instant> = HashMap::new();
+        let mut asking = JoinSet::new();
+        let mut is_known = false;
+        while *arrival.borrow() == Arrival::Coming {
+            let seen = look(&vm, Direction::In).await;
+            self.table().arrivals.saw(vm.uuid, seen.iter().copied());
+            let mut whom = self.addresses(seen);
+            if whom.is_empty() && began.elapsed() > ASK_ALL {
+                whom.clone_from(&self.configured);
+            }
+            for address in whom.into_iter().filter(|_| !is_known) {
+                if asked
+                    .get(&address)
+                    .is_some_and(|at| at.elapsed() < ASK_AGAIN)
+                {
+                    continue;
+                }
+                asked.insert(address.clone(), Instant::now());
+                let question = Ask::Comes {
+                    domain: vm.uuid,
+                    port: self.port,
+                };
+                let this = Arc::clone(&self);
+                asking
+                    .spawn(async move { this.ask(&address, question).await.is_ok_and(|yes| yes) });
+            }
+            while let Some(answer) = asking.try_join_next() {
+                is_known |= answer.unwrap_or(false);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The link to the host to which a domain goes.
+    pub(super) async fn towards(
+        self: &Arc<Self>,
+        vm: &Vm,
+        source: watch::Receiver<Source>,
+    ) -> Result<Arc<PeerLink>, NoWay> {
+        let began = Instant::now();
+        let mut over = None;
+        let mut seen = BTreeSet::new();
+        let mut asked: HashMap<PeerAddress, Instant> = HashMap::new();
+        let mut asking = JoinSet::new();
+        let mut failure = None;
+        loop {
+            let now = look(vm, Direction::Out).await;
+            seen.extend(now.iter().map(IpAddr::to_canonical));
+            let mut whom = self.addresses(now);
+            let said = self.table().said.get(&vm.uuid).cloned().unwrap_or_default();
+            whom.extend(said.into_iter().map(PeerAddress::from));
+            if began.elapsed() > ASK_ALL {
+                whom.extend(self.configured.iter().cloned());
+            }
+            for address in whom {
+                if asked
+                    .get(&address)
+                    .is_some_and(|at| at.elapsed() < ASK_AGAIN)
+                {
+                    continue;
+                }
+                asked.insert(address.clone(), Instant::now());
+                let (this, domain) = (Arc::clone(self), vm.uuid);
+                asking.spawn(async move {
+                    let answer = this.ask(&address, Ask::Leaves { domain }).await;
+                    (address, answer)
+                });
+            }
+            if matches!(*source.borrow(), Source::Over | Source::Stays) && over.is_none() {
+                over = Some(Instant::now());
+            }
+            let stays = *source.borrow() == Source::Stays;
+            if stays || over.is_some_and(|over| over.elapsed() > LATE) {
+                let address = self
+                    .addresses(seen.into_iter().collect())
+                    .into_iter()
+                    .next();
+                return Err(NoWay {
+                    error: failure.unwrap_or_else(nobody),
+                    towards: address.map(|address| format!("tls://{address}")),
+                });
+            }
+            tokio::select! {
+                Some(answer) = asking.join_next() => match answer {
+                    Ok((address, Ok(true))) if self.is_the_one(&address, &seen).await => {
+                        return Ok(self.links.to(&address));
+                    }
+                    Ok((address, Ok(true))) => {
+                        failure = Some(Error::Handoff(format!(
+                            "{address} says that the domain comes to it, and no connection of the \
+                             migration leads there; it is not believed"
+                        )));
+                    }
+                    Ok((_, Err(e))) => failure = Some(e),
+                    Ok((_, Ok(false))) | Err(_) => {}
+                },
+                () = self.said.notified() => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Whether a domain that left is at the host to which it went, so that its logs can be
+    /// offered there still.
+    pub(super) async fn is_there(
+        &self,
+        address: &PeerAddress,
+        domain: Uuid,
+    ) -> Result<Arc<PeerLink>> {
+        match self.ask(address, Ask::Leaves { domain }).await? {
+            true => Ok(self.links.to(address)),
+            false => Err(Error::Handoff(format!(
+                "domain {domain} is not at {address} any more"
+            ))),
+        }
+    }
+
+    /// Whether the agent at this address is at the far end of the migration.
+    async fn is_the_one(&self, address: &PeerAddress, seen: &BTreeSet<IpAddr>) -> bool {
+        let Some(peer) = self.links.to(address).peer() else {
+            return false;
+        };
+        proof::is_at(&peer, seen) || self.answers_at(&peer, seen).await
+    }
+
+    /// Whether whoever answers at one of these addresses is the host of this peer.
+    async fn answers_at(
+        &self,
+        peer: &logchain_transport_tls::Peer,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> bool {
+        for address in self.addresses(addresses.iter().copied().collect()) {
+            let link = self.links.to(&address);
+            if let Ok(Ok(there)) = timeout(ANSWER, link.connect()).await
+                && proof::is_same_host(there.names(), peer.names())
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where the agents of these hosts listen: at the port that this one listens at, since one
+    /// configuration serves all of them.
+    fn addresses(&self, hosts: Vec<IpAddr>) -> Vec<PeerAddress> {
+        let of = |host| PeerAddress::from(SocketAddr::new(host, self.port));
+        hosts.into_iter().map(of).collect()
+    }
+
+    async fn ask(&self, address: &PeerAddress, ask: Ask) -> Result<bool> {
+        let link = self.links.to(address);
+        let question = Question::new(ask);
+        let answer = timeout(ANSWER, link.ask(question.encode())).await;
+        let answer = answer.map_err(|_| {
+            let seconds = ANSWER.as_secs();
+            Error::Handoff(format!("{address} did not answer within {seconds} s"))
+        })??;
+        tracing::debug!(%address, ?question, ?answer, "a peer answers");
+        Ok(Answer::decode(&answer).map_err(Error::Handoff)?.yes)
+    }
+
+    fn believe(&self, domain: Uuid, peer: Identity) {
+        self.table().arrivals.believe(domain, peer);
+    }
+}
+
+/// Why there is no way to the destination, and where it is nevertheless known to be.
+pub(super) struct NoWay {
+    pub(super) error: Error,
+    /// As the URL of a transport.
+    pub(super) towards: Option<String>,
+}
+
+fn nobody() -> Error {
+    Error::Handoff(
+        "no agent answers at the host that the domain goes to, or no connection tells which host \
+         that is"
+            .to_owned(),
+    )
+}
+
+/// The other hosts that connections of a domain lead to.
+async fn look(vm: &Vm, direction: Direction) -> Vec<IpAddr> {
+    let (name, uuid) = (vm.name.clone(), vm.uuid);
+    let look = move || peers(&name, uuid, direction);
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}

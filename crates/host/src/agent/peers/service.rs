@@ -1,0 +1,131 @@
+//! Answers what other agents ask, and decides what each may do with the spool.
+//!
+//! A peer may touch what belongs to one domain, while that domain is here, and once it is
+//! [believed](super::proof) that the domain came from that peer. It reads there what it put
+//! itself, and this host's answers to it.
+//!
+//! Must not know: connections.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use logchain_core::transport::Key;
+use logchain_libvirt::peers::Direction;
+use logchain_transport_tls::{Access, Peer, Refusal, Service};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::message::{Answer, Ask, Question};
+use super::proof::{Claim, Identity, is_at};
+use super::{LOOK, Peers, look};
+use crate::agent::stay::Stay;
+
+/// How long the connection of a migration is waited for: its destination is asked about it as
+/// soon as it begins.
+const PROOF: Duration = Duration::from_secs(2);
+
+pub(super) struct Doorman(pub(super) Arc<Peers>);
+
+#[async_trait]
+impl Service for Doorman {
+    fn authorise(&self, peer: &Peer, access: &Access<'_>) -> Result<(), Refusal> {
+        let domain = access.domain();
+        let may = domain.is_some_and(|domain| {
+            let identity = Identity::of(peer);
+            let is_here = self.0.here.stay(domain).is_some();
+            is_here && self.0.table().arrivals.may_offer(domain, &identity)
+        });
+        if may {
+            return Ok(());
+        }
+        let verb = access.verb();
+        tracing::warn!(%peer, %verb, ?domain, "a peer is refused what it may not do");
+        Err(Refusal::denied(format!(
+            "{} may not {verb} this: no domain is known to have come from there whose log it is",
+            peer.names()
+        )))
+    }
+
+    fn stored(&self, _: &Peer, _: &Key) {
+        self.0.stored.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    async fn ask(&self, peer: &Peer, message: Bytes) -> Result<Bytes, Refusal> {
+        let question = Question::decode(&message).map_err(Refusal::denied)?;
+        let yes = match question.ask {
+            Ask::Comes { domain, port } => self.does_it_leave(peer, domain, port),
+            Ask::Leaves { domain } => self.does_it_come(peer, domain).await?,
+        };
+        Ok(Answer::new(yes).encode())
+    }
+}
+
+impl Doorman {
+    /// A peer says that a domain comes to it. That alone changes nothing: the domain is looked
+    /// at, and whoever hands its log over asks that peer, and believes it on proof only.
+    fn does_it_leave(&self, peer: &Peer, domain: Uuid, port: u16) -> bool {
+        let Some((stay, _)) = self.0.here.stay(domain) else {
+            return false;
+        };
+        let address = SocketAddr::new(peer.remote().ip(), port);
+        {
+            let mut table = self.0.table();
+            let said = table.said.entry(domain).or_default();
+            if !said.contains(&address) && said.len() < 8 {
+                said.push(address);
+            }
+        }
+        self.0.said.notify_waiters();
+        let leaves = matches!(stay, Stay::Leaving { .. });
+        if !leaves {
+            // Where the queue is full, others are looked at already.
+            let _ = self.0.words.try_send(domain);
+        }
+        leaves
+    }
+
+    /// A peer says that a domain leaves it, or left it. Whether it comes here, or is here, and
+    /// comes from there.
+    async fn does_it_come(&self, peer: &Peer, domain: Uuid) -> Result<bool, Refusal> {
+        let identity = Identity::of(peer);
+        let began = Instant::now();
+        loop {
+            let Some((stay, vm)) = self.0.here.stay(domain) else {
+                return Ok(false);
+            };
+            let claim = self.0.table().arrivals.claim(domain, &identity);
+            let mut addresses: BTreeSet<_> = match claim {
+                Claim::Believed => return Ok(true),
+                // It was here before this agent was.
+                Claim::Unseen if self.0.here.came_unseen(domain) => {
+                    tracing::info!(%peer, %domain, "believed, since nobody saw the domain come");
+                    self.0.believe(domain, identity);
+                    return Ok(true);
+                }
+                Claim::Unseen => BTreeSet::new(),
+                Claim::IfAt(addresses) => addresses,
+            };
+            if stay == Stay::Coming {
+                let seen = look(&vm, Direction::In).await;
+                self.0.table().arrivals.saw(domain, seen.iter().copied());
+                addresses.extend(seen.iter().map(std::net::IpAddr::to_canonical));
+            }
+            if is_at(peer, &addresses) || self.0.answers_at(peer, &addresses).await {
+                self.0.believe(domain, identity);
+                return Ok(true);
+            }
+            if stay != Stay::Coming || began.elapsed() > PROOF {
+                tracing::warn!(%peer, %domain, "a peer says that a domain came from it, and did not");
+                return Err(Refusal::denied(format!(
+                    "domain {domain} is here, and no connection says that it came from {}",
+                    peer.names()
+                )));
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
