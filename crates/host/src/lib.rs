@@ -15,6 +15,7 @@
 //! | [`status`] | tells where every handoff on this host stands |
 //! | [`verify`] | tells whether a log is whole, and mends it |
 //! | [`check`] | tries out a transport |
+//! | [`agent`] | does all of that on a host by itself, whoever starts migrations |
 //!
 //! Must not know: command lines, terminals, exit codes. Nothing here prints.
 //!
@@ -26,6 +27,7 @@
 //! ```
 
 pub mod adopt;
+pub mod agent;
 pub mod astray;
 mod blocking;
 mod carry;

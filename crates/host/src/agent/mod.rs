@@ -1,0 +1,26 @@
+//! The agent: one daemon on each hypervisor that hands logs over whoever starts a migration.
+//!
+//! - [`config`]: its configuration file, and what of it can change while the agent runs.
+//! - [`control`]: its control socket, and the calls that a client makes there.
+//! - [`metrics`]: what it counts for Prometheus.
+//! - [`systemd`]: what it tells the service manager.
+//!
+//! Must not know: command lines, terminals, exit codes.
+
+pub mod config;
+pub mod control;
+pub mod metrics;
+pub mod systemd;
+
+use std::sync::Arc;
+
+use crate::{Error, Events, Finished, Result, Stop};
+use config::Reloadable;
+
+/// Runs the agent until it is asked to stop.
+///
+/// # Errors
+/// [`Error::Refused`]: this build has no agent yet.
+pub async fn agent(_config: Arc<Reloadable>, _events: &Events, _stop: &Stop) -> Result<Finished> {
+    Err(Error::Refused("the agent is not built in yet".to_owned()))
+}
