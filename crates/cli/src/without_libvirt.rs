@@ -38,6 +38,7 @@ pub fn main() -> ExitCode {
         | Command::Reap(_)
         | Command::Rotate(_)
         | Command::Status(_)
+        | Command::Agent(_)
         | Command::Transport(Transport::Check { .. }) => {
             exit::status(Err(sibling::become_it()), format)
         }

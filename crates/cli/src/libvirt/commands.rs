@@ -4,6 +4,7 @@
 //! Must not know: how a job is done. Commands do not know each other.
 
 mod adopt;
+mod agent;
 mod check;
 mod migrate;
 mod offer;
@@ -37,6 +38,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Reap(args) => reap::run(args, signals::catch()?).await,
         Command::Rotate(args) => rotate::run(args, signals::catch()?).await,
         Command::Status(args) => status::run(args).await,
+        Command::Agent(args) => agent::run(args).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
         Command::Transport(Transport::Check {
             remote_logchain,

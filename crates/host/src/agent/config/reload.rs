@@ -22,6 +22,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Reloadable {
     file: PathBuf,
     in_force: watch::Sender<Arc<Config>>,
+    /// Keys whose new value waits for a restart.
+    waiting: watch::Sender<Vec<String>>,
     /// One reload at a time: none is lost while another is under way.
     reloading: Mutex<()>,
 }
@@ -36,6 +38,7 @@ impl Reloadable {
         Ok(Self {
             file: file.to_owned(),
             in_force: watch::Sender::new(Arc::new(config)),
+            waiting: watch::Sender::default(),
             reloading: Mutex::new(()),
         })
     }
@@ -71,7 +74,14 @@ impl Reloadable {
             let config = Arc::new(applicable(&before, &new));
             self.in_force.send_replace(config);
         }
+        self.waiting.send_replace(found.needs_restart.clone());
         Ok(found)
+    }
+
+    /// Keys whose value in the file that was loaded last is in force after the next start.
+    #[must_use]
+    pub fn needs_restart(&self) -> Vec<String> {
+        self.waiting.borrow().clone()
     }
 }
 
@@ -130,6 +140,7 @@ mod tests {
             let changes = config.reload().await.unwrap();
             assert_eq!(changes.applied, applied);
             assert_eq!(changes.needs_restart, ["connect"]);
+            assert_eq!(config.needs_restart(), ["connect"]);
         }
         assert_eq!(told.borrow_and_update().meet.peers, ["h2"]);
         assert_eq!(config.current().connect, "qemu:///system");
