@@ -36,6 +36,13 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
          \"file:///folder\" under [meet]",
     );
     not(
+        meet.way == Way::Tls && meet.tls.allowed_names.is_empty(),
+        "meet.tls.allowed_names",
+        "way = \"tls\" needs the names of the hosts that may offer and read logs; write \
+         allowed_names = [\"*.example.net\"] under [meet.tls], or [\"*\"] for every certificate \
+         of the authority",
+    );
+    not(
         meet.peers.iter().any(|peer| !is_peer(peer)),
         "meet.peers",
         "give each peer as host or host:port, an IPv6 address in brackets",
@@ -161,6 +168,7 @@ mod tests {
         };
         assert!(wrong(|_| {}).is_empty());
         assert_eq!(wrong(|c| c.meet.way = Way::Store), ["meet.store"]);
+        assert_eq!(wrong(|c| c.meet.way = Way::Tls), ["meet.tls.allowed_names"]);
         let ssh = |c: &mut Config| c.meet.store = Some("ssh://h/s".to_owned());
         assert_eq!(wrong(ssh), ["meet.store"]);
         assert_eq!(wrong(|c| c.log_level = "loud".to_owned()), ["log_level"]);

@@ -108,8 +108,9 @@ pub const KEYS: &[Key] = &[
     key("meet.tls.client_key", "The key of that certificate."),
     key(
         "meet.tls.allowed_names",
-        "Names of which a peer's certificate must have one. If the list is empty, every \
-         certificate of the authority may offer and read logs.",
+        "Names of which a peer's certificate must have one; * stands for any characters. way = \
+         \"tls\" needs at least one: [\"*\"] lets every certificate of the authority offer and \
+         read logs.",
     ),
     key(
         "meet.ssh.user",

@@ -124,8 +124,8 @@ pub struct Tls {
     pub client_certificate: PathBuf,
     /// Key of `client_certificate`.
     pub client_key: PathBuf,
-    /// Names of which a peer's certificate must have one; if empty, every certificate of the
-    /// authority will do.
+    /// Names of which a peer's certificate must have one; `*` stands for any characters. For
+    /// [`Way::Tls`] there is at least one.
     pub allowed_names: Vec<String>,
 }
 

@@ -22,6 +22,8 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, Problems> {
         .map_err(|e| Problems(vec![problem(file, text, e.span(), None, e.message())]))?;
     let mut found = Vec::new();
     collect("", table.get_ref(), &mut found);
+    // As people read the file, not by name.
+    found.sort_by_key(|place| place.key.start);
     let unknown: Vec<_> = found
         .iter()
         .filter_map(|place| Some((place, unknown(&place.name)?)))

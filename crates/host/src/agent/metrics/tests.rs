@@ -195,3 +195,17 @@ fn collect<'a>(value: &'a Value, queries: &mut Vec<&'a str>) {
         _ => {}
     }
 }
+
+#[test]
+fn the_guide_names_every_metric() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/guide/agent.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let page = filled(true).page();
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let known: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
+    let named: BTreeSet<_> = guide
+        .split('`')
+        .filter(|word| word.starts_with(PREFIX))
+        .collect();
+    assert_eq!(named, known);
+}
