@@ -116,21 +116,16 @@ impl Agent for Pretender {
 }
 
 /// Serves `socket` on a thread of its own, until what it gives is dropped or asks.
-fn pretend(socket: PathBuf) -> Outcome<StopRequest> {
+fn pretend(socket: &Path) -> Outcome<StopRequest> {
     let (request, stop) = stop();
-    let (tell, told) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let socket = runtime.block_on(Socket::bind(socket, None))?;
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async move {
-            let socket = Socket::bind(&socket, None).await.unwrap();
-            tell.send(()).unwrap();
-            serve(socket, Arc::new(Pretender::default()), &stop).await;
-        });
+        let agent = Arc::new(Pretender::default());
+        runtime.block_on(serve(socket, agent, &stop));
     });
-    told.recv()?;
     Ok(request)
 }
 
@@ -138,7 +133,7 @@ fn pretend(socket: PathBuf) -> Outcome<StopRequest> {
 fn a_running_agent_is_asked() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.sock");
-    let request = pretend(path.clone())?;
+    let request = pretend(&path)?;
     let path = path.to_str().ok_or("no text")?;
     let ask = |words: &[&str]| -> Outcome<_> { Ok(said(&logchain(words).output()?)) };
 

@@ -89,9 +89,9 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "with none no log is ever handed over; give 1 or more",
     );
     not(
-        config.limits.memory < 16 << 20,
+        config.limits.memory < 4 << 20,
         "limits.memory",
-        "one handoff needs 16MiB; give that or more",
+        "a piece of history has 2 MiB, and is compressed beside itself; give 4MiB or more",
     );
     let urls = [
         ("meet.store", meet.store.as_deref()),

@@ -134,7 +134,8 @@ pub const KEYS: &[Key] = &[
     .unset("\"10GiB\""),
     key(
         "outbox.give_up_after",
-        "After this time a log that cannot be carried is given up and removed.",
+        "After this time the agent does not try to carry a log any more. The log stays in the \
+         outbox, and `logchain offer` carries it.",
     ),
     key(
         "outbox.retry_min",
@@ -212,7 +213,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "limits.memory",
-        "How much memory all handoffs use together for pieces of history.",
+        "How much memory the pieces of all handoffs use together. A piece has 2 MiB.",
     )
     .at_start(),
 ];

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use logchain_core::departure::DEFAULT_STATE;
+use logchain_core::handoff;
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
@@ -154,7 +155,8 @@ pub struct Outbox {
     /// How many bytes it holds at most; only the disk limits it without.
     #[serde(with = "values::maybe_size", skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
-    /// When a log that cannot be carried is given up; `None`: never.
+    /// After which time a log is not tried any more; `None`: it is tried for ever. It stays in
+    /// the outbox in any case.
     #[serde(with = "values::or_never")]
     pub give_up_after: Option<Duration>,
     /// The wait after the first try.
@@ -286,7 +288,7 @@ pub struct Metrics {
 pub struct Limits {
     /// How many handoffs run at once.
     pub handoffs: u32,
-    /// How much memory all handoffs use together.
+    /// How much memory the pieces of all handoffs use together.
     #[serde(with = "values::size")]
     pub memory: u64,
 }
@@ -404,7 +406,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handoffs: 64,
-            memory: 256 << 20,
+            // A size in memory fits.
+            memory: u64::try_from(handoff::Limits::default().bytes).unwrap_or(u64::MAX),
         }
     }
 }

@@ -183,8 +183,8 @@ mod tests {
             ),
             (
                 "[meet]\npatience = \"soon\"\n",
-                "agent.toml:2: meet.patience: \"soon\" is none that is known; give a duration, \
-                 as 90, 90s, 5m or 1h",
+                "agent.toml:2: meet.patience: \"soon\" is not understood; give a duration, as \
+                 90, 90s, 5m or 1h",
             ),
             (
                 "[meet.tls]\nlisten = \"h1\"\n",

@@ -33,7 +33,7 @@ fn read<'de, D: Deserializer<'de>, T>(
     read: fn(&str) -> Result<T, &'static str>,
 ) -> Result<T, D::Error> {
     let text = from.deserialize_any(TextOrNumber)?;
-    read(&text).map_err(|why| D::Error::custom(format!("{text:?} is none that is known; {why}")))
+    read(&text).map_err(|why| D::Error::custom(format!("{text:?} is not understood; {why}")))
 }
 
 pub(super) mod duration {
