@@ -3,6 +3,7 @@
 //! - [`config`]: its configuration file, and what of it can change while the agent runs.
 //! - [`control`]: its control socket, and the calls that a client makes there.
 //! - [`metrics`]: what it counts for Prometheus.
+//! - [`operate`]: all of these together, beside the agent's own work.
 //! - [`reloader`]: the one place that loads the configuration anew.
 //! - [`systemd`]: what it tells the service manager.
 //!
@@ -11,6 +12,7 @@
 pub mod config;
 pub mod control;
 pub mod metrics;
+pub mod operate;
 pub mod reloader;
 pub mod systemd;
 

@@ -38,7 +38,10 @@ impl Notifier {
         Self::new(|name| std::env::var_os(name), std::process::id())
     }
 
-    fn new(variable: impl Fn(&str) -> Option<OsString>, process: u32) -> io::Result<Self> {
+    pub(super) fn new(
+        variable: impl Fn(&str) -> Option<OsString>,
+        process: u32,
+    ) -> io::Result<Self> {
         let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = match variable("WATCHDOG_PID") {
             Some(_) => number("WATCHDOG_PID") == Some(u64::from(process)),

@@ -55,7 +55,8 @@ impl Reloadable {
         Arc::clone(&self.in_force.borrow())
     }
 
-    /// What is in force, and a notice of each change.
+    /// What is in force, and a notice of each reload that succeeded: also of one that changed no
+    /// key, because a file that a key names, as a certificate, may be another one now.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Config>> {
         self.in_force.subscribe()
@@ -70,10 +71,8 @@ impl Reloadable {
         let new = load(&self.file).await?;
         let before = self.current();
         let found = changes(&before, &new);
-        if !found.applied.is_empty() {
-            let config = Arc::new(applicable(&before, &new));
-            self.in_force.send_replace(config);
-        }
+        let config = Arc::new(applicable(&before, &new));
+        self.in_force.send_replace(config);
         self.waiting.send_replace(found.needs_restart.clone());
         Ok(found)
     }
@@ -143,6 +142,8 @@ mod tests {
             assert_eq!(config.needs_restart(), ["connect"]);
         }
         assert_eq!(told.borrow_and_update().meet.peers, ["h2"]);
+        config.reload().await.unwrap();
+        assert!(told.has_changed().unwrap(), "certificates may have changed");
         assert_eq!(config.current().connect, "qemu:///system");
         std::fs::remove_file(&file).unwrap();
         assert!(config.reload().await.is_err());
