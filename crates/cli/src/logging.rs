@@ -33,7 +33,8 @@ pub(crate) fn start(filter: Option<Targets>) {
     debug_assert!(begun.is_ok(), "logging is started once");
 }
 
-/// As [`start`], by the text of a configuration. What the command line said before holds.
+/// From now on what the text `filter` of a configuration lets through is logged. What the command
+/// line said before holds.
 pub fn start_as_configured(filter: &str) {
     if tracing::dispatcher::has_been_set() {
         return;

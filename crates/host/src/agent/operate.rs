@@ -169,11 +169,24 @@ mod tests {
         let (request, stop) = stop();
         let agent = Arc::new(Small(reloader.clone()));
         let reload = Arc::new(Notify::new());
-        let doors = begin(reloader.clone(), agent.clone(), Arc::clone(&reload), &stop).await;
-        let doors = doors.unwrap();
+        let served: Arc<dyn Agent> = agent;
+        let open = || {
+            begin(
+                reloader.clone(),
+                Arc::clone(&served),
+                Arc::clone(&reload),
+                &stop,
+            )
+        };
+        let doors = open().await.unwrap();
         // A second agent of the same file is refused.
-        let second = begin(reloader.clone(), agent, Arc::clone(&reload), &stop).await;
-        assert!(second.unwrap_err().to_string().starts_with("another agent"));
+        assert!(
+            open()
+                .await
+                .unwrap_err()
+                .to_string()
+                .starts_with("another agent")
+        );
         reloader.manager.ready();
         let until = stop.clone();
         let running = tokio::spawn(async move { doors.run(&until, || true).await });
