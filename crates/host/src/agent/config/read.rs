@@ -166,6 +166,43 @@ mod tests {
         assert_eq!(config.reap.policy, super::super::ReapPolicy::WhenConfirmed);
     }
 
+    /// Whatever stands there, it is read or refused with a sentence.
+    #[test]
+    fn no_text_is_too_strange() {
+        let file = Path::new("agent.toml");
+        let text = "# ä\nconnect = \"é\"\n[meet]\npeers = ['h1', \"h2:1\"]\npatience = '5m'\n\
+                    tls.listen = '[::1]:1'\n[outbox]\nmax_bytes = 7\n[[x]]\n";
+        let ends = |at: &usize| text.is_char_boundary(*at);
+        for at in (0..text.len()).filter(ends) {
+            let (before, after) = text.split_at(at);
+            for strange in [
+                "",
+                "\"",
+                "]",
+                "=",
+                ".",
+                "\n",
+                "ß",
+                "1e999",
+                "[",
+                "[[meet]]\n",
+                "\0",
+            ] {
+                let mut after = after.chars();
+                after.next();
+                for text in [
+                    format!("{before}{strange}"),
+                    format!("{before}{strange}{}", after.as_str()),
+                ] {
+                    if let Err(problems) = read(file, &text) {
+                        let said = problems.to_string();
+                        assert!(!said.contains('\n') && said.len() > 12, "{said:?}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_mistake_is_told_with_its_line_and_what_would_be_right() {
         for (text, want) in [

@@ -27,12 +27,19 @@ const LOG: &[u8] = b"booting\nlogin: ";
 struct Pretender {
     sick: bool,
     wrong: bool,
+    /// It never says how it does.
+    stuck: bool,
+    /// Its log has no end.
+    endless: bool,
     drains: AtomicU64,
 }
 
 #[async_trait]
 impl Agent for Pretender {
     async fn status(&self) -> Status {
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
         Status {
             host: "h1".to_owned(),
             draining: self.drains.load(Ordering::Relaxed) > 0,
@@ -60,6 +67,10 @@ impl Agent for Pretender {
             return Err(Refusal::NoSuchLog(
                 "there is no such domain here".to_owned(),
             ));
+        }
+        if self.endless {
+            let bytes = stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 4096]))).boxed();
+            return Ok(LogBytes { offset: 0, bytes });
         }
         let from = request.from.unwrap_or_default();
         let Some(bytes) = usize::try_from(from).ok().and_then(|from| LOG.get(from..)) else {
@@ -275,6 +286,43 @@ async fn clients_that_say_nothing_are_given_up() {
         stream.read_to_end(&mut rest).await.unwrap();
         assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408 "));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_given_up() {
+    let bed = Bed::of(Pretender {
+        endless: true,
+        ..Pretender::default()
+    })
+    .await;
+    let path = format!("/v1/log/{}/serial0", Uuid::nil());
+    let mut reader = UnixStream::connect(bed.socket()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    reader.write_all(request.as_bytes()).await.unwrap();
+    // As long as it reads it may go on, far beyond the life of other connections.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let mut some = vec![0; 1 << 20];
+        reader.read_exact(&mut some).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    // What the kernel holds is still there, and then nothing comes.
+    let mut rest = Vec::new();
+    let _ = reader.read_to_end(&mut rest).await;
+    assert!(rest.len() < 4 << 20, "{}", rest.len());
+    assert!(client::status(&bed.socket()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_answer_is_told_of() {
+    let bed = Bed::of(Pretender {
+        stuck: true,
+        ..Pretender::default()
+    })
+    .await;
+    let error = client::status(&bed.socket()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the agent did not answer within 30 s");
+    assert!(client::health(&bed.socket()).await.is_ok());
 }
 
 async fn page(address: SocketAddr, line: &str) -> String {
