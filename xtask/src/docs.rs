@@ -20,7 +20,7 @@ const MDBOOK: Installation = Installation {
 };
 
 /// Every command, each with its words.
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 17] = [
     &[],
     &["migrate"],
     &["show"],
@@ -31,6 +31,10 @@ const COMMANDS: [&[&str]; 13] = [
     &["reap"],
     &["rotate"],
     &["status"],
+    &["agent"],
+    &["agent", "status"],
+    &["agent", "drain"],
+    &["agent", "reload"],
     &["transport"],
     &["transport", "check"],
     &["transport", "serve"],

@@ -38,7 +38,7 @@ const fn newer(package: &'static str, program: &'static str, why: &'static str) 
 }
 
 /// The guest's kernel is not here: it is unpacked, never installed.
-const NEEDS: [Need; 19] = [
+const NEEDS: [Need; 20] = [
     need("gcc", "links every program, and builds the guest's"),
     need("libc6-dev", "links every program"),
     need("pkg-config", "finds libvirt for the build"),
@@ -67,6 +67,10 @@ const NEEDS: [Need; 19] = [
     need(
         "bindfs",
         "a file system that does not show who writes a log",
+    ),
+    need(
+        "prometheus",
+        "promtool, which checks metrics, alerts and the dashboard",
     ),
     need("python3-venv", "runs the object store of the tests"),
 ];

@@ -1,5 +1,6 @@
 //! The command line: virsh's names where virsh has one.
 
+pub mod agent;
 pub mod handoffs;
 pub mod logs;
 pub mod migrate;
@@ -13,10 +14,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use logchain_core::departure::DEFAULT_STATE;
 use tracing_subscriber::filter::Targets;
 
+pub use agent::{Agent, AgentCall, AgentConfig, AgentSocket};
 pub use handoffs::{Adopt, Carry, Offer};
 pub use logs::{Show, Stream, Verify, Which};
 pub use migrate::Migrate;
-pub use upkeep::{Agent, Files, Reap, Rotate, Status, Transport};
+pub use upkeep::{Files, Reap, Rotate, Status, Transport};
 
 use crate::{exit, logging};
 
@@ -71,7 +73,7 @@ pub enum Command {
     Rotate(Rotate),
     /// List every handoff on this host: its state, what it waits for, and what to do.
     Status(Status),
-    /// Hand logs over and take them in whoever starts a migration: the daemon of a hypervisor.
+    /// Run the agent, which hands logs over whoever starts a migration; or ask a running one.
     Agent(Agent),
     /// Check a transport, or serve a spool folder to the other host.
     #[command(subcommand)]
@@ -115,6 +117,11 @@ pub enum Amount {
 }
 
 impl Command {
+    /// Whether it stays, and has a configuration file.
+    fn is_daemon(&self) -> bool {
+        matches!(self, Self::Agent(args) if args.call.is_none() && !args.check)
+    }
+
     /// What its failures are told in.
     pub fn format(&self) -> Format {
         match self {
@@ -126,7 +133,10 @@ impl Command {
             Self::Reap(args) => args.format,
             Self::Rotate(args) => args.format,
             Self::Status(args) => args.format,
-            Self::Agent(args) => args.format,
+            Self::Agent(args) => match args.call {
+                Some(AgentCall::Status { format, .. }) => format,
+                _ => args.format,
+            },
             // Its JSON is a log, which an error is not.
             Self::Show(_) | Self::Transport(Transport::Serve { .. }) => Format::Text,
             Self::Transport(Transport::Check { format, .. }) => *format,
@@ -143,7 +153,10 @@ pub fn parse() -> Command {
         }
         e.exit()
     });
-    logging::start(cli.log_level);
+    // The agent's configuration says what the daemon logs, unless this does.
+    if cli.log_level.is_some() || !cli.command.is_daemon() {
+        logging::start(cli.log_level);
+    }
     cli.command
 }
 

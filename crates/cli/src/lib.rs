@@ -13,7 +13,7 @@
 pub mod args;
 mod definitions;
 pub mod exit;
-mod logging;
+pub mod logging;
 pub mod serve;
 pub mod show;
 mod sibling;

@@ -33,6 +33,16 @@ pub(crate) fn start(filter: Option<Targets>) {
     debug_assert!(begun.is_ok(), "logging is started once");
 }
 
+/// From now on what the text `filter` of a configuration lets through is logged. What the command
+/// line said before holds.
+pub fn start_as_configured(filter: &str) {
+    if tracing::dispatcher::has_been_set() {
+        return;
+    }
+    // The configuration was checked: another text is none that comes here.
+    start(filter.parse().ok());
+}
+
 /// Whether the standard error leads to the journal: systemd names its device and inode.
 fn is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else {

@@ -35,10 +35,10 @@ pub fn main() -> ExitCode {
         | Command::Stream(_)
         | Command::Offer(_)
         | Command::Adopt(_)
-        | Command::Agent(_)
         | Command::Reap(_)
         | Command::Rotate(_)
         | Command::Status(_)
+        | Command::Agent(_)
         | Command::Transport(Transport::Check { .. }) => {
             exit::status(Err(sibling::become_it()), format)
         }

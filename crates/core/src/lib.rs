@@ -56,6 +56,7 @@
 //! - [`archive`]: a stream in a transport, put as it grows.
 //! - [`outbox`]: logs that were not carried and whose files went.
 //! - [`departure`], [`reap`]: a domain that left, and when what it left may go.
+//! - [`quantity`]: sizes and durations as people write them.
 //! - [`verify`], [`standing`]: what is wrong with a log, and how far each handoff is.
 
 #![forbid(unsafe_code)]
@@ -80,6 +81,7 @@ mod ok_logged;
 pub mod outbox;
 mod pause;
 pub mod placement;
+pub mod quantity;
 pub mod reap;
 pub mod record;
 pub mod rotation;

@@ -48,6 +48,9 @@ pub enum Error {
     /// A log could not be opened or read.
     #[error(transparent)]
     Chain(#[from] chain::Error),
+    /// A log could not be read by offsets.
+    #[error(transparent)]
+    Offsets(#[from] logchain_core::OffsetError),
     /// The folder of a log could not be opened.
     #[error(transparent)]
     Folder(#[from] folder::Error),

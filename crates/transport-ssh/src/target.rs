@@ -70,6 +70,13 @@ impl SshTarget {
         Ok(self)
     }
 
+    /// The same host, with this folder as its spool.
+    #[must_use]
+    pub fn with_spool(mut self, spool: impl Into<PathBuf>) -> Self {
+        self.spool = spool.into();
+        self
+    }
+
     /// The same host, at this port.
     #[must_use]
     pub fn at_port(mut self, port: u16) -> Self {

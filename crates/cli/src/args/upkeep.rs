@@ -101,23 +101,3 @@ pub enum Transport {
         spool: PathBuf,
     },
 }
-
-#[derive(Debug, Args)]
-pub struct Agent {
-    #[command(flatten)]
-    pub connect: Connect,
-    #[command(flatten)]
-    pub state: State,
-    /// URL of the store or folder that all hosts have; ssh to the destination without it.
-    #[arg(long, value_name = "URL")]
-    pub transport: Option<String>,
-    /// Give up on a log that makes no progress for this long, and try it again later.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub patience: Duration,
-    /// Look this often for logs that were not carried at once.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub retry: Duration,
-    /// How to print what happens.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use logchain_core::ids::ConsoleName;
+use logchain_core::quantity;
 
 use super::Amount;
 
@@ -25,31 +26,9 @@ pub(super) fn amount(text: &str) -> Result<Amount, String> {
         .map_err(|why| format!("{why}, or all"))
 }
 
-/// The one reader of sizes, with virsh's suffixes: K and KiB are 1024 bytes, KB is 1000.
+/// A number of bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit());
-    let (digits, suffix) = text.split_at(end.unwrap_or(text.len()));
-    let suffix = suffix.trim_start().to_ascii_lowercase();
-    let (unit, base) = match suffix.as_str() {
-        "" | "b" | "byte" | "bytes" => ("", 1_u64),
-        other => match other.strip_suffix("ib") {
-            Some(unit) => (unit, 1024),
-            None => match other.strip_suffix('b') {
-                Some(unit) => (unit, 1000),
-                None => (other, 1024),
-            },
-        },
-    };
-    let power = ["", "k", "m", "g", "t", "p"]
-        .iter()
-        .position(|u| *u == unit);
-    let factor = power.and_then(|power| base.checked_pow(u32::try_from(power).ok()?));
-    let number = digits.parse::<u64>().ok();
-    let bytes = number
-        .zip(factor.filter(|_| (base == 1) == unit.is_empty()))
-        .and_then(|(number, factor)| number.checked_mul(factor));
-    bytes.ok_or_else(|| "give a number of bytes, as 4096, 100K or 1MiB".to_owned())
+    quantity::size(text).map_err(str::to_owned)
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -60,21 +39,9 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "give a number of seconds".to_owned())
 }
 
-/// At least a second: whoever is asked more often is asked all the time.
+/// A time of at least a second.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86400)];
-    let found = units
-        .iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
-    let (number, unit) = found.unwrap_or((text, 1));
-    let seconds = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(unit))
-        .filter(|seconds| (1..=366 * 86400).contains(seconds));
-    seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| "give a duration, as 90, 90s, 5m or 1h".to_owned())
+    quantity::duration(text).map_err(str::to_owned)
 }
 
 pub(super) fn console_path(text: &str) -> Result<(ConsoleName, PathBuf), String> {

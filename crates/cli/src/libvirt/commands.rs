@@ -38,7 +38,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Reap(args) => reap::run(args, signals::catch()?).await,
         Command::Rotate(args) => rotate::run(args, signals::catch()?).await,
         Command::Status(args) => status::run(args).await,
-        Command::Agent(args) => agent::run(args, signals::catch()?).await,
+        Command::Agent(args) => agent::run(args).await,
         Command::Transport(Transport::Serve { spool }) => serve::run(&spool).await,
         Command::Transport(Transport::Check {
             remote_logchain,

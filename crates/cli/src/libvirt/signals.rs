@@ -1,12 +1,14 @@
-//! INT, TERM and HUP: each of them asks the job to end cleanly.
+//! INT, TERM and HUP: each of them asks the job to end cleanly. A daemon is not ended by HUP: it
+//! loads its configuration anew.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logchain_host::Stop;
 use logchain_host::stop::stop;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Signals that follow each other more closely are one: a terminal that is closed sends two at
 /// once, and so does `timeout`.
@@ -15,14 +17,33 @@ const ONE: Duration = Duration::from_millis(500);
 /// From now on no signal of these ends the process by itself. One that is ignored (`nohup`)
 /// stays so.
 pub(crate) fn catch() -> io::Result<Stop> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = ignored(&status);
-    let (tell, mut signalled) = mpsc::channel(1);
-    for kind in [
+    catch_of(&[
         SignalKind::interrupt(),
         SignalKind::terminate(),
         SignalKind::hangup(),
-    ] {
+    ])
+}
+
+/// As [`catch`], but HUP notifies whoever loads the configuration. One that comes meanwhile is
+/// kept for afterwards.
+pub(crate) fn catch_for_daemon() -> io::Result<(Stop, Arc<Notify>)> {
+    let stop = catch_of(&[SignalKind::interrupt(), SignalKind::terminate()])?;
+    let reload = Arc::new(Notify::new());
+    let notified = Arc::clone(&reload);
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            notified.notify_one();
+        }
+    });
+    Ok((stop, reload))
+}
+
+fn catch_of(kinds: &[SignalKind]) -> io::Result<Stop> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored(&status);
+    let (tell, mut signalled) = mpsc::channel(1);
+    for kind in kinds.iter().copied() {
         let bit = u32::try_from(kind.as_raw_value().saturating_sub(1)).unwrap_or(0);
         if ignored.checked_shr(bit).unwrap_or(0) & 1 == 1 {
             continue;

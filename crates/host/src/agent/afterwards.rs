@@ -19,13 +19,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::host::Here;
+use super::shared::Shared;
 use super::stay::Stay;
-use super::{Shared, destination};
+use super::{desk, destination};
 use crate::blocking::blocking;
 use crate::{Result, departures, offer, outbox};
-
-/// The longest time between two tries for one domain.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// How soon what was offered unexpectedly is taken in.
 const SOON: Duration = Duration::from_millis(250);
@@ -44,7 +42,8 @@ pub(super) async fn run(shared: Arc<Shared>, here: Here) {
         if let Err(e) = hand_over(&shared, &here, &mut tries).await {
             tracing::debug!(error = %e.sentence(), "what is left here is looked for again");
         }
-        let next = Instant::now() + shared.options.retry;
+        count(&shared).await;
+        let next = Instant::now() + shared.config().outbox.retry_min;
         let mut stored = shared.meet.stored();
         while tokio::select! {
             () = sleep_until(next) => false,
@@ -56,6 +55,19 @@ pub(super) async fn run(shared: Arc<Shared>, here: Here) {
                 tracing::debug!(error = %e.sentence(), "what is offered is looked for again");
             }
         }
+    }
+}
+
+/// Counts what is in the outbox.
+async fn count(shared: &Shared) {
+    let state = shared.config().state.clone();
+    if let Ok(Ok(outbox)) = tokio::task::spawn_blocking(move || desk::outbox(state)).await {
+        let oldest = Duration::from_secs(outbox.oldest_seconds);
+        shared.metrics.outbox(
+            outbox.logs,
+            outbox.bytes,
+            (outbox.logs > 0).then_some(oldest),
+        );
     }
 }
 
@@ -123,7 +135,7 @@ async fn hand_over(
     let Some(connection) = here.connection() else {
         return Ok(());
     };
-    let left = left_here(shared.options.state.clone()).await?;
+    let left = left_here(shared.config().state.clone()).await?;
     tries.retain(|domain, _| left.contains_key(domain));
     for (domain, left) in left {
         if tries.get(&domain).is_some_and(|t| t.due > Instant::now()) {
@@ -132,14 +144,14 @@ async fn hand_over(
         let stay = here.stay(domain);
         let done = match &stay {
             Some((Stay::Running, vm)) => {
-                let (state, events) = (&*shared.options.state, shared.events_of(vm));
-                let to = (state, &events);
+                let (config, events) = (shared.config(), shared.events_of(vm));
+                let to = (&*config.state, &events);
                 let (_, failures) = outbox::rejoin(to, &connection, domain, None).await;
                 for e in &failures {
                     events.warn(e.sentence());
                 }
                 // That it left is over, or it never did.
-                let note = departures::came_back(&shared.options.state, domain).await;
+                let note = departures::came_back(&config.state, domain).await;
                 failures.is_empty() && note.is_ok()
             }
             Some(_) => continue,
@@ -154,23 +166,24 @@ async fn hand_over(
             due: Instant::now(),
         });
         again.failures = again.failures.saturating_add(1);
-        let backoff = Backoff::doubling(shared.options.retry, LONGEST);
+        let outbox = &shared.config().outbox;
+        let backoff = Backoff::doubling(outbox.retry_min, outbox.retry_max);
         again.due = Instant::now() + backoff.after(again.failures);
     }
     Ok(())
 }
 
 async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
-    let options = &shared.options;
+    let config = shared.config();
     let Some(transport) = shared.meet.shared_url().or(left.transport) else {
         tracing::debug!(%domain, "nothing tells where it went");
         return false;
     };
-    let _under_way = shared.begin();
     let mut job = offer::Options::new(domain.to_string());
     job.consoles = left.logs;
-    job.connect.clone_from(&options.connect);
-    job.state.clone_from(&options.state);
+    job.connect = Some(config.connect.clone());
+    job.state.clone_from(&config.state);
+    job.remote_logchain = Some(config.meet.ssh.logchain.clone());
     match shared.meet.again(&transport, domain).await {
         Ok(open) => job.open = open,
         Err(e) => {
@@ -179,7 +192,7 @@ async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
         }
     }
     job.transport = Some(transport);
-    job.patience = options.patience;
+    job.patience = shared.patience();
     let events = crate::Events::ignored();
     match offer::offer(job, &events, &shared.stop).await {
         Ok(finished) => finished.is_success(),

@@ -16,12 +16,13 @@ use tokio::time::sleep;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
+use super::Vm;
 use super::host::Arrival;
-use super::{Shared, Vm};
+use super::shared::{Shared, UnderWay};
 use crate::adopt::{TakenIn, Work};
 use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};
 use crate::turn::Turn;
-use crate::{Error, Event, Result};
+use crate::{Error, Result};
 
 /// Time between two looks for what is offered: at first every moment counts.
 fn pace(since: Duration) -> Duration {
@@ -41,7 +42,6 @@ pub(super) async fn receive(
     arrival: watch::Receiver<Arrival>,
 ) {
     let span = info_span!("agent", half = "destination", domain = %uuid);
-    let _under_way = shared.begin();
     let receiving = async {
         let vm = name(&connection, uuid).await;
         shared.meet.announce(&vm, arrival.clone());
@@ -65,7 +65,6 @@ pub(super) async fn take_in_late(
     connection: Connection,
     vm: Vm,
 ) -> Result<()> {
-    let _under_way = shared.begin();
     let came = watch::Sender::new(Arrival::Came(Instant::now()));
     let Some(mut receiving) = Receiving::begin(shared, connection, vm).await? else {
         return Ok(());
@@ -88,6 +87,7 @@ struct Adoption {
     handoff: Handoff,
     task: Id,
     abort: AbortHandle,
+    _under_way: UnderWay,
 }
 
 struct Receiving<'a> {
@@ -117,8 +117,8 @@ impl<'a> Receiving<'a> {
         };
         let link = watch::Sender::new(SourceLink::NEW);
         let work = Work {
-            state: shared.options.state.clone(),
-            patience: shared.options.patience,
+            state: shared.config().state.clone(),
+            patience: shared.patience(),
             events: shared.events_of(&vm),
             connection,
             domain: vm.uuid,
@@ -145,8 +145,8 @@ impl<'a> Receiving<'a> {
     }
 
     async fn run(&mut self, mut arrival: watch::Receiver<Arrival>) -> Result<()> {
-        let state = &self.shared.options.state;
-        let (uuid, patience) = (self.vm.uuid, self.shared.options.patience);
+        let state = &self.shared.config().state;
+        let (uuid, patience) = (self.vm.uuid, self.shared.patience());
         let role = HandoffRole::Destination;
         let _turn = match Turn::take(state, uuid, role).await {
             Ok(Some(turn)) => Some(turn),
@@ -234,6 +234,11 @@ impl<'a> Receiving<'a> {
                 now.abort.abort();
                 self.now.remove(&console);
             }
+            let role = HandoffRole::Destination;
+            let under_way = self.shared.begin(&self.vm, &console, role);
+            if let Some(begin) = &begin {
+                under_way.peer(&begin.host);
+            }
             let (work, which) = (self.work.clone(), handoff.clone());
             let taking_in = async move {
                 let taken = work.take_in(which.clone(), None).await;
@@ -247,6 +252,7 @@ impl<'a> Receiving<'a> {
                     handoff,
                     task,
                     abort,
+                    _under_way: under_way,
                 },
             );
         }
@@ -310,13 +316,13 @@ impl<'a> Receiving<'a> {
             let next = "the source keeps it and offers it again";
             summary.next = Some(next.to_owned());
         }
-        self.shared.events.tell(Event::Handoff(summary));
+        self.shared.ended(summary);
     }
 
     /// Nothing more is to be expected.
     fn conclude(&self) {
         if self.ended.is_empty() && !self.is_late {
-            let waited = self.shared.options.patience.as_secs();
+            let waited = self.shared.patience().as_secs();
             self.shared.events.warn(format!(
                 "{}: it came here, and nobody has offered its log within {waited} s; whenever \
                  somebody does, it is taken in",

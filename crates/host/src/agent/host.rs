@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
+use super::shared::Shared;
 use super::stay::{Action, Look, Stay, on_event, on_look};
-use super::{Shared, Vm, destination, source};
+use super::{Vm, destination, source};
 use crate::limits::numbering_of_host;
 use crate::log::ConsoleLog;
 use crate::{Error, Event, Events, Result, consoles, hosts, neighbours};
@@ -145,6 +146,7 @@ pub(super) struct Host {
     here: Here,
     /// Domains of which another agent says that they leave.
     words: Option<mpsc::Receiver<Uuid>>,
+    was_connected: bool,
     /// This host, as libvirt tells it from others.
     host: Option<Uuid>,
     answers: mpsc::Receiver<Answer>,
@@ -163,6 +165,7 @@ impl Host {
             guests: HashMap::new(),
             here,
             words,
+            was_connected: false,
             host: None,
             answers,
             answer,
@@ -175,6 +178,10 @@ impl Host {
         let mut events = connection.host_events().await?;
         self.reconcile(&connection).await?;
         self.here.lock().connection = Some(connection.clone());
+        match std::mem::replace(&mut self.was_connected, true) {
+            true => self.shared.metrics.libvirt_reconnected(),
+            false => self.shared.metrics.libvirt_connected(true),
+        }
         self.shared.events.tell(Event::Watching {
             uri: connection.uri().to_owned(),
             domains: self.guests.len() as u64,
@@ -199,7 +206,9 @@ impl Host {
                     next_look = Instant::now() + LOOK;
                 }
             }
-            if events.take_missed() > 0 {
+            let missed = events.take_missed();
+            if missed > 0 {
+                self.shared.metrics.events_missed(missed);
                 self.reconcile(&connection).await?;
             }
         };
@@ -351,6 +360,9 @@ impl Host {
                 Action::Hold | Action::LookAtLogs => {
                     neighbours::outdated();
                     self.ask_logs(connection, uuid);
+                }
+                Action::Receive | Action::Offer if self.shared.is_draining() => {
+                    tracing::info!(domain = %uuid, "the agent drains, so this waits for its next start");
                 }
                 Action::Receive => {
                     self.shared.meet.comes(uuid);

@@ -21,9 +21,10 @@ use tokio::time::{Instant, sleep};
 
 use uuid::Uuid;
 
+use super::Vm;
+use super::config::{self, Reloadable};
 use super::host::{Arrival, Here};
-use super::peers::{NoWay, Peers, TlsMeeting};
-use super::{Options, Vm};
+use super::peers::{NoWay, Peers};
 use crate::transports::{TransportChoice, ssh_options};
 use crate::{Error, Result, Stop};
 
@@ -36,37 +37,16 @@ const LATE: Duration = Duration::from_secs(1);
 /// How long they are looked for at the most: a migration has them from its beginning on.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// How the halves find each other, as the operator chose it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Meeting {
-    /// In a store or a folder that both hosts have, by its URL.
-    Store(String),
-    /// Over ssh, to the host that the migration goes to.
-    Ssh {
-        /// As whom; ssh's own choice without it.
-        user: Option<String>,
-        /// At which port; ssh's own choice without it.
-        port: Option<u16>,
-    },
-    /// Agent to agent, over mutual TLS.
-    Tls(TlsMeeting),
-}
-
 /// The operator's choice, and what of it is open already.
 pub(super) struct Meet {
     way: Way,
-    ssh: SshOptions,
-    patience: Duration,
+    config: Arc<Reloadable>,
     open: Mutex<Option<Arc<dyn LogTransport>>>,
 }
 
 enum Way {
     Store(Box<TransportChoice>),
-    Ssh {
-        user: Option<String>,
-        port: Option<u16>,
-    },
+    Ssh,
     Tls(Arc<Peers>),
 }
 
@@ -78,43 +58,46 @@ pub(super) struct Towards {
 
 impl Meet {
     /// Gives the domains of which peers say that they leave, too.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the configuration cannot be meant; where the agent cannot listen.
     pub(super) async fn start(
-        options: &Options,
+        config: &Arc<Reloadable>,
         here: &Here,
         stop: &Stop,
     ) -> Result<(Self, Option<mpsc::Receiver<Uuid>>)> {
         let mut words = None;
-        let way = match &options.meeting {
-            Meeting::Store(url) => {
-                let choice = TransportChoice::of(Some(url), None)?;
-                if choice.needs_far() {
-                    return Err(Error::Usage(format!(
-                        "{url} is a spool of one host; give a store or a folder that all hosts \
-                         have"
-                    )));
-                }
+        let current = config.current();
+        let way = match current.meet.way {
+            config::Way::Store => {
+                let choice = TransportChoice::of(current.meet.store.as_deref(), None)?;
                 Way::Store(Box::new(choice))
             }
-            Meeting::Ssh { user, port } => {
+            config::Way::Ssh => {
                 // A mistake in it is told before anything is begun.
-                target("localhost", user.as_deref(), *port)?;
-                let (user, port) = (user.clone(), *port);
-                Way::Ssh { user, port }
+                target("localhost", &current.meet.ssh)?;
+                Way::Ssh
             }
-            Meeting::Tls(meeting) => {
-                let (state, here, stop) = (options.state.clone(), here.clone(), stop.clone());
-                let (peers, told) = Peers::start(meeting, state, here, stop).await?;
+            config::Way::Tls => {
+                let (peers, told) = Peers::start(config, here.clone(), stop.clone()).await?;
                 words = Some(told);
                 Way::Tls(peers)
             }
         };
         let meet = Self {
             way,
-            ssh: ssh_options(options.remote_logchain.as_deref(), options.patience),
-            patience: options.patience,
+            config: Arc::clone(config),
             open: Mutex::default(),
         };
         Ok((meet, words))
+    }
+
+    /// Names of agents that answered when they were asked last.
+    pub(super) fn connected(&self) -> Vec<String> {
+        match &self.way {
+            Way::Tls(peers) => peers.connected(),
+            Way::Store(_) | Way::Ssh => Vec::new(),
+        }
     }
 
     /// The domain comes: from now on it is seen from where.
@@ -142,19 +125,20 @@ impl Meet {
     pub(super) fn stored(&self) -> Option<watch::Receiver<u64>> {
         match &self.way {
             Way::Tls(peers) => Some(peers.stored()),
-            Way::Store(_) | Way::Ssh { .. } => None,
+            Way::Store(_) | Way::Ssh => None,
         }
     }
 
-    pub(super) fn ssh(&self) -> &SshOptions {
-        &self.ssh
+    pub(super) fn ssh(&self) -> SshOptions {
+        let config = self.config.current();
+        ssh_options(Some(&config.meet.ssh.logchain), config.meet.patience)
     }
 
     /// Where a log is offered again whose destination is not known.
     pub(super) fn shared_url(&self) -> Option<String> {
         match &self.way {
             Way::Store(choice) => Some(choice.to_string()),
-            Way::Ssh { .. } | Way::Tls(_) => None,
+            Way::Ssh | Way::Tls(_) => None,
         }
     }
 
@@ -163,14 +147,16 @@ impl Meet {
         let choice = match &self.way {
             Way::Store(choice) => choice,
             Way::Tls(peers) => return Ok(Some(peers.spool())),
-            Way::Ssh { .. } => return Ok(None),
+            Way::Ssh => return Ok(None),
         };
         // It is opened once: to open a store takes requests of its own.
         let mut open = self.open.lock().await;
         if let Some(transport) = &*open {
             return Ok(Some(Arc::clone(transport)));
         }
-        let transport = choice.open(&self.ssh, self.patience).await?;
+        let transport = choice
+            .open(&self.ssh(), self.config.current().meet.patience)
+            .await?;
         *open = Some(Arc::clone(&transport));
         Ok(Some(transport))
     }
@@ -200,18 +186,19 @@ impl Meet {
                 let transport: Arc<dyn LogTransport> = link;
                 Ok(Towards { choice, transport })
             }
-            Way::Ssh { user, port } => {
+            Way::Ssh => {
+                let config = self.config.current();
                 let mut failure = NoWay {
                     error: nowhere(),
                     towards: None,
                 };
                 for address in find(vm, source).await {
-                    let host = target(&address.to_string(), user.as_deref(), *port);
+                    let host = target(&address.to_string(), &config.meet.ssh);
                     let Ok(host) = host else {
                         continue;
                     };
                     let choice = TransportChoice::at(host);
-                    match choice.open(&self.ssh, self.patience).await {
+                    match choice.open(&self.ssh(), config.meet.patience).await {
                         Ok(transport) => return Ok(Towards { choice, transport }),
                         Err(error) => {
                             failure = NoWay {
@@ -241,12 +228,12 @@ impl Meet {
     }
 }
 
-fn target(host: &str, user: Option<&str>, port: Option<u16>) -> Result<SshTarget> {
-    let mut target = SshTarget::on(host)?;
-    if let Some(user) = user {
+fn target(host: &str, ssh: &config::Ssh) -> Result<SshTarget> {
+    let mut target = SshTarget::on(host)?.with_spool(&ssh.spool);
+    if let Some(user) = &ssh.user {
         target = target.as_user(user)?;
     }
-    if let Some(port) = port {
+    if let Some(port) = ssh.port {
         target = target.at_port(port);
     }
     Ok(target)

@@ -6,79 +6,70 @@
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
+//! - `shared`: what these rooms share, and what is under way.
+//!
+//! How it is operated:
+//!
+//! - [`config`]: its configuration file, and what of it can change while the agent runs.
+//! - [`control`]: its control socket, and the calls that a client makes there; `desk` answers them.
+//! - [`metrics`]: what it counts for Prometheus.
+//! - [`operate`]: all of these together, beside the agent's own work.
+//! - [`reloader`]: the one place that loads the configuration anew.
+//! - [`systemd`]: what it tells the service manager.
 //!
 //! State comes first, events second: an event may be missed and a daemon may restart, so
 //! whatever an event tells is also found by looking.
 //!
 //! Nothing waits for the agent: libvirt, QEMU, virtlogd, the orchestrator and the guest notice
 //! neither its absence nor its death. It calls nothing that changes a domain that runs.
+//!
+//! Must not know: command lines, terminals, exit codes.
 
 mod afterwards;
+pub mod config;
+pub mod control;
+mod desk;
 mod destination;
 mod host;
 mod meet;
+pub mod metrics;
+pub mod operate;
 mod peers;
+pub mod reloader;
+mod shared;
 mod source;
 mod stay;
+pub mod systemd;
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use logchain_core::backoff::Backoff;
-use logchain_core::departure::DEFAULT_STATE;
-use logchain_core::handoff::Budget;
 use logchain_libvirt::Connection;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::job::Finished;
 use crate::stop::Stop;
-use crate::{Event, Events, Result, consoles};
+use crate::{Error, Events, Result, consoles};
+use config::Reloadable;
+use desk::Desk;
 use host::{Here, Host};
 use meet::Meet;
-pub use meet::Meeting;
-pub use peers::TlsMeeting;
+use metrics::Metrics;
+use reloader::Reloader;
+use shared::Shared;
+use systemd::Notifier;
 
 /// Between two tries to reach libvirt.
 const RECONNECT: Backoff = Backoff::doubling(Duration::from_millis(250), Duration::from_secs(10));
 
+/// A connection that stood for so long was no failure: the next try comes soon.
+const STOOD: Duration = Duration::from_secs(60);
+
 /// How long handoffs that are under way may go on once the agent was asked to end.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// What the agent does, and how.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Options {
-    /// URI of the hypervisor here; libvirt's default without it.
-    pub connect: Option<String>,
-    /// Folder of what logchain remembers of this host.
-    pub state: PathBuf,
-    /// How the two halves of a handoff find each other.
-    pub meeting: Meeting,
-    /// What logchain is called at the destination, where it is started over ssh.
-    pub remote_logchain: Option<String>,
-    /// How long nothing may move until a log is left behind, to be tried again later.
-    pub patience: Duration,
-    /// How often is looked for what was not carried at once, at the most.
-    pub retry: Duration,
-}
-
-impl Options {
-    /// The agent with its defaults.
-    #[must_use]
-    pub fn new(meeting: Meeting) -> Self {
-        Self {
-            connect: None,
-            state: DEFAULT_STATE.into(),
-            meeting,
-            remote_logchain: None,
-            patience: Duration::from_secs(60),
-            retry: Duration::from_secs(60),
-        }
-    }
-}
 
 /// A domain, as people and programs know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,78 +78,49 @@ pub(crate) struct Vm {
     pub(crate) name: String,
 }
 
-/// What all rooms of the agent share.
-struct Shared {
-    options: Options,
-    events: Events,
-    stop: Stop,
-    meet: Meet,
-    /// What all handoffs take together.
-    budget: Budget,
-    /// How many handoffs are under way.
-    under_way: watch::Sender<usize>,
-}
-
-/// A handoff that is under way, for as long as this lives.
-struct UnderWay(Arc<Shared>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.send_modify(|n| *n = n.saturating_sub(1));
-    }
-}
-
-impl Shared {
-    fn begin(self: &Arc<Self>) -> UnderWay {
-        self.under_way.send_modify(|n| *n = n.saturating_add(1));
-        UnderWay(Arc::clone(self))
-    }
-
-    /// For the jobs of one domain: of what they tell, the agent tells what an operator wants to
-    /// know, with the name of the domain.
-    fn events_of(&self, vm: &Vm) -> Events {
-        let (events, vm) = (self.events.clone(), vm.clone());
-        Events::to(move |event: &Event| match event {
-            Event::Warning { reason } => events.warn(format!("{}: {reason}", vm.name)),
-            Event::LeftBehind { .. }
-            | Event::NothingLeft { .. }
-            | Event::Handoff(_)
-            | Event::AlreadyCarried { .. } => events.tell(event.clone()),
-            other => tracing::debug!(
-                domain = %vm.uuid,
-                event = %other.to_json(),
-                "a job of the agent tells"
-            ),
-        })
-    }
-}
-
-/// Runs the agent until it is asked to end.
+/// Runs the agent until it is asked to end. `reload`: notified by whoever wants the
+/// configuration to be loaded anew, as a signal does.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::Error::Usage) where the options cannot be meant. A libvirt that is away is waited for.
-pub async fn agent(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
-    let here = Here::default();
-    let (meet, words) = Meet::start(&options, &here, stop).await?;
-    let shared = Arc::new(Shared {
-        options,
+/// [`Error::Usage`] where the configuration cannot be meant, [`Error::Io`] where a socket cannot
+/// be made. A libvirt or a store that is away is waited for.
+pub async fn agent(
+    config: Arc<Reloadable>,
+    reload: Arc<Notify>,
+    events: &Events,
+    stop: &Stop,
+) -> Result<Finished> {
+    let current = config.current();
+    let metrics = Metrics::new(SystemTime::now(), current.metrics.label_per_vm);
+    let metrics = Arc::new(metrics.map_err(|e| Error::Refused(e.to_string()))?);
+    let manager = Notifier::from_env().map_err(|source| Error::Io {
+        action: "cannot speak to the service manager".to_owned(),
+        source,
+    })?;
+    let reloader = Reloader {
+        config: Arc::clone(&config),
+        metrics: Arc::clone(&metrics),
+        manager: Arc::new(manager),
         events: events.clone(),
-        stop: stop.clone(),
-        meet,
-        budget: Budget::default(),
-        under_way: watch::Sender::new(0),
-    });
+    };
+    let here = Here::default();
+    let (meet, words) = Meet::start(&config, &here, stop).await?;
+    let shared = Arc::new(Shared::new(config, metrics, events.clone(), stop, meet));
+    let desk = Desk::new(Arc::clone(&shared), here.clone(), reloader.clone());
+    let manager = Arc::clone(&reloader.manager);
+    let doors = operate::begin(reloader, Arc::new(desk), reload, stop).await?;
     let mut host = Host::new(Arc::clone(&shared), here.clone(), words);
     let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), here));
+    manager.ready();
     tokio::select! {
         () = watch(&shared, &mut host) => {}
-        () = stop.asked() => {}
+        () = doors.run(stop, || true) => {}
     }
+    manager.stopping();
     afterwards.abort();
     // What is not committed is offered again by the next start.
-    let mut under_way = shared.under_way.subscribe();
     tokio::select! {
-        _ = under_way.wait_for(|n| *n == 0) => {}
+        () = shared.all_ended() => {}
         () = sleep(DRAIN) => {}
         () = stop.forced() => {}
     }
@@ -173,19 +135,14 @@ async fn watch(shared: &Arc<Shared>, host: &mut Host) {
         let began = Instant::now();
         match connect(shared).await {
             Ok(connection) => {
-                if told {
-                    shared
-                        .events
-                        .warn(format!("{} answers again", connection.uri()));
-                }
                 told = false;
                 let ended = host.watch(connection).await;
+                shared.metrics.libvirt_connected(false);
                 if let Err(e) = ended {
                     shared.events.warn(format!(
                         "libvirt cannot be watched: {}; it is tried again",
                         e.sentence()
                     ));
-                    told = true;
                 }
             }
             Err(e) if !told => {
@@ -198,16 +155,14 @@ async fn watch(shared: &Arc<Shared>, host: &mut Host) {
             }
             Err(_) => {}
         }
-        if began.elapsed() > Duration::from_secs(60) {
+        if began.elapsed() > STOOD {
             waits = RECONNECT.start();
         }
-        let wait = waits
-            .next(Duration::ZERO)
-            .unwrap_or(Duration::from_secs(10));
-        sleep(wait).await;
+        // It has no end of its own.
+        sleep(waits.next(Duration::ZERO).unwrap_or(STOOD)).await;
     }
 }
 
 async fn connect(shared: &Shared) -> Result<Connection> {
-    consoles::connect_local(shared.options.connect.as_deref()).await
+    consoles::connect_local(Some(&shared.config().connect)).await
 }

@@ -17,9 +17,10 @@ use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
+use super::Vm;
 use super::host::{Known, KnownLog, logs_of, numbering};
 use super::meet::Towards;
-use super::{Shared, Vm};
+use super::shared::{Shared, UnderWay};
 use crate::blocking::blocking;
 use crate::carry::{Carry, RemoteHalf, Route};
 use crate::departures::DepartureNote;
@@ -30,7 +31,7 @@ use crate::left_behind::OfferOptions;
 use crate::log::ConsoleLog;
 use crate::outbox::Keepers;
 use crate::turn::Turn;
-use crate::{Error, Event, Events, Result, astray};
+use crate::{Error, Events, Result, astray};
 
 /// Hands over the logs of a domain, as `source` tells that its migration goes on.
 pub(super) async fn offer(
@@ -40,7 +41,6 @@ pub(super) async fn offer(
     source: watch::Sender<Source>,
 ) {
     let span = info_span!("agent", half = "source", domain = %uuid);
-    let _under_way = shared.begin();
     let work = async {
         let known = match known {
             Some(known) => known,
@@ -105,7 +105,7 @@ type Started = (ConsoleLog, Result<Carry>);
 
 impl HandingOver<'_> {
     async fn run(&self, source: &watch::Sender<Source>) -> Result<()> {
-        let state = &self.shared.options.state;
+        let state = &self.shared.config().state;
         let turn = Turn::take(state, self.vm.uuid, HandoffRole::Source).await;
         let _turn = match turn {
             Ok(Some(turn)) => Some(turn),
@@ -121,6 +121,13 @@ impl HandingOver<'_> {
         let keepers = Keepers::new(state);
         // Held first: whatever the transport does, the bytes are ours.
         let held = self.hold(&keepers).await;
+        let under_way: Vec<UnderWay> = held
+            .iter()
+            .map(|(log, ..)| {
+                self.shared
+                    .begin(&self.vm, &log.console, HandoffRole::Source)
+            })
+            .collect();
         // Before anything is begun: a start after a kill finds it.
         let logs: Vec<&ConsoleLog> = held.iter().map(|(log, ..)| log).collect();
         let note = self.note(&logs);
@@ -152,9 +159,15 @@ impl HandingOver<'_> {
             .wait_for(|now| matches!(now, Source::Over | Source::Stays))
             .await;
         let went = fate.is_ok_and(|now| *now == Source::Over);
-        for (log, carry) in started {
+        for ((log, carry), under_way) in started.into_iter().zip(under_way) {
+            if let Ok(towards) = &towards {
+                under_way.peer(&towards.choice.to_string());
+            }
             let outcome = match carry {
-                Ok(carry) => carry.end().await.0,
+                Ok(carry) => {
+                    under_way.bytes(*carry.put.borrow());
+                    carry.end().await.0
+                }
                 Err(e) => Outcome::NotCarried {
                     reason: e.sentence(),
                 },
@@ -217,8 +230,8 @@ impl HandingOver<'_> {
         let route = Route {
             events: self.events.clone(),
             choice: &towards.choice,
-            ssh: self.shared.meet.ssh(),
-            patience: self.shared.options.patience,
+            ssh: &self.shared.meet.ssh(),
+            patience: self.shared.patience(),
             domain: self.vm.uuid,
             domain_name: &self.vm.name,
             hosts: Hosts {
@@ -252,11 +265,12 @@ impl HandingOver<'_> {
 
     /// Puts down that the domain leaves, for `reap`, `status`, and the next try.
     async fn note(&self, logs: &[&ConsoleLog]) -> Option<DepartureNote> {
-        let state = &self.shared.options.state;
+        let config = self.shared.config();
+        let state = &config.state;
         let offer = OfferOptions {
             transport: self.shared.meet.shared_url().unwrap_or_default(),
-            connect: self.shared.options.connect.as_deref(),
-            remote: self.shared.options.remote_logchain.as_deref(),
+            connect: Some(&config.connect),
+            remote: Some(&config.meet.ssh.logchain),
         };
         // Nothing in libvirt names the host that it goes to.
         let to = ("", None);
@@ -341,6 +355,6 @@ impl HandingOver<'_> {
             // Where the migration failed, nothing had to be carried.
             Outcome::NotCarried { .. } | Outcome::Aborted => {}
         }
-        self.shared.events.tell(Event::Handoff(summary));
+        self.shared.ended(summary);
     }
 }

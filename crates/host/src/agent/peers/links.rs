@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use logchain_transport_tls::{
-    AllowedNames, ClientCredentials, ExpectedPeer, LinkOptions, Notice, PeerAddress, PeerLink,
+    AllowedNames, ClientCredentials, ExpectedPeer, LinkOptions, Notice, PeerAddress, PeerLink, Pki,
 };
 
-use super::TlsMeeting;
 use crate::{Error, Result};
 
 /// Connections at most. Beyond that the one that was used least lately is given up.
@@ -23,11 +22,11 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) async fn new(meeting: &TlsMeeting) -> Result<Self> {
-        let credentials = ClientCredentials::load(meeting.pki.clone(), Notice::default()).await;
+    pub(super) async fn new(pki: Pki, allowed: AllowedNames) -> Result<Self> {
+        let credentials = ClientCredentials::load(pki, Notice::default()).await;
         Ok(Self {
             credentials: credentials.map_err(|e| Error::Usage(e.to_string()))?,
-            allowed: meeting.allowed.clone(),
+            allowed,
             links: Mutex::default(),
         })
     }
@@ -51,5 +50,15 @@ impl Links {
         let link = Arc::new(link);
         links.insert(address.clone(), (Arc::clone(&link), Instant::now()));
         link
+    }
+
+    /// Names of the peers that were at the other end of these links.
+    pub(super) fn connected(&self) -> Vec<String> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let peers = links.values().filter_map(|(link, _)| link.peer());
+        let mut names: Vec<String> = peers.map(|peer| peer.names().to_string()).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 }

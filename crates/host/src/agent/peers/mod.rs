@@ -14,22 +14,21 @@ mod service;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use logchain_core::handoff::offer::Source;
 use logchain_core::transport::{DirectoryTransport, LogTransport};
 use logchain_libvirt::peers::{Direction, peers};
-use logchain_transport_tls::{
-    AllowedNames, DEFAULT_PORT, Notice, PeerAddress, PeerLink, Pki, Server, ServerOptions,
-};
+use logchain_transport_tls::{AllowedNames, PeerAddress, PeerLink, Pki, Server, ServerOptions};
+use tokio::net::lookup_host;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::Vm;
+use super::config::{self, Reloadable};
 use super::host::{Arrival, Here};
 use crate::blocking::blocking;
 use crate::{Error, Result, Stop};
@@ -56,38 +55,13 @@ const LATE: Duration = Duration::from_secs(5);
 /// Words of peers that may wait to be looked at.
 const WORDS: usize = 256;
 
-/// How agents speak to each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsMeeting {
-    /// Where this agent listens.
-    pub listen: SocketAddr,
-    /// Its certificates.
-    pub pki: Pki,
-    /// The names that peers may have.
-    pub allowed: AllowedNames,
-    /// Peers that are asked where no connection of the migration tells who the other host is.
-    pub peers: Vec<PeerAddress>,
-}
-
-impl Default for TlsMeeting {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT),
-            pki: Pki::libvirt(),
-            allowed: AllowedNames::any(),
-            peers: Vec::new(),
-        }
-    }
-}
-
 /// All that is needed to speak to other agents.
 pub(super) struct Peers {
     links: Links,
     spool: Arc<dyn LogTransport>,
     here: Here,
     port: u16,
-    configured: Vec<PeerAddress>,
+    config: Arc<Reloadable>,
     table: Mutex<Table>,
     /// A peer said something of a domain that leaves.
     said: Notify,
@@ -108,39 +82,65 @@ impl Peers {
     /// Listens. `here`: the domains of this host. Gives the domains of which peers say that they
     /// leave.
     pub(super) async fn start(
-        meeting: &TlsMeeting,
-        state: PathBuf,
+        config: &Arc<Reloadable>,
         here: Here,
         stop: Stop,
     ) -> Result<(Arc<Self>, mpsc::Receiver<Uuid>)> {
+        let current = config.current();
+        let (state, tls) = (current.state.clone(), &current.meet.tls);
         let spool = blocking(move || Ok(DirectoryTransport::create(&state.join("peers"))?)).await?;
         let spool: Arc<dyn LogTransport> = Arc::new(spool);
-        let links = Links::new(meeting).await?;
+        let allowed: AllowedNames = tls.allowed_names.iter().cloned().collect();
+        let pki = pki(tls);
+        let links = Links::new(pki.clone(), allowed.clone()).await?;
         let (words, told) = mpsc::channel(WORDS);
         let this = Arc::new(Self {
             links,
             spool: Arc::clone(&spool),
             here,
-            port: meeting.listen.port(),
-            configured: meeting.peers.clone(),
+            port: tls.listen.port(),
+            config: Arc::clone(config),
             table: Mutex::default(),
             said: Notify::new(),
             words,
             stored: watch::Sender::new(0),
         });
         let mut options = ServerOptions::default();
-        options.allowed = meeting.allowed.clone();
-        options.notice = Notice::default();
+        options.allowed = allowed;
         let service = Arc::new(Doorman(Arc::clone(&this)));
-        let server = Server::bind(meeting.listen, meeting.pki.clone(), options, spool, service);
+        let server = Server::bind(tls.listen, pki, options, spool, service);
         let server = server.await.map_err(|e| Error::Usage(e.to_string()))?;
         tokio::spawn(async move { server.run(stop.asked()).await });
-        for address in &this.configured {
-            // Warm before it is needed. One that is away is tried again when it is.
-            let link = this.links.to(address);
-            tokio::spawn(async move { drop(link.connect().await) });
-        }
+        let warm = Arc::clone(&this);
+        tokio::spawn(async move {
+            for address in warm.configured().await {
+                // Warm before it is needed. One that is away is tried again when it is.
+                drop(warm.links.to(&address).connect().await);
+            }
+        });
         Ok((this, told))
+    }
+
+    /// Peers that are asked where no connection of the migration tells who the other host is.
+    async fn configured(&self) -> Vec<PeerAddress> {
+        let meet = self.config.current().meet.clone();
+        let with_port = |peer: &str| {
+            let address = peer.parse::<PeerAddress>().ok()?;
+            Some(address)
+        };
+        let mut peers: Vec<PeerAddress> = meet.peers.iter().filter_map(|p| with_port(p)).collect();
+        if let Some(name) = &meet.peers_dns {
+            let found = timeout(ANSWER, lookup_host((name.as_str(), self.port))).await;
+            if let Ok(Ok(found)) = found {
+                peers.extend(found.map(PeerAddress::from));
+            }
+        }
+        peers
+    }
+
+    /// Names of agents that answered when they were asked last.
+    pub(super) fn connected(&self) -> Vec<String> {
+        self.links.connected()
     }
 
     pub(super) fn spool(&self) -> Arc<dyn LogTransport> {
@@ -181,7 +181,7 @@ impl Peers {
             self.table().arrivals.saw(vm.uuid, seen.iter().copied());
             let mut whom = self.addresses(seen);
             if whom.is_empty() && began.elapsed() > ASK_ALL {
-                whom.clone_from(&self.configured);
+                whom = self.configured().await;
             }
             for address in whom.into_iter().filter(|_| !is_known) {
                 if asked
@@ -225,7 +225,7 @@ impl Peers {
             let said = self.table().said.get(&vm.uuid).cloned().unwrap_or_default();
             whom.extend(said.into_iter().map(PeerAddress::from));
             if began.elapsed() > ASK_ALL {
-                whom.extend(self.configured.iter().cloned());
+                whom.extend(self.configured().await);
             }
             for address in whom {
                 if asked
@@ -337,6 +337,16 @@ impl Peers {
     fn believe(&self, domain: Uuid, peer: Identity) {
         self.table().arrivals.believe(domain, peer);
     }
+}
+
+fn pki(tls: &config::Tls) -> Pki {
+    let mut pki = Pki::libvirt();
+    pki.ca.clone_from(&tls.ca);
+    pki.server_certificate.clone_from(&tls.certificate);
+    pki.server_key.clone_from(&tls.key);
+    pki.client_certificate.clone_from(&tls.client_certificate);
+    pki.client_key.clone_from(&tls.client_key);
+    pki
 }
 
 /// Why there is no way to the destination, and where it is nevertheless known to be.

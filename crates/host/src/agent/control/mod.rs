@@ -1,0 +1,203 @@
+//! The agent's control socket: what an operator asks of a running agent, over HTTP/1.1 on a Unix
+//! socket.
+//!
+//! | call | what it does |
+//! | --- | --- |
+//! | `GET /metrics` | the page for Prometheus |
+//! | `GET /healthz` | 200, or 503 with reasons |
+//! | `GET /v1/status` | what is under way, as [`Status`] |
+//! | `GET /v1/log/{uuid}/{console}?from=OFFSET&follow=true` | a log from an offset on |
+//! | `POST /v1/drain` | begin nothing new, and finish what is under way |
+//! | `POST /v1/reload` | load the configuration anew |
+//!
+//! The first two are also on the TCP address that the operator gives for Prometheus, and nothing
+//! else is. An error is a status and `{"error": "a sentence"}`.
+//!
+//! Everything has a bound: connections, the length of a request, the time it takes, and how long
+//! a client may leave its answer unread.
+//!
+//! - `socket`: the socket file, created with its mode. `peer`: who is allowed in.
+//! - `route`: pure: which call a request is. `answer`: from a call to its answer.
+//! - `serve`: connections. `stall`: a client that reads nothing. [`client`]: the other end.
+//!
+//! Must not know: how the agent does what it is asked: [`Agent`] does it.
+
+mod answer;
+pub mod client;
+mod peer;
+mod route;
+mod serve;
+mod socket;
+mod stall;
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use logchain_core::ids::ConsoleName;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::config::Changes;
+
+pub use serve::{serve, serve_metrics};
+pub use socket::Socket;
+
+/// What the control socket asks of the agent.
+#[async_trait]
+pub trait Agent: Send + Sync + 'static {
+    /// What is under way.
+    async fn status(&self) -> Status;
+
+    /// Whether the agent does its work.
+    async fn health(&self) -> Health;
+
+    /// The page for Prometheus.
+    fn metrics(&self) -> String;
+
+    /// The bytes of a log.
+    async fn log(&self, request: LogRequest) -> Result<LogBytes, Refusal>;
+
+    /// From now on begin nothing new. It returns at once; [`Agent::status`] tells how far it is.
+    async fn drain(&self) -> Result<Draining, Refusal>;
+
+    /// Load the configuration anew. [`Refusal::Wrong`]: the file is wrong, and the old one is in
+    /// force.
+    async fn reload(&self) -> Result<Changes, Refusal>;
+}
+
+/// What an agent does now. Fields may be added; a client that does not find one takes its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// This host's own name.
+    pub host: String,
+    /// The release of the running agent.
+    pub release: String,
+    /// When it started, in seconds since 1970 (UTC).
+    pub started: u64,
+    /// Whether it is connected to libvirt.
+    pub libvirt_connected: bool,
+    /// Whether it begins nothing new.
+    pub draining: bool,
+    /// Handoffs that have begun and have not ended.
+    pub handoffs: Vec<HandoffStatus>,
+    /// What waits in the outbox.
+    pub outbox: OutboxStatus,
+    /// Agents of other hosts that answer.
+    pub peers: Vec<String>,
+    /// Keys of the configuration whose new value waits for a restart.
+    pub needs_restart: Vec<String>,
+    /// What an operator should know, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A handoff that is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandoffStatus {
+    /// Name of the domain.
+    pub domain: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Which console, as libvirt names it.
+    pub console: String,
+    /// This host's half: `source` or `destination`.
+    pub role: String,
+    /// What it waits for, in words.
+    pub phase: String,
+    /// How many bytes have arrived at the destination.
+    pub bytes: u64,
+    /// The other host, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// When it began, in seconds since 1970 (UTC).
+    pub since: u64,
+}
+
+/// What waits in the outbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutboxStatus {
+    /// How many logs.
+    pub logs: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// The age of the oldest one in seconds; 0 without any.
+    pub oldest_seconds: u64,
+}
+
+/// Whether the agent does its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Why it does not, in sentences; none if it does.
+    pub reasons: Vec<String>,
+}
+
+impl Health {
+    /// Whether it does its work.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+/// What a drain found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Draining {
+    /// How many handoffs are still under way.
+    pub under_way: u64,
+}
+
+/// Which bytes of which log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// The domain.
+    pub domain: Uuid,
+    /// Its console.
+    pub console: ConsoleName,
+    /// Offset in the VM's stream of the first byte; the oldest byte that is there without it.
+    pub from: Option<u64>,
+    /// Whether to go on as the log grows.
+    pub follow: bool,
+}
+
+/// The bytes of a log.
+pub struct LogBytes {
+    /// Offset in the VM's stream of the first byte.
+    pub offset: u64,
+    /// The bytes. A failure ends the answer, so that the client sees it broken off.
+    pub bytes: BoxStream<'static, Result<Bytes, crate::Error>>,
+}
+
+impl std::fmt::Debug for LogBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogBytes")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the agent does not do what it was asked. Each has a sentence for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no such log here.
+    #[error("{0}")]
+    NoSuchLog(String),
+    /// The bytes at that offset are gone. The sentence names the oldest offset.
+    #[error("{0}")]
+    Expired(String),
+    /// Not now; the same request may succeed later.
+    #[error("{0}")]
+    NotNow(String),
+    /// What was asked for, or the configuration file, is wrong.
+    #[error("{0}")]
+    Wrong(String),
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+}
