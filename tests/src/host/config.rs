@@ -180,22 +180,36 @@ pub(crate) fn certify(lab: &Path, hosts: &[(std::path::PathBuf, String, String)]
     fs::create_dir(&folder).map_err(io_error("create", &folder))?;
     let path = folder.join("extensions");
     fs::write(&path, extensions).map_err(io_error("write", &path))?;
-    for command in [
+    let openssl = |command: &str| {
+        let args: Vec<&str> = ["openssl"].into_iter().chain(command.split(' ')).collect();
+        let limit = Duration::from_secs(20);
+        tool("a certificate to be made", &args, &folder, limit)
+    };
+    openssl(
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab -keyout ca-key.pem \
          -out ca-cert.pem -addext keyUsage=critical,keyCertSign",
-        "req -newkey rsa:2048 -nodes -subj /CN=host -keyout server-key.pem -out request.pem",
+    )?;
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=host -keyout server-key.pem -out request.pem")?;
+    openssl(
         "x509 -req -days 2 -in request.pem -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
          -extfile extensions -out server-cert.pem",
-    ] {
-        let args: Vec<&str> = ["openssl"].into_iter().chain(command.split(' ')).collect();
-        tool(
-            "a certificate to be made",
-            &args,
-            &folder,
-            Duration::from_secs(20),
-        )?;
-    }
-    for (state, ..) in hosts {
+    )?;
+    for (state, name, _) in hosts {
+        // An agent has a certificate of its own on each host.
+        let own = folder.join(format!("{name}.extensions"));
+        let text = format!(
+            "subjectAltName=DNS:{name}\nextendedKeyUsage=serverAuth,clientAuth\n\
+             keyUsage=digitalSignature\n"
+        );
+        fs::write(&own, text).map_err(io_error("write", &own))?;
+        openssl(&format!(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} \
+             -keyout {name}-key.pem -out {name}.pem"
+        ))?;
+        openssl(&format!(
+            "x509 -req -days 2 -in {name}.pem -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
+             -extfile {name}.extensions -out {name}-cert.pem"
+        ))?;
         let there = state.join("etc/libvirt/pki");
         fs::create_dir(&there).map_err(io_error("create", &there))?;
         for (from, to) in [
@@ -204,6 +218,8 @@ pub(crate) fn certify(lab: &Path, hosts: &[(std::path::PathBuf, String, String)]
             ("server-key.pem", "server-key.pem"),
             ("server-cert.pem", "client-cert.pem"),
             ("server-key.pem", "client-key.pem"),
+            (&format!("{name}-cert.pem"), "agent-cert.pem"),
+            (&format!("{name}-key.pem"), "agent-key.pem"),
         ] {
             let to = there.join(to);
             fs::copy(folder.join(from), &to).map_err(io_error("write", &to))?;

@@ -16,17 +16,16 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts it, and waits until it watches libvirt.
-    pub(crate) fn start(host: &Host, way: &[&str]) -> Result<Self, LabError> {
-        let command = host.command(["logchain", "agent", "--format", "json"]);
-        let running = command
-            .args(way)
-            .env("LOGCHAIN_LOG", "debug")
-            .limit(Duration::from_secs(3600))
-            .spawn()?;
+    /// Starts it with this configuration, and waits until it watches libvirt.
+    pub(crate) fn start(host: &Host, config: &str) -> Result<Self, LabError> {
+        let file = "/run/agent.toml";
+        let write = host.command(["tee", file]).input(config);
+        write.run()?.checked()?;
+        let command = ["logchain", "agent", "--config", file, "--format", "json"];
+        let command = host.command(command).env("LOGCHAIN_LOG", "debug");
         let agent = Self {
             host: host.clone(),
-            running,
+            running: command.limit(Duration::from_secs(3600)).spawn()?,
         };
         agent.wait_for("the agent to watch", SOON, |e| e["event"] == "watching")?;
         Ok(agent)
@@ -117,12 +116,32 @@ pub(crate) fn virsh(guest: &GuestOn, to: &Host, way: &[&str]) -> Result<Output, 
     command.limit(MIGRATION).run()
 }
 
+/// How agents meet in a folder that all hosts of the lab have.
+pub(crate) fn in_a_folder(lab: &Lab) -> String {
+    let store = format!("file://{}/pieces", lab.state().display());
+    format!("[outbox]\nretry_min = \"2s\"\n[meet]\nway = \"store\"\nstore = \"{store}\"\n")
+}
+
+/// How agents meet over TLS, in a lab whose hosts have certificates.
+pub(crate) const OVER_TLS: &str = "\
+[outbox]
+retry_min = \"2s\"
+[meet]
+way = \"tls\"
+[meet.tls]
+ca = \"/etc/libvirt/pki/ca-cert.pem\"
+certificate = \"/etc/libvirt/pki/agent-cert.pem\"
+key = \"/etc/libvirt/pki/agent-key.pem\"
+client_certificate = \"/etc/libvirt/pki/agent-cert.pem\"
+client_key = \"/etc/libvirt/pki/agent-key.pem\"
+allowed_names = [\"h?\"]
+";
+
 /// Agents on both hosts that meet in a folder.
 fn both(lab: &Lab) -> Result<(Agent, Agent), LabError> {
-    let url = format!("file://{}/pieces", lab.state().display());
-    let way = ["--transport", &url, "--retry", "2"];
-    let one = Agent::start(lab.host(0), &way)?;
-    let two = Agent::start(lab.host(1), &way)?;
+    let config = in_a_folder(lab);
+    let one = Agent::start(lab.host(0), &config)?;
+    let two = Agent::start(lab.host(1), &config)?;
     Ok((one, two))
 }
 
@@ -271,8 +290,7 @@ fn an_agent_that_is_installed_later_brings_the_log_over() -> Outcome {
     let at = h1.define(&Guest::new("vm"))?;
     at.start()?;
     at.wait_for_tick(300)?;
-    let url = format!("file://{}/pieces", lab.state().display());
-    let way = ["--transport", &url, "--retry", "1", "--patience", "3"];
+    let way = in_a_folder(&lab).replace("[meet]", "[meet]\npatience = \"3s\"");
     let one = Agent::start(h1, &way)?;
     as_nova_does(&at, h2)?;
     // Nobody takes it in: it is put down here, and offered for as long as it takes.
@@ -328,7 +346,7 @@ fn an_agent_at_the_source_alone_hands_over_by_ssh() -> Outcome {
     at.wait_for_tick(300)?;
     // The destination needs none: its half is started over ssh.
     for hop in 0..2 {
-        let agent = Agent::start(hosts[hop], &[])?;
+        let agent = Agent::start(hosts[hop], "")?;
         as_nova_does(&at, hosts[1 - hop])?;
         let ended = agent.wait_for_handoffs(1, "source", "carried")?;
         println!("{ended:#?}");
@@ -346,8 +364,7 @@ fn an_agent_at_the_source_alone_hands_over_by_ssh() -> Outcome {
 fn an_agent_that_is_killed_goes_on_where_it_was() -> Outcome {
     let lab = Lab::start(2)?;
     let hosts = [lab.host(0), lab.host(1)];
-    let url = format!("file://{}/pieces", lab.state().display());
-    let way = ["--transport", &url, "--retry", "1", "--patience", "20"];
+    let way = in_a_folder(&lab).replace("[meet]", "[meet]\npatience = \"20s\"");
     let mut agents = [Agent::start(hosts[0], &way)?, Agent::start(hosts[1], &way)?];
     let mut at = hosts[0].define(&Guest::new("vm"))?;
     at.start()?;
@@ -459,5 +476,33 @@ fn an_agent_outlives_libvirtd_and_virtlogd() -> Outcome {
     let there = h2.guest("vm");
     there.wait_for_more_ticks(100)?;
     Ticks::check_from_boot(&history(&there)?)?;
+    Ok(())
+}
+
+#[test]
+fn agents_speak_to_each_other_over_tls() -> Outcome {
+    let lab = Lab::builder().hosts(2).tls().start()?;
+    let hosts = [lab.host(0), lab.host(1)];
+    let agents = [
+        Agent::start(hosts[0], OVER_TLS)?,
+        Agent::start(hosts[1], OVER_TLS)?,
+    ];
+    let mut at = hosts[0].define(&Guest::new("vm"))?;
+    hosts[1].guest("vm").remove_log_folder()?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    for hop in 0..4 {
+        let to = (hop + 1) % 2;
+        as_nova_does(&at, hosts[to])?;
+        let ended = agents[to].wait_for_handoffs(hop / 2 + 1, "destination", "carried")?;
+        println!(
+            "{}",
+            ended.last().map(ToString::to_string).unwrap_or_default()
+        );
+        at = hosts[to].guest("vm");
+        at.wait_for_more_ticks(200)?;
+        let report = Ticks::check_from_boot(&history(&at)?)?;
+        println!("hop {hop}: {report:?}");
+    }
     Ok(())
 }
