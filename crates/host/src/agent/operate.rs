@@ -1,9 +1,12 @@
-//! The agent's endpoints, run beside its work: the control socket, the page for Prometheus, reloads
+//! Serves what is beside the agent's work: the control socket, the page for Prometheus, reloads
 //! that a signal asks for, and signs of life to the service manager.
 //!
 //! 1. [`open`] makes the socket and listens. It fails if another agent is there: begin with it.
 //! 2. The agent starts its work, and calls [`Notifier::ready`](super::systemd::Notifier::ready).
-//! 3. [`Endpoints::run`] runs beside that work until the agent is asked to end.
+//! 3. [`Endpoints::run`] runs beside that work until its `stop` is asked. Give both functions a
+//!    [`stop`](crate::stop::stop) of their own, and ask it when the work has ended: an operator can
+//!    then look at handoffs that finish after the agent was asked to end, and the service manager
+//!    gets signs of life until the end.
 //!
 //! Must not know: what the agent's work is.
 
@@ -66,7 +69,7 @@ pub async fn open(
 }
 
 impl Endpoints {
-    /// Serves until the agent is asked to end. `is_alive`: whether the agent's work goes on; as
+    /// Serves until `stop` is asked, which is that of [`open`]. `is_alive`: whether the agent's work goes on; as
     /// long as it does not, the service manager gets no sign of life, and starts the agent anew.
     pub async fn run(self, stop: &Stop, is_alive: impl FnMut() -> bool) {
         let Self {
