@@ -71,13 +71,13 @@ fn a_file_is_checked() -> Outcome {
 
 /// An agent whose handoffs end one by one, each time that it is asked how many there are.
 #[derive(Default)]
-struct Pretender {
+struct FakeAgent {
     left: AtomicUsize,
     reloads: AtomicUsize,
 }
 
 #[async_trait::async_trait]
-impl Agent for Pretender {
+impl Agent for FakeAgent {
     async fn status(&self) -> Status {
         let less = |left: usize| left.checked_sub(1);
         let left = self
@@ -123,7 +123,7 @@ fn pretend(socket: &Path) -> Outcome<StopRequest> {
         .build()?;
     let socket = runtime.block_on(Socket::bind(socket, None))?;
     std::thread::spawn(move || {
-        let agent = Arc::new(Pretender::default());
+        let agent = Arc::new(FakeAgent::default());
         runtime.block_on(serve(socket, agent, &stop));
     });
     Ok(request)

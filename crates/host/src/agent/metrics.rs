@@ -104,7 +104,7 @@ impl Metrics {
     /// A name is no name of a metric, or there twice: report it.
     pub fn new(now: SystemTime, per_vm: bool) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("logchain_agent".to_owned()), None)?;
-        let make = Maker(&registry);
+        let make = Registrar(&registry);
         let handoffs = make.counters(
             "handoffs_total",
             "Handoffs that ended, by this host's half and by what came of them.",
@@ -207,14 +207,14 @@ impl Metrics {
     }
 
     /// A handoff has begun. Drop what it gives when the handoff has ended.
-    pub fn handoff_begins(&self, role: Role) -> UnderWay {
+    pub fn handoff_begins(&self, role: Role) -> UnderWayGuard {
         let [source, destination] = &self.under_way;
         let count = match role {
             Role::Source => source,
             Role::Destination => destination,
         };
         count.inc();
-        UnderWay(count.clone())
+        UnderWayGuard(count.clone())
     }
 
     /// A handoff has ended. `bytes`: the length of the history; it counts where it was carried.
@@ -321,18 +321,18 @@ impl Metrics {
 /// A handoff that is under way; dropped, it is not any more.
 #[derive(Debug)]
 #[must_use]
-pub struct UnderWay(Count);
+pub struct UnderWayGuard(Count);
 
-impl Drop for UnderWay {
+impl Drop for UnderWayGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 /// Makes metrics that are registered.
-struct Maker<'a>(&'a Registry);
+struct Registrar<'a>(&'a Registry);
 
-impl Maker<'_> {
+impl Registrar<'_> {
     fn counters(
         &self,
         name: &str,

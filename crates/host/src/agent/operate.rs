@@ -1,9 +1,12 @@
-//! The agent's doors, run beside its work: the control socket, the page for Prometheus, reloads
+//! Serves what is beside the agent's work: the control socket, the page for Prometheus, reloads
 //! that a signal asks for, and signs of life to the service manager.
 //!
-//! 1. [`begin`] makes the socket and listens. It fails if another agent is there: begin with it.
+//! 1. [`open`] makes the socket and listens. It fails if another agent is there: begin with it.
 //! 2. The agent starts its work, and calls [`Notifier::ready`](super::systemd::Notifier::ready).
-//! 3. [`Doors::run`] runs beside that work until the agent is asked to end.
+//! 3. [`Endpoints::run`] runs beside that work until its `stop` is asked. Give both functions a
+//!    [`stop`](crate::stop::stop) of their own, and ask it when the work has ended: an operator can
+//!    then look at handoffs that finish after the agent was asked to end, and the service manager
+//!    gets signs of life until the end.
 //!
 //! Must not know: what the agent's work is.
 
@@ -16,8 +19,8 @@ use super::control::{self, Agent, Socket};
 use super::reloader::Reloader;
 use crate::{Result, Stop};
 
-/// Doors that are open and at which nobody serves yet.
-pub struct Doors {
+/// Endpoints that are open and at which nobody serves yet.
+pub struct Endpoints {
     socket: Socket,
     metrics: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     agent: Arc<dyn Agent>,
@@ -25,25 +28,25 @@ pub struct Doors {
     reload: Arc<Notify>,
 }
 
-impl std::fmt::Debug for Doors {
+impl std::fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Doors")
+        f.debug_struct("Endpoints")
             .field("socket", &self.socket)
             .finish_non_exhaustive()
     }
 }
 
-/// Opens the doors that the configuration names. `reload`: notified by whoever wants the
+/// Opens the endpoints that the configuration names. `reload`: notified by whoever wants the
 /// configuration to be loaded anew.
 ///
 /// # Errors
 /// Those of [`Socket::bind`] and [`control::serve_metrics`].
-pub async fn begin(
+pub async fn open(
     reloader: Reloader,
     agent: Arc<dyn Agent>,
     reload: Arc<Notify>,
     stop: &Stop,
-) -> Result<Doors> {
+) -> Result<Endpoints> {
     let config = reloader.config.current();
     let control = &config.control;
     let socket = Socket::bind(&control.socket, control.group.as_deref()).await?;
@@ -56,7 +59,7 @@ pub async fn begin(
         }
         None => None,
     };
-    Ok(Doors {
+    Ok(Endpoints {
         socket,
         metrics,
         agent,
@@ -65,8 +68,8 @@ pub async fn begin(
     })
 }
 
-impl Doors {
-    /// Serves until the agent is asked to end. `is_alive`: whether the agent's work goes on; as
+impl Endpoints {
+    /// Serves until `stop` is asked, which is that of [`open`]. `is_alive`: whether the agent's work goes on; as
     /// long as it does not, the service manager gets no sign of life, and starts the agent anew.
     pub async fn run(self, stop: &Stop, is_alive: impl FnMut() -> bool) {
         let Self {
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_doors_are_served_and_close_with_the_agent() {
+    async fn all_endpoints_are_served_and_close_with_the_agent() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("agent.toml");
         let socket = folder.path().join("agent.sock");
@@ -171,14 +174,14 @@ mod tests {
         let reload = Arc::new(Notify::new());
         let served: Arc<dyn Agent> = agent;
         let open = || {
-            begin(
+            super::open(
                 reloader.clone(),
                 Arc::clone(&served),
                 Arc::clone(&reload),
                 &stop,
             )
         };
-        let doors = open().await.unwrap();
+        let endpoints = open().await.unwrap();
         // A second agent of the same file is refused.
         assert!(
             open()
@@ -189,7 +192,7 @@ mod tests {
         );
         reloader.manager.ready();
         let until = stop.clone();
-        let running = tokio::spawn(async move { doors.run(&until, || true).await });
+        let running = tokio::spawn(async move { endpoints.run(&until, || true).await });
 
         std::fs::write(&file, format!("state = \"/x\"\n{text}")).unwrap();
         let changes = client::reload(&socket).await.unwrap();

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Config, Way};
+use super::{Config, TransportKind};
 use crate::transports::TransportChoice;
 
 /// Levels of a log, as `log_level` takes them.
@@ -30,13 +30,13 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "give error, warn, info, debug or trace, or levels by part, as info,logchain_core=debug",
     );
     not(
-        meet.way == Way::Store && meet.store.is_none(),
+        meet.way == TransportKind::Store && meet.store.is_none(),
         "meet.store",
         "way = \"store\" needs the URL of the store; write store = \"s3://bucket/prefix\" or \
          \"file:///folder\" under [meet]",
     );
     not(
-        meet.way == Way::Tls && meet.tls.allowed_names.is_empty(),
+        meet.way == TransportKind::Tls && meet.tls.allowed_names.is_empty(),
         "meet.tls.allowed_names",
         "way = \"tls\" needs the names of the hosts that may offer and read logs; write \
          allowed_names = [\"*.example.net\"] under [meet.tls], or [\"*\"] for every certificate \
@@ -167,8 +167,11 @@ mod tests {
             wrong.collect::<Vec<_>>()
         };
         assert!(wrong(|_| {}).is_empty());
-        assert_eq!(wrong(|c| c.meet.way = Way::Store), ["meet.store"]);
-        assert_eq!(wrong(|c| c.meet.way = Way::Tls), ["meet.tls.allowed_names"]);
+        assert_eq!(wrong(|c| c.meet.way = TransportKind::Store), ["meet.store"]);
+        assert_eq!(
+            wrong(|c| c.meet.way = TransportKind::Tls),
+            ["meet.tls.allowed_names"]
+        );
         let ssh = |c: &mut Config| c.meet.store = Some("ssh://h/s".to_owned());
         assert_eq!(wrong(ssh), ["meet.store"]);
         assert_eq!(wrong(|c| c.log_level = "loud".to_owned()), ["log_level"]);

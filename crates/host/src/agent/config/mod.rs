@@ -71,7 +71,7 @@ pub struct Config {
 /// The way by which a history goes from host to host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum TransportKind {
     /// Agents talk to each other over TLS.
     Tls,
     /// The source logs in at the destination by ssh.
@@ -87,8 +87,8 @@ pub enum Way {
 #[non_exhaustive]
 pub struct Meet {
     /// The way by which a history goes.
-    pub way: Way,
-    /// URL of the store, for [`Way::Store`].
+    pub way: TransportKind,
+    /// URL of the store, for [`TransportKind::Store`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
     /// The other hosts, as `host` or `host:port`.
@@ -99,13 +99,13 @@ pub struct Meet {
     /// How long one half waits for the other.
     #[serde(with = "values::duration")]
     pub patience: Duration,
-    /// For [`Way::Tls`].
+    /// For [`TransportKind::Tls`].
     pub tls: Tls,
-    /// For [`Way::Ssh`].
+    /// For [`TransportKind::Ssh`].
     pub ssh: Ssh,
 }
 
-/// For [`Way::Tls`]. The files are libvirt's own unless told otherwise.
+/// For [`TransportKind::Tls`]. The files are libvirt's own unless told otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -124,11 +124,11 @@ pub struct Tls {
     /// Key of `client_certificate`.
     pub client_key: PathBuf,
     /// Names of which a peer's certificate must have one; `*` stands for any characters. For
-    /// [`Way::Tls`] there is at least one.
+    /// [`TransportKind::Tls`] there is at least one.
     pub allowed_names: Vec<String>,
 }
 
-/// For [`Way::Ssh`].
+/// For [`TransportKind::Ssh`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -313,7 +313,7 @@ impl Default for Config {
 impl Default for Meet {
     fn default() -> Self {
         Self {
-            way: Way::default(),
+            way: TransportKind::default(),
             store: None,
             peers: Vec::new(),
             peers_dns: None,

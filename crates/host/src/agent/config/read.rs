@@ -63,27 +63,27 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, Problems> {
 }
 
 /// Where a key stands in the text.
-struct Place {
+struct KeySpan {
     /// With its sections.
     name: String,
     key: Range<usize>,
     value: Range<usize>,
 }
 
-impl Place {
+impl KeySpan {
     /// From the key to the end of its value.
     fn whole(&self) -> Range<usize> {
         self.key.start..self.value.end.max(self.key.end)
     }
 }
 
-fn collect(section: &str, table: &DeTable<'_>, found: &mut Vec<Place>) {
+fn collect(section: &str, table: &DeTable<'_>, found: &mut Vec<KeySpan>) {
     for (key, value) in table {
         let name = match section {
             "" => key.get_ref().to_string(),
             section => format!("{section}.{}", key.get_ref()),
         };
-        found.push(Place {
+        found.push(KeySpan {
             name: name.clone(),
             key: key.span(),
             value: Spanned::span(value),

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::route::{Call, Door, NoCall, route};
+use super::route::{BadRequest, Call, Endpoint, route};
 use super::{Agent, LogBytes, Refusal};
 use crate::agent::metrics;
 
@@ -40,13 +40,13 @@ pub(super) struct Answer {
 pub(super) async fn answer<B>(
     agent: &dyn Agent,
     request: &Request<B>,
-    door: Door,
+    endpoint: Endpoint,
     streams: &Arc<Semaphore>,
 ) -> Answer {
     let uri = request.uri();
-    let call = match route(request.method(), uri.path(), uri.query(), door) {
+    let call = match route(request.method(), uri.path(), uri.query(), endpoint) {
         Ok(call) => call,
-        Err(no) => return no_call(&no).into(),
+        Err(no) => return bad_request(&no).into(),
     };
     let late = || {
         let what = format!("the agent did not answer within {} s", PATIENCE.as_secs());
@@ -134,20 +134,20 @@ fn refused(refusal: &Refusal) -> Response<Body> {
     error(status, &refusal.to_string())
 }
 
-fn no_call(no: &NoCall) -> Response<Body> {
+fn bad_request(no: &BadRequest) -> Response<Body> {
     match no {
-        NoCall::Path => error(
+        BadRequest::Path => error(
             StatusCode::NOT_FOUND,
             "there is nothing at this path; begin with /metrics or /healthz",
         ),
-        NoCall::Method(wants) => {
+        BadRequest::Method(wants) => {
             let what = format!("this path takes {wants} alone");
             let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &what);
             let allow = HeaderValue::from_static(wants);
             response.headers_mut().insert(ALLOW, allow);
             response
         }
-        NoCall::Wrong(what) => error(StatusCode::BAD_REQUEST, what),
+        BadRequest::Wrong(what) => error(StatusCode::BAD_REQUEST, what),
     }
 }
 

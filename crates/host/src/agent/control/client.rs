@@ -115,7 +115,7 @@ async fn exchange(socket: &Path, method: Method, path: &str) -> Result<(StatusCo
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| broken(&e))?;
-    let _connection = Ended(tokio::spawn(async move {
+    let _connection = AbortOnDrop(tokio::spawn(async move {
         // What breaks it is told to the sender.
         let _ = connection.await;
     }));
@@ -147,9 +147,9 @@ fn not_connected(socket: &Path, source: io::Error) -> Error {
 }
 
 /// Ends a task with whoever waits for it.
-struct Ended(JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
-impl Drop for Ended {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }

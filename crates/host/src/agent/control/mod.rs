@@ -18,7 +18,7 @@
 //!
 //! - `socket`: the socket file, created with its mode. `peer`: who is allowed in.
 //! - `route`: pure: which call a request is. `answer`: from a call to its answer.
-//! - `serve`: connections. `stall`: a client that reads nothing. [`client`]: the other end.
+//! - `serve`: connections. `write_timeout`: a client that reads nothing. [`client`]: the other end.
 //!
 //! Must not know: how the agent does what it is asked: [`Agent`] does it.
 
@@ -28,9 +28,9 @@ mod peer;
 mod route;
 mod serve;
 mod socket;
-mod stall;
 #[cfg(test)]
 mod tests;
+mod write_timeout;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -11,7 +11,7 @@ use super::LogRequest;
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Endpoint {
     /// The control socket, which knows its callers.
     Socket,
     /// The address for Prometheus, which does not.
@@ -31,7 +31,7 @@ pub(super) enum Call {
 
 /// Why a request is no call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NoCall {
+pub(super) enum BadRequest {
     /// There is no such path.
     Path,
     /// The path wants this method.
@@ -40,38 +40,38 @@ pub(super) enum NoCall {
     Wrong(String),
 }
 
-/// The call that a request is. `door`: where it came in.
+/// The call that a request is. `endpoint`: where it came in.
 pub(super) fn route(
     method: &Method,
     path: &str,
     query: Option<&str>,
-    door: Door,
-) -> Result<Call, NoCall> {
+    endpoint: Endpoint,
+) -> Result<Call, BadRequest> {
     let parts: Vec<_> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
-    let (call, wants) = match (parts.as_slice(), door) {
+    let (call, wants) = match (parts.as_slice(), endpoint) {
         (["metrics"], _) => (Call::Metrics, Method::GET),
         (["healthz"], _) => (Call::Health, Method::GET),
-        (_, Door::Network) => return Err(NoCall::Path),
+        (_, Endpoint::Network) => return Err(BadRequest::Path),
         (["v1", "status"], _) => (Call::Status, Method::GET),
         (["v1", "drain"], _) => (Call::Drain, Method::POST),
         (["v1", "reload"], _) => (Call::Reload, Method::POST),
         (["v1", "log", domain, console], _) => {
             (Call::Log(log(domain, console, query)?), Method::GET)
         }
-        _ => return Err(NoCall::Path),
+        _ => return Err(BadRequest::Path),
     };
     // What changes nothing is asked for by GET, what changes something by POST.
     if *method == wants || (wants == Method::GET && *method == Method::HEAD) {
         Ok(call)
     } else if wants == Method::GET {
-        Err(NoCall::Method("GET"))
+        Err(BadRequest::Method("GET"))
     } else {
-        Err(NoCall::Method("POST"))
+        Err(BadRequest::Method("POST"))
     }
 }
 
-fn log(domain: &str, console: &str, query: Option<&str>) -> Result<LogRequest, NoCall> {
-    let wrong = |what: String| NoCall::Wrong(what);
+fn log(domain: &str, console: &str, query: Option<&str>) -> Result<LogRequest, BadRequest> {
+    let wrong = |what: String| BadRequest::Wrong(what);
     let domain = Uuid::parse_str(domain)
         .map_err(|_| wrong(format!("{domain:?} is no UUID; give the domain's UUID")))?;
     let console = percent_decode_str(console).decode_utf8_lossy();
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_request_is_one_call() {
         let of = |method: Method, path: &str, query: Option<&str>| {
-            route(&method, path, query, Door::Socket)
+            route(&method, path, query, Endpoint::Socket)
         };
         assert_eq!(of(Method::GET, "/metrics", None), Ok(Call::Metrics));
         assert_eq!(of(Method::HEAD, "/healthz", None), Ok(Call::Health));
@@ -124,25 +124,25 @@ mod tests {
         assert_eq!(of(Method::POST, "/v1/reload", None), Ok(Call::Reload));
         assert_eq!(
             of(Method::GET, "/v1/drain", None),
-            Err(NoCall::Method("POST"))
+            Err(BadRequest::Method("POST"))
         );
         assert_eq!(
             of(Method::POST, "/v1/status", None),
-            Err(NoCall::Method("GET"))
+            Err(BadRequest::Method("GET"))
         );
         for path in ["", "/", "/v1", "/v1/status/", "//metrics", "/v1/log/x"] {
-            assert_eq!(of(Method::GET, path, None), Err(NoCall::Path), "{path}");
+            assert_eq!(of(Method::GET, path, None), Err(BadRequest::Path), "{path}");
         }
     }
 
     #[test]
     fn the_network_has_metrics_and_health_alone() {
-        let of = |method: Method, path: &str| route(&method, path, None, Door::Network);
+        let of = |method: Method, path: &str| route(&method, path, None, Endpoint::Network);
         assert_eq!(of(Method::GET, "/metrics"), Ok(Call::Metrics));
         assert_eq!(of(Method::GET, "/healthz"), Ok(Call::Health));
         for path in ["/v1/status", "/v1/drain", "/v1/reload", "/v1/log/x/y"] {
-            assert_eq!(of(Method::GET, path), Err(NoCall::Path));
-            assert_eq!(of(Method::POST, path), Err(NoCall::Path));
+            assert_eq!(of(Method::GET, path), Err(BadRequest::Path));
+            assert_eq!(of(Method::POST, path), Err(BadRequest::Path));
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
     fn a_log_is_asked_for_by_offset() {
         let of = |console: &str, query| {
             let path = format!("/v1/log/{}/{console}", Uuid::nil());
-            route(&Method::GET, &path, query, Door::Socket)
+            route(&Method::GET, &path, query, Endpoint::Socket)
         };
         let Ok(Call::Log(request)) = of("serial0", Some("from=42&follow=true")) else {
             panic!("no log");
@@ -163,10 +163,10 @@ mod tests {
         assert_eq!((request.from, request.follow), (None, false));
         for query in ["from=-1", "from=", "from=1&to=2", "follow=maybe"] {
             let found = of("serial0", Some(query));
-            assert!(matches!(found, Err(NoCall::Wrong(_))), "{query}");
+            assert!(matches!(found, Err(BadRequest::Wrong(_))), "{query}");
         }
-        assert!(matches!(of("..%2F..", None), Err(NoCall::Wrong(_))));
-        let no_uuid = route(&Method::GET, "/v1/log/vm1/serial0", None, Door::Socket);
-        assert!(matches!(no_uuid, Err(NoCall::Wrong(_))));
+        assert!(matches!(of("..%2F..", None), Err(BadRequest::Wrong(_))));
+        let no_uuid = route(&Method::GET, "/v1/log/vm1/serial0", None, Endpoint::Socket);
+        assert!(matches!(no_uuid, Err(BadRequest::Wrong(_))));
     }
 }

@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::answer::{answer, error};
-use super::route::Door;
-use super::stall::Stalling;
+use super::route::Endpoint;
+use super::write_timeout::WriteTimeout;
 use super::{Agent, Socket};
 use crate::stop::Stop;
 use crate::{Error, Result};
@@ -78,7 +78,7 @@ pub async fn serve(socket: Socket, agent: Arc<dyn Agent>, stop: &Stop) {
         connections.0.spawn(async move {
             let _permit = permit;
             if allowed.is_allowed(&stream).await {
-                connection(stream, agent, Door::Socket, streams).await;
+                connection(stream, agent, Endpoint::Socket, streams).await;
             } else {
                 refuse(stream).await;
             }
@@ -118,7 +118,7 @@ pub async fn serve_metrics(
             let (agent, streams) = (Arc::clone(&agent), Arc::clone(&streams));
             connections.0.spawn(async move {
                 let _permit = permit;
-                connection(stream, agent, Door::Network, streams).await;
+                connection(stream, agent, Endpoint::Network, streams).await;
             });
         }
         connections.end().await;
@@ -175,8 +175,12 @@ fn server() -> http1::Builder {
     server
 }
 
-async fn connection<S>(stream: S, agent: Arc<dyn Agent>, door: Door, streams: Arc<Semaphore>)
-where
+async fn connection<S>(
+    stream: S,
+    agent: Arc<dyn Agent>,
+    endpoint: Endpoint,
+    streams: Arc<Semaphore>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let is_stream = Arc::new(AtomicBool::new(false));
@@ -184,12 +188,12 @@ where
         let (agent, streams) = (Arc::clone(&agent), Arc::clone(&streams));
         let is_stream = Arc::clone(&is_stream);
         async move {
-            let answer = answer(&*agent, &request, door, &streams).await;
+            let answer = answer(&*agent, &request, endpoint, &streams).await;
             is_stream.store(answer.is_stream, Ordering::Relaxed);
             Ok::<_, Infallible>(answer.response)
         }
     });
-    let io = TokioIo::new(Stalling::new(stream, UNREAD));
+    let io = TokioIo::new(WriteTimeout::new(stream, UNREAD));
     let mut served = pin!(server().serve_connection(io, service));
     let ended = match timeout(LIFETIME, served.as_mut()).await {
         Err(_) if is_stream.load(Ordering::Relaxed) => served.await,
@@ -207,6 +211,6 @@ async fn refuse(stream: UnixStream) {
         let what = "only root, the agent's own user and the members of control.group may call";
         Ok::<_, Infallible>(error(StatusCode::FORBIDDEN, what))
     });
-    let io = TokioIo::new(Stalling::new(stream, UNREAD));
+    let io = TokioIo::new(WriteTimeout::new(stream, UNREAD));
     let _ = timeout(LIFETIME, server().serve_connection(io, service)).await;
 }

@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(20);
 const LOG: &[u8] = b"booting\nlogin: ";
 
 #[derive(Default)]
-struct Pretender {
+struct FakeAgent {
     sick: bool,
     wrong: bool,
     /// It never says how it does.
@@ -35,7 +35,7 @@ struct Pretender {
 }
 
 #[async_trait]
-impl Agent for Pretender {
+impl Agent for FakeAgent {
     async fn status(&self) -> Status {
         if self.stuck {
             std::future::pending::<()>().await;
@@ -110,12 +110,12 @@ struct Bed {
     folder: tempfile::TempDir,
     request: StopRequest,
     stop: Stop,
-    agent: Arc<Pretender>,
+    agent: Arc<FakeAgent>,
     serving: JoinHandle<()>,
 }
 
 impl Bed {
-    async fn of(agent: Pretender) -> Self {
+    async fn of(agent: FakeAgent) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = Socket::bind(&folder.path().join("s"), None).await.unwrap();
         let (request, stop) = stop();
@@ -132,7 +132,7 @@ impl Bed {
     }
 
     async fn new() -> Self {
-        Self::of(Pretender::default()).await
+        Self::of(FakeAgent::default()).await
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -177,10 +177,10 @@ async fn a_client_calls_each_verb() {
 
 #[tokio::test]
 async fn a_client_is_told_why_not() {
-    let bed = Bed::of(Pretender {
+    let bed = Bed::of(FakeAgent {
         sick: true,
         wrong: true,
-        ..Pretender::default()
+        ..FakeAgent::default()
     })
     .await;
     let health = client::health(&bed.socket()).await.unwrap();
@@ -290,9 +290,9 @@ async fn clients_that_say_nothing_are_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_is_given_up() {
-    let bed = Bed::of(Pretender {
+    let bed = Bed::of(FakeAgent {
         endless: true,
-        ..Pretender::default()
+        ..FakeAgent::default()
     })
     .await;
     let path = format!("/v1/log/{}/serial0", Uuid::nil());
@@ -315,9 +315,9 @@ async fn a_client_that_reads_nothing_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_does_not_answer_is_told_of() {
-    let bed = Bed::of(Pretender {
+    let bed = Bed::of(FakeAgent {
         stuck: true,
-        ..Pretender::default()
+        ..FakeAgent::default()
     })
     .await;
     let error = client::status(&bed.socket()).await.unwrap_err();
@@ -370,16 +370,7 @@ async fn strangers_are_kept_out_twice() {
     }
     let bed = Bed::new().await;
     let path = bed.socket();
-    let as_nobody = |socket: &Path| {
-        let script = "my $s = IO::Socket::UNIX->new(Peer => shift) or die $!; \
-                      print $s \"GET /v1/status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"; \
-                      $s->flush; print <$s>";
-        let mut perl = std::process::Command::new("setpriv");
-        perl.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-        perl.args(["perl", "-MIO::Socket::UNIX", "-e", script])
-            .arg(socket);
-        perl.output().unwrap()
-    };
+    let as_nobody = |socket: &Path| as_stranger(socket, "--clear-groups");
     // The folder lets everybody in.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(bed.folder.path(), open).unwrap();
@@ -392,4 +383,40 @@ async fn strangers_are_kept_out_twice() {
     let output = as_nobody(&path);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.starts_with("HTTP/1.1 403 "), "{said}");
+}
+
+/// What somebody who is not root gets of a call; `groups`: how setpriv names his groups.
+fn as_stranger(socket: &Path, groups: &str) -> std::process::Output {
+    let script = "my $s = IO::Socket::UNIX->new(Peer => shift) or die $!; \
+                  print $s \"GET /v1/status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\"; \
+                  $s->flush; print <$s>";
+    let mut perl = std::process::Command::new("setpriv");
+    perl.args(["--reuid=65534", "--regid=65534", groups]);
+    perl.args(["perl", "-MIO::Socket::UNIX", "-e", script]);
+    perl.arg(socket).output().unwrap()
+}
+
+/// As above: only root can become somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_the_group_are_let_in() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    let path = folder.path().join("s");
+    let socket = Socket::bind(&path, Some("64999")).await.unwrap();
+    let (request, stop) = stop();
+    let agent = Arc::new(FakeAgent::default());
+    let serving = tokio::spawn(async move { serve(socket, agent, &stop).await });
+    // A group beside its own is enough.
+    let output = as_stranger(&path, "--groups=64999");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    let output = as_stranger(&path, "--groups=64998");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Permission denied"), "{said}");
+    request.ask();
+    timeout(LONG, serving).await.unwrap().unwrap();
 }
