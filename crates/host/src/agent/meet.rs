@@ -69,16 +69,16 @@ impl Meet {
         let mut words = None;
         let current = config.current();
         let way = match current.meet.way {
-            config::Way::Store => {
+            config::TransportKind::Store => {
                 let choice = TransportChoice::of(current.meet.store.as_deref(), None)?;
                 Way::Store(Box::new(choice))
             }
-            config::Way::Ssh => {
+            config::TransportKind::Ssh => {
                 // A mistake in it is told before anything is begun.
                 target("localhost", &current.meet.ssh)?;
                 Way::Ssh
             }
-            config::Way::Tls => {
+            config::TransportKind::Tls => {
                 let (peers, told) = Peers::start(config, here.clone(), stop.clone()).await?;
                 words = Some(told);
                 Way::Tls(peers)

@@ -108,22 +108,28 @@ pub async fn agent(
     let shared = Arc::new(Shared::new(config, metrics, events.clone(), stop, meet));
     let desk = Desk::new(Arc::clone(&shared), here.clone(), reloader.clone());
     let manager = Arc::clone(&reloader.manager);
-    let doors = operate::begin(reloader, Arc::new(desk), reload, stop).await?;
+    // Its endpoints outlast its work: an operator sees what still comes to its end.
+    let (close, closed) = crate::stop::stop();
+    let endpoints = operate::open(reloader, Arc::new(desk), reload, &closed).await?;
     let mut host = Host::new(Arc::clone(&shared), here.clone(), words);
     let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), here));
     manager.ready();
-    tokio::select! {
-        () = watch(&shared, &mut host) => {}
-        () = doors.run(stop, || true) => {}
-    }
-    manager.stopping();
-    afterwards.abort();
-    // What is not committed is offered again by the next start.
-    tokio::select! {
-        () = shared.all_ended() => {}
-        () = sleep(DRAIN) => {}
-        () = stop.forced() => {}
-    }
+    let work = async {
+        tokio::select! {
+            () = watch(&shared, &mut host) => {}
+            () = stop.asked() => {}
+        }
+        manager.stopping();
+        afterwards.abort();
+        // What is not committed is offered again by the next start.
+        tokio::select! {
+            () = shared.all_ended() => {}
+            () = sleep(DRAIN) => {}
+            () = stop.forced() => {}
+        }
+        close.ask();
+    };
+    tokio::join!(work, endpoints.run(&closed, || true));
     Ok(Finished::default())
 }
 

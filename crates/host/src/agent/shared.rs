@@ -176,7 +176,7 @@ fn counted(role: HandoffRole) -> metrics::Role {
 pub(super) struct UnderWay {
     shared: Arc<Shared>,
     number: u64,
-    _counted: metrics::UnderWay,
+    _counted: metrics::UnderWayGuard,
 }
 
 impl UnderWay {
