@@ -176,9 +176,11 @@ impl Shared {
             debug!("too many handshakes at once: closed");
             return;
         };
-        let config = self.credentials.current().await;
-        let accepted = timeout(self.options.handshake, accept(stream, remote, config)).await;
-        let (stream, peer) = match accepted {
+        let accept = async {
+            let config = self.credentials.current().await;
+            accept(stream, remote, config).await
+        };
+        let (stream, peer) = match timeout(self.options.handshake, accept).await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => {
                 info!(%remote, %error, "a connection that failed to show who it is");
@@ -210,7 +212,7 @@ impl Shared {
         let mut options = ServeOptions::default();
         options.greet = self.options.handshake;
         options.memory = self.options.memory;
-        options.frame = self.options.frame;
+        options.frame = Some(self.options.frame);
         options.message = self.options.message;
         let served = Arc::new(Served {
             peer,

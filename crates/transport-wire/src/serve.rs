@@ -35,9 +35,9 @@ pub struct ServeOptions {
     pub greet: Duration,
     /// Bytes of objects that are being put at once; room for one of the largest is always there.
     pub memory: usize,
-    /// How long one frame may take, from its first byte to its last, in either direction.
-    /// Nothing bounds how long no frame comes.
-    pub frame: Duration,
+    /// How long one frame may take, from its first byte to its last, in either direction; `None`
+    /// where the other side may be as slow as it likes. How long no frame comes is not bounded.
+    pub frame: Option<Duration>,
     /// How long the answer to a message may take.
     pub message: Duration,
 }
@@ -48,8 +48,7 @@ impl Default for ServeOptions {
         Self {
             greet: Duration::from_secs(60),
             memory: 32 << 20,
-            // As good as none: tokio's clock reaches so far.
-            frame: Duration::from_secs(365 * 24 * 3600),
+            frame: None,
             message: Duration::from_secs(30),
         }
     }
@@ -83,7 +82,7 @@ pub async fn serve(
         protocol.read_greeting(&mut input, &mut Vec::new()).await
     };
     // There is one version so far, so nothing depends on which one it is.
-    in_time(options.greet, "the other side did not greet", greet).await?;
+    in_time(Some(options.greet), "the other side did not greet", greet).await?;
 
     let (answers, queue) = mpsc::channel(IN_FLIGHT);
     let mut writer = Writer(tokio::spawn(write_answers(queue, output, options.frame)));
@@ -106,10 +105,13 @@ impl Drop for Writer {
 }
 
 async fn in_time<T>(
-    limit: Duration,
+    limit: Option<Duration>,
     late: &str,
     future: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
+    let Some(limit) = limit else {
+        return future.await;
+    };
     match timeout(limit, future).await {
         Ok(done) => done,
         Err(_) => {
@@ -162,7 +164,7 @@ async fn read_requests(
 async fn write_answers(
     mut queue: mpsc::Receiver<(Response, Bytes)>,
     mut output: BufWriter<impl AsyncWrite + Unpin>,
-    limit: Duration,
+    limit: Option<Duration>,
 ) -> io::Result<()> {
     const LATE: &str = "an answer was not taken";
     while let Some((response, body)) = queue.recv().await {
