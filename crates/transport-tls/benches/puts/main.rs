@@ -1,15 +1,16 @@
 //! What it costs to put pieces into another agent's spool over loopback: 64 MiB in pieces of
 //! 1 MiB, several under way at once as `core::handoff` has them, and one small object at a time
-//! over a warm link. Beside the same by frames through a pipe in this process, which is what ssh
-//! carries. The spools are in memory: no disk is measured.
+//! over a warm link. Beside the same frames through a pipe in this process, and over ssh where an
+//! sshd can be started (`mkdir /run/sshd`). The spools are in memory: no disk is measured.
 //!
 //! `cargo bench -p logchain-transport-tls --bench puts -- [MIB]`
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends where something fails")]
 
 #[expect(dead_code, reason = "tests need more of it")]
-#[path = "../tests/tls/authority.rs"]
+#[path = "../../tests/tls/authority.rs"]
 mod authority;
+mod over_ssh;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -140,6 +141,13 @@ where
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("transport") {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        return runtime.block_on(over_ssh::serve());
+    }
     // Also run as a test, where nothing is to be measured.
     if !std::env::args().any(|a| a == "--bench") {
         return;
@@ -193,5 +201,10 @@ fn main() {
         println!("TLS: connected in {} µs", began.elapsed().as_micros());
         let put = async |key: Key, data: Bytes| link.put(&key, data).await;
         measure("TLS on loopback", mib, put).await;
+
+        if let Some((transport, _folder)) = over_ssh::connect().await {
+            let put = async |key: Key, data: Bytes| transport.put(&key, data).await;
+            measure("ssh to an sshd here", mib, put).await;
+        }
     });
 }
