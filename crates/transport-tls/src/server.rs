@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::admission::{Admission, TooMany};
-use crate::connection::{Served, accept, turn_away};
+use crate::connection::{PeerHandler, accept, turn_away};
 use crate::credentials::{Credentials, Notice};
 use crate::pki::{Pki, PkiError};
 use crate::protocol::PROTOCOL;
@@ -214,13 +214,13 @@ impl Shared {
         options.memory = self.options.memory;
         options.frame = Some(self.options.frame);
         options.message = self.options.message;
-        let served = Arc::new(Served {
+        let handler = Arc::new(PeerHandler {
             peer,
             spool: Arc::clone(&self.spool),
             service: Arc::clone(&self.service),
         });
         let (input, output) = tokio::io::split(stream);
-        match serve(served, input, output, PROTOCOL, options).await {
+        match serve(handler, input, output, PROTOCOL, options).await {
             Ok(()) => debug!("the peer is done"),
             Err(error) => debug!(%error, "the connection ended"),
         }

@@ -25,7 +25,7 @@ use logchain_transport_tls::{
     Refusal, Server, ServerOptions, Service,
 };
 use logchain_transport_wire::{
-    Client, Dial, DialFailure, Link, Open, Protocol, ServeOptions, serve, shake_hands,
+    Client, Dial, DialFailure, Link, Protocol, ServeOptions, Unrestricted, serve, shake_hands,
 };
 use uuid::Uuid;
 
@@ -72,14 +72,14 @@ impl Dial for Pipe {
     async fn dial(&self) -> Result<Link, Broken> {
         let (near, far) = tokio::io::duplex(256 * 1024);
         let (input, output) = tokio::io::split(far);
-        let handler = Arc::new(Open(Arc::<MemoryTransport>::clone(&self.0)));
+        let handler = Arc::new(Unrestricted(Arc::<MemoryTransport>::clone(&self.0)));
         tokio::spawn(async move {
             let options = ServeOptions::default();
             serve(handler, input, output, Protocol::TRANSPORT, options).await
         });
         let (output, input) = tokio::io::split(near);
-        let shaken = shake_hands(output, input, Protocol::TRANSPORT, &mut Vec::new()).await;
-        Ok(Link::start(shaken.unwrap(), async { String::new() }))
+        let streams = shake_hands(output, input, Protocol::TRANSPORT, &mut Vec::new()).await;
+        Ok(Link::start(streams.unwrap(), async { String::new() }))
     }
 }
 
