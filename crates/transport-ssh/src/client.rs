@@ -158,9 +158,9 @@ impl SshTransport {
         use std::io;
 
         let protocol = logchain_transport_wire::Protocol::TRANSPORT;
-        let shaken =
+        let streams =
             logchain_transport_wire::shake_hands(output, input, protocol, &mut Vec::new()).await?;
-        let link = logchain_transport_wire::Link::start(shaken, async {
+        let link = logchain_transport_wire::Link::start(streams, async {
             "the connection broke".to_owned()
         });
         let target = SshTarget::on("test").map_err(io::Error::other)?;

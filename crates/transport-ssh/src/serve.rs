@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use logchain_core::transport::LogTransport;
-use logchain_transport_wire::{Open, Protocol, ServeError, ServeOptions};
+use logchain_transport_wire::{Protocol, ServeError, ServeOptions, Unrestricted};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Serves requests until `input` ends.
@@ -15,7 +15,7 @@ pub async fn serve(
     input: impl AsyncRead + Send + Unpin,
     output: impl AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(), ServeError> {
-    let handler = Arc::new(Open(transport));
+    let handler = Arc::new(Unrestricted(transport));
     let options = ServeOptions::default();
     logchain_transport_wire::serve(handler, input, output, Protocol::TRANSPORT, options).await
 }

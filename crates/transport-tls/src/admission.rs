@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Admission<K: Eq + Hash + Clone> {
     most: usize,
     most_of_one: usize,
-    there: Mutex<There<K>>,
+    counts: Mutex<Counts<K>>,
 }
 
-struct There<K> {
+struct Counts<K> {
     all: usize,
     of_one: HashMap<K, usize>,
 }
@@ -36,7 +36,7 @@ impl<K: Eq + Hash + Clone> Admission<K> {
         Arc::new(Self {
             most,
             most_of_one,
-            there: Mutex::new(There {
+            counts: Mutex::new(Counts {
                 all: 0,
                 of_one: HashMap::new(),
             }),
@@ -44,34 +44,34 @@ impl<K: Eq + Hash + Clone> Admission<K> {
     }
 
     pub(crate) fn enter(self: &Arc<Self>, key: K) -> Result<Place<K>, TooMany> {
-        let mut there = self.there();
-        if there.all >= self.most {
+        let mut counts = self.counts();
+        if counts.all >= self.most {
             return Err(TooMany::InAll(self.most));
         }
-        let of_one = there.of_one.get(&key).copied().unwrap_or_default();
+        let of_one = counts.of_one.get(&key).copied().unwrap_or_default();
         if of_one >= self.most_of_one {
             return Err(TooMany::OfOne(self.most_of_one));
         }
-        there.all = there.all.saturating_add(1);
-        there.of_one.insert(key.clone(), of_one.saturating_add(1));
+        counts.all = counts.all.saturating_add(1);
+        counts.of_one.insert(key.clone(), of_one.saturating_add(1));
         let of = Arc::clone(self);
         Ok(Place { of, key })
     }
 
     /// A panic elsewhere leaves at worst a count too high.
-    fn there(&self) -> MutexGuard<'_, There<K>> {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, Counts<K>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Eq + Hash + Clone> Drop for Place<K> {
     fn drop(&mut self) {
-        let mut there = self.of.there();
-        there.all = there.all.saturating_sub(1);
-        if let Some(of_one) = there.of_one.get_mut(&self.key) {
+        let mut counts = self.of.counts();
+        counts.all = counts.all.saturating_sub(1);
+        if let Some(of_one) = counts.of_one.get_mut(&self.key) {
             *of_one = of_one.saturating_sub(1);
             if *of_one == 0 {
-                there.of_one.remove(&self.key);
+                counts.of_one.remove(&self.key);
             }
         }
     }
@@ -94,7 +94,7 @@ mod tests {
         assert!(again.is_ok());
         drop((again, _second, _other));
         assert!(
-            admission.there().of_one.is_empty(),
+            admission.counts().of_one.is_empty(),
             "nothing is kept of who is gone"
         );
     }

@@ -10,7 +10,7 @@ use crate::PeerNames;
 ///
 /// A pattern is compared with the [subject](PeerNames::dn) as libvirt does, and besides with
 /// each common name, DNS name and address by itself: `*.example.org` allows all hosts of that
-/// name.
+/// name. DNS names are compared in lower case.
 ///
 /// ```
 /// use logchain_transport_tls::AllowedNames;

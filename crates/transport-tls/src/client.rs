@@ -232,8 +232,8 @@ impl TlsDial {
         }
         let (output, input) = tokio::io::split(stream);
         let mut seen = Vec::new();
-        let shaken = match shake_hands(output, input, PROTOCOL, &mut seen).await {
-            Ok(shaken) => shaken,
+        let streams = match shake_hands(output, input, PROTOCOL, &mut seen).await {
+            Ok(streams) => streams,
             Err(e) => {
                 return Err(match read_refusal(&seen) {
                     Some((outcome, sentence)) => Failure::of(outcome, sentence),
@@ -245,7 +245,7 @@ impl TlsDial {
         debug!(%peer, "connected to an agent");
         *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
         let why = async { "the connection broke".to_owned() };
-        Ok(Link::start(shaken, why))
+        Ok(Link::start(streams, why))
     }
 
     /// To the first address that answers.

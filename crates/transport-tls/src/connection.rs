@@ -62,13 +62,13 @@ pub(crate) async fn turn_away(mut stream: TlsStream<TcpStream>, outcome: Outcome
 }
 
 /// What a peer that was let in may do.
-pub(crate) struct Served {
+pub(crate) struct PeerHandler {
     pub(crate) peer: Peer,
     pub(crate) spool: Arc<dyn LogTransport>,
     pub(crate) service: Arc<dyn Service>,
 }
 
-impl Served {
+impl PeerHandler {
     fn denied(&self, reason: &str) -> Error {
         Error::Denied {
             transport: self.spool.to_string(),
@@ -78,7 +78,7 @@ impl Served {
 }
 
 #[async_trait]
-impl Handler for Served {
+impl Handler for PeerHandler {
     fn transport(&self) -> &dyn LogTransport {
         &*self.spool
     }

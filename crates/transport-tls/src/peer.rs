@@ -3,7 +3,7 @@
 //! Must not know: how it is reached.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::{DEFAULT_PORT, PeerNames};
@@ -22,7 +22,11 @@ impl Peer {
     #[must_use]
     pub fn new(names: PeerNames, remote: SocketAddr, local: SocketAddr) -> Self {
         // An IPv4 peer at a socket for both: as the rest of the host knows it.
-        let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+        let plain = |a: SocketAddr| match a.ip().to_canonical() {
+            ip @ IpAddr::V4(_) => SocketAddr::new(ip, a.port()),
+            // With its scope, where it has one.
+            IpAddr::V6(_) => a,
+        };
         Self {
             names,
             remote: plain(remote),

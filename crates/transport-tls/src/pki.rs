@@ -91,13 +91,13 @@ impl Pki {
 pub(crate) trait Tls: Send + Sync + Sized + 'static {
     fn certificate(pki: &Pki) -> &Path;
     fn key(pki: &Pki) -> &Path;
-    fn build(pki: &Pki, trust: Trust, own: Own) -> Result<Self, PkiError>;
+    fn build(pki: &Pki, trust: Trust, identity: Identity) -> Result<Self, PkiError>;
 
     /// Blocks.
     fn load(pki: &Pki) -> Result<Self, PkiError> {
         let trust = Trust::load(pki)?;
-        let own = Own::load(Self::certificate(pki), Self::key(pki))?;
-        Self::build(pki, trust, own)
+        let identity = Identity::load(Self::certificate(pki), Self::key(pki))?;
+        Self::build(pki, trust, identity)
     }
 
     /// Blocks, for a moment.
@@ -115,7 +115,7 @@ pub(crate) struct Trust {
 }
 
 /// Our own certificate.
-pub(crate) struct Own {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -143,7 +143,7 @@ impl Trust {
     }
 }
 
-impl Own {
+impl Identity {
     fn load(certificate: &Path, key: &Path) -> Result<Self, PkiError> {
         let chain = certificates(certificate)?;
         let data = read(key)?;
@@ -164,7 +164,7 @@ impl Tls for ServerConfig {
         &pki.server_key
     }
 
-    fn build(pki: &Pki, trust: Trust, own: Own) -> Result<Self, PkiError> {
+    fn build(pki: &Pki, trust: Trust, identity: Identity) -> Result<Self, PkiError> {
         let Trust { roots, crls } = trust;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .with_crls(crls)
@@ -176,7 +176,7 @@ impl Tls for ServerConfig {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .and_then(|config| {
                 let config = config.with_client_cert_verifier(verifier);
-                config.with_single_cert(own.chain, own.key)
+                config.with_single_cert(identity.chain, identity.key)
             })
             .map_err(|e| unfit(&pki.server_certificate, &pki.server_key, &e))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -196,7 +196,7 @@ impl Tls for ClientConfig {
         &pki.client_key
     }
 
-    fn build(pki: &Pki, trust: Trust, own: Own) -> Result<Self, PkiError> {
+    fn build(pki: &Pki, trust: Trust, identity: Identity) -> Result<Self, PkiError> {
         let verifier = ChainVerifier::new(trust, &provider())
             .map_err(|e| PkiError::of(pki.crl.as_deref().unwrap_or(&pki.ca), e))?;
         let mut config = Self::builder_with_provider(provider())
@@ -205,7 +205,7 @@ impl Tls for ClientConfig {
                 config
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::new(verifier))
-                    .with_client_auth_cert(own.chain, own.key)
+                    .with_client_auth_cert(identity.chain, identity.key)
             })
             .map_err(|e| unfit(&pki.client_certificate, &pki.client_key, &e))?;
         config.alpn_protocols = vec![ALPN.to_vec()];

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::admission::{Admission, TooMany};
-use crate::connection::{Served, accept, turn_away};
+use crate::connection::{PeerHandler, accept, turn_away};
 use crate::credentials::{Credentials, Notice};
 use crate::pki::{Pki, PkiError};
 use crate::protocol::PROTOCOL;
@@ -176,9 +176,11 @@ impl Shared {
             debug!("too many handshakes at once: closed");
             return;
         };
-        let config = self.credentials.current().await;
-        let accepted = timeout(self.options.handshake, accept(stream, remote, config)).await;
-        let (stream, peer) = match accepted {
+        let accept = async {
+            let config = self.credentials.current().await;
+            accept(stream, remote, config).await
+        };
+        let (stream, peer) = match timeout(self.options.handshake, accept).await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => {
                 info!(%remote, %error, "a connection that failed to show who it is");
@@ -210,15 +212,15 @@ impl Shared {
         let mut options = ServeOptions::default();
         options.greet = self.options.handshake;
         options.memory = self.options.memory;
-        options.frame = self.options.frame;
+        options.frame = Some(self.options.frame);
         options.message = self.options.message;
-        let served = Arc::new(Served {
+        let handler = Arc::new(PeerHandler {
             peer,
             spool: Arc::clone(&self.spool),
             service: Arc::clone(&self.service),
         });
         let (input, output) = tokio::io::split(stream);
-        match serve(served, input, output, PROTOCOL, options).await {
+        match serve(handler, input, output, PROTOCOL, options).await {
             Ok(()) => debug!("the peer is done"),
             Err(error) => debug!(%error, "the connection ended"),
         }

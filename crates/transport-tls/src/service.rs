@@ -22,14 +22,16 @@ pub trait Service: Send + Sync + 'static {
     /// Why not; the peer is told.
     fn authorise(&self, peer: &Peer, access: &Access<'_>) -> Result<(), Refusal>;
 
-    /// The peer put an object into the spool. Told before the peer learns it. It must not block.
+    /// The peer put an object into the spool that was not there before. Called before the peer is
+    /// answered. It must not block.
     fn stored(&self, peer: &Peer, key: &Key) {
         let _ = (peer, key);
     }
 
     /// Answers a message of at most [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes with one of as many.
-    /// It is dropped where that takes longer than
-    /// [`ServerOptions::message`](crate::ServerOptions::message).
+    /// The future is dropped if it takes longer than
+    /// [`ServerOptions::message`](crate::ServerOptions::message). It is not dropped if the
+    /// connection breaks, so the peer may ask again while it runs.
     ///
     /// # Errors
     /// Why there is no answer; the peer is told.

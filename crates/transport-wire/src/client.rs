@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use logchain_core::transport::{ByteStream, Entry, Error, Key, MAX_OBJECT, Prefix, Result};
 use tokio::sync::Semaphore;
 
-use crate::frame::{Answer, Asked, IN_FLIGHT, MAX_MESSAGE, WirePrefix};
+use crate::frame::{Answer, IN_FLIGHT, MAX_MESSAGE, Operation, WirePrefix};
 use crate::line::{DialFailure, Line};
 use crate::link::{Link, LinkEntry, Lost, PendingRequest};
 
@@ -97,18 +97,18 @@ impl<D: Dial> Client<D> {
         }
     }
 
-    async fn request(&self, asked: Asked, body: Bytes) -> Result<PendingRequest> {
+    async fn request(&self, operation: Operation, body: Bytes) -> Result<PendingRequest> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|e| self.unreachable(e.to_string()))?;
         let entered = self.enter().await;
         let way = entered.map_err(|failure| failure.into_error(self.name.clone()))?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let pending = way.ask(id, asked, body, place, self.quiet).await;
+        let pending = way.ask(id, operation, body, place, self.quiet).await;
         pending.map_err(|lost| self.lost(lost))
     }
 
-    async fn one(&self, asked: Asked, body: Bytes, key: &str) -> Result<Answer> {
-        let mut pending = self.request(asked, body).await?;
+    async fn one(&self, operation: Operation, body: Bytes, key: &str) -> Result<Answer> {
+        let mut pending = self.request(operation, body).await?;
         Ok(self.answer(&mut pending, key).await?.0)
     }
 
@@ -143,7 +143,7 @@ impl<D: Dial> Client<D> {
             return Err(Error::TooLarge { key });
         }
         match self
-            .one(Asked::Put { key: key.clone() }, data, &key)
+            .one(Operation::Put { key: key.clone() }, data, &key)
             .await?
         {
             Answer::Done => Ok(()),
@@ -157,11 +157,11 @@ impl<D: Dial> Client<D> {
     /// As there.
     pub async fn get(&self, key: &Key, range: Option<Range<u64>>) -> Result<ByteStream> {
         let key = key.to_string();
-        let asked = Asked::Get {
+        let operation = Operation::Get {
             key: key.clone(),
             range: range.map(|r| (r.start, r.end)),
         };
-        let mut pending = self.request(asked, Bytes::new()).await?;
+        let mut pending = self.request(operation, Bytes::new()).await?;
         let mut parts = Vec::new();
         let mut total = 0;
         loop {
@@ -202,11 +202,11 @@ impl<D: Dial> Client<D> {
                 handoff: Some(collection.to_string()),
             },
         };
-        let asked = Asked::List {
+        let operation = Operation::List {
             prefix,
             after: after.map(ToString::to_string),
         };
-        let Answer::Entries(entries) = self.one(asked, Bytes::new(), "").await? else {
+        let Answer::Entries(entries) = self.one(operation, Bytes::new(), "").await? else {
             return Err(self.odd());
         };
         entries
@@ -227,7 +227,7 @@ impl<D: Dial> Client<D> {
     pub async fn delete(&self, key: &Key) -> Result<()> {
         let key = key.to_string();
         match self
-            .one(Asked::Delete { key: key.clone() }, Bytes::new(), &key)
+            .one(Operation::Delete { key: key.clone() }, Bytes::new(), &key)
             .await?
         {
             Answer::Done => Ok(()),
@@ -247,7 +247,7 @@ impl<D: Dial> Client<D> {
                 reason: format!("a message has at most {MAX_MESSAGE} bytes"),
             });
         }
-        let mut pending = self.request(Asked::Message, message).await?;
+        let mut pending = self.request(Operation::Message, message).await?;
         match self.answer(&mut pending, "").await? {
             (Answer::Part { last: true }, answer) if answer.len() <= MAX_MESSAGE => Ok(answer),
             _ => Err(self.odd()),

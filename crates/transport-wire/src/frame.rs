@@ -38,12 +38,12 @@ pub(crate) const MAX_REQUEST_HEADER: usize = 16 * 1024;
 pub(crate) struct Request {
     pub(crate) id: u64,
     #[serde(rename = "verb")]
-    pub(crate) asked: Asked,
+    pub(crate) operation: Operation,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Asked {
+pub(crate) enum Operation {
     Put {
         key: String,
     },

@@ -1,4 +1,6 @@
 //! Who does what requests ask, and who may ask it.
+//!
+//! Must not know: how requests come.
 
 use std::fmt;
 use std::sync::Arc;
@@ -123,9 +125,9 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Lets the other side do everything on a transport, and answers no messages.
 #[derive(Debug)]
-pub struct Open(pub Arc<dyn LogTransport>);
+pub struct Unrestricted(pub Arc<dyn LogTransport>);
 
-impl Handler for Open {
+impl Handler for Unrestricted {
     fn transport(&self) -> &dyn LogTransport {
         &*self.0
     }

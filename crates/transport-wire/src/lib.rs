@@ -17,7 +17,7 @@
 //! use bytes::Bytes;
 //! use logchain_core::transport::{Error, MemoryTransport};
 //! use logchain_transport_wire::{
-//!     Client, Dial, DialFailure, Link, Open, Protocol, ServeOptions, serve, shake_hands,
+//!     Client, Dial, DialFailure, Link, Protocol, ServeOptions, Unrestricted, serve, shake_hands,
 //! };
 //!
 //! const PROTOCOL: Protocol = Protocol::new("example", 1, 1);
@@ -44,14 +44,14 @@
 //!     async fn dial(&self) -> Result<Link, Broken> {
 //!         let (near, far) = tokio::io::duplex(64 * 1024);
 //!         let (input, output) = tokio::io::split(far);
-//!         let handler = Arc::new(Open(self.0.clone()));
+//!         let handler = Arc::new(Unrestricted(self.0.clone()));
 //!         tokio::spawn(async move {
 //!             serve(handler, input, output, PROTOCOL, ServeOptions::default()).await
 //!         });
 //!         let (output, input) = tokio::io::split(near);
-//!         let shaken = shake_hands(output, input, PROTOCOL, &mut Vec::new()).await;
-//!         let shaken = shaken.map_err(|e| Broken(e.to_string()))?;
-//!         Ok(Link::start(shaken, async { "the pipe broke".to_owned() }))
+//!         let streams = shake_hands(output, input, PROTOCOL, &mut Vec::new()).await;
+//!         let streams = streams.map_err(|e| Broken(e.to_string()))?;
+//!         Ok(Link::start(streams, async { "the pipe broke".to_owned() }))
 //!     }
 //! }
 //!
@@ -82,8 +82,8 @@ mod serve;
 pub use client::{Client, Dial};
 pub use frame::{IN_FLIGHT, MAX_MESSAGE, Outcome};
 pub use greeting::Protocol;
-pub use handler::{Access, Handler, Open, Verb};
+pub use handler::{Access, Handler, Unrestricted, Verb};
 pub use line::{Connection, DialFailure, Line};
-pub use link::{Link, LinkEntry, Shaken, shake_hands};
+pub use link::{Link, LinkEntry, Streams, shake_hands};
 pub use meter::{Meter, Metered};
 pub use serve::{ServeError, ServeOptions, serve};

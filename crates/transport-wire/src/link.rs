@@ -21,7 +21,9 @@ use tokio::time::timeout;
 use tracing::{Instrument as _, debug};
 
 use crate::Protocol;
-use crate::frame::{Answer, Asked, IN_FLIGHT, PART, Request, Response, read_frame, write_frame};
+use crate::frame::{
+    Answer, IN_FLIGHT, Operation, PART, Request, Response, read_frame, write_frame,
+};
 use crate::line::Connection;
 use crate::meter::{Meter, Metered};
 
@@ -99,13 +101,13 @@ impl PendingRequest {
 
 /// Two streams on which both sides have greeted.
 #[derive(Debug)]
-pub struct Shaken<R, W> {
+pub struct Streams<R, W> {
     output: BufReader<R>,
     input: BufWriter<W>,
     version: u32,
 }
 
-impl<R, W> Shaken<R, W> {
+impl<R, W> Streams<R, W> {
     /// The version that both sides speak.
     #[must_use]
     pub fn version(&self) -> u32 {
@@ -123,7 +125,7 @@ pub async fn shake_hands<R, W>(
     input: W,
     protocol: Protocol,
     seen: &mut Vec<u8>,
-) -> io::Result<Shaken<R, W>>
+) -> io::Result<Streams<R, W>>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -138,7 +140,7 @@ where
     let written = write.await;
     let version = protocol.read_greeting(&mut output, seen).await?;
     written?;
-    Ok(Shaken {
+    Ok(Streams {
         output,
         input,
         version,
@@ -148,7 +150,7 @@ where
 impl Link {
     /// Takes requests from now on. `why` runs once the connection is over, and says why that is.
     pub fn start<R, W>(
-        streams: Shaken<R, W>,
+        streams: Streams<R, W>,
         why: impl Future<Output = String> + Send + 'static,
     ) -> Self
     where
@@ -162,7 +164,7 @@ impl Link {
             ended: OnceLock::new(),
         });
         let (requests, queue) = mpsc::channel(IN_FLIGHT);
-        let Shaken { output, input, .. } = streams;
+        let Streams { output, input, .. } = streams;
         let run = run(output, input, queue, Arc::clone(&shared), why);
         let task = tokio::spawn(run.in_current_span());
         Self {
@@ -210,7 +212,7 @@ impl LinkEntry {
     pub(crate) async fn ask(
         self,
         id: u64,
-        asked: Asked,
+        operation: Operation,
         body: Bytes,
         place: OwnedSemaphorePermit,
         quiet: Duration,
@@ -230,7 +232,7 @@ impl LinkEntry {
         };
         // There is room for as many as have a place; requests that were given up
         // may still stand before this one.
-        match timeout(quiet, self.requests.send((Request { id, asked }, body))).await {
+        match timeout(quiet, self.requests.send((Request { id, operation }, body))).await {
             Ok(Ok(())) => Ok(pending),
             Ok(Err(_)) => Err(Lost::Broken("the connection broke".to_owned())),
             Err(_) => {

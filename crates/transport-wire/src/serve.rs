@@ -19,8 +19,8 @@ use tracing::Instrument as _;
 
 use crate::Protocol;
 use crate::frame::{
-    Answer, Asked, IN_FLIGHT, MAX_FRAME, MAX_MESSAGE, MAX_REQUEST_HEADER, Outcome, PART, Request,
-    Response, WirePrefix, read_length, read_rest, write_frame,
+    Answer, IN_FLIGHT, MAX_FRAME, MAX_MESSAGE, MAX_REQUEST_HEADER, Operation, Outcome, PART,
+    Request, Response, WirePrefix, read_length, read_rest, write_frame,
 };
 use crate::handler::{Access, Handler};
 
@@ -35,9 +35,9 @@ pub struct ServeOptions {
     pub greet: Duration,
     /// Bytes of objects that are being put at once; room for one of the largest is always there.
     pub memory: usize,
-    /// How long one frame may take, from its first byte to its last, in either direction.
-    /// Nothing bounds how long no frame comes.
-    pub frame: Duration,
+    /// How long one frame may take, from its first byte to its last, in either direction; `None`
+    /// where the other side may be as slow as it likes. How long no frame comes is not bounded.
+    pub frame: Option<Duration>,
     /// How long the answer to a message may take.
     pub message: Duration,
 }
@@ -48,8 +48,7 @@ impl Default for ServeOptions {
         Self {
             greet: Duration::from_secs(60),
             memory: 32 << 20,
-            // As good as none: tokio's clock reaches so far.
-            frame: Duration::from_secs(365 * 24 * 3600),
+            frame: None,
             message: Duration::from_secs(30),
         }
     }
@@ -83,17 +82,37 @@ pub async fn serve(
         protocol.read_greeting(&mut input, &mut Vec::new()).await
     };
     // There is one version so far, so nothing depends on which one it is.
-    in_time(options.greet, "the other side did not greet", greet).await?;
+    in_time(Some(options.greet), "the other side did not greet", greet).await?;
 
     let (answers, queue) = mpsc::channel(IN_FLIGHT);
     let mut writer = Writer(tokio::spawn(write_answers(queue, output, options.frame)));
-    tokio::select! {
-        read = read_requests(&handler, &mut input, answers, options) => read?,
+    let places = Arc::new(Semaphore::new(IN_FLIGHT));
+    let read = tokio::select! {
+        read = read_requests(&handler, &mut input, answers, &places, options) => read,
         // Without a way out there is nothing to serve.
-        written = &mut writer.0 => return ended(written),
+        written = &mut writer.0 => {
+            all_done(&places).await;
+            return ended(written);
+        }
+    };
+    match read {
+        // What is under way is done and answered, and then the writer ends.
+        Ok(()) => ended((&mut writer.0).await),
+        Err(broken) => {
+            // Nobody takes answers any more, so none is waited for.
+            drop(writer);
+            all_done(&places).await;
+            Err(broken.into())
+        }
     }
-    // What is under way is done and answered, and then the writer ends.
-    ended((&mut writer.0).await)
+}
+
+/// Waits for the requests under way. Whoever bounds connections so bounds requests as well, also
+/// those of a peer that asks and hangs up.
+async fn all_done(places: &Semaphore) {
+    let all = u32::try_from(IN_FLIGHT).unwrap_or(u32::MAX);
+    // Fails never: nobody closes it.
+    let _ = places.acquire_many(all).await;
 }
 
 /// Ended with the connection: nobody waits for its answers then.
@@ -106,10 +125,13 @@ impl Drop for Writer {
 }
 
 async fn in_time<T>(
-    limit: Duration,
+    limit: Option<Duration>,
     late: &str,
     future: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
+    let Some(limit) = limit else {
+        return future.await;
+    };
     match timeout(limit, future).await {
         Ok(done) => done,
         Err(_) => {
@@ -131,10 +153,10 @@ async fn read_requests(
     handler: &Arc<dyn Handler>,
     input: &mut (impl AsyncBufRead + Unpin),
     answers: Answers,
+    places: &Arc<Semaphore>,
     options: ServeOptions,
 ) -> io::Result<()> {
     const LATE: &str = "a request did not come to its end";
-    let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let memory = options.memory.max(MAX_FRAME) / UNIT + 1;
     let budget = Arc::new(Semaphore::new(memory));
     // However long the other side has nothing to ask, it may take.
@@ -144,7 +166,7 @@ async fn read_requests(
         // Not read further before there is room for it.
         let units = u32::try_from(length / UNIT + 1).unwrap_or(u32::MAX);
         let room = (
-            Arc::clone(&places).acquire_owned().await,
+            Arc::clone(places).acquire_owned().await,
             Arc::clone(&budget).acquire_many_owned(units).await,
         );
         let rest = read_rest::<Request>(input, length, MAX_REQUEST_HEADER);
@@ -162,7 +184,7 @@ async fn read_requests(
 async fn write_answers(
     mut queue: mpsc::Receiver<(Response, Bytes)>,
     mut output: BufWriter<impl AsyncWrite + Unpin>,
-    limit: Duration,
+    limit: Option<Duration>,
 ) -> io::Result<()> {
     const LATE: &str = "an answer was not taken";
     while let Some((response, body)) = queue.recv().await {
@@ -209,8 +231,8 @@ async fn act(
 ) -> Result<(Answer, Bytes), Error> {
     let id = request.id;
     let transport = handler.transport();
-    match request.asked {
-        Asked::Put { key } => {
+    match request.operation {
+        Operation::Put { key } => {
             let key = key.parse::<Key>()?;
             let size = body.len();
             handler.authorise(&Access::Put { key: &key, size })?;
@@ -218,7 +240,7 @@ async fn act(
             handler.stored(&key);
             Ok((Answer::Done, Bytes::new()))
         }
-        Asked::Get { key, range } => {
+        Operation::Get { key, range } => {
             let range = range.map(|(start, end)| start..end);
             let key = key.parse::<Key>()?;
             handler.authorise(&Access::Get { key: &key })?;
@@ -242,7 +264,7 @@ async fn act(
             }
             Ok((Answer::Part { last: true }, full.freeze()))
         }
-        Asked::List { prefix, after } => {
+        Operation::List { prefix, after } => {
             let after = after.map(|a| a.parse::<Key>()).transpose()?;
             let prefix = &prefix_of(prefix)?;
             handler.authorise(&Access::List { prefix })?;
@@ -250,13 +272,13 @@ async fn act(
             let entries = entries.into_iter().map(|e| (e.key.to_string(), e.size));
             Ok((Answer::Entries(entries.collect()), Bytes::new()))
         }
-        Asked::Delete { key } => {
+        Operation::Delete { key } => {
             let key = key.parse::<Key>()?;
             handler.authorise(&Access::Delete { key: &key })?;
             transport.delete(&key).await?;
             Ok((Answer::Done, Bytes::new()))
         }
-        Asked::Message => {
+        Operation::Message => {
             let name = || handler.transport().to_string();
             if body.len() > MAX_MESSAGE {
                 return Err(Error::Denied {

@@ -228,3 +228,34 @@ async fn a_server_that_falls_silent_is_given_up() {
     }
     task.abort();
 }
+
+#[tokio::test]
+async fn who_asks_and_hangs_up_has_a_connection_until_that_is_done() {
+    let authority = Authority::new("ca");
+    let (near, far) = (authority.named("h1"), authority.named("h2"));
+    let mut options = ServerOptions::default();
+    options.connections_of_one = 2;
+    options.message = Duration::from_millis(1500);
+    let running = Running::start(&far, options).await;
+    for _ in 0..2 {
+        let mut stream = raw::greeted(running.address, &near).await;
+        let never = frame(r#"{"id":1,"verb":"message"}"#, b"never");
+        stream.write_all(&never).await.unwrap();
+        stream.flush().await.unwrap();
+        // One with an answer, so that the other has begun.
+        let other = frame(r#"{"id":2,"verb":"message"}"#, b"x");
+        stream.write_all(&other).await.unwrap();
+        let mut some = [0; 8];
+        stream.read_exact(&mut some).await.unwrap();
+    }
+    let busy = running.link(&near).await.connect().await.unwrap_err();
+    assert!(
+        busy.to_string().contains("2 connections of this host"),
+        "{busy}"
+    );
+    let began = Instant::now();
+    while let Err(e) = running.link(&near).await.connect().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "{e}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logchain_core::transport::{
-    Advice, DirectoryTransport, Error, LogTransport, LogTransportExt, Prefix, conformance,
+    Advice, DirectoryTransport, Error, LogTransport, LogTransportExt, MemoryTransport, Prefix,
+    conformance,
 };
-use logchain_transport_tls::{AllowedNames, ExpectedPeer, MAX_MESSAGE, ServerOptions};
+use logchain_transport_tls::{AllowedNames, ExpectedPeer, MAX_MESSAGE, Server, ServerOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::agent::{FORBIDDEN, Running, key, key_of, link};
+use crate::agent::{Agent, FORBIDDEN, Running, key, key_of, link};
 use crate::authority::Authority;
 
 #[tokio::test]
@@ -128,7 +129,7 @@ async fn a_server_that_comes_back_is_found_again() {
     let lost = link.ask(Bytes::from_static(b"?")).await.unwrap_err();
     assert_eq!(lost.advice(), Advice::Retry, "{lost}");
 
-    let spool = Arc::new(logchain_core::transport::MemoryTransport::new());
+    let spool = Arc::new(MemoryTransport::new());
     let _again = Running::on(address, &far, ServerOptions::default(), spool).await;
     let began = tokio::time::Instant::now();
     loop {
@@ -230,4 +231,30 @@ async fn a_put_whose_answer_is_lost_is_made_again_without_harm() {
     assert_eq!(running.agent.stored.lock().unwrap().len(), 1, "it was done");
     link.put_same(&key, data).await.unwrap();
     assert_eq!(running.agent.stored.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_closes_all_connections() {
+    let authority = Authority::new("ca");
+    let (near, far) = (authority.named("h1"), authority.named("h2"));
+    let server = Server::bind(
+        "127.0.0.1:0".parse().unwrap(),
+        far.pki(),
+        ServerOptions::default(),
+        Arc::new(MemoryTransport::new()),
+        Arc::new(Agent::default()),
+    );
+    let server = server.await.unwrap();
+    let address = server.local_addr();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let expected = ExpectedPeer::Allowed(AllowedNames::any());
+    let link = link(address, &near, expected).await;
+    link.connect().await.unwrap();
+
+    stop.send(()).unwrap();
+    running.await.unwrap();
+    let lost = link.ask(Bytes::from_static(b"?")).await.unwrap_err();
+    assert_eq!(lost.advice(), Advice::Retry, "{lost}");
+    assert!(TcpStream::connect(address).await.is_err());
 }

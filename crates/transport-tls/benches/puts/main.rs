@@ -1,15 +1,16 @@
 //! What it costs to put pieces into another agent's spool over loopback: 64 MiB in pieces of
 //! 1 MiB, several under way at once as `core::handoff` has them, and one small object at a time
-//! over a warm link. Beside the same by frames through a pipe in this process, which is what ssh
-//! carries. The spools are in memory: no disk is measured.
+//! over a warm link. Beside the same frames through a pipe in this process, and over ssh where an
+//! sshd can be started (`mkdir /run/sshd`). The spools are in memory: no disk is measured.
 //!
 //! `cargo bench -p logchain-transport-tls --bench puts -- [MIB]`
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends where something fails")]
 
 #[expect(dead_code, reason = "tests need more of it")]
-#[path = "../tests/tls/authority.rs"]
+#[path = "../../tests/tls/authority.rs"]
 mod authority;
+mod over_ssh;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use logchain_transport_tls::{
     Refusal, Server, ServerOptions, Service,
 };
 use logchain_transport_wire::{
-    Client, Dial, DialFailure, Link, Open, Protocol, ServeOptions, serve, shake_hands,
+    Client, Dial, DialFailure, Link, Protocol, ServeOptions, Unrestricted, serve, shake_hands,
 };
 use uuid::Uuid;
 
@@ -71,14 +72,14 @@ impl Dial for Pipe {
     async fn dial(&self) -> Result<Link, Broken> {
         let (near, far) = tokio::io::duplex(256 * 1024);
         let (input, output) = tokio::io::split(far);
-        let handler = Arc::new(Open(Arc::<MemoryTransport>::clone(&self.0)));
+        let handler = Arc::new(Unrestricted(Arc::<MemoryTransport>::clone(&self.0)));
         tokio::spawn(async move {
             let options = ServeOptions::default();
             serve(handler, input, output, Protocol::TRANSPORT, options).await
         });
         let (output, input) = tokio::io::split(near);
-        let shaken = shake_hands(output, input, Protocol::TRANSPORT, &mut Vec::new()).await;
-        Ok(Link::start(shaken.unwrap(), async { String::new() }))
+        let streams = shake_hands(output, input, Protocol::TRANSPORT, &mut Vec::new()).await;
+        Ok(Link::start(streams.unwrap(), async { String::new() }))
     }
 }
 
@@ -140,6 +141,13 @@ where
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("transport") {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        return runtime.block_on(over_ssh::serve());
+    }
     // Also run as a test, where nothing is to be measured.
     if !std::env::args().any(|a| a == "--bench") {
         return;
@@ -193,5 +201,10 @@ fn main() {
         println!("TLS: connected in {} µs", began.elapsed().as_micros());
         let put = async |key: Key, data: Bytes| link.put(&key, data).await;
         measure("TLS on loopback", mib, put).await;
+
+        if let Some((transport, _folder)) = over_ssh::connect().await {
+            let put = async |key: Key, data: Bytes| transport.put(&key, data).await;
+            measure("ssh to an sshd here", mib, put).await;
+        }
     });
 }
