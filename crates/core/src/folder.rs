@@ -7,6 +7,7 @@
 //!
 //! Must not know: what the names mean (see [`crate::chain`]).
 
+mod changes;
 mod error;
 pub(crate) mod fault;
 mod renames;
