@@ -16,6 +16,7 @@ use crate::follow::Writer;
 pub(super) struct Entry {
     pub(super) id: FileId,
     pub(super) part: Part,
+    pub(super) is_compressed: bool,
 }
 
 /// What a look means. The files are those that are held, by their place in the list.
@@ -30,11 +31,17 @@ pub(super) enum Meaning {
         vanished: Vec<usize>,
     },
     /// The newest file, or all, have no name, and no new log is there.
-    NamesGone,
+    NamesGone {
+        /// These were compressed: what they hold has a name.
+        compressed: Vec<usize>,
+    },
     /// What lies at the path is another's: the newest file is still written, without a name.
     WrittenWithoutName,
     /// The log was wiped, and a new one begins.
-    NewLog,
+    NewLog {
+        /// As in [`Meaning::NamesGone`].
+        compressed: Vec<usize>,
+    },
 }
 
 /// Decides. `held` and `named` are oldest first; `named` is empty where nothing is there.
@@ -53,14 +60,15 @@ pub(super) fn decide(
     if place_of(named, newest.id).is_some() {
         return same_log(held, named);
     }
+    let compressed = compressed(held, named);
     let has_base = named.iter().any(|entry| entry.part == Part::Base);
     if !has_base {
-        return Meaning::NamesGone;
+        return Meaning::NamesGone { compressed };
     }
     match newest_writer() {
         Writer::Some => Meaning::WrittenWithoutName,
         // Where nobody can tell, both logs are held: nothing is lost either way.
-        Writer::None | Writer::Unknown => Meaning::NewLog,
+        Writer::None | Writer::Unknown => Meaning::NewLog { compressed },
     }
 }
 
@@ -75,13 +83,8 @@ fn same_log(held: &[Entry], named: &[Entry]) -> Meaning {
         if now(entry).is_some() {
             continue;
         }
-        let (older, newer) = held.split_at(index);
-        let older = older.iter().rev().find_map(now);
-        let newer = newer.iter().find_map(now);
-        let after = older.map_or(0, |at| at.saturating_add(1));
-        let between = named.get(after..newer.unwrap_or(named.len()));
-        let is_new = |entry: &Entry| place_of(held, entry.id).is_none();
-        let replaced = between.unwrap_or_default().iter().any(is_new);
+        let replaced = new_in_place_of(index, held, named).next().is_some();
+        let older = held.iter().take(index).rev().find_map(now);
         if replaced || (moved_up && older.is_none()) {
             dropped.push(index);
         } else {
@@ -89,6 +92,35 @@ fn same_log(held: &[Entry], named: &[Entry]) -> Meaning {
         }
     }
     Meaning::SameLog { dropped, vanished }
+}
+
+/// Where somebody compresses rotated files while the newest has no name. The newest is
+/// none of them: nobody compresses what is still written.
+fn compressed(held: &[Entry], named: &[Entry]) -> Vec<usize> {
+    let older = held.iter().enumerate().rev().skip(1).rev();
+    let gone = older.filter(|(_, entry)| place_of(named, entry.id).is_none());
+    let is_compressed = |entry: &Entry| {
+        let mut new = named.iter().filter(|new| place_of(held, new.id).is_none());
+        !entry.is_compressed && new.any(|new| new.is_compressed && new.part == entry.part)
+    };
+    let gone = gone.filter(|(_, entry)| is_compressed(entry));
+    gone.map(|(index, _)| index).collect()
+}
+
+/// The files that came where this one was: between those that were beside it.
+fn new_in_place_of<'a>(
+    index: usize,
+    held: &'a [Entry],
+    named: &'a [Entry],
+) -> impl Iterator<Item = &'a Entry> {
+    let now = |entry: &Entry| place_of(named, entry.id);
+    let (older, newer) = held.split_at(index);
+    let older = older.iter().rev().find_map(now);
+    let newer = newer.iter().find_map(now);
+    let after = older.map_or(0, |at| at.saturating_add(1));
+    let between = named.get(after..newer.unwrap_or(named.len()));
+    let between = between.unwrap_or_default().iter();
+    between.filter(|entry| place_of(held, entry.id).is_none())
 }
 
 /// The order of the files to hold, by identity: those that have a name as the look found
@@ -142,17 +174,21 @@ mod tests {
         FileId { ino, born: None }
     }
 
-    /// `3@1 2@0 1@b`: the file 3 has the number 1, 2 the number 0, 1 is the base.
+    /// `3@1 2@0 1@b`: the file 3 has the number 1, 2 the number 0, 1 is the base. `3@1z`
+    /// is compressed.
     fn entries(text: &str) -> Vec<Entry> {
         let entry = |word: &str| {
             let (ino, part) = word.split_once('@').unwrap();
-            let part = match part {
+            let plain = part.trim_end_matches('z');
+            let is_compressed = plain != part;
+            let part = match plain {
                 "b" => Part::Base,
                 number => Part::Number(number.parse().unwrap()),
             };
             Entry {
                 id: id(ino.parse().unwrap()),
                 part,
+                is_compressed,
             }
         };
         text.split_whitespace().map(entry).collect()
@@ -210,9 +246,17 @@ mod tests {
 
     #[test]
     fn a_log_without_its_newest_file_is_not_over() {
-        assert_eq!(meaning("3@1 2@0 1@b", ""), Meaning::NamesGone);
-        assert_eq!(meaning("3@1 2@0 1@b", "3@1 2@0"), Meaning::NamesGone);
-        assert_eq!(meaning("3@1 2@0 1@b", "3@1"), Meaning::NamesGone);
+        let gone = |compressed: &[usize]| Meaning::NamesGone {
+            compressed: compressed.to_vec(),
+        };
+        for named in ["", "3@1 2@0", "3@1", "8@1 2@0", "3@2 8@1 9@0"] {
+            assert_eq!(meaning("3@1 2@0 1@b", named), gone(&[]), "{named}");
+        }
+        assert_eq!(meaning("3@1 2@0 1@b", "8@1z 2@0"), gone(&[0]));
+        assert_eq!(meaning("3@1 2@0 1@b", "3@1 9@0z"), gone(&[1]));
+        assert_eq!(meaning("3@1 2@0 1@b", "3@1 2@0 9@0z"), gone(&[]));
+        assert_eq!(meaning("3@1 2@0 1@b", "9@0z"), gone(&[1]));
+        assert_eq!(meaning("1@b", "9@0z"), gone(&[]));
     }
 
     #[test]
@@ -221,8 +265,10 @@ mod tests {
         for named in ["9@b", "3@1 9@b", "3@2 2@1 9@b"] {
             let named = entries(named);
             let with = |writer| decide(&held, &named, || writer);
-            assert_eq!(with(Writer::None), Meaning::NewLog);
-            assert_eq!(with(Writer::Unknown), Meaning::NewLog);
+            let compressed = Vec::new();
+            assert_eq!(with(Writer::None), Meaning::NewLog { compressed });
+            let compressed = Vec::new();
+            assert_eq!(with(Writer::Unknown), Meaning::NewLog { compressed });
             assert_eq!(with(Writer::Some), Meaning::WrittenWithoutName);
         }
     }

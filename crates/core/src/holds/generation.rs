@@ -90,6 +90,7 @@ impl Generation {
         let entry = |held: &HeldFile| Entry {
             id: held.id(),
             part: held.file.part(),
+            is_compressed: held.file.compression().is_some(),
         };
         self.files.iter().map(entry).collect()
     }

@@ -244,6 +244,7 @@ impl Log {
         let entry = |file: &ChainFile| Entry {
             id: file.id(),
             part: file.part(),
+            is_compressed: file.compression().is_some(),
         };
         let named: Vec<_> = files.iter().map(entry).collect();
         for held in &mut state.current.files {
@@ -263,17 +264,16 @@ impl Log {
                 state.remarks = remarks.unwrap_or_default();
                 state.move_to(place);
             }
-            Meaning::NamesGone => {
-                for held in &mut state.current.files {
-                    held.vanished = None;
-                }
+            Meaning::NamesGone { compressed } => {
+                state.keep_all_but(&compressed);
                 // What lies in another folder is the beginning of another log.
                 if let Place::Here = place {
                     state.hold(files);
                 }
             }
             Meaning::WrittenWithoutName => return Some(state.later()),
-            Meaning::NewLog => {
+            Meaning::NewLog { compressed } => {
+                state.keep_all_but(&compressed);
                 state.begin_anew(files, writer);
                 state.remarks = remarks.unwrap_or_default();
                 state.move_to(place);
@@ -356,6 +356,17 @@ impl State {
         next
     }
 
+    /// Keeps what vanished as well, since with it the whole log did.
+    fn keep_all_but(&mut self, these: &[usize]) {
+        let mut index = 0;
+        self.current.files.retain_mut(|held| {
+            let here = index;
+            index += 1;
+            held.vanished = None;
+            !these.contains(&here)
+        });
+    }
+
     /// Takes hold of the files that were found by name, oldest first.
     fn hold(&mut self, files: Vec<ChainFile>) {
         let before = self.current.ids();
@@ -386,9 +397,6 @@ impl State {
         let mut wiped = std::mem::replace(&mut self.current, next);
         self.record = None;
         wiped.files.retain(|held| !held.is_named);
-        for held in &mut wiped.files {
-            held.vanished = None;
-        }
         // An empty one that nobody can write any more has nothing to be kept for.
         if wiped.bytes() > 0 || writer != Writer::None {
             self.earlier.push_back(wiped);

@@ -117,8 +117,11 @@ impl Model {
             let (named, gone): (Vec<_>, Vec<_>) =
                 self.log.drain(..).partition(|file| file.name.is_some());
             self.log = named;
+            // A compressed file has bytes though there are none in it.
+            let has_bytes = |file: &ModelFile| file.packed || !file.bytes.is_empty();
+            let is_kept = gone.iter().any(has_bytes);
             let bytes: Vec<u8> = gone.into_iter().flat_map(|file| file.bytes).collect();
-            if !bytes.is_empty() {
+            if is_kept {
                 self.earlier.push((self.generation, bytes));
             }
             self.generation += 1;
@@ -160,6 +163,7 @@ impl World {
         };
         world.logd.open().unwrap();
         world.model.open();
+        world.bed.log.look();
         world
     }
 
@@ -250,8 +254,8 @@ impl World {
             Act::RemoveFolder => {
                 self.logd.end();
                 let _ = fs::remove_file(&self.bed.path);
-                let folder = self.bed.path.parent().unwrap();
-                fs::remove_dir_all(folder).unwrap();
+                let folder = self.bed.path.parent().unwrap().to_owned();
+                fs::remove_dir_all(&folder).unwrap();
                 for file in &mut self.model.log {
                     file.name = None;
                 }
@@ -275,6 +279,7 @@ impl World {
                 self.logd.steps(self.backups as usize);
                 self.model.shift(self.backups);
                 self.model.rename(Name::Base, Name::Number(0));
+                self.model.settle(None);
                 self.check();
                 self.logd.finish();
                 self.model.open();
