@@ -157,10 +157,9 @@ impl Holds {
         let owner = ConsoleId::new(domain, console);
         let log = Arc::new(Log::new(shared.key(), owner, chain, self.limits)?);
         let held = HeldLog::new(Arc::clone(&log), Arc::clone(&self.thread));
-        let looked = held.look_until_settled()?;
-        shared.add(&log, looked);
-        // What happened while nobody was told of it.
-        held.look();
+        // Before the first look: what happens during it is looked at.
+        shared.add(&log);
+        held.look_until_settled()?;
         Ok(held)
     }
 }

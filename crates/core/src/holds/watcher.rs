@@ -163,3 +163,104 @@ impl Watcher {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::chain::{LogChain, NumberingChoice};
+    use crate::follow::NoWriters;
+    use crate::holds::Limits;
+    use crate::holds::log::{Log, SELDOM};
+    use crate::ids::ConsoleId;
+
+    struct Bed {
+        dir: tempfile::TempDir,
+        watcher: Watcher,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let dir = crate::testing::folder();
+            let watcher = Watcher::new();
+            let folder = Folder::open(dir.path()).unwrap();
+            for (key, base) in [(1, "one.log"), (2, "two.log")] {
+                let told = watcher.watch_log(key, &folder, OsStr::new(base));
+                assert_eq!(told, Told::All);
+            }
+            Self { dir, watcher }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn keys(&self) -> Vec<Key> {
+            let concerned = self.watcher.read();
+            assert!(!concerned.all);
+            concerned.keys
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "renames as virtlogd makes them")]
+    fn names_are_told_and_what_is_written_is_not() {
+        let bed = Bed::new();
+        let mut file = File::create(bed.path("one.log")).unwrap();
+        assert_eq!(bed.keys(), [1]);
+        file.write_all(b"text").unwrap();
+        file.sync_all().unwrap();
+        fs::read(bed.path("one.log")).unwrap();
+        file.set_len(0).unwrap();
+        drop(file);
+        assert_eq!(bed.keys(), [] as [Key; 0]);
+        fs::rename(bed.path("one.log"), bed.path("one.log.0")).unwrap();
+        assert_eq!(bed.keys(), [1]);
+        fs::write(bed.path(".two.log.logchain"), "").unwrap();
+        fs::write(bed.path("other.log"), "").unwrap();
+        assert_eq!(bed.keys(), [2]);
+        bed.watcher.forget(1);
+        fs::remove_file(bed.path("one.log.0")).unwrap();
+        assert_eq!(bed.keys(), [] as [Key; 0]);
+    }
+
+    #[test]
+    fn events_that_are_lost_concern_all() {
+        let bed = Bed::new();
+        let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
+        let most: usize = most.unwrap().trim().parse().unwrap();
+        if most > 1 << 20 {
+            return; // it would take too long
+        }
+        for _ in 0..=most / 2 {
+            fs::write(bed.path("one.log"), "").unwrap();
+            fs::remove_file(bed.path("one.log")).unwrap();
+        }
+        assert!(bed.watcher.read().all);
+        assert_eq!(bed.keys(), [] as [Key; 0]);
+    }
+
+    #[test]
+    fn where_nothing_is_told_a_log_is_looked_at_every_few_seconds() {
+        let dir = crate::testing::folder();
+        let path = dir.path().join("console.log");
+        fs::write(&path, "text").unwrap();
+        for told in [true, false] {
+            let watcher = Watcher {
+                notices: Watcher::new().notices.filter(|_| told),
+                table: Mutex::default(),
+            };
+            let chain = LogChain::open(&path, NumberingChoice::FromZero).unwrap();
+            let owner = ConsoleId::new(uuid::Uuid::from_u128(7), "serial0".parse().unwrap());
+            let log = Arc::new(Log::new(1, owner, chain, Limits::default()).unwrap());
+            let looked = log.look(&mut log.state(), &watcher, &NoWriters, Instant::now());
+            assert_eq!(looked.again, (!told).then_some(SELDOM));
+            assert_eq!(SELDOM, Duration::from_secs(5));
+        }
+    }
+}

@@ -55,9 +55,8 @@ impl Shared {
     }
 
     /// This log is looked at from now on whenever something happens to it.
-    pub(super) fn add(&self, log: &Arc<Log>, looked: Looked) {
+    pub(super) fn add(&self, log: &Arc<Log>) {
         self.logs().all.insert(log.key, Arc::clone(log));
-        self.after(log.key, looked);
     }
 
     pub(super) fn remove(&self, key: Key) {

@@ -259,11 +259,11 @@ impl World {
                 for file in &mut self.model.log {
                     file.name = None;
                 }
-                if self.printed % 2 == 0 {
+                if self.printed.is_multiple_of(2) {
                     self.check();
                 }
                 fs::create_dir(folder).unwrap();
-                if self.printed % 3 == 0 {
+                if self.printed.is_multiple_of(3) {
                     self.check();
                 }
                 self.logd.open().unwrap();
