@@ -101,7 +101,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
-    /// For messages only: never resolved again.
+    /// For messages, and for whoever asks whether it leads here still. Nothing beneath it is
+    /// opened by it.
     path: PathBuf,
 }
 

@@ -2,8 +2,8 @@
 //! the next start, the removal of a VM's folder takes nothing.
 //!
 //! One thread and one inotify descriptor serve all logs, and only names are watched: a
-//! guest that prints wakes nobody. [`decide`] says what a change of names means,
-//! [`log`] is the one place that holds and lets go.
+//! guest that prints wakes nobody. `decide` says what a change of names means,
+//! `log` is the one place that holds and lets go.
 //!
 //! Must not know: libvirt, migrations, why anybody wants the bytes.
 //!
@@ -148,14 +148,30 @@ impl Holds {
         })
     }
 
-    /// Holds a log from now on, whether there is a file of it yet or not. Blocks on files.
+    /// Holds a log from now on, whether there is a file of it yet or not. The path that the
+    /// chain's folder was opened by is looked at again whenever names change: another folder
+    /// may come to lie there. Blocks on files.
     ///
     /// # Errors
     /// [`Error::Follow`], where its files cannot be opened.
     pub fn hold(&self, chain: LogChain, domain: Uuid, console: ConsoleName) -> Result<HeldLog> {
+        self.hold_within(chain, domain, console, self.limits)
+    }
+
+    /// As [`Holds::hold`], with limits of its own.
+    ///
+    /// # Errors
+    /// As [`Holds::hold`].
+    pub fn hold_within(
+        &self,
+        chain: LogChain,
+        domain: Uuid,
+        console: ConsoleName,
+        limits: Limits,
+    ) -> Result<HeldLog> {
         let shared = &self.thread.0;
         let owner = ConsoleId::new(domain, console);
-        let log = Arc::new(Log::new(shared.key(), owner, chain, self.limits)?);
+        let log = Arc::new(Log::new(shared.key(), owner, chain, limits)?);
         let held = HeldLog::new(Arc::clone(&log), Arc::clone(&self.thread));
         // Before the first look: what happens during it is looked at.
         shared.add(&log);

@@ -124,16 +124,23 @@ fn new_in_place_of<'a>(
 }
 
 /// The order of the files to hold, by identity: those that have a name as the look found
-/// them, and each of the others before the file that came after it.
-pub(super) fn merge(held: &[FileId], named: &[FileId]) -> Vec<FileId> {
-    let mut all = named.to_vec();
+/// them, and each of the others before the file that came after it, or before the one that
+/// has that file's name now. What was let go has its place in it too.
+pub(super) fn merge(held: &[Entry], named: &[Entry]) -> Vec<FileId> {
+    let mut all: Vec<_> = named.iter().map(|entry| entry.id).collect();
     let mut next = None;
-    for id in held.iter().rev() {
-        if !named.contains(id) {
+    for entry in held.iter().rev() {
+        let is_new = |new: &&Entry| place_of(held, new.id).is_none() && new.part == entry.part;
+        let successor = named.iter().find(is_new).map(|new| new.id);
+        let anchor = if place_of(named, entry.id).is_some() {
+            entry.id
+        } else {
             let at = next.and_then(|next| all.iter().position(|other| *other == next));
-            all.insert(at.unwrap_or(all.len()), *id);
-        }
-        next = Some(*id);
+            all.insert(at.unwrap_or(all.len()), entry.id);
+            // Compressed, perhaps.
+            successor.unwrap_or(entry.id)
+        };
+        next = Some(anchor);
     }
     all
 }
@@ -275,18 +282,20 @@ mod tests {
 
     #[test]
     fn files_without_names_keep_their_place() {
-        let merged = |held: &[u64], named: &[u64]| {
-            let ids = |inos: &[u64]| inos.iter().map(|ino| id(*ino)).collect::<Vec<_>>();
-            let merged = merge(&ids(held), &ids(named)).into_iter();
+        let merged = |held: &str, named: &str| {
+            let merged = merge(&entries(held), &entries(named)).into_iter();
             merged.map(|id| id.ino).collect::<Vec<_>>()
         };
-        assert_eq!(merged(&[3, 2, 1], &[3, 2, 1, 9]), [3, 2, 1, 9]);
-        assert_eq!(merged(&[3, 2, 1], &[]), [3, 2, 1]);
+        let held = "3@1 2@0 1@b";
+        assert_eq!(merged(held, "3@2 2@1 1@0 9@b"), [3, 2, 1, 9]);
+        assert_eq!(merged(held, ""), [3, 2, 1]);
         // Older history came, and the base is gone.
-        assert_eq!(merged(&[3, 2, 1], &[8, 3, 2]), [8, 3, 2, 1]);
-        assert_eq!(merged(&[3, 2, 1], &[8, 2]), [8, 3, 2, 1]);
-        assert_eq!(merged(&[3, 2, 1], &[3, 1, 9]), [3, 2, 1, 9]);
-        assert_eq!(merged(&[4, 3, 2, 1], &[4, 1]), [4, 3, 2, 1]);
+        assert_eq!(merged(held, "8@2 3@1 2@0"), [8, 3, 2, 1]);
+        assert_eq!(merged(held, "8@1 2@0"), [8, 3, 2, 1]);
+        assert_eq!(merged(held, "3@2 1@0 9@b"), [3, 2, 1, 9]);
+        assert_eq!(merged("4@2 3@1 2@0 1@b", "4@2 1@b"), [4, 3, 2, 1]);
+        // Compressed while an older one has no name.
+        assert_eq!(merged(held, "9@0z"), [3, 9, 2, 1]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Must not know: what is held when.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,12 @@ impl HeldLog {
     #[must_use]
     pub fn console(&self) -> &ConsoleName {
         &self.log.owner.console
+    }
+
+    /// Where its base is, or will be again.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.log.state().chain.path()
     }
 
     /// Looks at the names now, and holds what came: for whoever knows that something
@@ -230,7 +237,7 @@ impl Drop for HeldLog {
 impl fmt::Debug for HeldLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeldLog")
-            .field("path", &self.log.state().chain.path())
+            .field("path", &self.path())
             .finish_non_exhaustive()
     }
 }

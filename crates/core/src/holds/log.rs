@@ -250,9 +250,11 @@ impl Log {
         for held in &mut state.current.files {
             held.is_named = named.iter().any(|entry| entry.id == held.id());
         }
+        let (held, generation) = (state.current.entries(), state.current.number);
+        let order = decide::merge(&held, &named);
         let newest = state.current.files.last();
         let mut writer = Writer::Unknown;
-        let meaning = decide::decide(&state.current.entries(), &named, || {
+        let meaning = decide::decide(&held, &named, || {
             writer = newest.map_or(Writer::None, |held| writers.writer(held.file.file()));
             writer
         });
@@ -260,7 +262,7 @@ impl Log {
         match meaning {
             Meaning::SameLog { dropped, vanished } => {
                 again = state.let_go(&dropped, &vanished, now, self.limits.linger);
-                state.hold(files);
+                state.hold(files, &order);
                 state.remarks = remarks.unwrap_or_default();
                 state.move_to(place);
             }
@@ -268,7 +270,7 @@ impl Log {
                 state.keep_all_but(&compressed);
                 // What lies in another folder is the beginning of another log.
                 if let Place::Here = place {
-                    state.hold(files);
+                    state.hold(files, &order);
                 }
             }
             Meaning::WrittenWithoutName => return Some(state.later()),
@@ -280,6 +282,10 @@ impl Log {
             }
         }
         state.unsettled = 0;
+        let is_other = held.iter().map(|entry| entry.id).ne(state.current.ids());
+        if !held.is_empty() && is_other && state.current.number == generation {
+            state.notices.tell(Notice::Rotated);
+        }
         again
     }
 
@@ -367,19 +373,14 @@ impl State {
         });
     }
 
-    /// Takes hold of the files that were found by name, oldest first.
-    fn hold(&mut self, files: Vec<ChainFile>) {
-        let before = self.current.ids();
+    /// Takes hold of the files that were found by name, and puts all in this order.
+    fn hold(&mut self, files: Vec<ChainFile>, order: &[FileId]) {
         let named: Vec<_> = files.iter().map(ChainFile::id).collect();
         let mut all = std::mem::take(&mut self.current.files);
         all.retain(|held| !named.contains(&held.id()));
         all.extend(files.into_iter().map(HeldFile::named));
-        let order = decide::merge(&before, &named);
         all.sort_by_key(|held| order.iter().position(|id| *id == held.id()));
         self.current.files = all;
-        if !before.is_empty() && before != order {
-            self.notices.tell(Notice::Rotated);
-        }
     }
 
     /// The log was wiped: what has no name any more is an earlier one from now on.
