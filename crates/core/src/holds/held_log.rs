@@ -3,6 +3,7 @@
 //! Must not know: what is held when.
 
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,6 +65,23 @@ impl HeldLog {
     pub fn look(&self) {
         self.look_until_settled()
             .ok_logged("what is held stays held; the log is looked at again");
+    }
+
+    /// Holds the file that the guest's output really goes to, where that lost its name
+    /// before this hold began. Whoever found it gives it open for reading. As long as the
+    /// [`Writers`](crate::follow::Writers) say that it is written, it is the newest of the
+    /// log, whatever lies at the path.
+    ///
+    /// # Errors
+    /// [`Error::Follow`], where the file cannot be looked at.
+    pub fn hold_nameless(&self, newest: File) -> Result<()> {
+        let mut state = self.log.state();
+        let held = state.hold_nameless(newest);
+        let name = state.chain.base_name().to_owned();
+        drop(state);
+        held.map_err(|source| follow::Error::Read { name, source })?;
+        self.look();
+        Ok(())
     }
 
     /// The number of the log that is at the path now, or was last. It grows with each wipe.

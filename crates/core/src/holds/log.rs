@@ -3,6 +3,7 @@
 //! Must not know: when a look comes, who asked for it.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use super::notice::{Bound, Notice, Notices};
 use super::table::Key;
 use super::watcher::{Told, Watcher};
 use crate::OkLogged as _;
-use crate::chain::{ChainFile, Glimpse, LogChain, Remark, Snapshot};
-use crate::folder::{self, FileId, Folder, Stat};
+use crate::chain::{ChainFile, Glimpse, LogChain, Part, Remark, Snapshot};
+use crate::folder::{self, FileId, Folder, Stat, stat_open};
 use crate::follow::{Result, Writer, Writers};
 use crate::ids::ConsoleId;
 use crate::record::Record;
@@ -237,7 +238,7 @@ impl Log {
         place: Place,
         snapshot: Option<Snapshot>,
         writers: &dyn Writers,
-        now: Instant,
+        at: Instant,
     ) -> Option<Duration> {
         let remarks = snapshot.as_ref().map(|s| s.remarks().to_vec());
         let files = snapshot.map(Snapshot::into_files).unwrap_or_default();
@@ -261,7 +262,7 @@ impl Log {
         let mut again = None;
         match meaning {
             Meaning::SameLog { dropped, vanished } => {
-                again = state.let_go(&dropped, &vanished, now, self.limits.linger);
+                again = state.let_go(&dropped, &vanished, at, self.limits.linger);
                 state.hold(files, &order);
                 state.remarks = remarks.unwrap_or_default();
                 state.move_to(place);
@@ -282,7 +283,12 @@ impl Log {
             }
         }
         state.unsettled = 0;
-        let is_other = held.iter().map(|entry| entry.id).ne(state.current.ids());
+        let now = state.current.ids();
+        let beyond = now.len().saturating_sub(HELD);
+        let is_other = held
+            .iter()
+            .map(|entry| entry.id)
+            .ne(now.into_iter().skip(beyond));
         if !held.is_empty() && is_other && state.current.number == generation {
             state.notices.tell(Notice::Rotated);
         }
@@ -308,6 +314,24 @@ impl Log {
 }
 
 impl State {
+    /// Takes hold of the file that is really written, although it has no name: it is the
+    /// newest, and what has the name of the base is another's. Not of one that is held.
+    pub(super) fn hold_nameless(&mut self, file: File) -> std::io::Result<()> {
+        let stat = stat_open(&file)?;
+        if self.current.ids().contains(&stat.id) {
+            return Ok(());
+        }
+        let (folder, base) = (self.chain.folder().path(), self.chain.base_name());
+        let file = ChainFile::new((file, stat), folder, base, Part::Base, None);
+        let files = &mut self.current.files;
+        files.retain(|held| !held.is_named || !held.file.is_base());
+        files.push(HeldFile {
+            is_named: false,
+            ..HeldFile::named(file)
+        });
+        Ok(())
+    }
+
     /// When to look again because nothing is settled.
     fn later(&mut self) -> Duration {
         let factor = 1_u32 << self.unsettled.min(10);

@@ -290,6 +290,34 @@ fn whoever_writes_the_log_has_it_whatever_lies_at_its_path() {
     );
 }
 
+/// The agent was not there when it lost its name.
+#[test]
+fn a_file_that_lost_its_name_before_is_held_as_the_newest() {
+    let written = Switch::default();
+    let bed = Bed::with(Arc::new(FakeWriters::While(written.clone())), AT_ONCE);
+    bed.append("console.log.0", "zero ");
+    bed.append("console.log", "one ");
+    let newest = fs::File::open(&bed.path).unwrap();
+    let mut guest = OpenOptions::new().append(true).open(&bed.path).unwrap();
+    bed.remove("console.log");
+    bed.append("console.log", "touched");
+    let log = hold(&bed.holds, &bed.path);
+    assert_eq!(taken(&log), "zero touched");
+    written.set(true);
+    log.hold_nameless(newest.try_clone().unwrap()).unwrap();
+    log.hold_nameless(newest).unwrap();
+    guest.write_all(b"two").unwrap();
+    assert_eq!(taken(&log), "zero one two");
+    assert!(log.earlier().is_empty());
+    // virtlogd rolls over: what was touched is renamed with the rest.
+    written.set(false);
+    until("it is over", || log.earlier().len() == 1);
+    assert_eq!(
+        (taken(&log).as_str(), log.earlier()[0].bytes),
+        ("zero touched", 7)
+    );
+}
+
 #[test]
 fn a_folder_that_goes_takes_nothing_and_one_that_comes_is_found() {
     let bed = Bed::new(AT_ONCE);
@@ -451,7 +479,9 @@ fn descriptors_of_a_log_are_bounded_and_a_handoff_has_all() {
     bed.append("console.log", "end");
     bed.log.look();
     assert_eq!(bed.log.files().len(), 64);
+    let mut notices = bed.log.notices();
     let all = bed.taken();
+    assert_eq!(told(&mut notices), []);
     assert!(all.starts_with("99 98 ") && all.ends_with("0 end"), "{all}");
     assert_eq!(bed.log.files().len(), 64);
 }
