@@ -41,6 +41,7 @@
 //! # }
 //! ```
 
+mod bounds;
 mod decide;
 mod due;
 mod generation;
