@@ -7,6 +7,7 @@
 //!
 //! Must not know: what the names mean (see [`crate::chain`]).
 
+mod changes;
 mod error;
 pub(crate) mod fault;
 mod renames;
@@ -15,13 +16,14 @@ pub(crate) mod sparse;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatxAttributes,
+    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, ResolveFlags, StatxAttributes,
     StatxFlags,
 };
 use rustix::io::Errno;
@@ -99,7 +101,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
-    /// For messages only: never resolved again.
+    /// For messages, and for whoever asks whether it leads here still. Nothing beneath it is
+    /// opened by it.
     path: PathBuf,
 }
 
@@ -175,14 +178,29 @@ impl Folder {
     /// # Errors
     /// [`Error::Io`].
     pub fn names(&self) -> Result<Vec<OsString>> {
+        self.names_where(|_| true)
+    }
+
+    /// As [`Folder::names`], but only those that are wanted: a folder may hold thousands.
+    pub(crate) fn names_where(&self, wants: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>> {
         let fail = |e| io_error("list", self.path.clone(), e);
         fault::look();
+        // An own description: how far it was read belongs to that, and ours has copies.
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(fail)?;
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut entries = RawDir::new(fd, &mut buffer);
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // It was removed: nothing is in it.
+                Err(Errno::NOENT) => break,
+                Err(e) => return Err(fail(e)),
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." && wants(name) {
+                names.push(name.to_owned());
             }
         }
         Ok(names)

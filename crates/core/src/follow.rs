@@ -45,7 +45,7 @@ use std::path::Path;
 use held::{Held, Read, Source};
 
 use crate::OkLogged as _;
-use crate::chain::{self, Compression, Listing, LogChain, Ownership, Remark};
+use crate::chain::{self, ChainFile, Compression, Listing, LogChain, Ownership, Remark};
 use crate::content;
 use crate::folder::{self, FileId, Folder, stat_open};
 use crate::record::Offered;
@@ -188,14 +188,21 @@ impl Follower {
     pub fn begin(chain: &LogChain) -> Result<Self> {
         let snapshot = chain.snapshot()?;
         let remarks = snapshot.remarks().to_vec();
-        let mut held = VecDeque::new();
-        for file in snapshot.into_files() {
-            held.push_back(Held::new(file)?);
-        }
+        Self::of_files(chain.try_clone()?, remarks, snapshot.into_files())
+    }
+
+    /// Goes on with files that somebody else opened, oldest first: all of the chain, or
+    /// what is left of it where its names are gone.
+    pub(crate) fn of_files(
+        chain: LogChain,
+        remarks: Vec<Remark>,
+        files: Vec<ChainFile>,
+    ) -> Result<Self> {
+        let held: Result<_> = files.into_iter().map(Held::new).collect();
         Ok(Self {
-            chain: chain.try_clone()?,
+            chain,
             remarks,
-            held,
+            held: held?,
             seen: Vec::new(),
             moved: Vec::new(),
             offset: 0,

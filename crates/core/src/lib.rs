@@ -45,6 +45,7 @@
 //! - [`chain`], [`offsets`], [`live`]: read a log as it lies here, by offsets in the VM's stream,
 //!   and as it grows. [`stream`] decides where in that stream a file lies.
 //! - [`follow`]: hold a growing chain by its descriptors.
+//! - [`holds`]: hold the logs of a whole host, all the time.
 //! - [`ids`]: what tells one console, and one handoff, from every other.
 //! - [`record`]: what is remembered beside a chain.
 //! - [`transport`]: where the pieces of a handoff lie until they are adopted.
@@ -74,6 +75,7 @@ pub mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handoff;
+pub mod holds;
 pub mod ids;
 pub mod live;
 pub mod offsets;
@@ -101,6 +103,7 @@ pub use follow::{Follower, Writer, Writers};
 pub use handoff::adopt::Adopt;
 pub use handoff::offer::{Held, Offer};
 pub use handoff::{Budget, Handoff};
+pub use holds::{HeldLog, Holds, Notice};
 pub use ids::{ConsoleId, ConsoleName, HandoffId, InvalidId};
 pub use live::{Live, News};
 pub use offsets::{Error as OffsetError, Lookup, Offsets};

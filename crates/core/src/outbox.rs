@@ -61,6 +61,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+pub(crate) use keeper::Kept;
 pub use keeper::{KeepOutcome, Keeper};
 
 use crate::OkLogged as _;

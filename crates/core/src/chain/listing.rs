@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::names::{Meaning, meaning};
+use super::names::{Meaning, may_mean, meaning};
 use super::ownership::{Foreign, Ownership, claim_by_times, follows_at_once};
 use super::{Claim, Compression, Date, Numbering, Part, Remark, Result};
 use crate::OkLogged as _;
@@ -125,7 +125,7 @@ impl Listing {
     pub fn read_owned(folder: &Folder, base: &OsStr, ownership: &Ownership) -> Result<Self> {
         let (mut rotated, mut dated, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         let mut claims: Vec<(OsString, Claim)> = Vec::new();
-        for name in folder.names()? {
+        for name in folder.names_where(|name| may_mean(base, name))? {
             match meaning(base, &name) {
                 None => {}
                 Some(Meaning::Numbered(parsed)) => {

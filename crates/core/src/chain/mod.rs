@@ -44,6 +44,7 @@ mod error;
 mod file;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+mod glimpse;
 mod inflate;
 mod listing;
 mod merge;
@@ -65,6 +66,7 @@ use std::time::Duration;
 pub use dates::Date;
 pub use error::{Error, Result};
 pub use file::{ChainFile, Part, decompressed};
+pub(crate) use glimpse::Glimpse;
 pub use inflate::INFLATED_MAX;
 pub use listing::{Dated, Entry, Gap, Listing, Rotated};
 pub use numbering::{

@@ -78,6 +78,15 @@ const OTHER_FILES: [&[u8]; 20] = [
 /// The longest suffix behind a number or a date that counts as one.
 const SUFFIX_MAX: usize = 16;
 
+/// Whether `name` begins as a name does that means something for the chain of `base`: of a
+/// thousand names in a folder only these are looked at.
+pub(super) fn may_mean(base: &OsStr, name: &OsStr) -> bool {
+    let (base, name) = (base.as_bytes(), name.as_bytes());
+    let stem = extension_at(base).and_then(|at| base.get(..at));
+    let of_record = name.strip_prefix(b".").unwrap_or_default();
+    name.starts_with(stem.unwrap_or(base)) || of_record.starts_with(base)
+}
+
 /// What `name` means for the chain of `base`; `None`: nothing.
 pub(super) fn meaning(base: &OsStr, name: &OsStr) -> Option<Meaning> {
     if let Some(numbered) = RotatedName::parse(base, name) {
@@ -220,7 +229,9 @@ mod tests {
     use super::*;
 
     fn of(base: &str, name: &str) -> Option<Meaning> {
-        meaning(OsStr::new(base), OsStr::new(name))
+        let found = meaning(OsStr::new(base), OsStr::new(name));
+        assert!(found.is_none() || may_mean(OsStr::new(base), OsStr::new(name)));
+        found
     }
 
     #[test]

@@ -335,13 +335,13 @@ impl Names for Owned<'_> {
 }
 
 /// What came of one try.
-enum Look {
+pub(super) enum Look {
     Whole(Snapshot),
     Odd(Odd),
 }
 
 /// A sign of a rollover under way, or of a chain that is odd for good.
-enum Odd {
+pub(super) enum Odd {
     /// Names moved while the files were opened.
     Changed,
     /// Nothing is there.
@@ -368,7 +368,7 @@ impl Odd {
     }
 }
 
-fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look> {
+pub(super) fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> Result<Look> {
     let listing = folder.listing(base)?;
     if listing.is_empty() {
         return Ok(Look::Odd(Odd::Nothing));

@@ -45,6 +45,13 @@ impl Follower {
         Ok(follower)
     }
 
+    /// Says that the newest file has lost its name: what lies at the path of the base is
+    /// another file, which comes behind this one once nobody writes this one any more.
+    pub(crate) fn with_nameless_newest(mut self) -> Self {
+        self.nameless = self.held.back().map(|held| held.id);
+        self
+    }
+
     fn empty(chain: LogChain) -> Self {
         Self {
             chain,

@@ -84,24 +84,57 @@ impl Keeper {
         outbox: &Outbox,
     ) -> Result<KeepOutcome> {
         self.stop.store(true, Ordering::Release);
-        let Some(Ok(mut held)) = self.thread.take().map(JoinHandle::join) else {
+        let Some(Ok(held)) = self.thread.take().map(JoinHandle::join) else {
             return Err(Error::NotHeld {
                 path: path.to_owned(),
             });
         };
-        let is_there = held.is_found(path)?;
+        let kept = Kept {
+            held,
+            record: &self.record,
+            committed: self.committed.get(),
+        };
+        kept.put_down(path, about_to_go, &*self.writers, outbox)
+    }
+}
+
+/// A log that is held, of which nothing was read.
+pub(crate) struct Kept<'a> {
+    pub(crate) held: Follower,
+    /// The record as it was beside the files.
+    pub(crate) record: &'a Record,
+    /// What was committed of it, if anything was.
+    pub(crate) committed: Option<&'a Offered>,
+}
+
+impl Kept<'_> {
+    /// As [`Keeper::put_down`].
+    pub(crate) fn put_down(
+        mut self,
+        path: &Path,
+        about_to_go: bool,
+        writers: &dyn Writers,
+        outbox: &Outbox,
+    ) -> Result<KeepOutcome> {
+        let is_there = self.held.is_found(path)?;
         if is_there && !about_to_go {
             return Ok(KeepOutcome::There);
         }
-        wait_for_the_end(&mut held, &*self.writers)?;
-        if held.files().iter().all(|file| file.size == 0) {
+        wait_for_the_end(&mut self.held, writers)?;
+        self.put_as_it_is(is_there.then_some(path), outbox)
+    }
+
+    /// Puts down what is held now, and waits for nobody. `there`: the path of the base
+    /// file, if its files are there still.
+    pub(crate) fn put_as_it_is(self, there: Option<&Path>, outbox: &Outbox) -> Result<KeepOutcome> {
+        if self.held.files().iter().all(|file| file.size == 0) {
             return Ok(KeepOutcome::Empty);
         }
         let log = PutDown {
-            held: &held,
-            record: &self.record,
-            committed: self.committed.get(),
-            there: is_there.then_some(path),
+            held: &self.held,
+            record: self.record,
+            committed: self.committed,
+            there,
         };
         outbox.put(&log).map(KeepOutcome::PutDown)
     }

@@ -56,6 +56,18 @@ impl Held {
             None => Follower::begin(chain)?,
             Some(newest) => Follower::begin_with(chain, newest)?,
         };
+        Self::of_follower(chain, follower, None, domain, console)
+    }
+
+    /// As [`Held::open`], of files that somebody holds already. `remembered` is the record
+    /// as it was when it could last be read: the folder may be gone, and the record with it.
+    pub(crate) fn of_follower(
+        chain: &LogChain,
+        follower: Follower,
+        remembered: Option<Record>,
+        domain: Uuid,
+        console: &ConsoleName,
+    ) -> Result<Self, crate::follow::Error> {
         let (folder, base) = (chain.folder(), chain.base_name());
         // Where nothing can be written, or what is there is damaged, the log
         // goes all the same.
@@ -64,7 +76,8 @@ impl Held {
             let there = Record::read(folder, base, domain, console)?;
             there.ok_or(e)
         });
-        let record = record.ok_logged("the log goes without what is remembered of it");
+        let record = record.ok_logged("the log goes with what was remembered of it before, if any");
+        let record = record.or(remembered);
         let mut record = record.unwrap_or_else(|| Record::new(domain, console.clone()));
         let recorded = record.ledger.clone();
         record.ledger = follower.recognise(&recorded)?;
@@ -125,6 +138,12 @@ impl Held {
             may_be_committed: Arc::default(),
         };
         (follower, chain)
+    }
+
+    /// What is held, and what was remembered of it.
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Follower, Record) {
+        (self.follower, self.record)
     }
 
     /// How many bytes there were when it was opened, as they lie on disk.
