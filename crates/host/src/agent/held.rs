@@ -17,7 +17,8 @@ use logchain_core::holds::{HeldLog, Holds, Limits, Notice};
 use logchain_core::ids::ConsoleName;
 use logchain_core::outbox::{KeepOutcome, Outbox};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::host::Here;
@@ -29,6 +30,9 @@ use crate::{Error, Events, Result, neighbours};
 
 /// How long it may take until it is known why a log was wiped.
 const WHY: Duration = Duration::from_secs(30);
+
+/// How long a handoff that is under way is waited for.
+const HANDOFF: Duration = Duration::from_secs(120);
 
 /// Between two looks for that.
 const LOOK: Duration = Duration::from_millis(250);
@@ -43,6 +47,27 @@ struct Inner {
     events: Events,
     state: std::path::PathBuf,
     logs: Mutex<HashMap<(Uuid, ConsoleName), Arc<HeldLog>>>,
+    /// Domains whose logs are being handed over: what becomes of these is decided there.
+    leaving: watch::Sender<HashMap<Uuid, usize>>,
+}
+
+/// The logs of a domain are being handed over, for as long as this lives.
+pub(super) struct Leaving {
+    logs: HeldLogs,
+    domain: Uuid,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.logs.0.leaving.send_modify(|leaving| {
+            if let Some(count) = leaving.get_mut(&self.domain) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    leaving.remove(&self.domain);
+                }
+            }
+        });
+    }
 }
 
 impl HeldLogs {
@@ -65,7 +90,20 @@ impl HeldLogs {
             events,
             state: state.to_owned(),
             logs: Mutex::default(),
+            leaving: watch::Sender::new(HashMap::new()),
         })))
+    }
+
+    /// The logs of a domain are being handed over.
+    pub(super) fn leaving(&self, domain: Uuid) -> Leaving {
+        self.0.leaving.send_modify(|leaving| {
+            let count = leaving.entry(domain).or_default();
+            *count = count.saturating_add(1);
+        });
+        Leaving {
+            logs: self.clone(),
+            domain,
+        }
     }
 
     /// Holds a log, if it is not held already. Blocks on files; called on a thread of the
@@ -114,6 +152,14 @@ impl HeldLogs {
         };
         if let Err(e) = blocking(work).await {
             self.0.events.warn(e.sentence());
+        }
+    }
+
+    /// The destination has all of the domain's logs. Where it came back meanwhile they are held
+    /// for its new stay.
+    pub(super) fn release(&self, domain: Uuid) {
+        if self.0.here.stay(domain).is_none() {
+            self.let_go(domain);
         }
     }
 
@@ -169,6 +215,10 @@ impl HeldLogs {
     /// over.
     async fn wiped(&self, held: &Arc<HeldLog>, generation: u64) {
         let domain = held.domain();
+        // It came back before it was known whether its log had arrived.
+        let mut leaving = self.0.leaving.subscribe();
+        let ended = leaving.wait_for(|leaving| !leaving.contains_key(&domain));
+        drop(timeout(HANDOFF, ended).await);
         let began = Instant::now();
         let comes = loop {
             match self.0.here.stay(domain) {
@@ -197,7 +247,10 @@ impl HeldLogs {
 
     /// The folder of a log is gone. Of a domain that left without its log it is put down.
     async fn gone(&self, held: &Arc<HeldLog>) {
-        if self.0.here.stay(held.domain()).is_some() || !self.is_noted(held).await {
+        let domain = held.domain();
+        let is_leaving = self.0.leaving.borrow().contains_key(&domain);
+        let is_here = self.0.here.stay(domain).is_some();
+        if is_leaving || is_here || !self.is_noted(held).await {
             return;
         }
         let (this, held) = (self.clone(), Arc::clone(held));

@@ -93,8 +93,8 @@ struct HandingOver<'a> {
 /// A log, the handoff that it goes as, and its descriptors, or why there are none.
 type HeldLog = (ConsoleLog, HandoffId, Result<Held>);
 
-/// A log that is held: on its way, or why it is not.
-type Started = (ConsoleLog, Result<Carry>);
+/// A log that is held, the handoff that it goes as, and its way, or why there is none.
+type Started = (ConsoleLog, HandoffId, Result<Carry>);
 
 impl HandingOver<'_> {
     async fn run(&self, source: &watch::Sender<Source>) -> Result<()> {
@@ -111,6 +111,7 @@ impl HandingOver<'_> {
                 None
             }
         };
+        let _leaving = self.shared.held.leaving(self.vm.uuid);
         let keepers = Keepers::new(state);
         // Held first: whatever the transport does, the bytes are ours.
         let held = self.hold(&keepers).await;
@@ -139,9 +140,9 @@ impl HandingOver<'_> {
             Ok(towards) => self.start(held, towards, source).await,
             Err(no_way) => {
                 let reason = no_way.error.sentence();
-                let not_started = held.into_iter().map(|(log, ..)| {
+                let not_started = held.into_iter().map(|(log, id, _)| {
                     let why = Error::Handoff(reason.clone());
-                    (log, Err(why))
+                    (log, id, Err(why))
                 });
                 not_started.collect()
             }
@@ -153,7 +154,7 @@ impl HandingOver<'_> {
             .await;
         let went = fate.is_ok_and(|now| *now == Source::Over);
         let mut is_carried = true;
-        for ((log, carry), under_way) in started.into_iter().zip(under_way) {
+        for ((log, id, carry), under_way) in started.into_iter().zip(under_way) {
             if let Ok(towards) = &towards {
                 under_way.peer(&towards.choice.to_string());
             }
@@ -170,6 +171,9 @@ impl HandingOver<'_> {
                 if let Some(note) = &mut note {
                     note.received(&log.console);
                 }
+                if let Some(held) = self.held_of(&log) {
+                    held.received(id);
+                }
                 self.make_way(&log).await;
             }
             is_carried &= matches!(outcome, Outcome::Carried(_));
@@ -179,8 +183,8 @@ impl HandingOver<'_> {
             };
             self.tell(&log, outcome, went, next);
         }
-        if went && matches!(self.known.domain.state().await, Ok(State::Gone)) && is_carried {
-            self.shared.held.let_go(self.vm.uuid);
+        if went && is_carried {
+            self.shared.held.release(self.vm.uuid);
         }
         match note {
             Some(note) if went => note.end(&self.known.domain).await,
@@ -284,7 +288,7 @@ impl HandingOver<'_> {
                     Err(e)
                 }
             };
-            started.push((log, carry));
+            started.push((log, id, carry));
         }
         started
     }
@@ -307,6 +311,12 @@ impl HandingOver<'_> {
                 None
             }
         }
+    }
+
+    fn held_of(&self, log: &ConsoleLog) -> Option<&Arc<HoldOfLog>> {
+        let mut known = self.known.logs.iter();
+        let known = known.find(|known| known.log.console == log.console);
+        known.and_then(|known| known.held.as_ref())
     }
 
     /// The destination has all of this log. Where a start goes on behind what is there, that
