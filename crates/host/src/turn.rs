@@ -6,6 +6,7 @@
 //! Must not know: what is done in a turn.
 
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,10 +23,19 @@ const FOLDER: &str = "turns";
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// A process's turn. Dropped, the next one has it.
+/// A process's turn. Dropped, the next one has it, and its file is gone.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    path: PathBuf,
     _locked: File,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // While it is locked: whoever opened it meanwhile sees that it has lost its name, and
+        // opens another. A file that stays is locked again.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Turn {
@@ -45,11 +55,20 @@ impl Turn {
                 HandoffRole::Destination => "destination",
             };
             let path = folder.join(format!("{domain}.{half}"));
-            let file = open(&folder, &path)?;
-            match file.try_lock() {
-                Ok(()) => Ok(Some(Self { _locked: file })),
-                Err(TryLockError::WouldBlock) => Ok(None),
-                Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
+            loop {
+                let file = open(&folder, &path)?;
+                match file.try_lock() {
+                    Ok(()) if is_named(&file, &path) => {
+                        let _locked = file;
+                        return Ok(Some(Self { path, _locked }));
+                    }
+                    // Whoever had the turn has just removed it.
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Ok(None),
+                    Err(TryLockError::Error(source)) => {
+                        return Err(failed("lock", &path, source));
+                    }
+                }
             }
         })
         .await
@@ -74,6 +93,13 @@ impl Turn {
             sleep(AGAIN).await;
         }
     }
+}
+
+/// Whether the file is found by this name.
+fn is_named(file: &File, path: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (there, ours) = (fs::metadata(path).map(id), file.metadata().map(id));
+    there.is_ok_and(|there| ours.is_ok_and(|ours| ours == there))
 }
 
 fn open(folder: &Path, path: &PathBuf) -> Result<File> {
@@ -111,5 +137,7 @@ mod tests {
         let limit = Duration::from_secs(5);
         let again = Turn::wait(state.path(), one, HandoffRole::Source, limit).await;
         assert!(again.unwrap().is_some());
+        let folder = state.path().join(FOLDER);
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "nothing stays");
     }
 }

@@ -559,3 +559,53 @@ fn what_an_earlier_stay_left_is_not_wiped() -> Outcome {
 
 /// How each guest's log begins.
 const FIRST: &[u8] = b"logchain lab guest\r\nLC 0000000001 ";
+
+/// Whoever reads at the destination, from before the migration on: what was seen once is seen in
+/// each later read.
+#[test]
+fn a_reader_at_the_destination_never_sees_less_than_before() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(2000)?;
+    let (_one, two) = both(&lab)?;
+    let way = [P2P, &["--bandwidth", "32"]].concat();
+    let command = h1.command(["virsh", "--quiet", "migrate"]).args(&way);
+    let mut running = command
+        .args([at.name(), &h2.uri()])
+        .limit(MIGRATION)
+        .spawn()?;
+    let path = h2.log_path("vm");
+    let path = path.to_string_lossy().into_owned();
+    let mut seen: Vec<u8> = Vec::new();
+    let (mut reads, mut grew) = (0, 0);
+    let mut after = 0;
+    // Until some reads after the handoff has ended.
+    while after < 10 {
+        let ended = !running.is_running()? && two.events().iter().any(|e| e["event"] == "handoff");
+        after += usize::from(ended);
+        // Before the domain is there, there may be no file.
+        let output = h2.command(["logchain", "show", "-n", "all", &path]).run()?;
+        reads += 1;
+        let now = output.stdout;
+        if let Some(last) = Ticks::last(&seen) {
+            let still = Ticks::last(&now).is_some_and(|now| now >= last);
+            assert!(
+                still,
+                "read {reads}: {last} was seen before, and is not any more"
+            );
+            let began = seen.starts_with(FIRST);
+            assert!(
+                !began || now.starts_with(FIRST),
+                "read {reads}: the beginning is gone"
+            );
+        }
+        grew += usize::from(now.len() > seen.len());
+        seen = now;
+    }
+    running.wait(MIGRATION)?.checked()?;
+    println!("{reads} reads, {grew} of them longer than the one before");
+    Ticks::check_from_boot(&seen)?;
+    Ok(())
+}

@@ -5,25 +5,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use logchain_core::backoff::Backoff;
 use logchain_core::departure::Notes;
 use logchain_core::handoff::stage::stages;
 use logchain_core::ids::ConsoleName;
-use logchain_core::outbox::Outbox;
+use logchain_core::outbox::{Entry, Outbox};
 use logchain_core::transport::{LogTransportExt as _, Prefix};
 use std::path::PathBuf;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
+use super::config::ReapPolicy;
 use super::host::Here;
 use super::shared::Shared;
 use super::stay::Stay;
 use super::{desk, destination};
 use crate::blocking::blocking;
-use crate::{Result, departures, offer, outbox};
+use crate::{Event, Events, Result, departures, offer, outbox, reap};
 
 /// How soon what was offered unexpectedly is taken in.
 const SOON: Duration = Duration::from_millis(250);
@@ -42,6 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, here: Here) {
         if let Err(e) = hand_over(&shared, &here, &mut tries).await {
             tracing::debug!(error = %e.sentence(), "what is left here is looked for again");
         }
+        give_up(&shared).await;
         count(&shared).await;
         let next = Instant::now() + shared.config().outbox.retry_min;
         let mut stored = shared.meet.stored();
@@ -56,6 +58,77 @@ pub(super) async fn run(shared: Arc<Shared>, here: Here) {
             }
         }
     }
+}
+
+/// Undefines domains that left, as the operator's policy says, pass after pass.
+pub(super) async fn reap(shared: Arc<Shared>) {
+    loop {
+        let config = shared.config();
+        if config.reap.policy != ReapPolicy::Never {
+            let options = reap::Options {
+                connect: Some(config.connect.clone()),
+                state: config.state.clone(),
+                files: config.reap.files.into(),
+                placement_command: config.reap.placement_command.clone(),
+                placement_url: config.reap.placement_url.clone(),
+                receipts_suffice: config.reap.policy == ReapPolicy::WhenCarried,
+                grace: config.reap.grace,
+                ..reap::Options::default()
+            };
+            let events = reaped(&shared.events);
+            if let Err(e) = reap::reap(options, &events, &shared.stop).await {
+                shared.events.warn(e.sentence());
+            }
+        }
+        sleep(config.reap.every).await;
+    }
+}
+
+/// Of what the reaper tells, what an operator wants to know: not at each pass why a domain stays.
+fn reaped(events: &Events) -> Events {
+    let events = events.clone();
+    Events::to(move |event: &Event| match event {
+        Event::Reaped(_) | Event::Failed { .. } | Event::Warning { .. } => {
+            events.tell(event.clone());
+        }
+        other => tracing::debug!(event = %other.to_json(), "the reaper tells"),
+    })
+}
+
+/// Where the operator bounds the outbox, the oldest logs beyond that are given up.
+async fn give_up(shared: &Shared) {
+    let config = shared.config();
+    let Some(most) = config.outbox.max_bytes else {
+        return;
+    };
+    let (state, events) = (config.state.clone(), shared.events.clone());
+    let work = move || {
+        let outbox = Outbox::of(&state);
+        let mut entries = outbox.all()?.entries;
+        entries.sort_by_key(|entry| std::cmp::Reverse(put_down_at(entry)));
+        let mut bytes = 0_u64;
+        for entry in entries {
+            bytes = bytes.saturating_add(entry.bytes);
+            if bytes > most {
+                outbox.remove(&entry)?;
+                events.warn(format!(
+                    "domain {}: {}: {} bytes are given up, since the outbox holds no more than \
+                     {most}",
+                    entry.domain, entry.console, entry.bytes
+                ));
+            }
+        }
+        Ok(())
+    };
+    if let Err(e) = blocking(work).await {
+        shared.events.warn(e.sentence());
+    }
+}
+
+/// When a log was put down. Blocks on files.
+fn put_down_at(entry: &Entry) -> Option<SystemTime> {
+    let folder = entry.path.parent()?;
+    std::fs::metadata(folder).ok()?.modified().ok()
 }
 
 /// Counts what is in the outbox.
@@ -111,6 +184,7 @@ async fn take_in(shared: &Arc<Shared>, here: &Here) -> Result<()> {
 /// When a domain's logs are tried again.
 struct Again {
     failures: u32,
+    since: Instant,
     due: Instant,
 }
 
@@ -138,7 +212,14 @@ async fn hand_over(
     let left = left_here(shared.config().state.clone()).await?;
     tries.retain(|domain, _| left.contains_key(domain));
     for (domain, left) in left {
-        if tries.get(&domain).is_some_and(|t| t.due > Instant::now()) {
+        let tried = tries.get(&domain);
+        if tried.is_some_and(|tried| tried.due > Instant::now()) {
+            continue;
+        }
+        let given_up = shared.config().outbox.give_up_after;
+        if let (Some(tried), Some(limit)) = (tried, given_up)
+            && tried.since.elapsed() > limit
+        {
             continue;
         }
         let stay = here.stay(domain);
@@ -163,12 +244,22 @@ async fn hand_over(
         }
         let again = tries.entry(domain).or_insert(Again {
             failures: 0,
+            since: Instant::now(),
             due: Instant::now(),
         });
         again.failures = again.failures.saturating_add(1);
         let outbox = &shared.config().outbox;
         let backoff = Backoff::doubling(outbox.retry_min, outbox.retry_max);
         again.due = Instant::now() + backoff.after(again.failures);
+        if outbox
+            .give_up_after
+            .is_some_and(|limit| again.since.elapsed() > limit)
+        {
+            shared.events.warn(format!(
+                "domain {domain}: its log is not offered any more, as the configuration says; \
+                 `logchain status` says where it lies"
+            ));
+        }
     }
     Ok(())
 }
@@ -193,7 +284,7 @@ async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
     }
     job.transport = Some(transport);
     job.patience = shared.patience();
-    let events = crate::Events::ignored();
+    let events = Events::ignored();
     match offer::offer(job, &events, &shared.stop).await {
         Ok(finished) => finished.is_success(),
         Err(e) => {

@@ -123,6 +123,7 @@ pub async fn agent(
     let endpoints = operate::open(reloader, Arc::new(desk), reload, &closed).await?;
     let mut host = Host::new(Arc::clone(&shared), here.clone(), words);
     let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), here));
+    let reaper = tokio::spawn(afterwards::reap(Arc::clone(&shared)));
     manager.ready();
     let work = async {
         tokio::select! {
@@ -131,6 +132,7 @@ pub async fn agent(
         }
         manager.stopping();
         afterwards.abort();
+        reaper.abort();
         // What is not committed is offered again by the next start.
         tokio::select! {
             () = shared.all_ended() => {}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use logchain_core::handoff::{Budget, Limits};
 use logchain_core::ids::ConsoleName;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Vm;
 use super::config::{Config, Reloadable};
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) held: HeldLogs,
     /// What all handoffs take together.
     pub(super) budget: Budget,
+    /// How many domains' handoffs may run at once.
+    turns: Arc<Semaphore>,
     /// Whether nothing new is begun.
     draining: AtomicBool,
     next: AtomicU64,
@@ -48,7 +50,9 @@ impl Shared {
         stop: &Stop,
         meet: Meet,
     ) -> Self {
-        let memory = config.current().limits.memory;
+        let limits = config.current().limits.clone();
+        let memory = limits.memory;
+        let turns = usize::try_from(limits.handoffs).unwrap_or(usize::MAX);
         let budget = Budget::new(Limits {
             bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             ..Limits::default()
@@ -61,6 +65,7 @@ impl Shared {
             meet,
             held,
             budget,
+            turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
             draining: AtomicBool::new(false),
             next: AtomicU64::new(0),
             under_way: Mutex::default(),
@@ -76,6 +81,12 @@ impl Shared {
     /// How long nothing may move until a log is left behind, to be tried again later.
     pub(super) fn patience(&self) -> Duration {
         self.config().meet.patience
+    }
+
+    /// Waits until one handoff more may run; it does for as long as what this gives lives.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
     /// From now on nothing new is begun.

@@ -122,6 +122,8 @@ impl HandingOver<'_> {
                     .begin(&self.vm, &log.console, HandoffRole::Source)
             })
             .collect();
+        // What waits for its turn is held already.
+        let _turn_of_handoffs = self.shared.turn().await;
         // Before anything is begun: a start after a kill finds it.
         let logs: Vec<&ConsoleLog> = held.iter().map(|(log, ..)| log).collect();
         let note = self.note(&logs);

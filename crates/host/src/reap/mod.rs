@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use logchain_core::departure::{DEFAULT_STATE, Departure, LeftLog, Notes};
 use logchain_core::outbox::{Entry, Outbox};
 use logchain_core::reap::files::{self, Removed};
@@ -54,6 +55,10 @@ pub struct Options {
     pub placement_command: Option<PathBuf>,
     /// A URL that answers 200 where a domain's new place is confirmed.
     pub placement_url: Option<String>,
+    /// Whether nothing has to confirm a domain's new place beyond the receipts for its logs.
+    pub receipts_suffice: bool,
+    /// How long a domain stays at least after it left.
+    pub grace: Duration,
 }
 
 impl Default for Options {
@@ -66,6 +71,8 @@ impl Default for Options {
             files: Files::default(),
             placement_command: None,
             placement_url: None,
+            receipts_suffice: false,
+            grace: Duration::ZERO,
         }
     }
 }
@@ -77,10 +84,13 @@ impl Default for Options {
 /// [`Error::Usage`] where the options say of nothing how it would confirm a place;
 /// [`Error::Record`] where the notes cannot be read.
 pub async fn reap(options: Options, events: &Events, stop: &Stop) -> Result<Finished> {
-    let confirm = Confirm::of(
-        options.placement_command.as_deref(),
-        options.placement_url.as_deref(),
-    )?;
+    let confirm = match options.receipts_suffice {
+        true => Confirm::Receipts,
+        false => Confirm::of(
+            options.placement_command.as_deref(),
+            options.placement_url.as_deref(),
+        )?,
+    };
     let mut reaper = Reaper {
         events: events.clone(),
         confirm,
@@ -172,6 +182,10 @@ impl Reaper {
         for note in all.notes {
             if stop.is_asked() {
                 break;
+            }
+            let age = Timestamp::now().duration_since(note.at);
+            if Duration::try_from(age).is_ok_and(|age| age < self.options.grace) {
+                continue;
             }
             let span = info_span!("reap", domain = note.name);
             let reaping = self.reap(&notes, &mut here, stop, note.clone());

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Config, TransportKind};
+use super::{Config, ReapPolicy, TransportKind};
 use crate::transports::TransportChoice;
 
 /// Levels of a log, as `log_level` takes them.
@@ -83,6 +83,13 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "reap.placement_url",
         "a new place is confirmed by one authority; give placement_command or placement_url",
     );
+    let nobody = config.reap.placement_command.is_none() && config.reap.placement_url.is_none();
+    not(
+        config.reap.policy == ReapPolicy::WhenConfirmed && nobody,
+        "reap.policy",
+        "nothing in libvirt names the host that a domain went to, so say who confirms its new \
+         place; give placement_command or placement_url, or write policy = \"when-carried\"",
+    );
     not(
         config.limits.handoffs == 0,
         "limits.handoffs",
@@ -93,22 +100,16 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "limits.memory",
         "a piece of history has 2 MiB, and is compressed beside itself; give 4MiB or more",
     );
-    let urls = [
-        ("meet.store", meet.store.as_deref()),
-        ("stream.to", config.stream.to.as_deref()),
-    ];
-    for (key, url) in urls {
-        let choice = url.map(|url| TransportChoice::of(Some(url), None));
-        match choice {
-            Some(Err(e)) => wrong.push((key, e.sentence())),
-            Some(Ok(TransportChoice::Ssh(_))) if key == "meet.store" => wrong.push((
-                key,
-                "a store is an object store or a folder that all hosts have; for ssh write way = \
-                 \"ssh\""
-                    .to_owned(),
-            )),
-            _ => {}
-        }
+    let store = meet.store.as_deref();
+    match store.map(|url| TransportChoice::of(Some(url), None)) {
+        Some(Err(e)) => wrong.push(("meet.store", e.sentence())),
+        Some(Ok(TransportChoice::Ssh(_) | TransportChoice::Agent(_))) => wrong.push((
+            "meet.store",
+            "a store is an object store or a folder that all hosts have; for ssh write way = \
+             \"ssh\", for TLS between agents way = \"tls\""
+                .to_owned(),
+        )),
+        _ => {}
     }
     wrong
 }
@@ -177,9 +178,11 @@ mod tests {
         assert_eq!(wrong(|c| c.log_level = "loud".to_owned()), ["log_level"]);
         assert!(wrong(|c| c.log_level = "warn,logchain_core=debug".to_owned()).is_empty());
         assert_eq!(wrong(|c| c.state = "here".into()), ["state"]);
+        let tls = |c: &mut Config| c.meet.store = Some("tls://h".to_owned());
+        assert_eq!(wrong(tls), ["meet.store"]);
         assert_eq!(
-            wrong(|c| c.stream.to = Some("nowhere".to_owned())),
-            ["stream.to"]
+            wrong(|c| c.reap.policy = ReapPolicy::WhenConfirmed),
+            ["reap.policy"]
         );
         assert_eq!(wrong(|c| c.limits.handoffs = 0), ["limits.handoffs"]);
     }

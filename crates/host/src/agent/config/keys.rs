@@ -91,23 +91,29 @@ pub const KEYS: &[Key] = &[
         "meet.tls.ca",
         "Certificates of the authorities against which peers are checked. The files of this \
          section are libvirt's own by default.",
-    ),
+    )
+    .at_start(),
     key(
         "meet.tls.certificate",
         "The certificate that the agent shows to peers that connect to it.",
-    ),
-    key("meet.tls.key", "The key of that certificate."),
+    )
+    .at_start(),
+    key("meet.tls.key", "The key of that certificate.")
+    .at_start(),
     key(
         "meet.tls.client_certificate",
         "The certificate that the agent shows to peers that it connects to.",
-    ),
-    key("meet.tls.client_key", "The key of that certificate."),
+    )
+    .at_start(),
+    key("meet.tls.client_key", "The key of that certificate.")
+    .at_start(),
     key(
         "meet.tls.allowed_names",
         "Names of which a peer's certificate must have one; * stands for any characters. way = \
          \"tls\" needs at least one: [\"*\"] lets every certificate of the authority offer and \
          read logs.",
-    ),
+    )
+    .at_start(),
     key(
         "meet.ssh.user",
         "User at the destination. If unset, ssh's own configuration decides.",
@@ -125,7 +131,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "outbox.max_bytes",
-        "How much the outbox holds at most. If unset, only the free room of its disk limits it.",
+        "How much the outbox holds at most: beyond it the oldest logs are given up, and that is said. \
+         If unset, only the free room of its disk limits it.",
     )
     .unset("\"10GiB\""),
     key(
@@ -166,22 +173,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("reap.every", "How long to wait between two looks."),
     key(
-        "boots.keep",
-        "How many logs of earlier boots are kept for each domain.",
-    ),
-    key(
-        "stream.to",
-        "URL of a transport into which logs are copied as they grow. If unset, none is.",
-    )
-    .unset("\"s3://bucket/consoles\""),
-    key(
-        "stream.domains",
-        "Names of the domains whose logs are copied; * stands for any characters.",
-    ),
-    key(
         "holds.max_unlinked_bytes",
-        "How many bytes of removed log files are held open at most for domains that are leaving.",
-    ),
+        "How many bytes of removed log files are held open at most for each log.",
+    )
+    .at_start(),
     key("control.socket", "Path of the control socket.").at_start(),
     key(
         "control.group",
@@ -206,7 +201,8 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.handoffs",
         "How many handoffs run at once. Further ones wait.",
-    ),
+    )
+    .at_start(),
     key(
         "limits.memory",
         "How much memory the pieces of all handoffs use together. A piece has 2 MiB.",

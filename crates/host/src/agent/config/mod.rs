@@ -54,10 +54,6 @@ pub struct Config {
     pub outbox: Outbox,
     /// What is done with domains that left.
     pub reap: Reap,
-    /// Logs of earlier boots.
-    pub boots: Boots,
-    /// Logs that are copied into a transport as they grow.
-    pub stream: Stream,
     /// Logs that are held open.
     pub holds: Holds,
     /// The control socket.
@@ -221,27 +217,6 @@ pub struct Reap {
     pub every: Duration,
 }
 
-/// Logs of earlier boots.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Boots {
-    /// How many of them are kept for each domain.
-    pub keep: u32,
-}
-
-/// Logs that are copied into a transport as they grow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Stream {
-    /// URL of the transport; none is copied without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<String>,
-    /// Names of the domains; `*` stands for any characters.
-    pub domains: Vec<String>,
-}
-
 /// Logs that are held open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -300,8 +275,6 @@ impl Default for Config {
             meet: Meet::default(),
             outbox: Outbox::default(),
             reap: Reap::default(),
-            boots: Boots::default(),
-            stream: Stream::default(),
             holds: Holds::default(),
             control: Control::default(),
             metrics: Metrics::default(),
@@ -369,15 +342,6 @@ impl Default for Reap {
             placement_url: None,
             grace: Duration::from_secs(300),
             every: Duration::from_secs(300),
-        }
-    }
-}
-
-impl Default for Stream {
-    fn default() -> Self {
-        Self {
-            to: None,
-            domains: vec!["*".to_owned()],
         }
     }
 }
