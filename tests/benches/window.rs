@@ -85,7 +85,8 @@ fn main() -> Fallible<()> {
         for mib in &sizes {
             // None is always the first.
             let mut ways = ways.clone();
-            ways.rotate_left(run % ways.len().max(1));
+            let first = run % ways.len().max(1);
+            ways.rotate_left(first);
             for way in ways {
                 if rows.count(&[way.name(), &mib.to_string()]) <= run {
                     todo.push((way, *mib));
