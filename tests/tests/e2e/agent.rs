@@ -506,3 +506,56 @@ fn agents_speak_to_each_other_over_tls() -> Outcome {
     }
     Ok(())
 }
+
+/// Somebody removes the folder of a running guest's log: the agent holds what was in it.
+#[test]
+fn a_log_that_was_removed_under_its_guest_is_carried() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let (one, two) = both(&lab)?;
+    let at = h1.define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    at.remove_log_folder()?;
+    // The guest prints on, to where nobody finds it.
+    let later = [P2P, &["--bandwidth", "8"]].concat();
+    virsh(&at, h2, &later)?.checked()?;
+    two.wait_for_handoffs(1, "destination", "carried")?;
+    let there = h2.guest("vm");
+    there.wait_for_more_ticks(200)?;
+    let report = Ticks::check_from_boot(&history(&there)?)?;
+    println!("{report:?} {:?}", one.events());
+    Ok(())
+}
+
+/// What lies at the destination from an earlier stay, and was never handed over, is wiped by
+/// libvirt when the guest comes back.
+#[test]
+fn what_an_earlier_stay_left_is_not_wiped() -> Outcome {
+    let lab = Lab::start(2)?;
+    let hosts = [lab.host(0), lab.host(1)];
+    let way = in_a_folder(&lab).replace("[meet]", "[meet]\npatience = \"3s\"");
+    let one = Agent::start(hosts[0], &way)?;
+    let at = hosts[0].define(&Guest::new("vm"))?;
+    at.start()?;
+    at.wait_for_tick(300)?;
+    // There is no agent at the destination: the log stays behind.
+    virsh(&at, hosts[1], P2P)?.checked()?;
+    let there = hosts[1].guest("vm");
+    there.wait_for_more_ticks(200)?;
+    virsh(&there, hosts[0], P2P)?.checked()?;
+    // Nobody handed over what it printed there; what it printed here before is here again.
+    let whole = hosts[0].until("the earlier stay's log", SOON, || {
+        let log = history(&at).unwrap_or_default();
+        Ok(log.starts_with(FIRST).then_some(log))
+    });
+    if whole.is_err() {
+        one.dump();
+    }
+    let whole = whole?;
+    assert!(Ticks::last(&whole).is_some());
+    Ok(())
+}
+
+/// How each guest's log begins.
+const FIRST: &[u8] = b"logchain lab guest\r\nLC 0000000001 ";

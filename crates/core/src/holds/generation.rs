@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::decide::Entry;
@@ -11,7 +12,7 @@ use crate::OkLogged as _;
 use crate::chain::{ChainFile, LogChain, Remark};
 use crate::folder::{FileId, stat_open};
 use crate::follow::{self, Follower};
-use crate::record::Record;
+use crate::record::{Offered, Record};
 
 /// A file that is held.
 #[derive(Debug)]
@@ -58,6 +59,11 @@ pub(super) struct Generation {
     pub(super) files: Vec<HeldFile>,
     /// What was remembered beside them when that could last be read.
     pub(super) record: Record,
+    /// What was committed of the handoff that it was taken for last, once it was. Where the
+    /// folder went before that, the record does not say so.
+    pub(super) committed: Arc<OnceLock<Offered>>,
+    /// Whether the destination has confirmed that it has what was committed.
+    pub(super) is_received: bool,
 }
 
 /// A held file, as people and programs are told of it.
@@ -122,8 +128,15 @@ impl Generation {
         }
     }
 
+    /// The last handoff of it that was committed.
+    pub(super) fn offered(&self) -> Option<&Offered> {
+        self.committed.get().or(self.record.offered.as_ref())
+    }
+
     fn is_handed_over(&self) -> bool {
-        let Some(offered) = self.record.offered.as_ref().filter(|o| o.received) else {
+        let committed = self.committed.get().filter(|_| self.is_received);
+        let recorded = self.record.offered.as_ref().filter(|o| o.received);
+        let Some(offered) = committed.or(recorded) else {
             return false;
         };
         let mut files = self.files.iter();

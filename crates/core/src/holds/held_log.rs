@@ -19,7 +19,7 @@ use crate::OkLogged as _;
 use crate::chain;
 use crate::follow;
 use crate::handoff::offer::Held;
-use crate::ids::ConsoleName;
+use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::{KeepOutcome, Kept, Outbox};
 use crate::pause::pause;
 
@@ -154,12 +154,30 @@ impl HeldLog {
                     Held::of_follower(chain, follower, record, self.domain(), self.console())
                 })
             };
+            if let Ok(taken) = &taken {
+                state.current.committed = taken.committed();
+                state.current.is_received = false;
+            }
             state.keep_newest();
             drop(state);
             if let Some(looked) = looked {
                 shared.after(self.log.key, looked);
             }
             return Ok(taken?);
+        }
+    }
+
+    /// The destination has confirmed that it has what was committed as this handoff: what holds
+    /// nothing else is [handed over](EarlierLog::is_handed_over), also where the record of it is
+    /// gone.
+    pub fn received(&self, handoff: HandoffId) {
+        let mut state = self.log.state();
+        let state = &mut *state;
+        for log in state.earlier.iter_mut().chain([&mut state.current]) {
+            let committed = log.committed.get();
+            if committed.is_some_and(|committed| committed.handoff == handoff) {
+                log.is_received = true;
+            }
         }
     }
 
@@ -179,11 +197,12 @@ impl HeldLog {
         let log = state.earlier.iter().find(|log| log.number == generation);
         let log = log.ok_or(Error::NoGeneration(generation))?;
         let (held, record) = (log.follower(&state.chain, Vec::new())?, log.record.clone());
+        let offered = log.offered().cloned();
         drop(state);
         let kept = Kept {
             held,
             // The same bytes were handed over, perhaps: they keep that handoff's id.
-            committed: record.offered.as_ref(),
+            committed: offered.as_ref(),
             record: &record,
         };
         Ok(kept.put_as_it_is(None, outbox)?)
@@ -199,10 +218,11 @@ impl HeldLog {
         let state = self.log.state();
         let (path, record) = (state.chain.path(), state.current.record.clone());
         let held = state.current.follower(&state.chain, Vec::new())?;
+        let offered = state.current.offered().cloned();
         drop(state);
         let kept = Kept {
             held,
-            committed: record.offered.as_ref(),
+            committed: offered.as_ref(),
             record: &record,
         };
         Ok(kept.put_down(&path, about_to_go, &*self.thread.0.writers, outbox)?)

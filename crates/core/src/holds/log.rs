@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,8 @@ impl Log {
             number: 0,
             files: Vec::new(),
             record,
+            committed: Arc::default(),
+            is_received: false,
         };
         Ok(Self {
             key,
@@ -416,6 +419,8 @@ impl State {
             number: number.saturating_add(1),
             files: files.into_iter().map(HeldFile::named).collect(),
             record: fresh,
+            committed: Arc::default(),
+            is_received: false,
         };
         let mut wiped = std::mem::replace(&mut self.current, next);
         self.record = None;

@@ -1,4 +1,5 @@
 mod busy;
+mod handed_over;
 mod random;
 
 use std::fs::{self, OpenOptions};

@@ -114,6 +114,11 @@ impl Held {
         keeper.map_err(Error::Thread)
     }
 
+    /// What is committed of it, once it is.
+    pub(crate) fn committed(&self) -> Arc<OnceLock<Offered>> {
+        Arc::clone(&self.committed)
+    }
+
     /// What of the chain is not carried, and where its order is in doubt.
     #[must_use]
     pub fn remarks(&self) -> &[Remark] {

@@ -91,8 +91,6 @@ impl Model {
         let Some(packed) = self.find(from).map(|file| file.packed) else {
             return;
         };
-        // Whoever renames `.0.zst` leaves a plain file of the new number where it is, and
-        // the other way round: the plain one counts, and it is older than it seems.
         assert!(self.find(to).is_none_or(|there| there.packed == packed));
         if let Some(there) = self.find(to) {
             there.name = None;
@@ -344,26 +342,21 @@ impl World {
         }
     }
 
-    /// A compressed file does not give way to a plain one, nor the other way round: what
-    /// would be left behind is removed before, as whoever compresses sees to it.
+    /// The oldest file that virtlogd keeps does not give way to one that is compressed
+    /// where it is plain, or the other way round. Whoever compresses sees to it that it is
+    /// removed before.
     fn shift_clashes(&mut self) {
-        loop {
-            let rotated = self.rotated();
-            let clash = rotated.iter().find(|older| {
-                let Some(Name::Number(number)) = older.name else {
-                    return false;
-                };
-                number < self.backups
-                    && rotated.iter().any(|newer| {
-                        newer.packed != older.packed
-                            && number.checked_sub(1).map(Name::Number) == newer.name
-                            && number == self.backups - 1
-                    })
-                    || (older.packed && number == 0 && self.backups == 1)
-            });
-            let Some(clash) = clash.cloned() else { return };
-            fs::remove_file(self.path_of(&clash)).unwrap();
-            self.model.find(clash.name.unwrap()).unwrap().name = None;
+        let last = self.backups - 1;
+        let newer = last.checked_sub(1).map_or(Name::Base, Name::Number);
+        let Some(newer) = self.model.find(newer).map(|file| file.packed) else {
+            return;
+        };
+        let Some(oldest) = self.model.find(Name::Number(last)).cloned() else {
+            return;
+        };
+        if oldest.packed != newer {
+            fs::remove_file(self.path_of(&oldest)).unwrap();
+            self.model.find(Name::Number(last)).unwrap().name = None;
             self.model.settle(None);
             self.bed.log.look();
         }
