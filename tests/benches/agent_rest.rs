@@ -36,8 +36,9 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 /// Far more than a start takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// From `watching` until it is at rest: what it does once after a start is over.
-const SETTLES: Duration = Duration::from_secs(5);
+/// From `watching` until it is at rest: what it does once after a start is over, and threads that
+/// helped with it have ended.
+const SETTLES: Duration = Duration::from_secs(15);
 
 fn main() -> Fallible<()> {
     let domains = number("--domains", 1000)?;
@@ -129,30 +130,31 @@ fn one(config: &Path, domains: u64, seconds: Duration, figures: &mut Figures) ->
     rest(&told, SETTLES)?;
     let proc = PathBuf::from(format!("/proc/{}", agent.0.id()));
     let (before, since) = (Threads::of(&proc)?, Instant::now());
-    figures.add("start_cpu_ms", u64::try_from(before.busy.as_millis())?);
+    figures.add("start_cpu_ms", processor_ms(&proc)?);
     rest(&told, seconds)?;
     let (after, took) = (Threads::of(&proc)?, since.elapsed());
     let millis = u64::try_from(took.as_millis())?.max(1);
-    let busy = after.busy.saturating_sub(before.busy);
-    let busy = u64::try_from(busy.as_micros())?;
-    figures.add("cpu_us_per_s", busy.saturating_mul(1000) / millis);
-    let mut wakeups = 0_u64;
-    for (thread, name, count) in &after.switches {
-        let earlier = before.switches.iter().find(|(other, ..)| other == thread);
-        let more = count.saturating_sub(earlier.map_or(0, |(.., count)| *count));
+    let (mut busy, mut wakeups) = (Duration::ZERO, 0_u64);
+    for thread in &after.0 {
+        let earlier = before.0.iter().find(|other| other.number == thread.number);
+        let (was_busy, switches) = earlier.map_or((Duration::ZERO, 0), |t| (t.busy, t.switches));
+        busy += thread.busy.saturating_sub(was_busy);
+        let more = thread.switches.saturating_sub(switches);
         wakeups = wakeups.saturating_add(more);
         if more > 0 {
-            println!("thread {name} {thread}: {more} wakeups in {millis} ms");
+            println!("thread {}: {more} wakeups in {millis} ms", thread.name);
         }
     }
+    let busy = u64::try_from(busy.as_micros())?;
+    figures.add("cpu_us_per_s", busy.saturating_mul(1000) / millis);
     figures.add(
         "wakeups_per_1000_s",
         wakeups.saturating_mul(1_000_000) / millis,
     );
-    figures.add("resident_kib", process::kib(&proc, "VmRSS")?);
+    figures.add("resident_kib", process::field(&proc, "VmRSS")?);
     let descriptors = fs::read_dir(proc.join("fd"))?.count();
     figures.add("descriptors", u64::try_from(descriptors)?);
-    figures.add("threads", u64::try_from(after.switches.len())?);
+    figures.add("threads", u64::try_from(after.0.len())?);
     Ok(())
 }
 
@@ -168,32 +170,44 @@ fn rest(told: &mpsc::Receiver<String>, time: Duration) -> Fallible<()> {
     }
 }
 
-/// What all threads of a process have had so far.
-struct Threads {
+/// How long all threads of a process have been on a processor, those that have ended too. In
+/// ticks of 10 ms.
+fn processor_ms(proc: &Path) -> Fallible<u64> {
+    let stat = fs::read_to_string(proc.join("stat"))?;
+    // The name before it may have spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<u64>() * 10)
+}
+
+/// The threads of a process that run now.
+struct Threads(Vec<Thread>);
+
+struct Thread {
+    number: u64,
+    name: String,
+    /// How long it was on a processor; to the nanosecond, where the process's own is in ticks.
     busy: Duration,
-    /// The number of each, its name, and how often it gave up the processor by itself.
-    switches: Vec<(u64, String, u64)>,
+    /// How often it gave the processor up by itself.
+    switches: u64,
 }
 
 impl Threads {
     fn of(proc: &Path) -> Fallible<Self> {
-        let mut threads = Self {
-            busy: Duration::ZERO,
-            switches: Vec::new(),
-        };
+        let mut threads = Vec::new();
         for task in fs::read_dir(proc.join("task"))? {
             let task = task?.path();
-            // To the nanosecond, where the process's own figure is in ticks.
             let text = fs::read_to_string(task.join("schedstat"))?;
             let busy = text.split_whitespace().next().ok_or("no schedstat")?;
-            threads.busy += Duration::from_nanos(busy.parse()?);
             let number = task.file_name().and_then(|name| name.to_str());
-            threads.switches.push((
-                number.ok_or("an odd thread")?.parse()?,
-                fs::read_to_string(task.join("comm"))?.trim().to_owned(),
-                process::kib(&task, "voluntary_ctxt_switches")?,
-            ));
+            threads.push(Thread {
+                number: number.ok_or("an odd thread")?.parse()?,
+                name: fs::read_to_string(task.join("comm"))?.trim().to_owned(),
+                busy: Duration::from_nanos(busy.parse()?),
+                switches: process::field(&task, "voluntary_ctxt_switches")?,
+            });
         }
-        Ok(threads)
+        Ok(Self(threads))
     }
 }

@@ -125,7 +125,7 @@ fn peaks(hosts: [&Host; 2]) -> Fallible<[u64; 2]> {
         // The agent is the oldest of its name.
         let pids = host.processes(PROCESS)?;
         let pid = pids.iter().min().ok_or("no agent runs")?;
-        *peak = process::kib(&host.path(format!("/proc/{pid}")), "VmHWM")?;
+        *peak = process::field(&host.path(format!("/proc/{pid}")), "VmHWM")?;
     }
     Ok(peaks)
 }
