@@ -47,15 +47,15 @@ fn main() -> Fallible<()> {
     let lab = Lab::builder().hosts(2).virtlogd(0, 3).tls().start()?;
     let names: Vec<String> = (0..guests).map(|n| format!("vm{n}")).collect();
     for name in &names {
-        // A history that nobody writes to, and that does not shrink to nothing.
-        let guest = lab.host(0).define(&Guest::new(name))?;
+        lab.host(0).define(&Guest::new(name))?.start()?;
+    }
+    for name in &names {
+        let guest = lab.host(0).guest(name);
+        guest.wait_for_tick(100)?;
+        // A start wipes what there is, so it is laid now.
         let mut rotated = lab.host(0).path(guest.log_path()).into_os_string();
         rotated.push(".0");
         fs::write(rotated, history(mib << 20, name))?;
-        guest.start()?;
-    }
-    for name in &names {
-        lab.host(0).guest(name).wait_for_tick(100)?;
     }
     let mut figures = Figures::default();
     for run in 0..runs {
