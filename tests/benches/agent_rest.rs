@@ -118,8 +118,9 @@ fn one(config: &Path, domains: u64, seconds: Duration, figures: &mut Figures) ->
     loop {
         let line = told.recv_timeout(LIMIT.saturating_sub(began.elapsed()))?;
         let event: serde_json::Value = serde_json::from_str(&line)?;
-        if event["event"] == "watching" {
-            if event["domains"].as_u64() != Some(domains) {
+        let field = |name: &str| event.get(name);
+        if field("event").is_some_and(|kind| kind == "watching") {
+            if field("domains").and_then(serde_json::Value::as_u64) != Some(domains) {
                 return Err(format!("it watches others than those of the file: {line}").into());
             }
             break;

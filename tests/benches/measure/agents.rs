@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use logchain_tests::{Host, Lab, Running, Signal};
+use serde_json::Value;
 
 use super::Fallible;
 
@@ -114,11 +115,11 @@ impl Agents {
             let said = || String::from_utf8_lossy(&agent.running.stdout()).into_owned();
             let ended =
                 ended.map_err(|e| format!("{e}\n{} told:\n{}", agent.host.name(), said()))?;
-            if let Some(other) = ended.iter().find(|e| e["outcome"] != "carried") {
+            if let Some(other) = ended.iter().find(|e| !says(e, "outcome", "carried")) {
                 return Err(format!("a log was not carried: {other}").into());
             }
             if agent.host.name() == at.name() {
-                windows.extend(ended.iter().map(|event| event["window_ms"].as_u64()));
+                windows.extend(ended.iter().map(|event| event.get("window_ms")?.as_u64()));
             }
         }
         Ok(windows)
@@ -141,12 +142,14 @@ impl Agents {
 
 impl Agent {
     /// The events of this kind that it has told so far.
-    fn tells(&self, kind: &str) -> Vec<serde_json::Value> {
+    fn tells(&self, kind: &str) -> Vec<Value> {
         let out = self.running.stdout();
         let out = String::from_utf8_lossy(&out);
         let events = out.lines().filter_map(|l| serde_json::from_str(l).ok());
-        events
-            .filter(|e: &serde_json::Value| e["event"] == kind)
-            .collect()
+        events.filter(|event| says(event, "event", kind)).collect()
     }
+}
+
+fn says(event: &Value, field: &str, word: &str) -> bool {
+    event.get(field).is_some_and(|value| value == word)
 }
