@@ -4,8 +4,11 @@
 //! ```text
 //! cargo build --release -p logchain && cargo bench -p logchain-tests --bench cost -- \
 //!     [--pairs 30] [--mib 1] [--minutes 1000] [--csv target/cost.csv] [--huge-pages] \
-//!     [--dirty 12] [--mbit 1000]
+//!     [--dirty 12] [--mbit 1000] [--agents tls|folder]
 //! ```
+//!
+//! `--agents tls`, `--agents folder`: in the place of `logchain migrate` it is `virsh migrate` with
+//! an agent on each host; they meet over TLS or in a folder. The other half of each pair has none.
 //!
 //! `--huge-pages`: the guest's memory lies in huge pages of a pool. Without it the destination's
 //! QEMU gets fresh pages while memory is copied, which takes 50 or 200 ms as the machine has
@@ -29,6 +32,7 @@ mod measure;
 use std::time::{Duration, Instant};
 
 use logchain_tests::Host;
+use measure::agents::Meeting;
 use measure::looks::{Look, Looking};
 use measure::rows::Rows;
 use measure::shuttle::{Scene, Shuttle};
@@ -48,6 +52,8 @@ const FIGURES: [(&str, usize, Option<f64>); 4] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Logchain,
+    /// As `Virsh`, with agents on both hosts.
+    Agents(Meeting),
     Virsh,
 }
 
@@ -55,6 +61,7 @@ impl Way {
     fn name(self) -> &'static str {
         match self {
             Self::Logchain => "logchain",
+            Self::Agents(meeting) => meeting.name(),
             Self::Virsh => "virsh",
         }
     }
@@ -62,6 +69,8 @@ impl Way {
 
 /// What is measured.
 struct What {
+    /// What is measured beside plain virsh.
+    ours: Way,
     mib: u64,
     scene: Scene,
 }
@@ -77,7 +86,9 @@ impl What {
     }
 
     fn scene_name(&self) -> String {
-        let Scene { huge, dirty, mbit } = self.scene;
+        let Scene {
+            huge, dirty, mbit, ..
+        } = self.scene;
         let pages = if huge { "huge" } else { "ordinary" };
         let line = mbit.map_or_else(String::new, |mbit| format!(" {mbit} Mbit/s"));
         format!("{pages} pages {dirty} MiB dirty{line}")
@@ -89,19 +100,27 @@ fn main() -> Fallible<()> {
     let mib = number("--mib", 1)?;
     let minutes = number("--minutes", 1000)?;
     let csv = option("--csv").unwrap_or_else(|| "target/cost.csv".to_owned());
+    let ours = match option("--agents") {
+        Some(way) => {
+            let meeting = Meeting::of(&format!("agents-{way}"));
+            Way::Agents(meeting.ok_or_else(|| format!("agents do not meet by {way}"))?)
+        }
+        None => Way::Logchain,
+    };
     let scene = Scene {
         huge: std::env::args().any(|word| word == "--huge-pages"),
         dirty: u32::try_from(number("--dirty", 0)?)?,
         mbit: option("--mbit").map(|text| text.parse()).transpose()?,
+        tls: ours == Way::Agents(Meeting::Tls),
     };
-    let what = What { mib, scene };
+    let what = What { ours, mib, scene };
     let mut rows = Rows::open(&csv, HEADER)?;
     let ends = Instant::now() + Duration::from_secs(minutes * 60);
     let mut todo = Vec::new();
     for pair in 0..pairs {
         let ways = match pair % 2 {
-            0 => [Way::Virsh, Way::Logchain],
-            _ => [Way::Logchain, Way::Virsh],
+            0 => [Way::Virsh, ours],
+            _ => [ours, Way::Virsh],
         };
         let is_missing = |way: &Way| rows.count(&what.of(way)) <= pair;
         todo.extend(ways.into_iter().filter(is_missing));
@@ -133,12 +152,16 @@ fn main() -> Fallible<()> {
 /// One migration, as a row.
 fn one(shuttle: &mut Shuttle, way: Way, what: &What) -> Fallible<Vec<String>> {
     shuttle.lay(what.mib)?;
+    let agents = match way {
+        Way::Agents(meeting) => Some(shuttle.agents(meeting)?),
+        Way::Logchain | Way::Virsh => None,
+    };
     let base = |host| Shuttle::files(host).into_iter().next();
     let bases = [base(shuttle.from()), base(shuttle.to())];
     let looking = Looking::start(bases.into_iter().flatten().collect());
     let output = match way {
         Way::Logchain => shuttle.by_logchain(),
-        Way::Virsh => shuttle.by_virsh(),
+        Way::Virsh | Way::Agents(_) => shuttle.by_virsh(),
     };
     let done = output.and_then(|output| {
         let job = Job::of(shuttle.from())?;
@@ -148,7 +171,12 @@ fn one(shuttle: &mut Shuttle, way: Way, what: &What) -> Fallible<Vec<String>> {
     });
     let looks = looking.end()?;
     let (output, job) = done?;
-    if way == Way::Logchain {
+    if let Some(agents) = agents {
+        // It has arrived: where it is now is the destination.
+        agents.handoffs(1, shuttle.from())?;
+        agents.end()?;
+    }
+    if way != Way::Virsh {
         shuttle.check()?;
     }
     let (silence, blur) = silence(&looks.seen)?;
@@ -205,7 +233,7 @@ fn sum_up(rows: &Rows, what: &What, name: &str, column: usize, most: Option<f64>
         let cells = cells.iter().filter_map(|row| row.get(column));
         Ok(cells.map(|cell| cell.parse()).collect::<Result<_, _>>()?)
     };
-    let (ours, theirs) = (figures(Way::Logchain)?, figures(Way::Virsh)?);
+    let (ours, theirs) = (figures(what.ours)?, figures(Way::Virsh)?);
     let mut ratios: Vec<f64> = ours
         .iter()
         .zip(&theirs)
@@ -227,8 +255,9 @@ fn sum_up(rows: &Rows, what: &What, name: &str, column: usize, most: Option<f64>
         format!("; the goal of {most} is {met}")
     });
     println!(
-        "{name:9} logchain {:5.0} ms, virsh {:5.0} ms (medians, {:.3} times); {} pairs: {:.3} times, half of \
+        "{name:9} {} {:5.0} ms, virsh {:5.0} ms (medians, {:.3} times); {} pairs: {:.3} times, half of \
          them between {:.3} and {:.3}, the median itself between {:.3} and {:.3} with 95 %{goal}",
+        what.ours.name(),
         at(&ours, 50),
         at(&theirs, 50),
         at(&ours, 50) / at(&theirs, 50).max(1.0),

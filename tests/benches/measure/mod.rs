@@ -1,6 +1,7 @@
 //! What measurements of migrations share: a guest that goes to and fro, looks at
 //! files while it does, and rows that a later run goes on with.
 
+pub(crate) mod agents;
 pub(crate) mod looks;
 pub(crate) mod pool;
 pub(crate) mod rows;

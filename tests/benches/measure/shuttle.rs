@@ -10,6 +10,7 @@ use std::time::Duration;
 use logchain_tests::{Guest, GuestOn, Host, Lab, Output, Ticks};
 
 use super::Fallible;
+use super::agents::{Agents, Meeting};
 use super::pool::Pool;
 
 /// Far more than any of it takes.
@@ -17,6 +18,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Lines that it prints on a host before it leaves.
 const LINES: u64 = 200;
+
+/// Lines that it prints while agents come to rest: each takes a millisecond.
+const SETTLED: u64 = 1500;
 
 const NAME: &str = "vm";
 
@@ -32,6 +36,8 @@ pub(crate) struct Scene {
     pub(crate) dirty: u32,
     /// What a host can send, in Mbit/s; `None`: as much as the machine can.
     pub(crate) mbit: Option<u64>,
+    /// The hosts have certificates, by which agents know each other.
+    pub(crate) tls: bool,
 }
 
 pub(crate) struct Shuttle {
@@ -53,7 +59,12 @@ impl Shuttle {
         // It is on two hosts at once for a while.
         let pool = scene.huge.then(|| Pool::add(2 * Guest::MIB / 2 + 8));
         let pool = pool.transpose()?;
-        let lab = Lab::builder().hosts(2).virtlogd(0, 3).start()?;
+        let lab = Lab::builder().hosts(2).virtlogd(0, 3);
+        let lab = match scene.tls {
+            true => lab.tls(),
+            false => lab,
+        };
+        let lab = lab.start()?;
         let guest = lab.host(0).define(&guest)?;
         guest.start()?;
         if let Some(mbit) = scene.mbit {
@@ -72,6 +83,13 @@ impl Shuttle {
     /// Where it is.
     pub(crate) fn from(&self) -> &Host {
         self.lab.host(self.at)
+    }
+
+    /// Starts agents on both hosts, and lets them come to rest.
+    pub(crate) fn agents(&self, meeting: Meeting) -> Fallible<Agents> {
+        let agents = Agents::start(&self.lab, meeting)?;
+        self.guest().wait_for_more_ticks(SETTLED)?;
+        Ok(agents)
     }
 
     /// Where it goes next.
