@@ -5,7 +5,7 @@ use std::io;
 use logchain_core::placement::roll::RollError;
 use logchain_core::reap::files;
 use logchain_core::{
-    archive, chain, folder, handoff, ids, outbox, placement, record, sentence, transport,
+    archive, chain, folder, handoff, holds, ids, outbox, placement, record, sentence, transport,
 };
 use logchain_libvirt::virtlogd::NotAsked;
 use logchain_transport_s3::BadUrl;
@@ -63,6 +63,9 @@ pub enum Error {
     /// A log could not be rotated.
     #[error(transparent)]
     Roll(#[from] RollError),
+    /// A log could not be held.
+    #[error(transparent)]
+    Holds(#[from] holds::Error),
     /// The outbox could not be read or written.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),

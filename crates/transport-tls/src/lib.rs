@@ -10,6 +10,40 @@
 //! [allowed](AllowedNames). Beyond that nobody may do anything: each request is asked of the
 //! [`Service`] that the agent brings.
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use bytes::Bytes;
+//! use logchain_core::transport::LogTransport;
+//! use logchain_transport_tls::{
+//!     AllowedNames, ClientCredentials, DEFAULT_PORT, ExpectedPeer, LinkOptions, Notice, PeerLink,
+//!     Pki, Server, ServerOptions, Service,
+//! };
+//!
+//! # async fn agent(
+//! #     spool: Arc<dyn LogTransport>,
+//! #     service: Arc<dyn Service>,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let allowed: AllowedNames = ["C=GB,O=Red Hat,CN=*.example.org"].into_iter().collect();
+//! let mut options = ServerOptions::default();
+//! options.allowed = allowed.clone();
+//! let address = ([0, 0, 0, 0], DEFAULT_PORT).into();
+//! let server = Server::bind(address, Pki::libvirt(), options, spool, service).await?;
+//! let running = tokio::spawn(server.run(std::future::pending()));
+//!
+//! let credentials = ClientCredentials::load(Pki::libvirt(), Notice::default()).await?;
+//! let link = PeerLink::new(
+//!     "192.0.2.7".parse()?,
+//!     credentials,
+//!     ExpectedPeer::Allowed(allowed),
+//!     LinkOptions::default(),
+//! );
+//! let answer = link.ask(Bytes::from_static(b"domain X comes in at me")).await?;
+//! # drop((running, answer));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Must not know: migrations, domains that are expected, what messages mean.
 
 mod admission;

@@ -105,6 +105,8 @@ impl Agent for Desk {
         self.shared
             .metrics
             .libvirt_connected(self.here.connection().is_some());
+        let (logs, unlinked) = self.shared.held.counts();
+        self.shared.metrics.held(logs, unlinked);
         let peers = self.shared.meet.connected().len();
         self.shared.metrics.peers_connected(peers as u64);
         self.shared.metrics.page()

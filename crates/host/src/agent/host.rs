@@ -6,24 +6,29 @@
 //! Must not know: how a log is handed over.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use logchain_core::chain::NumberingChoice;
 use logchain_core::handoff::offer::Source;
+use logchain_core::holds::HeldLog;
 use logchain_libvirt::consoles::Consoles;
+use logchain_libvirt::drain::{Writer, has_writer};
 use logchain_libvirt::host_events::HostEvent;
 use logchain_libvirt::{Connection, Domain, Running, RunningDomain, State};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
+use super::held::HeldLogs;
 use super::shared::Shared;
 use super::stay::{Action, Look, Stay, on_event, on_look};
 use super::{Vm, destination, source};
 use crate::limits::numbering_of_host;
 use crate::log::ConsoleLog;
-use crate::{Error, Event, Events, Result, consoles, hosts, neighbours};
+use crate::{Error, Event, Events, Result, astray, consoles, hosts, neighbours};
 
 /// Between two looks at the domains that come or leave. Only while there are any.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,10 +95,83 @@ pub(super) struct KnownLog {
     pub(super) log: ConsoleLog,
     /// Whether a start of the domain leaves what is there, and goes on behind it.
     pub(super) appends: bool,
+    /// `None`: it could not be held.
+    pub(super) held: Option<Arc<HeldLog>>,
 }
 
-/// A domain that runs, and how its logs' files are numbered.
-pub(super) type Found = (RunningDomain, NumberingChoice);
+/// A domain that runs, and what is known of its logs; or why nothing is.
+pub(super) struct Found {
+    domain: Domain,
+    known: Result<Known, String>,
+    /// One sentence for each log that cannot be carried.
+    left_out: Vec<String>,
+}
+
+impl Found {
+    /// Holds the logs of a domain. Blocks on files; called on a thread of the runtime.
+    fn hold(held: &HeldLogs, found: RunningDomain, numbering: NumberingChoice) -> Self {
+        let domain = found.domain;
+        let (mut logs, left_out) = match found.consoles {
+            Ok(consoles) => logs_of(consoles),
+            Err(e) => {
+                return Self {
+                    domain,
+                    known: Err(e.to_string()),
+                    left_out: Vec::new(),
+                };
+            }
+        };
+        for known in &mut logs {
+            let held = held.hold(domain.uuid(), &known.log, numbering);
+            if let Err(e) = &held {
+                tracing::debug!(
+                    path = %known.log.path.display(),
+                    error = %e.sentence(),
+                    "the log is not held; it is opened when the domain leaves"
+                );
+            }
+            known.held = held.ok();
+        }
+        let known = Ok(Known {
+            domain: domain.clone(),
+            logs,
+            numbering,
+        });
+        Self {
+            domain,
+            known,
+            left_out,
+        }
+    }
+
+    /// Holds what the guest prints of logs that lost their names before they were held.
+    async fn find_nameless(&self) {
+        let Ok(known) = &self.known else {
+            return;
+        };
+        for log in &known.logs {
+            let Some(held) = &log.held else { continue };
+            if is_at_its_path(log.log.path.clone()).await {
+                continue;
+            }
+            let astray = astray::astray(&known.domain, &log.log.path).await;
+            if let Some(file) = astray.and_then(|astray| astray.file) {
+                let held = Arc::clone(held);
+                let hold = move || held.hold_nameless(file);
+                if let Ok(Err(e)) = tokio::task::spawn_blocking(hold).await {
+                    tracing::debug!(error = %e, "what its guest prints is not held");
+                }
+            }
+        }
+    }
+}
+
+/// Whether the guest's output goes to the file at the log's path, as far as that is seen at
+/// once. Most logs are where they belong, and to look for one that is not takes a while.
+pub(super) async fn is_at_its_path(path: PathBuf) -> bool {
+    let look = move || File::open(path).is_ok_and(|file| has_writer(&file) == Writer::Some);
+    tokio::task::spawn_blocking(look).await.unwrap_or(false)
+}
 
 /// What a domain has of logs, and a sentence for each that cannot be carried.
 pub(super) fn logs_of(found: Consoles) -> (Vec<KnownLog>, Vec<String>) {
@@ -107,6 +185,7 @@ pub(super) fn logs_of(found: Consoles) -> (Vec<KnownLog>, Vec<String>) {
                     path: console.path,
                 },
                 appends: console.append == Some(true),
+                held: None,
             }),
             Err(e) => left_out.push(format!("{}: {e}", console.name)),
         }
@@ -221,14 +300,25 @@ impl Host {
         neighbours::outdated();
         let running = connection.running().await?;
         let numbering = numbering(&self.shared.events).await;
+        let looks: Vec<_> = running
+            .iter()
+            .map(|found| {
+                let (state, job) = (found.state, found.job);
+                (found.domain.uuid(), Look { state, job })
+            })
+            .collect();
+        let held = self.shared.held.clone();
+        held.hold_noted(numbering).await;
+        let hold = move || {
+            let found = running.into_iter();
+            found
+                .map(|f| Found::hold(&held, f, numbering))
+                .collect::<Vec<_>>()
+        };
+        let found = tokio::task::spawn_blocking(hold).await?;
         let mut missing: Vec<Uuid> = self.guests.keys().copied().collect();
-        for found in running {
-            let uuid = found.domain.uuid();
+        for (found, (uuid, look)) in found.into_iter().zip(looks) {
             missing.retain(|other| *other != uuid);
-            let look = Look {
-                state: found.state,
-                job: found.job,
-            };
             let stay = self.guests.get(&uuid).map(|guest| guest.stay);
             let came = matches!(
                 look.state,
@@ -239,7 +329,7 @@ impl Host {
             }
             let step = on_look(stay, look);
             self.enter(uuid, step.0);
-            self.learn((found, numbering));
+            self.learn(found);
             // Its logs are known by now.
             let actions = step.1.into_iter().filter(|action| *action != Action::Hold);
             self.act(connection, uuid, actions.collect());
@@ -321,15 +411,15 @@ impl Host {
     }
 
     /// Which logs a domain has.
-    fn learn(&mut self, (found, numbering): Found) {
+    fn learn(&mut self, found: Found) {
         let uuid = found.domain.uuid();
         let vm = Vm {
             uuid,
             name: found.domain.name().to_owned(),
         };
         let events = &self.shared.events;
-        let consoles = match found.consoles {
-            Ok(consoles) => consoles,
+        let known = match found.known {
+            Ok(known) => known,
             Err(e) => {
                 events.warn(format!(
                     "{}: nobody can tell which logs it has: {e}",
@@ -338,16 +428,11 @@ impl Host {
                 return;
             }
         };
-        let (logs, left_out) = logs_of(consoles);
-        for reason in left_out {
+        for reason in found.left_out {
             events.warn(format!("{}: {reason}: it cannot be carried", vm.name));
         }
         if let Some(guest) = self.guests.get_mut(&uuid) {
-            guest.known = Some(Arc::new(Known {
-                domain: found.domain,
-                logs,
-                numbering,
-            }));
+            guest.known = Some(Arc::new(known));
             let mut here = self.here.lock();
             here.domains.insert(uuid, (guest.stay, vm));
         }
@@ -397,7 +482,10 @@ impl Host {
                         source.send_replace(now);
                     }
                 }
-                Action::LetGo => neighbours::outdated(),
+                Action::LetGo => {
+                    neighbours::outdated();
+                    self.let_go(connection, uuid);
+                }
             }
         }
     }
@@ -411,13 +499,35 @@ impl Host {
 
     fn ask_logs(&self, connection: &Connection, uuid: Uuid) {
         let (connection, answer) = (connection.clone(), self.answer.clone());
-        let events = self.shared.events.clone();
+        let (events, held) = (self.shared.events.clone(), self.shared.held.clone());
         tokio::spawn(async move {
             let (found, numbering) =
                 tokio::join!(connection.running_domain(uuid), numbering(&events));
-            let found = found.map(|found| Some((found?, numbering)));
-            let found = found.map_err(|e| e.to_string());
+            let found = match found {
+                Ok(Some(found)) => {
+                    let hold = move || Found::hold(&held, found, numbering);
+                    let found = tokio::task::spawn_blocking(hold).await;
+                    if let Ok(found) = &found {
+                        found.find_nameless().await;
+                    }
+                    found.map(Some).map_err(|e| e.to_string())
+                }
+                Ok(None) => Ok(None),
+                Err(e) => Err(e.to_string()),
+            };
             drop(answer.send(Answer::Found(uuid, found)).await);
+        });
+    }
+
+    /// The logs of a domain that ended here are held for as long as libvirt knows it: its next
+    /// start, or its return, would wipe them.
+    fn let_go(&self, connection: &Connection, uuid: Uuid) {
+        let (connection, held) = (connection.clone(), self.shared.held.clone());
+        tokio::spawn(async move {
+            let found = connection.lookup_uuid(uuid).await;
+            if matches!(found, Err(logchain_libvirt::Error::NoDomain { .. })) {
+                held.let_go(uuid);
+            }
         });
     }
 

@@ -3,6 +3,7 @@
 //!
 //! - `host`: the domains that are here; libvirt's events, and looks at what they may have
 //!   missed, become steps of `stay`, which is pure.
+//! - `held`: their logs, held by descriptor.
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
@@ -30,6 +31,7 @@ pub mod config;
 pub mod control;
 mod desk;
 mod destination;
+mod held;
 mod host;
 mod meet;
 pub mod metrics;
@@ -55,6 +57,7 @@ use crate::stop::Stop;
 use crate::{Error, Events, Result, consoles};
 use config::Reloadable;
 use desk::Desk;
+use held::HeldLogs;
 use host::{Here, Host};
 use meet::Meet;
 use metrics::Metrics;
@@ -105,7 +108,14 @@ pub async fn agent(
     };
     let here = Here::default();
     let (meet, words) = Meet::start(&config, &here, stop).await?;
-    let shared = Arc::new(Shared::new(config, metrics, events.clone(), stop, meet));
+    let held = HeldLogs::start(
+        &current.state,
+        current.holds.max_unlinked_bytes,
+        here.clone(),
+        events.clone(),
+    )?;
+    let shared = Shared::new((config, held), metrics, events.clone(), stop, meet);
+    let shared = Arc::new(shared);
     let desk = Desk::new(Arc::clone(&shared), here.clone(), reloader.clone());
     let manager = Arc::clone(&reloader.manager);
     // Its endpoints outlast its work: an operator sees what still comes to its end.

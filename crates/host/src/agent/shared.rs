@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::Vm;
 use super::config::{Config, Reloadable};
 use super::control::HandoffStatus;
+use super::held::HeldLogs;
 use super::meet::Meet;
 use super::metrics::{self, Metrics};
 use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) stop: Stop,
     pub(super) meet: Meet,
+    pub(super) held: HeldLogs,
     /// What all handoffs take together.
     pub(super) budget: Budget,
     /// Whether nothing new is begun.
@@ -40,7 +42,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        config: Arc<Reloadable>,
+        (config, held): (Arc<Reloadable>, HeldLogs),
         metrics: Arc<Metrics>,
         events: Events,
         stop: &Stop,
@@ -57,6 +59,7 @@ impl Shared {
             events,
             stop: stop.clone(),
             meet,
+            held,
             budget,
             draining: AtomicBool::new(false),
             next: AtomicU64::new(0),

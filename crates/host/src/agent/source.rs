@@ -2,23 +2,23 @@
 //!
 //! Must not know: how it was noticed that the domain leaves.
 
-use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use logchain_core::OkLogged as _;
 use logchain_core::chain::{Numbering, NumberingChoice};
+use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{Held, Outcome, Source};
+use logchain_core::holds::HeldLog as HoldOfLog;
 use logchain_core::ids::HandoffId;
 use logchain_core::outbox::KeepOutcome;
 use logchain_core::placement::ChainWorkspace;
-use logchain_libvirt::drain::{Writer, has_writer};
 use logchain_libvirt::{Connection, State};
 use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use super::Vm;
-use super::host::{Known, KnownLog, logs_of, numbering};
+use super::host::{Known, is_at_its_path, logs_of, numbering};
 use super::meet::Towards;
 use super::shared::{Shared, UnderWay};
 use crate::blocking::blocking;
@@ -79,13 +79,6 @@ async fn look_up(shared: &Shared, connection: &Connection, uuid: Uuid) -> Result
         logs,
         numbering,
     }))
-}
-
-/// Whether the guest's output goes to the file at the log's path, as far as that is seen at
-/// once. Most logs are where they belong, and to look for one that is not takes a while.
-async fn is_at_its_path(path: PathBuf) -> bool {
-    let look = move || File::open(path).is_ok_and(|file| has_writer(&file) == Writer::Some);
-    tokio::task::spawn_blocking(look).await.unwrap_or(false)
 }
 
 struct HandingOver<'a> {
@@ -159,6 +152,7 @@ impl HandingOver<'_> {
             .wait_for(|now| matches!(now, Source::Over | Source::Stays))
             .await;
         let went = fate.is_ok_and(|now| *now == Source::Over);
+        let mut is_carried = true;
         for ((log, carry), under_way) in started.into_iter().zip(under_way) {
             if let Ok(towards) = &towards {
                 under_way.peer(&towards.choice.to_string());
@@ -178,11 +172,15 @@ impl HandingOver<'_> {
                 }
                 self.make_way(&log).await;
             }
+            is_carried &= matches!(outcome, Outcome::Carried(_));
             let next = match &outcome {
                 Outcome::NotCarried { .. } if went => Some(self.put_down(&log, &keepers).await),
                 _ => None,
             };
             self.tell(&log, outcome, went, next);
+        }
+        if went && matches!(self.known.domain.state().await, Ok(State::Gone)) && is_carried {
+            self.shared.held.let_go(self.vm.uuid);
         }
         match note {
             Some(note) if went => note.end(&self.known.domain).await,
@@ -194,20 +192,12 @@ impl HandingOver<'_> {
     /// Holds every log.
     async fn hold(&self, keepers: &Keepers) -> Vec<HeldLog> {
         let mut all_held = Vec::new();
-        for KnownLog { log, .. } in &self.known.logs {
-            let id = HandoffId::random();
-            let astray = match is_at_its_path(log.path.clone()).await {
-                true => None,
-                false => astray::astray(&self.known.domain, &log.path).await,
+        for known in &self.known.logs {
+            let (id, log) = (HandoffId::random(), &known.log);
+            let held = match &known.held {
+                Some(held) => self.take(log, id, held).await,
+                None => self.open(log, id).await,
             };
-            let newest = astray.and_then(|astray| {
-                self.events
-                    .warn(format!("{}: {}", log.console, astray.sentence));
-                astray.file
-            });
-            let known = (newest, Some(self.known.numbering));
-            let held = log.hold_for(self.vm.uuid, Some(id), known, &self.events);
-            let held = held.await;
             if let Ok(held) = &held {
                 log.tell_remarks(&self.events, held);
                 if let Err(e) = keepers.keep(log, held) {
@@ -218,6 +208,42 @@ impl HandingOver<'_> {
             all_held.push((log.clone(), id, held));
         }
         all_held
+    }
+
+    /// Of a log that is held all the time.
+    async fn take(&self, log: &ConsoleLog, id: HandoffId, held: &Arc<HoldOfLog>) -> Result<Held> {
+        let (held, handoff) = (
+            Arc::clone(held),
+            Handoff {
+                domain: self.vm.uuid,
+                console: log.console.clone(),
+                id,
+            },
+        );
+        blocking(move || {
+            let taken = held.take()?;
+            taken
+                .announce(&handoff)
+                .ok_logged("a folder that cannot be written here is shared with nobody who could");
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// Of a log that could not be held before.
+    async fn open(&self, log: &ConsoleLog, id: HandoffId) -> Result<Held> {
+        let astray = match is_at_its_path(log.path.clone()).await {
+            true => None,
+            false => astray::astray(&self.known.domain, &log.path).await,
+        };
+        let newest = astray.and_then(|astray| {
+            self.events
+                .warn(format!("{}: {}", log.console, astray.sentence));
+            astray.file
+        });
+        let known = (newest, Some(self.known.numbering));
+        log.hold_for(self.vm.uuid, Some(id), known, &self.events)
+            .await
     }
 
     /// Starts to hand over what is held.

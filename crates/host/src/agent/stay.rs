@@ -112,6 +112,7 @@ pub(super) fn on_event(stay: Option<Stay>, event: HostEventKind) -> Step {
             (None, vec![Tell(Source::Stays), LetGo])
         }
         (Some(Stay::Running), Lifecycle::Stopped(_)) => (None, vec![LetGo]),
+        (None, Lifecycle::Undefined) => (None, vec![LetGo]),
         (stay, _) => (stay, Vec::new()),
     }
 }

@@ -44,13 +44,28 @@ impl Default for Says<'_> {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::made(name, None)
+    }
+
+    /// One that another one vouches for.
+    pub(crate) fn under(name: &str, parent: &Self) -> Self {
+        Self::made(name, Some(parent))
+    }
+
+    fn made(name: &str, parent: Option<&Self>) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
+        let certificate = match parent {
+            Some(parent) => {
+                params.signed_by(&key, &Issuer::from_params(&parent.params, &parent.key))
+            }
+            None => params.self_signed(&key),
+        };
+        let pem = certificate.unwrap().pem();
         Self { params, key, pem }
     }
 

@@ -270,3 +270,24 @@ async fn files_that_are_of_no_use_are_named() {
     assert!(missing.path().ends_with("cacert.pem"));
     assert!(missing.to_string().contains("No such file"), "{missing}");
 }
+
+#[tokio::test]
+async fn a_certificate_may_stand_with_those_between_it_and_the_ca() {
+    let root = Authority::new("root");
+    let between = Authority::under("between", &root);
+    let host = root.named("h1");
+    let (certificate, key) = between.issue(&Says::default());
+    for end in ["server", "client"] {
+        host.write(&format!("{end}key.pem"), &key);
+        host.write(&format!("{end}cert.pem"), &certificate);
+    }
+    let running = Running::start(&host, ServerOptions::default()).await;
+    let alone = refused(&running.link(&host).await).await;
+    assert!(alone.contains("is not of the CA"), "{alone}");
+
+    for end in ["server", "client"] {
+        let chain = format!("{certificate}{}", between.pem);
+        host.write(&format!("{end}cert.pem"), &chain);
+    }
+    running.link(&host).await.connect().await.unwrap();
+}

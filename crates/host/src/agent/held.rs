@@ -1,0 +1,245 @@
+//! Every log of this host's domains, held by descriptor from the moment that it is known: an
+//! unlink, a wipe, or the removal of the domain's folder takes nothing that is still wanted.
+//!
+//! What is wiped and still wanted by another host, or by the guest that comes back, goes to the
+//! outbox.
+//!
+//! Must not know: libvirt, how a handoff is made.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use logchain_core::chain::NumberingChoice;
+use logchain_core::departure::Notes;
+use logchain_core::holds::{HeldLog, Holds, Limits, Notice};
+use logchain_core::ids::ConsoleName;
+use logchain_core::outbox::{KeepOutcome, Outbox};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::host::Here;
+use super::stay::Stay;
+use crate::blocking::blocking;
+use crate::leases::Leases;
+use crate::log::ConsoleLog;
+use crate::{Error, Events, Result, neighbours};
+
+/// How long it may take until it is known why a log was wiped.
+const WHY: Duration = Duration::from_secs(30);
+
+/// Between two looks for that.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The logs that are held. Clones are the same.
+#[derive(Clone)]
+pub(super) struct HeldLogs(Arc<Inner>);
+
+struct Inner {
+    holds: Holds,
+    here: Here,
+    events: Events,
+    state: std::path::PathBuf,
+    logs: Mutex<HashMap<(Uuid, ConsoleName), Arc<HeldLog>>>,
+}
+
+impl HeldLogs {
+    /// Nothing is held yet. `max_unlinked`: bytes of files without a name that are held of each
+    /// log at most.
+    pub(super) fn start(
+        state: &Path,
+        max_unlinked: u64,
+        here: Here,
+        events: Events,
+    ) -> Result<Self> {
+        let limits = Limits {
+            unlinked_bytes: max_unlinked,
+            ..Limits::default()
+        };
+        let holds = Holds::start(Arc::new(Leases::default()), limits)?;
+        Ok(Self(Arc::new(Inner {
+            holds,
+            here,
+            events,
+            state: state.to_owned(),
+            logs: Mutex::default(),
+        })))
+    }
+
+    /// Holds a log, if it is not held already. Blocks on files; called on a thread of the
+    /// runtime.
+    pub(super) fn hold(
+        &self,
+        domain: Uuid,
+        log: &ConsoleLog,
+        numbering: NumberingChoice,
+    ) -> Result<Arc<HeldLog>> {
+        let key = (domain, log.console.clone());
+        if let Some(held) = self.lock().get(&key)
+            && held.path() == log.path
+        {
+            return Ok(Arc::clone(held));
+        }
+        let chain = neighbours::chain(&log.path, numbering)?;
+        let held = self.0.holds.hold(chain, domain, log.console.clone())?;
+        let held = Arc::new(held);
+        let notices = held.notices();
+        self.lock().insert(key, Arc::clone(&held));
+        let (this, watched) = (self.clone(), Arc::downgrade(&held));
+        Handle::current().spawn(async move { this.watch(watched, notices).await });
+        Ok(held)
+    }
+
+    /// Holds the logs of domains that left and have not been handed over.
+    pub(super) async fn hold_noted(&self, numbering: NumberingChoice) {
+        let this = self.clone();
+        let work = move || {
+            let Some(notes) = Notes::open(&this.0.state)? else {
+                return Ok(());
+            };
+            for note in notes.all()?.notes {
+                for log in note.logs.into_iter().filter(|log| !log.received) {
+                    let log = ConsoleLog {
+                        console: log.console,
+                        path: log.path,
+                    };
+                    if let Err(e) = this.hold(note.domain, &log, numbering) {
+                        tracing::debug!(path = %log.path.display(), error = %e.sentence(), "not held");
+                    }
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(e) = blocking(work).await {
+            self.0.events.warn(e.sentence());
+        }
+    }
+
+    /// The domain's logs are not wanted any more.
+    pub(super) fn let_go(&self, domain: Uuid) {
+        let gone: Vec<_> = {
+            let mut logs = self.lock();
+            let keys: Vec<_> = logs
+                .keys()
+                .filter(|(of, _)| *of == domain)
+                .cloned()
+                .collect();
+            keys.iter().filter_map(|key| logs.remove(key)).collect()
+        };
+        // It closes files: not under the lock.
+        drop(gone);
+    }
+
+    /// How many logs are held, and how many bytes of them without a name.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let logs: Vec<_> = self.lock().values().cloned().collect();
+        let unlinked = logs.iter().map(|log| log.unlinked_bytes());
+        (logs.len() as u64, unlinked.fold(0, u64::saturating_add))
+    }
+
+    async fn watch(
+        &self,
+        held: std::sync::Weak<HeldLog>,
+        mut notices: tokio::sync::mpsc::Receiver<Notice>,
+    ) {
+        while let Some(notice) = notices.recv().await {
+            let Some(held) = held.upgrade() else {
+                return;
+            };
+            match notice {
+                Notice::Wiped { generation } => self.wiped(&held, generation).await,
+                Notice::Gone => self.gone(&held).await,
+                Notice::LetGo { bytes, .. } => {
+                    let path = held.path();
+                    let path = path.display();
+                    self.0.events.warn(format!(
+                        "{path}: {bytes} bytes that were removed and held open are let go, since \
+                         no more is held"
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A log was wiped: by the start of its domain, which libvirt means to do, or because the
+    /// domain comes back by migration. Then what it left here is wanted, unless it was handed
+    /// over.
+    async fn wiped(&self, held: &Arc<HeldLog>, generation: u64) {
+        let domain = held.domain();
+        let began = Instant::now();
+        let comes = loop {
+            match self.0.here.stay(domain) {
+                Some((Stay::Coming, _)) => break true,
+                Some((Stay::Running | Stay::Leaving { .. }, _)) => break false,
+                None if began.elapsed() > WHY => break false,
+                None => sleep(LOOK).await,
+            }
+        };
+        let is_wanted = comes || self.is_noted(held).await;
+        let (this, held) = (self.clone(), Arc::clone(held));
+        let work = move || {
+            let earlier = held.earlier();
+            let earlier = earlier.into_iter().find(|log| log.generation == generation);
+            if earlier.is_some_and(|log| is_wanted && !log.is_handed_over && log.bytes > 0) {
+                let put = held.put_down_earlier(generation, &Outbox::of(&this.0.state))?;
+                this.told(&held, &put);
+            }
+            held.forget(generation);
+            Ok::<_, Error>(())
+        };
+        if let Err(e) = blocking(work).await {
+            self.0.events.warn(e.sentence());
+        }
+    }
+
+    /// The folder of a log is gone. Of a domain that left without its log it is put down.
+    async fn gone(&self, held: &Arc<HeldLog>) {
+        if self.0.here.stay(held.domain()).is_some() || !self.is_noted(held).await {
+            return;
+        }
+        let (this, held) = (self.clone(), Arc::clone(held));
+        let work = move || {
+            let put = held.put_down(false, &Outbox::of(&this.0.state))?;
+            this.told(&held, &put);
+            Ok::<_, Error>(())
+        };
+        if let Err(e) = blocking(work).await {
+            self.0.events.warn(e.sentence());
+        }
+    }
+
+    fn told(&self, held: &HeldLog, put: &KeepOutcome) {
+        if let KeepOutcome::PutDown(entry) = put {
+            let (domain, console) = (held.domain(), held.console());
+            let path = entry.path.display();
+            self.0.events.warn(format!(
+                "domain {domain}: {console}: {} bytes that were removed before they were handed \
+                 over are in the outbox at {path}",
+                entry.bytes
+            ));
+        }
+    }
+
+    /// Whether the domain left, and its log is to be handed over still.
+    async fn is_noted(&self, held: &HeldLog) -> bool {
+        let (state, domain) = (self.0.state.clone(), held.domain());
+        let console = held.console().clone();
+        let noted = blocking(move || {
+            let Some(notes) = Notes::open(&state)? else {
+                return Ok(false);
+            };
+            let note = notes.read(domain)?;
+            let mut logs = note.into_iter().flat_map(|note| note.logs);
+            Ok(logs.any(|log| log.console == console && !log.received))
+        });
+        noted.await.unwrap_or(true)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Uuid, ConsoleName), Arc<HeldLog>>> {
+        // Each change is one step, so a panic leaves no half of one.
+        self.0.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
