@@ -20,11 +20,23 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it with this configuration, and waits until it watches libvirt.
     pub(crate) fn start(host: &Host, config: &str) -> Result<Self, LabError> {
+        Self::start_with(host, config, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn start_with(
+        host: &Host,
+        config: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
         let file = "/run/agent.toml";
         let write = host.command(["tee", file]).input(config);
         write.run()?.checked()?;
         let command = ["logchain", "agent", "--config", file, "--format", "json"];
-        let command = host.command(command).env("LOGCHAIN_LOG", "debug");
+        let mut command = host.command(command).env("LOGCHAIN_LOG", "debug");
+        for (name, value) in variables {
+            command = command.env(name, value);
+        }
         let agent = Self {
             host: host.clone(),
             running: command.limit(Duration::from_secs(3600)).spawn()?,

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::agent::{Agent, OVER_TLS, P2P, SOON, as_nova_does, both, in_a_folder, soon_whole, virsh};
+use crate::agent::{
+    Agent, OVER_TLS, P2P, SOON, as_nova_does, both, in_a_folder, soon_whole, virsh,
+};
 use crate::common::{MIGRATION, Outcome};
 use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Running, Signal};
 
@@ -104,7 +106,10 @@ fn an_agent_may_start_while_a_migration_runs() -> Outcome {
         let hosts = [lab.host(0), lab.host(1)];
         let config = way.config(&lab);
         let mut at = a_guest(&lab)?;
-        for (hop, late) in [[false, true], [true, false], [true, true]].iter().enumerate() {
+        for (hop, late) in [[false, true], [true, false], [true, true]]
+            .iter()
+            .enumerate()
+        {
             let (from, to) = (hosts[hop % 2], hosts[(hop + 1) % 2]);
             let start = |is_late: bool, host: &Host| match is_late {
                 true => Ok(None),
@@ -172,7 +177,13 @@ fn it_answers_during_a_migration_and_drains_after_it() -> Outcome {
     let (one, two) = both(&lab)?;
     let metrics = |host: &Host| -> Result<String, LabError> {
         let socket = "/run/logchain/agent.sock";
-        let curl = ["curl", "-sS", "--unix-socket", socket, "http://agent/metrics"];
+        let curl = [
+            "curl",
+            "-sS",
+            "--unix-socket",
+            socket,
+            "http://agent/metrics",
+        ];
         Ok(host.run(curl)?.checked()?.out())
     };
     let migration = slowly(&at, h2)?;
@@ -199,7 +210,8 @@ fn it_answers_during_a_migration_and_drains_after_it() -> Outcome {
     soon_whole(&there, &[&one, &two])?;
     for (host, role) in [(h1, "source"), (h2, "destination")] {
         let row = format!("logchain_agent_handoffs_total{{outcome=\"carried\",role=\"{role}\"}} 1");
-        let other = format!("logchain_agent_handoffs_total{{role=\"{role}\",outcome=\"carried\"}} 1");
+        let other =
+            format!("logchain_agent_handoffs_total{{role=\"{role}\",outcome=\"carried\"}} 1");
         let page = metrics(host)?;
         if !page.contains(&row) && !page.contains(&other) {
             return Err(format!("{row} is not on {page}").into());
@@ -305,7 +317,9 @@ fn the_log_of_a_port_that_was_plugged_in_goes_along() -> Outcome {
         let files = std::fs::read_dir(folder).map(|d| d.flatten().collect::<Vec<_>>());
         let mut texts = files.unwrap_or_default().into_iter().filter_map(|entry| {
             let is_its = entry.file_name().to_string_lossy().starts_with("plugged");
-            std::fs::read_to_string(entry.path()).ok().filter(|_| is_its)
+            std::fs::read_to_string(entry.path())
+                .ok()
+                .filter(|_| is_its)
         });
         Ok(texts.find(|text| text.contains("said at the source")))
     });

@@ -92,9 +92,7 @@ fn a_host_without_a_part_in_a_migration_reads_and_adds_nothing() -> Outcome {
 /// is no proof of a part in this migration.
 #[test]
 fn a_connection_to_the_daemon_makes_no_host_believed() -> Outcome {
-    tries_while_a_guest_moves(|host| {
-        vec![format!("{}:16509", host.address())]
-    })
+    tries_while_a_guest_moves(|host| vec![format!("{}:16509", host.address())])
 }
 
 /// An agent that was started anew has not seen its guests come. That lets in nobody who was not
@@ -115,9 +113,17 @@ fn an_agent_that_was_started_anew_believes_no_thief() -> Outcome {
     let two = Agent::start(h2, OVER_TLS)?;
     let uuid = h2.run(["virsh", "domuuid", "vm"])?.checked()?.out();
     is_empty_handed(thief(h3, h2, uuid.trim(), "2", &[])?)?;
-    h2.until("the log to be looked at once more", Duration::from_secs(30), || {
-        Ok(h2.run(["logchain", "agent", "status"])?.status.success().then_some(()))
-    })?;
+    h2.until(
+        "the log to be looked at once more",
+        Duration::from_secs(30),
+        || {
+            Ok(h2
+                .run(["logchain", "agent", "status"])?
+                .status
+                .success()
+                .then_some(()))
+        },
+    )?;
     let there = h2.guest("vm");
     there.wait_for_more_ticks(100)?;
     soon_whole(&there, &[&one, &two])?;

@@ -75,6 +75,24 @@ impl Here {
         self.lock().unseen.contains(&domain)
     }
 
+    /// For tests: a domain that is here, and whether it came before anybody saw it come.
+    #[cfg(test)]
+    pub(super) fn put(&self, vm: Vm, stay: Stay, is_unseen: bool) {
+        let mut here = self.lock();
+        if is_unseen {
+            here.unseen.insert(vm.uuid);
+        }
+        here.domains.insert(vm.uuid, (stay, vm));
+    }
+
+    /// For tests: it is not here any more.
+    #[cfg(test)]
+    pub(super) fn remove(&self, domain: Uuid) {
+        let mut here = self.lock();
+        here.unseen.remove(&domain);
+        here.domains.remove(&domain);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HereNow> {
         // Each change is one step, so a panic leaves no half of one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use logchain_core::handoff::offer::Source;
 use logchain_core::transport::{DirectoryTransport, LogTransport};
-use logchain_libvirt::peers::{Direction, peers};
+use logchain_libvirt::peers::{Direction, Trace, traces};
 use logchain_transport_tls::{AllowedNames, PeerAddress, PeerLink, Pki, Server, ServerOptions};
 use tokio::net::lookup_host;
 use tokio::sync::{Notify, mpsc, watch};
@@ -34,7 +34,7 @@ use crate::blocking::blocking;
 use crate::{Error, Result, Stop};
 use links::Links;
 use message::{Answer, Ask, Question};
-use proof::{Arrivals, Identity};
+use proof::{Arrivals, Evidence, Identity};
 use service::Doorman;
 
 /// Between two looks for the other host.
@@ -178,8 +178,8 @@ impl Peers {
         let mut is_known = false;
         while *arrival.borrow() == Arrival::Coming {
             let seen = look(&vm, Direction::In).await;
-            self.table().arrivals.saw(vm.uuid, seen.iter().copied());
-            let mut whom = self.addresses(seen);
+            self.table().arrivals.saw(vm.uuid, &seen);
+            let mut whom = self.addresses(seen.into_iter().map(|(a, _)| a));
             if whom.is_empty() && began.elapsed() > ASK_ALL {
                 whom = self.configured().await;
             }
@@ -214,14 +214,14 @@ impl Peers {
     ) -> Result<Arc<PeerLink>, NoWay> {
         let began = Instant::now();
         let mut over = None;
-        let mut seen = BTreeSet::new();
+        let mut seen = Evidence::default();
         let mut asked: HashMap<PeerAddress, Instant> = HashMap::new();
         let mut asking = JoinSet::new();
         let mut failure = None;
         loop {
             let now = look(vm, Direction::Out).await;
-            seen.extend(now.iter().map(IpAddr::to_canonical));
-            let mut whom = self.addresses(now);
+            seen.saw(&now);
+            let mut whom = self.addresses(now.into_iter().map(|(a, _)| a));
             let said = self.table().said.get(&vm.uuid).cloned().unwrap_or_default();
             whom.extend(said.into_iter().map(PeerAddress::from));
             if began.elapsed() > ASK_ALL {
@@ -246,18 +246,17 @@ impl Peers {
             }
             let stays = *source.borrow() == Source::Stays;
             if stays || over.is_some_and(|over| over.elapsed() > LATE) {
-                let address = self
-                    .addresses(seen.into_iter().collect())
-                    .into_iter()
-                    .next();
+                let address = self.addresses(seen.likeliest()).into_iter().next();
                 return Err(NoWay {
                     error: failure.unwrap_or_else(nobody),
                     towards: address.map(|address| format!("tls://{address}")),
                 });
             }
+            let has_moved = matches!(*source.borrow(), Source::Stopped | Source::Over);
+            let proven = seen.proven(has_moved);
             tokio::select! {
                 Some(answer) = asking.join_next() => match answer {
-                    Ok((address, Ok(true))) if self.is_the_one(&address, &seen).await => {
+                    Ok((address, Ok(true))) if self.is_the_one(&address, &proven).await => {
                         return Ok(self.links.to(&address));
                     }
                     Ok((address, Ok(true))) => {
@@ -304,7 +303,7 @@ impl Peers {
         peer: &logchain_transport_tls::Peer,
         addresses: &BTreeSet<IpAddr>,
     ) -> bool {
-        for address in self.addresses(addresses.iter().copied().collect()) {
+        for address in self.addresses(addresses.iter().copied()) {
             let link = self.links.to(&address);
             if let Ok(Ok(there)) = timeout(ANSWER, link.connect()).await
                 && proof::is_same_host(there.names(), peer.names())
@@ -317,7 +316,7 @@ impl Peers {
 
     /// Where the agents of these hosts listen: at the port that this one listens at, since one
     /// configuration serves all of them.
-    fn addresses(&self, hosts: Vec<IpAddr>) -> Vec<PeerAddress> {
+    fn addresses(&self, hosts: impl IntoIterator<Item = IpAddr>) -> Vec<PeerAddress> {
         let of = |host| PeerAddress::from(SocketAddr::new(host, self.port));
         hosts.into_iter().map(of).collect()
     }
@@ -364,9 +363,9 @@ fn nobody() -> Error {
     )
 }
 
-/// The other hosts that connections of a domain lead to.
-async fn look(vm: &Vm, direction: Direction) -> Vec<IpAddr> {
+/// The other hosts that connections of a domain lead to, and what speaks for each.
+async fn look(vm: &Vm, direction: Direction) -> Vec<(IpAddr, Trace)> {
     let (name, uuid) = (vm.name.clone(), vm.uuid);
-    let look = move || peers(&name, uuid, direction);
+    let look = move || traces(&name, uuid, direction);
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
