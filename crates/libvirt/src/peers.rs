@@ -108,6 +108,23 @@ fn rank(qemu: &[Link], daemon: &[Link], direction: Direction) -> Vec<(IpAddr, Tr
         .collect()
 }
 
+/// The process of a domain that runs here: its number, and when it was started. No other one has
+/// both until this host is started anew. Blocks on files.
+#[must_use]
+pub fn process_of(name: &str, domain: Uuid) -> Option<String> {
+    let pid = qemu_of(name, domain)?;
+    let stat = fs::read_to_string(process(pid).join("stat")).ok()?;
+    let started = started(&stat)?;
+    Some(format!("{pid} {started}"))
+}
+
+/// When a process was started, by the kernel's line about it.
+fn started(stat: &str) -> Option<u64> {
+    // Its name, in brackets, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// The process of a domain, by libvirt's own file. One whose command line does not name the
 /// domain's UUID is another one's.
 fn qemu_of(name: &str, domain: Uuid) -> Option<u32> {
@@ -268,6 +285,9 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel_are_read() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 0 1 1 0 0 1 1 0 0 20 0 1 0 4711 1 1";
+        assert_eq!(started(stat), Some(4711));
+        assert_eq!(started("7 (a S 1"), None);
         let line = "   0: 010200C0:9C40 020200C0:C000 01 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 20 4 0 10 -1";
         let (found, inode) = established(line).unwrap();
         if cfg!(target_endian = "little") {

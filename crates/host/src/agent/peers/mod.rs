@@ -1,6 +1,7 @@
 //! Agents that speak to each other over mutual TLS.
 //!
 //! - `message`: what they ask. `proof`: whom they believe, both pure.
+//! - `remembered`: what outlasts this agent of whom it believes.
 //! - `links`: one warm connection to each peer. `service`: answers what peers ask.
 //!
 //! The source pushes pieces into the spool of the destination's agent, which takes them in from
@@ -10,6 +11,7 @@
 mod links;
 mod message;
 mod proof;
+mod remembered;
 mod service;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use logchain_core::handoff::offer::Source;
 use logchain_core::transport::{DirectoryTransport, LogTransport};
-use logchain_libvirt::peers::{Direction, Trace, traces};
+use logchain_libvirt::peers::{Direction, Trace, process_of, traces};
 use logchain_transport_tls::{AllowedNames, PeerAddress, PeerLink, Pki, Server, ServerOptions};
 use tokio::net::lookup_host;
 use tokio::sync::{Notify, mpsc, watch};
@@ -35,6 +37,7 @@ use crate::{Error, Result, Stop};
 use links::Links;
 use message::{Answer, Ask, Question};
 use proof::{Arrivals, Evidence, Identity};
+use remembered::{Arrived, Remembered};
 use service::Doorman;
 
 /// Between two looks for the other host.
@@ -63,6 +66,7 @@ pub(super) struct Peers {
     port: u16,
     config: Arc<Reloadable>,
     table: Mutex<Table>,
+    remembered: Remembered,
     /// A peer said something of a domain that leaves.
     said: Notify,
     /// Domains of which a peer says that they leave: they are to be looked at.
@@ -88,6 +92,16 @@ impl Peers {
     ) -> Result<(Arc<Self>, mpsc::Receiver<Uuid>)> {
         let current = config.current();
         let (state, tls) = (current.state.clone(), &current.meet.tls);
+        let remembered = Remembered::of(&state);
+        let (memory, mut table) = (remembered.clone(), Table::default());
+        for (domain, arrived) in blocking(move || Ok(memory.all(process_of))).await? {
+            let Arrived {
+                addresses,
+                believed,
+                ..
+            } = arrived;
+            table.arrivals.restore(domain, addresses, believed);
+        }
         let spool = blocking(move || Ok(DirectoryTransport::create(&state.join("peers"))?)).await?;
         let spool: Arc<dyn LogTransport> = Arc::new(spool);
         let allowed: AllowedNames = tls.allowed_names.iter().cloned().collect();
@@ -100,7 +114,8 @@ impl Peers {
             here,
             port: tls.listen.port(),
             config: Arc::clone(config),
-            table: Mutex::default(),
+            table: Mutex::new(table),
+            remembered,
             said: Notify::new(),
             words,
             stored: watch::Sender::new(0),
@@ -162,6 +177,34 @@ impl Peers {
         let mut table = self.table();
         table.arrivals.end(domain);
         table.said.remove(&domain);
+        drop(table);
+        let remembered = self.remembered.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            remembered.forget(domain)
+        }));
+    }
+
+    /// Remembers for the next start of the agent whom to believe about a domain.
+    async fn remember(&self, vm: &Vm) {
+        let known = self.table().arrivals.known(vm.uuid);
+        let Some(known) = known else {
+            return;
+        };
+        let (remembered, vm) = (self.remembered.clone(), vm.clone());
+        let write = blocking(move || {
+            let Some(process) = process_of(&vm.name, vm.uuid) else {
+                return Ok(());
+            };
+            let arrived = Arrived::new(&vm.name, process, known);
+            let written = remembered.write(vm.uuid, &arrived);
+            written.map_err(|source| Error::Io {
+                action: format!("cannot remember from where {} came", vm.name),
+                source,
+            })
+        });
+        if let Err(e) = write.await {
+            tracing::warn!(domain = %vm.uuid, error = %e.sentence(), "a restart will not know it");
+        }
     }
 
     /// The domain comes: from now on it is seen from where.
@@ -204,6 +247,7 @@ impl Peers {
             }
             sleep(LOOK).await;
         }
+        self.remember(&vm).await;
     }
 
     /// The link to the host to which a domain goes.
@@ -333,8 +377,9 @@ impl Peers {
         Ok(Answer::decode(&answer).map_err(Error::Handoff)?.yes)
     }
 
-    fn believe(&self, domain: Uuid, peer: Identity) {
-        self.table().arrivals.believe(domain, peer);
+    async fn believe(&self, vm: &Vm, peer: Identity) {
+        self.table().arrivals.believe(vm.uuid, peer);
+        self.remember(vm).await;
     }
 }
 

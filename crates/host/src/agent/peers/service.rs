@@ -104,7 +104,7 @@ impl Doorman {
                 // It was here before this agent was.
                 Claim::Unseen if self.0.here.came_unseen(domain) => {
                     tracing::info!(%peer, %domain, "believed, since nobody saw the domain come");
-                    self.0.believe(domain, identity);
+                    self.0.believe(&vm, identity).await;
                     return Ok(true);
                 }
                 Claim::Unseen => Evidence::default(),
@@ -117,7 +117,7 @@ impl Doorman {
             }
             let addresses = evidence.proven(stay != Stay::Coming);
             if is_at(peer, &addresses) || self.0.answers_at(peer, &addresses).await {
-                self.0.believe(domain, identity);
+                self.0.believe(&vm, identity).await;
                 return Ok(true);
             }
             if stay != Stay::Coming || began.elapsed() > PROOF {

@@ -8,6 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::super::links::Links;
+use super::super::remembered::Remembered;
 use super::*;
 use crate::agent::Vm;
 use crate::agent::config::Reloadable;
@@ -45,6 +46,7 @@ impl Door {
             port: 9,
             config: Arc::new(Reloadable::open(&file).await.unwrap()),
             table: std::sync::Mutex::default(),
+            remembered: Remembered::of(folder.path()),
             said: Notify::new(),
             words: send,
             stored: watch::Sender::new(0),
