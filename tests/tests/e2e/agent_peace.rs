@@ -29,7 +29,14 @@ impl Way {
     fn config(self, lab: &Lab) -> String {
         match self {
             Self::Folder => in_a_folder(lab),
-            Self::Tls => OVER_TLS.to_owned(),
+            // Whoever saw nothing has to ask them all.
+            Self::Tls => {
+                let hosts = lab.hosts().iter();
+                let peers = hosts.map(|h| format!("{:?}", format!("{}:16515", h.name())));
+                let peers: Vec<String> = peers.collect();
+                let peers = format!("way = \"tls\"\npeers = [{}]", peers.join(", "));
+                OVER_TLS.replace("way = \"tls\"", &peers)
+            }
         }
     }
 }
@@ -234,8 +241,7 @@ fn a_daemon_that_hangs_elsewhere_holds_up_nobody() -> Outcome {
     let lab = Lab::builder().hosts(3).tls().start()?;
     let (h1, h2, h3) = (lab.host(0), lab.host(1), lab.host(2));
     let at = a_guest(&lab)?;
-    let peers = "way = \"tls\"\npeers = [\"h1:16515\", \"h2:16515\", \"h3:16515\"]";
-    let config = OVER_TLS.replace("way = \"tls\"", peers);
+    let config = Way::Tls.config(&lab);
     let agents: Vec<Agent> = lab
         .hosts()
         .iter()

@@ -333,6 +333,33 @@ impl Peers {
         }
     }
 
+    /// The host to which a domain went of which nobody here saw where it went. Every peer that is
+    /// configured has to answer, and one alone may say that the domain is there: as long as the host
+    /// where it is is among them, no other one can pass for it.
+    pub(super) async fn find(self: &Arc<Self>, domain: Uuid) -> Option<PeerAddress> {
+        let mut asking = JoinSet::new();
+        for address in self.configured().await {
+            let this = Arc::clone(self);
+            asking.spawn(async move {
+                let answer = this.ask(&address, Ask::Leaves { domain }).await;
+                (address, answer)
+            });
+        }
+        let mut there = Vec::new();
+        while let Some(answer) = asking.join_next().await {
+            match answer.ok()? {
+                (address, Ok(true)) => there.push(address),
+                (_, Ok(false)) => {}
+                (address, Err(e)) => {
+                    tracing::debug!(%domain, %address, error = %e.sentence(), "a peer did not say whether it is there");
+                    return None;
+                }
+            }
+        }
+        let one = there.pop();
+        one.filter(|_| there.is_empty())
+    }
+
     /// Whether the agent at this address is at the far end of the migration.
     async fn is_the_one(&self, address: &PeerAddress, seen: &BTreeSet<IpAddr>) -> bool {
         let Some(peer) = self.links.to(address).peer() else {

@@ -21,10 +21,11 @@ use std::net::IpAddr;
 
 use logchain_libvirt::peers::Trace;
 use logchain_transport_tls::{Peer, PeerNames};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A peer that may offer a domain's logs, as it was when it was believed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Identity {
     names: String,
     address: IpAddr,
@@ -130,6 +131,8 @@ pub(super) enum Claim {
     Believed,
     /// It is believed if it is, or answers at, one of the addresses that this proves.
     IfAt(Evidence),
+    /// The domain came, and this agent saw no connection meanwhile: it stood still, or was too slow.
+    NothingSeen,
     /// Nobody saw the domain come, so nothing speaks for or against it.
     Unseen,
 }
@@ -138,6 +141,25 @@ impl Arrivals {
     /// The domain comes: what was known of an earlier stay says nothing of this one.
     pub(super) fn begin(&mut self, domain: Uuid) {
         self.domains.insert(domain, ArrivalProof::default());
+    }
+
+    /// What is to be remembered of how a domain came: from which addresses, and who is believed.
+    pub(super) fn known(&self, domain: Uuid) -> Option<(BTreeSet<IpAddr>, Vec<Identity>)> {
+        let proof = self.domains.get(&domain)?;
+        Some((proof.evidence.proven(true), proof.believed.clone()))
+    }
+
+    /// It came before this agent was started, and this is remembered of it.
+    pub(super) fn restore(
+        &mut self,
+        domain: Uuid,
+        addresses: BTreeSet<IpAddr>,
+        believed: Vec<Identity>,
+    ) {
+        let evidence = addresses.into_iter().map(|a| (a, Trace::Memory));
+        let evidence = Evidence(evidence.collect());
+        let proof = ArrivalProof { evidence, believed };
+        self.domains.insert(domain, proof);
     }
 
     /// It left, or ended.
@@ -157,6 +179,9 @@ impl Arrivals {
         match self.domains.get(&domain) {
             None => Claim::Unseen,
             Some(proof) if proof.believed.contains(peer) => Claim::Believed,
+            Some(proof) if proof.evidence.is_empty() && proof.believed.is_empty() => {
+                Claim::NothingSeen
+            }
             Some(proof) => Claim::IfAt(proof.evidence.clone()),
         }
     }
@@ -197,6 +222,8 @@ mod tests {
         let (source, thief) = (peer("h1", "192.0.2.11"), peer("h3", "192.0.2.13"));
         let mut arrivals = Arrivals::default();
         arrivals.begin(domain);
+        let claim = arrivals.claim(domain, &Identity::of(&source));
+        assert_eq!(claim, Claim::NothingSeen);
         arrivals.saw(domain, &[("192.0.2.11".parse().unwrap(), Trace::Memory)]);
         let Claim::IfAt(seen) = arrivals.claim(domain, &Identity::of(&source)) else {
             panic!("it was not asked before");

@@ -107,7 +107,13 @@ impl Doorman {
                     self.0.believe(&vm, identity).await;
                     return Ok(true);
                 }
-                Claim::Unseen => Evidence::default(),
+                // It came while this agent saw nothing.
+                Claim::NothingSeen if stay == Stay::Running => {
+                    tracing::info!(%peer, %domain, "believed, since nobody saw from where the domain came");
+                    self.0.believe(&vm, identity).await;
+                    return Ok(true);
+                }
+                Claim::Unseen | Claim::NothingSeen => Evidence::default(),
                 Claim::IfAt(evidence) => evidence,
             };
             if stay == Stay::Coming {

@@ -182,6 +182,18 @@ async fn where_nobody_saw_a_domain_come_the_first_one_is_let_in() {
 }
 
 #[tokio::test]
+async fn where_nothing_was_seen_while_a_domain_came_the_first_one_is_let_in() {
+    let door = Door::new().await;
+    door.comes(&[]);
+    // Not before it runs here: until then something may be seen still.
+    assert!(door.leaves(&source()).await.is_err());
+    door.is_here(Stay::Running, false);
+    assert_eq!(door.leaves(&source()).await, Ok(true));
+    assert!(door.leaves(&thief()).await.is_err());
+    assert!(door.may(&source()) && !door.may(&thief()));
+}
+
+#[tokio::test]
 async fn a_domain_that_was_booted_here_lets_nobody_in() {
     let door = Door::new().await;
     door.is_here(Stay::Running, false);
