@@ -181,6 +181,15 @@ client_key = \"/etc/libvirt/pki/agent-key.pem\"
 allowed_names = [\"h?\"]
 ";
 
+/// The same, and each agent knows where all of them are: whoever saw nothing of a migration asks
+/// them.
+pub(crate) fn over_tls_with_peers(lab: &Lab) -> String {
+    let hosts = lab.hosts().iter();
+    let peers: Vec<String> = hosts.map(|h| format!("\"{}:16515\"", h.name())).collect();
+    let peers = format!("way = \"tls\"\npeers = [{}]", peers.join(", "));
+    OVER_TLS.replace("way = \"tls\"", &peers)
+}
+
 /// Agents on both hosts that meet in a folder.
 pub(crate) fn both(lab: &Lab) -> Result<(Agent, Agent), LabError> {
     let config = in_a_folder(lab);

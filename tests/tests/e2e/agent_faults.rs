@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, OVER_TLS, P2P, in_a_folder, soon_whole};
+use crate::agent::{Agent, P2P, in_a_folder, over_tls_with_peers, soon_whole};
 use crate::common::{MIGRATION, Outcome};
 use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Output, Pace, Running};
 
@@ -54,7 +54,7 @@ fn row_with(
     vm.wait_for_tick(lines)?;
     let config = match way {
         Way::Folder => in_a_folder(&lab),
-        Way::Tls => OVER_TLS.to_owned(),
+        Way::Tls => over_tls_with_peers(&lab),
     };
     let config = config.replace("[meet]", "[meet]\npatience = \"10s\"");
     let agents = [0, 1].map(|host| Agent::start(lab.host(host), &config));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::agent::{
-    Agent, OVER_TLS, P2P, SOON, as_nova_does, both, in_a_folder, soon_whole, virsh,
+    Agent, P2P, SOON, as_nova_does, both, in_a_folder, over_tls_with_peers, soon_whole, virsh,
 };
 use crate::common::{MIGRATION, Outcome};
 use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Running, Signal};
@@ -29,14 +29,7 @@ impl Way {
     fn config(self, lab: &Lab) -> String {
         match self {
             Self::Folder => in_a_folder(lab),
-            // Whoever saw nothing has to ask them all.
-            Self::Tls => {
-                let hosts = lab.hosts().iter();
-                let peers = hosts.map(|h| format!("{:?}", format!("{}:16515", h.name())));
-                let peers: Vec<String> = peers.collect();
-                let peers = format!("way = \"tls\"\npeers = [{}]", peers.join(", "));
-                OVER_TLS.replace("way = \"tls\"", &peers)
-            }
+            Self::Tls => over_tls_with_peers(lab),
         }
     }
 }
