@@ -361,9 +361,12 @@ impl Host {
     fn on_event(&mut self, connection: &Connection, event: HostEvent) {
         let stay = self.guests.get(&event.domain).map(|guest| guest.stay);
         let (next, actions) = on_event(stay, event.kind);
-        // It leaves the table once all is told.
-        if next.is_some() {
-            self.enter(event.domain, next);
+        // It leaves the table once all is told: whoever hands its logs over has to hear how it ends,
+        // also where this is the first that is heard of it.
+        let offers = actions.contains(&Action::Offer);
+        let meanwhile = next.or_else(|| offers.then_some(Stay::Leaving { suspected: false }));
+        if meanwhile.is_some() {
+            self.enter(event.domain, meanwhile);
         }
         self.act(connection, event.domain, actions);
         self.enter(event.domain, next);
