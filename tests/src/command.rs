@@ -225,7 +225,7 @@ impl Running {
     }
 
     /// Sends a signal to the command itself (not to processes it started): INT for
-    /// what Ctrl-C does.
+    /// what Ctrl-C does, STOP and CONT for a program that hangs for a while.
     ///
     /// # Errors
     /// [`LabError::Timeout`] where it has not come to life, [`LabError::Io`] where
@@ -234,7 +234,29 @@ impl Running {
         let pid = crate::until("the command to start", Duration::from_secs(5), || {
             Ok(self.inner_pid())
         })?;
-        kill_process(pid, signal).map_err(|e| io_error("signal", &self.line)(e.into()))
+        let sent = kill_process(pid, signal);
+        sent.map_err(|e| io_error("signal", &self.line)(e.into()))?;
+        // nsenter stands still with what it waits for, and lets it go on when it does itself.
+        if signal == Signal::STOP {
+            return crate::until("the command to stand still", Duration::from_secs(5), || {
+                Ok(self.outer_stands_still().then_some(()))
+            });
+        }
+        if signal == Signal::CONT {
+            self.continue_outer();
+        }
+        Ok(())
+    }
+
+    fn outer_stands_still(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        stat.is_ok_and(|stat| stat.contains(") T "))
+    }
+
+    fn continue_outer(&self) {
+        let outer = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // One that has ended needs nothing.
+        let _ = outer.map(|outer| kill_process(outer, Signal::CONT));
     }
 
     /// The process inside the host: the one that nsenter waits for, once it has
@@ -303,6 +325,7 @@ impl Running {
     fn end(&mut self) {
         let started = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
+            self.continue_outer();
             if let Some(pid) = self.inner_pid() {
                 // What has ended already is what was wanted.
                 let _ = kill_process(pid, Signal::KILL);

@@ -51,10 +51,29 @@ pub enum Direction {
     In,
 }
 
+/// What says that an address is that of the other host, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Trace {
+    /// QEMU has the connection that carries the memory. Whoever is at its other end has the whole
+    /// domain.
+    Memory,
+    /// QEMU has some connection there, and the daemon has one too.
+    Both,
+    /// The daemon has one, as each of its clients does: it says nothing of this domain.
+    Daemon,
+}
+
+/// As [`traces`], without what they are worth.
+#[must_use]
+pub fn peers(name: &str, domain: Uuid, direction: Direction) -> Vec<IpAddr> {
+    let traces = traces(name, domain, direction).into_iter();
+    traces.map(|(address, _)| address).collect()
+}
+
 /// The other hosts that a domain may migrate to or come from now: the likeliest first, each
 /// once. Blocks on files. Where `/proc` does not tell, there are none.
 #[must_use]
-pub fn peers(name: &str, domain: Uuid, direction: Direction) -> Vec<IpAddr> {
+pub fn traces(name: &str, domain: Uuid, direction: Direction) -> Vec<(IpAddr, Trace)> {
     let qemu = qemu_of(name, domain)
         .and_then(|pid| links(pid).ok())
         .unwrap_or_default();
@@ -66,7 +85,7 @@ pub fn peers(name: &str, domain: Uuid, direction: Direction) -> Vec<IpAddr> {
 }
 
 /// Pure: the addresses in the order in which they are likely.
-fn rank(qemu: &[Link], daemon: &[Link], direction: Direction) -> Vec<IpAddr> {
+fn rank(qemu: &[Link], daemon: &[Link], direction: Direction) -> Vec<(IpAddr, Trace)> {
     // The destination is the one that listens.
     let listens = |link: &Link| match direction {
         Direction::Out => link.remote.port(),
@@ -79,12 +98,31 @@ fn rank(qemu: &[Link], daemon: &[Link], direction: Direction) -> Vec<IpAddr> {
     let certain = qemu.iter().filter(|l| migrates(l)).map(address);
     let both = qemu.iter().map(address).filter(|a| daemons.contains(a));
     let mut seen = HashSet::new();
+    let daemon = daemons.iter().map(|address| (*address, Trace::Daemon));
     certain
-        .chain(both)
-        .chain(daemons.iter().copied())
-        .filter(|address| !address.is_loopback() && !address.is_unspecified())
-        .filter(|address| seen.insert(*address))
+        .map(|address| (address, Trace::Memory))
+        .chain(both.map(|address| (address, Trace::Both)))
+        .chain(daemon)
+        .filter(|(address, _)| !address.is_loopback() && !address.is_unspecified())
+        .filter(|(address, _)| seen.insert(*address))
         .collect()
+}
+
+/// The process of a domain that runs here: its number, and when it was started. No other one has
+/// both until this host is started anew. Blocks on files.
+#[must_use]
+pub fn process_of(name: &str, domain: Uuid) -> Option<String> {
+    let pid = qemu_of(name, domain)?;
+    let stat = fs::read_to_string(process(pid).join("stat")).ok()?;
+    let started = started(&stat)?;
+    Some(format!("{pid} {started}"))
+}
+
+/// When a process was started, by the kernel's line about it.
+fn started(stat: &str) -> Option<u64> {
+    // Its name, in brackets, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// The process of a domain, by libvirt's own file. One whose command line does not name the
@@ -214,9 +252,12 @@ mod tests {
             link("192.0.2.1:40009", "192.0.2.8:22"),
             link("127.0.0.1:16509", "127.0.0.1:40000"),
         ];
-        let text = |found: Vec<IpAddr>| found.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        let text = |found: Vec<(IpAddr, Trace)>| {
+            let found = found.iter().map(|(a, trace)| format!("{a} {trace:?}"));
+            found.collect::<Vec<_>>()
+        };
         let out = rank(&qemu, &daemon, Direction::Out);
-        assert_eq!(text(out), ["198.51.100.2", "192.0.2.3"]);
+        assert_eq!(text(out), ["198.51.100.2 Memory", "192.0.2.3 Daemon"]);
         // Its ports were chosen by hand: both have a connection to the same host.
         let other = [
             link("192.0.2.1:40000", "192.0.2.9:6789"),
@@ -224,7 +265,7 @@ mod tests {
         ];
         let two = [daemon[1], link("192.0.2.1:16514", "192.0.2.5:40000")];
         let into = rank(&other, &two, Direction::In);
-        assert_eq!(text(into), ["192.0.2.4", "192.0.2.5"]);
+        assert_eq!(text(into), ["192.0.2.4 Both", "192.0.2.5 Daemon"]);
         assert!(rank(&[], &[], Direction::In).is_empty());
     }
 
@@ -244,6 +285,9 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel_are_read() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 0 1 1 0 0 1 1 0 0 20 0 1 0 4711 1 1";
+        assert_eq!(started(stat), Some(4711));
+        assert_eq!(started("7 (a S 1"), None);
         let line = "   0: 010200C0:9C40 020200C0:C000 01 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 20 4 0 10 -1";
         let (found, inode) = established(line).unwrap();
         if cfg!(target_endian = "little") {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::common::{MIGRATION, Outcome, history};
-use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Output, Running, Signal, Ticks};
+use logchain_tests::{
+    Guest, GuestOn, Host, Lab, LabError, Output, Running, Signal, TickReport, Ticks,
+};
 use serde_json::Value;
 
 /// How soon all is expected once the guest runs there: a busy machine takes its time.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The agent of one host.
 pub(crate) struct Agent {
@@ -18,11 +20,23 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it with this configuration, and waits until it watches libvirt.
     pub(crate) fn start(host: &Host, config: &str) -> Result<Self, LabError> {
+        Self::start_with(host, config, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn start_with(
+        host: &Host,
+        config: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
         let file = "/run/agent.toml";
         let write = host.command(["tee", file]).input(config);
         write.run()?.checked()?;
         let command = ["logchain", "agent", "--config", file, "--format", "json"];
-        let command = host.command(command).env("LOGCHAIN_LOG", "debug");
+        let mut command = host.command(command).env("LOGCHAIN_LOG", "debug");
+        for (name, value) in variables {
+            command = command.env(name, value);
+        }
         let agent = Self {
             host: host.clone(),
             running: command.limit(Duration::from_secs(3600)).spawn()?,
@@ -94,6 +108,11 @@ impl Agent {
         println!("{}", String::from_utf8_lossy(&self.running.stderr()));
     }
 
+    /// Sends it a signal: STOP and CONT for an agent that hangs for a while.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.running.signal(signal)
+    }
+
     /// Kills it.
     pub(crate) fn kill(&mut self) -> Result<(), LabError> {
         self.running.signal(Signal::KILL)
@@ -104,6 +123,31 @@ impl Agent {
         self.running.signal(Signal::TERM)?;
         self.running.wait(SOON)
     }
+}
+
+/// Waits until the log of a guest has every line since its boot, once and in order.
+pub(crate) fn soon_whole(
+    guest: &GuestOn,
+    agents: &[&Agent],
+) -> Result<TickReport, Box<dyn std::error::Error>> {
+    let mut last = String::new();
+    let whole = guest.host().until("all of the log", SOON, || {
+        let log = history(guest).unwrap_or_default();
+        match Ticks::check_from_boot(&log) {
+            Ok(report) => Ok(Some(report)),
+            Err(e) => {
+                last = e.to_string();
+                Ok(None)
+            }
+        }
+    });
+    whole.map_err(|e| {
+        for agent in agents {
+            agent.dump();
+        }
+        let names = crate::common::sorted_names(guest.host(), guest.name());
+        format!("{last}; there are {names:?}; {e}").into()
+    })
 }
 
 /// A migration that somebody else starts.
@@ -137,8 +181,17 @@ client_key = \"/etc/libvirt/pki/agent-key.pem\"
 allowed_names = [\"h?\"]
 ";
 
+/// The same, and each agent knows where all of them are: whoever saw nothing of a migration asks
+/// them.
+pub(crate) fn over_tls_with_peers(lab: &Lab) -> String {
+    let hosts = lab.hosts().iter();
+    let peers: Vec<String> = hosts.map(|h| format!("\"{}:16515\"", h.name())).collect();
+    let peers = format!("way = \"tls\"\npeers = [{}]", peers.join(", "));
+    OVER_TLS.replace("way = \"tls\"", &peers)
+}
+
 /// Agents on both hosts that meet in a folder.
-fn both(lab: &Lab) -> Result<(Agent, Agent), LabError> {
+pub(crate) fn both(lab: &Lab) -> Result<(Agent, Agent), LabError> {
     let config = in_a_folder(lab);
     let one = Agent::start(lab.host(0), &config)?;
     let two = Agent::start(lab.host(1), &config)?;
@@ -166,10 +219,10 @@ fn a_migration_by_virsh_carries_the_log() -> Outcome {
     Ok(())
 }
 
-const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
+pub(crate) const P2P: &[&str] = &["--live", "--p2p", "--persistent"];
 
 /// A migration as Nova has it: the source is undefined at once, and its folder removed.
-fn as_nova_does(guest: &GuestOn, to: &Host) -> Outcome {
+pub(crate) fn as_nova_does(guest: &GuestOn, to: &Host) -> Outcome {
     let there = to.guest(guest.name());
     // Nova makes it on its own, and refuses where one is there.
     there.make_log_folder()?;

@@ -5,6 +5,10 @@
     reason = "these are tests: a panic is a failure"
 )]
 mod agent;
+mod agent_faults;
+mod agent_peace;
+#[cfg(feature = "thief")]
+mod agent_thief;
 mod any_log;
 mod checking;
 mod clocks;

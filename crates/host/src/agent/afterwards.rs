@@ -266,7 +266,12 @@ async fn hand_over(
 
 async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
     let config = shared.config();
-    let Some(transport) = shared.meet.shared_url().or(left.transport) else {
+    let known = shared.meet.shared_url().or(left.transport);
+    let transport = match known {
+        Some(known) => Some(known),
+        None => shared.meet.find(domain).await,
+    };
+    let Some(transport) = transport else {
         tracing::debug!(%domain, "nothing tells where it went");
         return false;
     };

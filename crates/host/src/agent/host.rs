@@ -75,6 +75,24 @@ impl Here {
         self.lock().unseen.contains(&domain)
     }
 
+    /// For tests: a domain that is here, and whether it came before anybody saw it come.
+    #[cfg(test)]
+    pub(super) fn put(&self, vm: Vm, stay: Stay, is_unseen: bool) {
+        let mut here = self.lock();
+        if is_unseen {
+            here.unseen.insert(vm.uuid);
+        }
+        here.domains.insert(vm.uuid, (stay, vm));
+    }
+
+    /// For tests: it is not here any more.
+    #[cfg(test)]
+    pub(super) fn remove(&self, domain: Uuid) {
+        let mut here = self.lock();
+        here.unseen.remove(&domain);
+        here.domains.remove(&domain);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HereNow> {
         // Each change is one step, so a panic leaves no half of one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -343,9 +361,12 @@ impl Host {
     fn on_event(&mut self, connection: &Connection, event: HostEvent) {
         let stay = self.guests.get(&event.domain).map(|guest| guest.stay);
         let (next, actions) = on_event(stay, event.kind);
-        // It leaves the table once all is told.
-        if next.is_some() {
-            self.enter(event.domain, next);
+        // It leaves the table once all is told: whoever hands its logs over has to hear how it ends,
+        // also where this is the first that is heard of it.
+        let offers = actions.contains(&Action::Offer);
+        let meanwhile = next.or_else(|| offers.then_some(Stay::Leaving { suspected: false }));
+        if meanwhile.is_some() {
+            self.enter(event.domain, meanwhile);
         }
         self.act(connection, event.domain, actions);
         self.enter(event.domain, next);

@@ -213,6 +213,15 @@ impl Meet {
         }
     }
 
+    /// Where a domain went of which nobody here saw where it went, as the URL of a transport.
+    pub(super) async fn find(&self, domain: Uuid) -> Option<String> {
+        let Way::Tls(peers) = &self.way else {
+            return None;
+        };
+        let address = peers.find(domain).await?;
+        Some(format!("tls://{address}"))
+    }
+
     /// The way to where a domain went some time ago; `None` where its URL says all.
     pub(super) async fn again(
         &self,

@@ -71,7 +71,7 @@ pub(super) type Step = (Option<Stay>, Vec<Action>);
 
 /// An event.
 pub(super) fn on_event(stay: Option<Stay>, event: HostEventKind) -> Step {
-    use Action::{Came, Hold, LetGo, LookAtLogs, NeverCame, Receive, Tell};
+    use Action::{Came, Hold, LetGo, LookAtLogs, NeverCame, Offer, Receive, Tell};
 
     let leaving = Stay::Leaving { suspected: false };
     let event = match event {
@@ -101,6 +101,10 @@ pub(super) fn on_event(stay: Option<Stay>, event: HostEventKind) -> Step {
         // Nothing told that it came: the agent was not there.
         (None, Lifecycle::Resumed(Resumed::Migrated | Resumed::Postcopy)) => {
             (Some(Stay::Running), vec![Hold, Receive, Came])
+        }
+        // Only a source tells this: it was mistaken for one that comes.
+        (Some(Stay::Coming), Lifecycle::Stopped(Stopped::Migrated)) => {
+            (None, vec![NeverCame, Offer, Tell(Source::Over)])
         }
         (Some(Stay::Coming), Lifecycle::Stopped(_)) => (None, vec![NeverCame, LetGo]),
         (_, Lifecycle::Stopped(Stopped::Migrated)) => {
@@ -164,6 +168,8 @@ pub(super) fn on_look(stay: Option<Stay>, look: Look) -> Step {
         (None, State::Gone | State::Shutoff(_)) => (None, Vec::new()),
         (None, _) if comes => (Some(Stay::Coming), vec![Hold, Receive]),
         (stay, _) if leaves => leave(stay, Vec::new()),
+        // A destination tells of no job. A source does, but for a moment between two phases.
+        (None, State::Paused(Paused::Migration)) => (Some(Stay::Coming), vec![Hold, Receive]),
         (None, _) => (Some(Stay::Running), vec![Hold]),
         (Some(Stay::Running), _) => (stay, Vec::new()),
     }
@@ -299,6 +305,26 @@ mod tests {
         let (stay, actions) = on_look(stay, gone);
         assert_eq!(stay, None);
         assert_eq!(actions, [Action::NeverCame, Action::LetGo]);
+    }
+
+    #[test]
+    fn one_that_waits_for_its_memory_comes_whatever_libvirt_tells_of_its_job() {
+        let waits = |job| Look {
+            state: State::Paused(Paused::Migration),
+            job,
+        };
+        let (stay, actions) = on_look(None, waits(None));
+        assert_eq!(stay, Some(Stay::Coming));
+        assert_eq!(actions, [Action::Hold, Action::Receive]);
+        // At the source the job is told.
+        let (source, actions) = on_look(None, waits(Some(Job::MigrationOut)));
+        assert_eq!(source, Some(Stay::Leaving { suspected: false }));
+        assert_eq!(actions, [Action::Hold, Action::Offer]);
+        // Looked at in the one moment in which it is not, a source is found out by its end.
+        let (stay, actions) = events(stay, &[Lifecycle::Stopped(Stopped::Migrated)]);
+        assert_eq!(stay, None);
+        let offered = [Action::NeverCame, Action::Offer, Action::Tell(Source::Over)];
+        assert_eq!(actions, offered);
     }
 
     #[test]

@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn values_are_read_as_the_command_line_takes_them() {
         let text = "[meet]\npatience = \"5m\"\n[outbox]\nmax_bytes = 4096\ngive_up_after = \"7d\"\n\
-                    [metrics]\nlisten = \"[::1]:9478\"\n[reap]\npolicy = \"when-confirmed\"\n";
+                    [metrics]\nlisten = \"[::1]:9478\"\n[reap]\npolicy = \"when-carried\"\n";
         let config = read(Path::new("agent.toml"), text).unwrap();
         assert_eq!(config.meet.patience.as_secs(), 300);
         assert_eq!(config.outbox.max_bytes, Some(4096));
         assert_eq!(config.outbox.give_up_after.unwrap().as_secs(), 7 * 86400);
         assert_eq!(config.metrics.listen.unwrap().port(), 9478);
-        assert_eq!(config.reap.policy, super::super::ReapPolicy::WhenConfirmed);
+        assert_eq!(config.reap.policy, super::super::ReapPolicy::WhenCarried);
     }
 
     /// Whatever stands there, it is read or refused with a sentence.

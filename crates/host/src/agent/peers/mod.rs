@@ -1,6 +1,7 @@
 //! Agents that speak to each other over mutual TLS.
 //!
 //! - `message`: what they ask. `proof`: whom they believe, both pure.
+//! - `remembered`: what outlasts this agent of whom it believes.
 //! - `links`: one warm connection to each peer. `service`: answers what peers ask.
 //!
 //! The source pushes pieces into the spool of the destination's agent, which takes them in from
@@ -10,6 +11,7 @@
 mod links;
 mod message;
 mod proof;
+mod remembered;
 mod service;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use logchain_core::handoff::offer::Source;
 use logchain_core::transport::{DirectoryTransport, LogTransport};
-use logchain_libvirt::peers::{Direction, peers};
+use logchain_libvirt::peers::{Direction, Trace, process_of, traces};
 use logchain_transport_tls::{AllowedNames, PeerAddress, PeerLink, Pki, Server, ServerOptions};
 use tokio::net::lookup_host;
 use tokio::sync::{Notify, mpsc, watch};
@@ -34,7 +36,8 @@ use crate::blocking::blocking;
 use crate::{Error, Result, Stop};
 use links::Links;
 use message::{Answer, Ask, Question};
-use proof::{Arrivals, Identity};
+use proof::{Arrivals, Evidence, Identity};
+use remembered::{Arrived, Remembered};
 use service::Doorman;
 
 /// Between two looks for the other host.
@@ -63,6 +66,7 @@ pub(super) struct Peers {
     port: u16,
     config: Arc<Reloadable>,
     table: Mutex<Table>,
+    remembered: Remembered,
     /// A peer said something of a domain that leaves.
     said: Notify,
     /// Domains of which a peer says that they leave: they are to be looked at.
@@ -88,6 +92,16 @@ impl Peers {
     ) -> Result<(Arc<Self>, mpsc::Receiver<Uuid>)> {
         let current = config.current();
         let (state, tls) = (current.state.clone(), &current.meet.tls);
+        let remembered = Remembered::of(&state);
+        let (memory, mut table) = (remembered.clone(), Table::default());
+        for (domain, arrived) in blocking(move || Ok(memory.all(process_of))).await? {
+            let Arrived {
+                addresses,
+                believed,
+                ..
+            } = arrived;
+            table.arrivals.restore(domain, addresses, believed);
+        }
         let spool = blocking(move || Ok(DirectoryTransport::create(&state.join("peers"))?)).await?;
         let spool: Arc<dyn LogTransport> = Arc::new(spool);
         let allowed: AllowedNames = tls.allowed_names.iter().cloned().collect();
@@ -100,7 +114,8 @@ impl Peers {
             here,
             port: tls.listen.port(),
             config: Arc::clone(config),
-            table: Mutex::default(),
+            table: Mutex::new(table),
+            remembered,
             said: Notify::new(),
             words,
             stored: watch::Sender::new(0),
@@ -162,6 +177,34 @@ impl Peers {
         let mut table = self.table();
         table.arrivals.end(domain);
         table.said.remove(&domain);
+        drop(table);
+        let remembered = self.remembered.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            remembered.forget(domain)
+        }));
+    }
+
+    /// Remembers for the next start of the agent whom to believe about a domain.
+    async fn remember(&self, vm: &Vm) {
+        let known = self.table().arrivals.known(vm.uuid);
+        let Some(known) = known else {
+            return;
+        };
+        let (remembered, vm) = (self.remembered.clone(), vm.clone());
+        let write = blocking(move || {
+            let Some(process) = process_of(&vm.name, vm.uuid) else {
+                return Ok(());
+            };
+            let arrived = Arrived::new(&vm.name, process, known);
+            let written = remembered.write(vm.uuid, &arrived);
+            written.map_err(|source| Error::Io {
+                action: format!("cannot remember from where {} came", vm.name),
+                source,
+            })
+        });
+        if let Err(e) = write.await {
+            tracing::warn!(domain = %vm.uuid, error = %e.sentence(), "a restart will not know it");
+        }
     }
 
     /// The domain comes: from now on it is seen from where.
@@ -178,8 +221,8 @@ impl Peers {
         let mut is_known = false;
         while *arrival.borrow() == Arrival::Coming {
             let seen = look(&vm, Direction::In).await;
-            self.table().arrivals.saw(vm.uuid, seen.iter().copied());
-            let mut whom = self.addresses(seen);
+            self.table().arrivals.saw(vm.uuid, &seen);
+            let mut whom = self.addresses(seen.into_iter().map(|(a, _)| a));
             if whom.is_empty() && began.elapsed() > ASK_ALL {
                 whom = self.configured().await;
             }
@@ -204,6 +247,7 @@ impl Peers {
             }
             sleep(LOOK).await;
         }
+        self.remember(&vm).await;
     }
 
     /// The link to the host to which a domain goes.
@@ -214,14 +258,14 @@ impl Peers {
     ) -> Result<Arc<PeerLink>, NoWay> {
         let began = Instant::now();
         let mut over = None;
-        let mut seen = BTreeSet::new();
+        let mut seen = Evidence::default();
         let mut asked: HashMap<PeerAddress, Instant> = HashMap::new();
         let mut asking = JoinSet::new();
         let mut failure = None;
         loop {
             let now = look(vm, Direction::Out).await;
-            seen.extend(now.iter().map(IpAddr::to_canonical));
-            let mut whom = self.addresses(now);
+            seen.saw(&now);
+            let mut whom = self.addresses(now.into_iter().map(|(a, _)| a));
             let said = self.table().said.get(&vm.uuid).cloned().unwrap_or_default();
             whom.extend(said.into_iter().map(PeerAddress::from));
             if began.elapsed() > ASK_ALL {
@@ -246,18 +290,17 @@ impl Peers {
             }
             let stays = *source.borrow() == Source::Stays;
             if stays || over.is_some_and(|over| over.elapsed() > LATE) {
-                let address = self
-                    .addresses(seen.into_iter().collect())
-                    .into_iter()
-                    .next();
+                let address = self.addresses(seen.likeliest()).into_iter().next();
                 return Err(NoWay {
                     error: failure.unwrap_or_else(nobody),
                     towards: address.map(|address| format!("tls://{address}")),
                 });
             }
+            let has_moved = matches!(*source.borrow(), Source::Stopped | Source::Over);
+            let proven = seen.proven(has_moved);
             tokio::select! {
                 Some(answer) = asking.join_next() => match answer {
-                    Ok((address, Ok(true))) if self.is_the_one(&address, &seen).await => {
+                    Ok((address, Ok(true))) if self.is_the_one(&address, &proven).await => {
                         return Ok(self.links.to(&address));
                     }
                     Ok((address, Ok(true))) => {
@@ -290,6 +333,33 @@ impl Peers {
         }
     }
 
+    /// The host to which a domain went of which nobody here saw where it went. Every peer that is
+    /// configured has to answer, and one alone may say that the domain is there: as long as the host
+    /// where it is is among them, no other one can pass for it.
+    pub(super) async fn find(self: &Arc<Self>, domain: Uuid) -> Option<PeerAddress> {
+        let mut asking = JoinSet::new();
+        for address in self.configured().await {
+            let this = Arc::clone(self);
+            asking.spawn(async move {
+                let answer = this.ask(&address, Ask::Leaves { domain }).await;
+                (address, answer)
+            });
+        }
+        let mut there = Vec::new();
+        while let Some(answer) = asking.join_next().await {
+            match answer.ok()? {
+                (address, Ok(true)) => there.push(address),
+                (_, Ok(false)) => {}
+                (address, Err(e)) => {
+                    tracing::debug!(%domain, %address, error = %e.sentence(), "a peer did not say whether it is there");
+                    return None;
+                }
+            }
+        }
+        let one = there.pop();
+        one.filter(|_| there.is_empty())
+    }
+
     /// Whether the agent at this address is at the far end of the migration.
     async fn is_the_one(&self, address: &PeerAddress, seen: &BTreeSet<IpAddr>) -> bool {
         let Some(peer) = self.links.to(address).peer() else {
@@ -304,7 +374,7 @@ impl Peers {
         peer: &logchain_transport_tls::Peer,
         addresses: &BTreeSet<IpAddr>,
     ) -> bool {
-        for address in self.addresses(addresses.iter().copied().collect()) {
+        for address in self.addresses(addresses.iter().copied()) {
             let link = self.links.to(&address);
             if let Ok(Ok(there)) = timeout(ANSWER, link.connect()).await
                 && proof::is_same_host(there.names(), peer.names())
@@ -317,7 +387,7 @@ impl Peers {
 
     /// Where the agents of these hosts listen: at the port that this one listens at, since one
     /// configuration serves all of them.
-    fn addresses(&self, hosts: Vec<IpAddr>) -> Vec<PeerAddress> {
+    fn addresses(&self, hosts: impl IntoIterator<Item = IpAddr>) -> Vec<PeerAddress> {
         let of = |host| PeerAddress::from(SocketAddr::new(host, self.port));
         hosts.into_iter().map(of).collect()
     }
@@ -334,8 +404,9 @@ impl Peers {
         Ok(Answer::decode(&answer).map_err(Error::Handoff)?.yes)
     }
 
-    fn believe(&self, domain: Uuid, peer: Identity) {
-        self.table().arrivals.believe(domain, peer);
+    async fn believe(&self, vm: &Vm, peer: Identity) {
+        self.table().arrivals.believe(vm.uuid, peer);
+        self.remember(vm).await;
     }
 }
 
@@ -364,9 +435,9 @@ fn nobody() -> Error {
     )
 }
 
-/// The other hosts that connections of a domain lead to.
-async fn look(vm: &Vm, direction: Direction) -> Vec<IpAddr> {
+/// The other hosts that connections of a domain lead to, and what speaks for each.
+async fn look(vm: &Vm, direction: Direction) -> Vec<(IpAddr, Trace)> {
     let (name, uuid) = (vm.name.clone(), vm.uuid);
-    let look = move || peers(&name, uuid, direction);
+    let look = move || traces(&name, uuid, direction);
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }

@@ -6,19 +6,26 @@
 //! where it is at that address: it connects from there, its certificate names that address, or
 //! whoever answers there has its name.
 //!
+//! A connection to the libvirt daemon is a hint of whom to ask, and hardly a proof: every host that
+//! migrates some other domain here has one, and so can have whoever reaches the daemon's port.
+//! Where the connection of the memory was never seen, as with a migration that is tunnelled, it is
+//! enough only once the guest has moved, and only where no second host has one.
+//!
 //! What follows from it for a host whose certificate was stolen: it learns nothing of, and adds
 //! nothing to, the log of a domain that does not migrate to or from that very host.
 //!
 //! Must not know: how addresses are seen, or links are made.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use logchain_libvirt::peers::Trace;
 use logchain_transport_tls::{Peer, PeerNames};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A peer that may offer a domain's logs, as it was when it was believed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Identity {
     names: String,
     address: IpAddr,
@@ -30,6 +37,50 @@ impl Identity {
             names: peer.names().to_string(),
             address: peer.remote().ip(),
         }
+    }
+}
+
+/// Addresses that were seen while a domain migrated, and what speaks for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Evidence(BTreeMap<IpAddr, Trace>);
+
+impl Evidence {
+    /// These were seen now.
+    pub(super) fn saw(&mut self, seen: &[(IpAddr, Trace)]) {
+        for (address, trace) in seen {
+            let best = self.0.entry(address.to_canonical()).or_insert(*trace);
+            *best = (*best).min(*trace);
+        }
+    }
+
+    /// Whether nothing was seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The other host's addresses. `has_moved`: whether the guest has moved, so that the connection
+    /// of its memory will not be seen any more.
+    pub(super) fn proven(&self, has_moved: bool) -> BTreeSet<IpAddr> {
+        let memory = self.of(Trace::Memory);
+        if !memory.is_empty() || !has_moved {
+            return memory;
+        }
+        let kinds = [Trace::Both, Trace::Daemon].map(|trace| self.of(trace));
+        let strongest = kinds.into_iter().find(|found| !found.is_empty());
+        strongest
+            .filter(|found| found.len() == 1)
+            .unwrap_or_default()
+    }
+
+    /// Where the domain is likely to have gone.
+    pub(super) fn likeliest(&self) -> Option<IpAddr> {
+        let by_trace = self.0.iter().min_by_key(|(_, trace)| **trace);
+        by_trace.map(|(address, _)| *address)
+    }
+
+    fn of(&self, trace: Trace) -> BTreeSet<IpAddr> {
+        let found = self.0.iter().filter(|(_, t)| **t == trace);
+        found.map(|(address, _)| *address).collect()
     }
 }
 
@@ -64,8 +115,8 @@ pub(super) struct Arrivals {
 /// What is known of how a domain came here.
 #[derive(Clone, Debug, Default)]
 struct ArrivalProof {
-    /// Addresses that its QEMU, or the daemon, had connections to while it came.
-    addresses: BTreeSet<IpAddr>,
+    /// Whom its QEMU, or the daemon, had connections with while it came.
+    evidence: Evidence,
     /// Who may offer its logs.
     believed: Vec<Identity>,
 }
@@ -75,8 +126,10 @@ struct ArrivalProof {
 pub(super) enum Claim {
     /// It is believed.
     Believed,
-    /// It is believed if it is, or answers at, one of these addresses.
-    IfAt(BTreeSet<IpAddr>),
+    /// It is believed if it is, or answers at, one of the addresses that this proves.
+    IfAt(Evidence),
+    /// The domain came, and this agent saw no connection meanwhile: it stood still, or was too slow.
+    NothingSeen,
     /// Nobody saw the domain come, so nothing speaks for or against it.
     Unseen,
 }
@@ -87,16 +140,34 @@ impl Arrivals {
         self.domains.insert(domain, ArrivalProof::default());
     }
 
+    /// What is to be remembered of how a domain came: from which addresses, and who is believed.
+    pub(super) fn known(&self, domain: Uuid) -> Option<(BTreeSet<IpAddr>, Vec<Identity>)> {
+        let proof = self.domains.get(&domain)?;
+        Some((proof.evidence.proven(true), proof.believed.clone()))
+    }
+
+    /// It came before this agent was started, and this is remembered of it.
+    pub(super) fn restore(
+        &mut self,
+        domain: Uuid,
+        addresses: BTreeSet<IpAddr>,
+        believed: Vec<Identity>,
+    ) {
+        let evidence = addresses.into_iter().map(|a| (a, Trace::Memory));
+        let evidence = Evidence(evidence.collect());
+        let proof = ArrivalProof { evidence, believed };
+        self.domains.insert(domain, proof);
+    }
+
     /// It left, or ended.
     pub(super) fn end(&mut self, domain: Uuid) {
         self.domains.remove(&domain);
     }
 
-    /// These addresses were seen while the domain came.
-    pub(super) fn saw(&mut self, domain: Uuid, addresses: impl IntoIterator<Item = IpAddr>) {
+    /// These connections were seen while the domain came.
+    pub(super) fn saw(&mut self, domain: Uuid, seen: &[(IpAddr, Trace)]) {
         if let Some(proof) = self.domains.get_mut(&domain) {
-            let canonical = addresses.into_iter().map(|a| a.to_canonical());
-            proof.addresses.extend(canonical);
+            proof.evidence.saw(seen);
         }
     }
 
@@ -105,7 +176,10 @@ impl Arrivals {
         match self.domains.get(&domain) {
             None => Claim::Unseen,
             Some(proof) if proof.believed.contains(peer) => Claim::Believed,
-            Some(proof) => Claim::IfAt(proof.addresses.clone()),
+            Some(proof) if proof.evidence.is_empty() && proof.believed.is_empty() => {
+                Claim::NothingSeen
+            }
+            Some(proof) => Claim::IfAt(proof.evidence.clone()),
         }
     }
 
@@ -145,10 +219,13 @@ mod tests {
         let (source, thief) = (peer("h1", "192.0.2.11"), peer("h3", "192.0.2.13"));
         let mut arrivals = Arrivals::default();
         arrivals.begin(domain);
-        arrivals.saw(domain, addresses(&["192.0.2.11"]));
+        let claim = arrivals.claim(domain, &Identity::of(&source));
+        assert_eq!(claim, Claim::NothingSeen);
+        arrivals.saw(domain, &[("192.0.2.11".parse().unwrap(), Trace::Memory)]);
         let Claim::IfAt(seen) = arrivals.claim(domain, &Identity::of(&source)) else {
             panic!("it was not asked before");
         };
+        let seen = seen.proven(false);
         assert!(is_at(&source, &seen) && !is_at(&thief, &seen));
         assert!(!arrivals.may_offer(domain, &Identity::of(&source)));
         arrivals.believe(domain, Identity::of(&source));
@@ -176,7 +253,40 @@ mod tests {
         assert_eq!(arrivals.claim(domain, &Identity::of(&first)), Claim::Unseen);
         arrivals.believe(domain, Identity::of(&first));
         let second = arrivals.claim(domain, &Identity::of(&second));
-        assert_eq!(second, Claim::IfAt(BTreeSet::new()));
+        assert_eq!(second, Claim::IfAt(Evidence::default()));
+    }
+
+    #[test]
+    fn a_connection_to_the_daemon_is_next_to_nothing() {
+        let memory = ("192.0.2.11".parse().unwrap(), Trace::Memory);
+        let daemon = |a: &str| (a.parse().unwrap(), Trace::Daemon);
+        let evidence = |seen: &[(IpAddr, Trace)]| {
+            let mut evidence = Evidence::default();
+            evidence.saw(seen);
+            evidence
+        };
+        // Before the memory flows nobody can tell whose connection it is.
+        let thief = evidence(&[daemon("192.0.2.13")]);
+        assert_eq!(thief.proven(false), BTreeSet::new());
+        // Beside the memory it counts for nothing, seen before or after.
+        for seen in [
+            [daemon("192.0.2.13"), memory],
+            [memory, daemon("192.0.2.13")],
+        ] {
+            for has_moved in [false, true] {
+                let proven = evidence(&seen).proven(has_moved);
+                assert_eq!(proven, addresses(&["192.0.2.11"]));
+            }
+        }
+        // Tunnelled: in the end one host alone is believed, and of two none.
+        let tunnelled = evidence(&[daemon("192.0.2.11")]);
+        assert_eq!(tunnelled.proven(true), addresses(&["192.0.2.11"]));
+        let two = evidence(&[daemon("192.0.2.11"), daemon("192.0.2.13")]);
+        assert_eq!(two.proven(true), BTreeSet::new());
+        // The connection of the memory is remembered, whatever is seen of the address later.
+        let mut evidence = evidence(&[memory]);
+        evidence.saw(&[daemon("192.0.2.11")]);
+        assert_eq!(evidence.proven(false), addresses(&["192.0.2.11"]));
     }
 
     #[test]

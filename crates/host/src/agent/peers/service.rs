@@ -6,7 +6,6 @@
 //!
 //! Must not know: connections.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::message::{Answer, Ask, Question};
-use super::proof::{Claim, Identity, is_at};
+use super::proof::{Claim, Evidence, Identity, is_at};
 use super::{LOOK, Peers, look};
 use crate::agent::stay::Stay;
 
@@ -75,7 +74,9 @@ impl Doorman {
         {
             let mut table = self.0.table();
             let said = table.said.entry(domain).or_default();
-            if !said.contains(&address) && said.len() < 8 {
+            // One for each host, so that none can crowd out the others with its ports.
+            said.retain(|other| other.ip() != address.ip());
+            if said.len() < 8 {
                 said.push(address);
             }
         }
@@ -98,24 +99,31 @@ impl Doorman {
                 return Ok(false);
             };
             let claim = self.0.table().arrivals.claim(domain, &identity);
-            let mut addresses: BTreeSet<_> = match claim {
+            let mut evidence = match claim {
                 Claim::Believed => return Ok(true),
                 // It was here before this agent was.
                 Claim::Unseen if self.0.here.came_unseen(domain) => {
                     tracing::info!(%peer, %domain, "believed, since nobody saw the domain come");
-                    self.0.believe(domain, identity);
+                    self.0.believe(&vm, identity).await;
                     return Ok(true);
                 }
-                Claim::Unseen => BTreeSet::new(),
-                Claim::IfAt(addresses) => addresses,
+                // It came while this agent saw nothing.
+                Claim::NothingSeen if stay == Stay::Running => {
+                    tracing::info!(%peer, %domain, "believed, since nobody saw from where the domain came");
+                    self.0.believe(&vm, identity).await;
+                    return Ok(true);
+                }
+                Claim::Unseen | Claim::NothingSeen => Evidence::default(),
+                Claim::IfAt(evidence) => evidence,
             };
             if stay == Stay::Coming {
                 let seen = look(&vm, Direction::In).await;
-                self.0.table().arrivals.saw(domain, seen.iter().copied());
-                addresses.extend(seen.iter().map(std::net::IpAddr::to_canonical));
+                self.0.table().arrivals.saw(domain, &seen);
+                evidence.saw(&seen);
             }
+            let addresses = evidence.proven(stay != Stay::Coming);
             if is_at(peer, &addresses) || self.0.answers_at(peer, &addresses).await {
-                self.0.believe(domain, identity);
+                self.0.believe(&vm, identity).await;
                 return Ok(true);
             }
             if stay != Stay::Coming || began.elapsed() > PROOF {
@@ -129,3 +137,6 @@ impl Doorman {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
