@@ -12,6 +12,11 @@
 //! than this one, by its name in [`Fault`]. `LOGCHAIN_LAB_KEEP=1` keeps the hosts' folders.
 
 #[path = "agent_soak/agents.rs"]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a panic ends the run, and is a failure"
+)]
+
 mod agents;
 #[path = "soak/parts.rs"]
 #[expect(dead_code, reason = "the other soak uses the rest")]

@@ -40,8 +40,18 @@ use proof::{Arrivals, Evidence, Identity};
 use remembered::{Arrived, Remembered};
 use service::Doorman;
 
-/// Between two looks for the other host.
+/// Between two looks for the other host, at first: it is wanted before the guest stops.
 const LOOK: Duration = Duration::from_millis(25);
+
+/// The same for a migration that takes longer: each look costs a little.
+const LATER: Duration = Duration::from_millis(250);
+
+/// How long at first lasts.
+const AT_FIRST: Duration = Duration::from_secs(2);
+
+fn pace(since: Duration) -> Duration {
+    if since < AT_FIRST { LOOK } else { LATER }
+}
 
 /// Between two questions to one peer about one domain.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -245,7 +255,7 @@ impl Peers {
             while let Some(answer) = asking.try_join_next() {
                 is_known |= answer.unwrap_or(false);
             }
-            sleep(LOOK).await;
+            sleep(pace(began.elapsed())).await;
         }
         self.remember(&vm).await;
     }
@@ -313,7 +323,7 @@ impl Peers {
                     Ok((_, Ok(false))) | Err(_) => {}
                 },
                 () = self.said.notified() => {}
-                () = sleep(LOOK) => {}
+                () = sleep(pace(began.elapsed())) => {}
             }
         }
     }
