@@ -11,12 +11,12 @@
 //! odd one) or in a folder; how fast the machine is decides what a fault meets. `fault`: no other
 //! than this one, by its name in [`Fault`]. `LOGCHAIN_LAB_KEEP=1` keeps the hosts' folders.
 
-#[path = "agent_soak/agents.rs"]
 #![expect(
     clippy::indexing_slicing,
     reason = "a panic ends the run, and is a failure"
 )]
 
+#[path = "agent_soak/agents.rs"]
 mod agents;
 #[path = "soak/parts.rs"]
 #[expect(dead_code, reason = "the other soak uses the rest")]
