@@ -163,19 +163,40 @@ impl Scene {
     }
 }
 
-/// The agent of a side is killed while memory is copied, and started again after the migration.
+/// The agent of a side is killed in the middle of its handoff, and started again after the
+/// migration.
 fn an_agent_is_killed(side: usize, way: Way) -> Outcome {
     let name = ["source", "destination"];
     let name = format!(
-        "the agent at the {} is killed | while memory is copied",
+        "the agent at the {} is killed | once its handoff has begun",
         name[side]
     );
     row(&name, way, |scene| {
         let migration = scene.slowly()?;
-        scene.while_copying()?;
+        let begun = ["begun;", "ready"][side];
+        let agent = scene.agents[side].as_ref().ok_or("there is no agent")?;
+        scene
+            .host(side)
+            .until("the handoff to begin", MIGRATION, || {
+                Ok(agent.said(begun).then_some(()))
+            })?;
         scene.kill(side)?;
         let output = migration.wait(MIGRATION)?.checked()?;
         scene.start(side)?;
+        scene.whole(&output)
+    })
+}
+
+/// The agent of the source is not there from before it could put down that the guest leaves until
+/// the guest has left. Nothing is lost: the log is whole at the source.
+#[test]
+#[ignore = "open: an agent does not look for guests that left while none was there; `logchain offer` carries the log"]
+fn the_agent_at_the_source_is_killed_before_it_noticed() -> Outcome {
+    let name = "the source has no agent | from before the migration until after it";
+    row(name, Way::Tls, |scene| {
+        scene.kill(0)?;
+        let output = scene.slowly()?.wait(MIGRATION)?.checked()?;
+        scene.start(0)?;
         scene.whole(&output)
     })
 }
