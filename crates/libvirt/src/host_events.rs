@@ -37,7 +37,7 @@ pub struct HostEvent {
 pub enum HostEventKind {
     /// It began, ended, stood still or went on.
     Lifecycle(Lifecycle),
-    /// At the source of a migration: its memory is gone over for the so-manieth time, counted
+    /// At the source of a migration: a pass over its memory begins. The number of the pass, counted
     /// from 1.
     Pass(u32),
     /// It got or lost a device while it runs.

@@ -22,6 +22,7 @@ use crate::handoff::offer::Held;
 use crate::ids::{ConsoleName, HandoffId};
 use crate::outbox::{KeepOutcome, Kept, Outbox};
 use crate::pause::pause;
+use crate::record::{self, Record};
 
 /// How often a log is looked at whose names change, before what is held is taken for it.
 const TRIES: u32 = 50;
@@ -179,6 +180,26 @@ impl HeldLog {
                 log.is_received = true;
             }
         }
+    }
+
+    /// Reads the record beside the log again: another process may have handed over what is held,
+    /// and no name of the log changes then.
+    ///
+    /// # Errors
+    /// The record's; what was known of it stays known.
+    pub fn read_record(&self) -> Result<(), record::Error> {
+        let mut state = self.log.state();
+        let (folder, base) = (state.chain.folder(), state.chain.base_name());
+        let there = Record::read(folder, base, self.domain(), self.console())?;
+        let Some(offered) = there.and_then(|record| record.offered) else {
+            return Ok(());
+        };
+        let state = &mut *state;
+        for log in state.earlier.iter_mut().chain([&mut state.current]) {
+            // Whether it is about the files of this log, they tell.
+            log.record.offered = Some(offered.clone());
+        }
+        Ok(())
     }
 
     /// The logs that were wiped and are held still, the oldest first.

@@ -236,7 +236,15 @@ async fn hand_over(
                 failures.is_empty() && note.is_ok()
             }
             Some(_) => continue,
-            None => offer_again(shared, domain, left).await,
+            None => {
+                // What is held of it waits for the end of this.
+                let _leaving = shared.held.leaving(domain);
+                let done = offer_again(shared, domain, left).await;
+                if done {
+                    shared.held.release(domain);
+                }
+                done
+            }
         };
         if done {
             tries.remove(&domain);

@@ -231,6 +231,8 @@ impl HeldLogs {
         let is_wanted = comes || self.is_noted(held).await;
         let (this, held) = (self.clone(), Arc::clone(held));
         let work = move || {
+            // Another process may have handed it over.
+            held.read_record()?;
             let earlier = held.earlier();
             let earlier = earlier.into_iter().find(|log| log.generation == generation);
             if earlier.is_some_and(|log| is_wanted && !log.is_handed_over && log.bytes > 0) {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::held::HeldLogs;
 use super::shared::Shared;
 use super::stay::{Action, Look, Stay, on_event, on_look};
-use super::{Vm, destination, source};
+use super::{Vm, destination, source, unseen};
 use crate::limits::numbering_of_host;
 use crate::log::ConsoleLog;
 use crate::{Error, Event, Events, Result, astray, consoles, hosts, neighbours};
@@ -355,6 +355,9 @@ impl Host {
         for uuid in missing {
             self.ask_look(connection, uuid);
         }
+        let here = self.guests.keys().copied().collect();
+        let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
+        tokio::spawn(unseen::note(shared, connection, here));
         Ok(())
     }
 

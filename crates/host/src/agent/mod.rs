@@ -7,6 +7,7 @@
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
+//! - `unseen`: domains that left while no agent was here.
 //! - `shared`: what these rooms share, and what is under way.
 //!
 //! How it is operated:
@@ -42,6 +43,7 @@ mod shared;
 mod source;
 mod stay;
 pub mod systemd;
+mod unseen;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,0 +1,97 @@
+//! Domains that left while no agent was here: libvirt says of them that they are shut off because
+//! they migrated. What of their logs was not handed over is noted, and offered from then on.
+//!
+//! Must not know: how a log is offered.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use logchain_core::departure::Notes;
+use logchain_core::record::Record;
+use logchain_libvirt::consoles::read;
+use logchain_libvirt::{Connection, Domain, Shutoff, State};
+use uuid::Uuid;
+
+use super::host::{logs_of, numbering};
+use super::shared::Shared;
+use crate::blocking::blocking;
+use crate::departures::DepartureNote;
+use crate::left_behind::OfferOptions;
+use crate::log::ConsoleLog;
+use crate::{Result, neighbours};
+
+/// Notes the domains that left unseen. `here`: those that run, which are seen.
+pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: HashSet<Uuid>) {
+    let domains = match connection.domains().await {
+        Ok(domains) => domains,
+        Err(error) => {
+            tracing::debug!(%error, "domains that left unseen are looked for again");
+            return;
+        }
+    };
+    for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
+        match domain.state().await {
+            Ok(State::Shutoff(Shutoff::Migrated)) => {}
+            _ => continue,
+        }
+        if let Err(e) = note_one(&shared, &domain).await {
+            shared.events.warn(format!(
+                "{}: it left unseen: {}",
+                domain.name(),
+                e.sentence()
+            ));
+        }
+    }
+}
+
+async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
+    let config = shared.config();
+    let (state, uuid) = (config.state.clone(), domain.uuid());
+    let is_noted = blocking(move || {
+        let Some(notes) = Notes::open(&state)? else {
+            return Ok(false);
+        };
+        Ok(notes.read(uuid)?.is_some())
+    });
+    if is_noted.await? {
+        return Ok(());
+    }
+    let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
+    let logs: Vec<ConsoleLog> = logs.into_iter().map(|known| known.log).collect();
+    let numbering = numbering(&shared.events).await;
+    let held = shared.held.clone();
+    let left = blocking(move || {
+        let mut left = Vec::new();
+        for log in logs {
+            // Without its folder there is nothing of it.
+            let Ok(chain) = neighbours::chain(&log.path, numbering) else {
+                continue;
+            };
+            let record = Record::read(chain.folder(), chain.base_name(), uuid, &log.console)?;
+            let offered = record.and_then(|record| record.offered);
+            let is_received = offered.is_some_and(|offered| offered.received);
+            if !is_received
+                && chain
+                    .snapshot()
+                    .is_ok_and(|s| s.is_empty().is_ok_and(|is| !is))
+            {
+                held.hold(uuid, &log, numbering)?;
+                left.push(log);
+            }
+        }
+        Ok(left)
+    })
+    .await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let offer = OfferOptions {
+        transport: shared.meet.shared_url().unwrap_or_default(),
+        connect: Some(&config.connect),
+        remote: Some(&config.meet.ssh.logchain),
+    };
+    let logs: Vec<&ConsoleLog> = left.iter().collect();
+    DepartureNote::begin(&config.state, domain, ("", None), &offer, &logs).await?;
+    tracing::info!(domain = %uuid, "it left while no agent was here; its log is offered");
+    Ok(())
+}
