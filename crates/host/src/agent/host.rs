@@ -486,6 +486,8 @@ impl Host {
                 Action::Came => self.arrived(uuid, Arrival::Came(std::time::Instant::now())),
                 Action::NeverCame => self.arrived(uuid, Arrival::Never),
                 Action::Offer => {
+                    // What has not arrived of its log by now goes back to where it comes from.
+                    self.arrived(uuid, Arrival::Never);
                     let source = watch::Sender::new(Source::Running);
                     let known = self.guests.get_mut(&uuid).and_then(|guest| {
                         guest.source = Some(source.clone());

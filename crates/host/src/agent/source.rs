@@ -3,6 +3,7 @@
 //! Must not know: how it was noticed that the domain leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use logchain_core::OkLogged as _;
 use logchain_core::chain::{Numbering, NumberingChoice};
@@ -32,6 +33,9 @@ use crate::log::ConsoleLog;
 use crate::outbox::Keepers;
 use crate::turn::Turn;
 use crate::{Error, Events, Result, astray};
+
+/// How long a history that is still arriving here is waited for when its domain leaves again.
+const ARRIVAL: Duration = Duration::from_secs(5);
 
 /// Hands over the logs of a domain, as `source` tells that its migration goes on.
 pub(super) async fn offer(
@@ -112,9 +116,15 @@ impl HandingOver<'_> {
             }
         };
         let _leaving = self.shared.held.leaving(self.vm.uuid);
+        // What is shown of a history that has not arrived is no part of this log: its source
+        // has it, and would be told of it by nobody. So that comes to its end first.
+        let domain = self.vm.uuid;
+        let arrived = Turn::wait(state, domain, HandoffRole::Destination, ARRIVAL);
+        let arrived = arrived.await.ok().flatten();
         let keepers = Keepers::new(state);
         // Held first: whatever the transport does, the bytes are ours.
         let held = self.hold(&keepers).await;
+        drop(arrived);
         let under_way: Vec<UnderWay> = held
             .iter()
             .map(|(log, ..)| {
