@@ -137,7 +137,8 @@ async fn take_in(
         Ok::<_, Error>((connection, domain, transport))
     };
     let (connection, domain, transport) = stop.or(open).await?;
-    let turn = Turn::wait(
+    // One of these runs for each console; the agent leaves all of them to those.
+    let turn = Turn::wait_shared(
         &options.state,
         domain,
         HandoffRole::Destination,

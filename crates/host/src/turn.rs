@@ -27,14 +27,26 @@ const AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Turn {
     path: PathBuf,
+    sharing: Sharing,
     _locked: File,
+}
+
+/// Whether others may have the turn at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Those who share it too: each takes in another console's log.
+    Shared,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // While it is locked: whoever opened it meanwhile sees that it has lost its name, and
         // opens another. A file that stays is locked again.
-        let _ = fs::remove_file(&self.path);
+        if self.sharing == Sharing::Alone {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -48,6 +60,15 @@ impl Turn {
         domain: Uuid,
         role: HandoffRole,
     ) -> Result<Option<Self>> {
+        Self::take_as(Sharing::Alone, state, domain, role).await
+    }
+
+    async fn take_as(
+        sharing: Sharing,
+        state: &Path,
+        domain: Uuid,
+        role: HandoffRole,
+    ) -> Result<Option<Self>> {
         let folder = state.join(FOLDER);
         blocking(move || {
             let half = match role {
@@ -57,10 +78,18 @@ impl Turn {
             let path = folder.join(format!("{domain}.{half}"));
             loop {
                 let file = open(&folder, &path)?;
-                match file.try_lock() {
+                let locked = match sharing {
+                    Sharing::Alone => file.try_lock(),
+                    Sharing::Shared => file.try_lock_shared(),
+                };
+                match locked {
                     Ok(()) if is_named(&file, &path) => {
                         let _locked = file;
-                        return Ok(Some(Self { path, _locked }));
+                        return Ok(Some(Self {
+                            path,
+                            sharing,
+                            _locked,
+                        }));
                     }
                     // Whoever had the turn has just removed it.
                     Ok(()) => {}
@@ -84,9 +113,32 @@ impl Turn {
         role: HandoffRole,
         limit: Duration,
     ) -> Result<Option<Self>> {
+        Self::wait_as(Sharing::Alone, state, domain, role, limit).await
+    }
+
+    /// As [`Turn::wait`], beside others who share the turn.
+    ///
+    /// # Errors
+    /// As [`Turn::take`].
+    pub(crate) async fn wait_shared(
+        state: &Path,
+        domain: Uuid,
+        role: HandoffRole,
+        limit: Duration,
+    ) -> Result<Option<Self>> {
+        Self::wait_as(Sharing::Shared, state, domain, role, limit).await
+    }
+
+    async fn wait_as(
+        sharing: Sharing,
+        state: &Path,
+        domain: Uuid,
+        role: HandoffRole,
+        limit: Duration,
+    ) -> Result<Option<Self>> {
         let end = Instant::now() + limit;
         loop {
-            let turn = Self::take(state, domain, role).await?;
+            let turn = Self::take_as(sharing, state, domain, role).await?;
             if turn.is_some() || Instant::now() >= end {
                 return Ok(turn);
             }
@@ -136,8 +188,26 @@ mod tests {
         drop(first);
         let limit = Duration::from_secs(5);
         let again = Turn::wait(state.path(), one, HandoffRole::Source, limit).await;
-        assert!(again.unwrap().is_some());
+        let again_held = again.unwrap();
+        assert!(again_held.is_some());
         let folder = state.path().join(FOLDER);
+        drop(again_held);
         assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "nothing stays");
+    }
+
+    #[tokio::test]
+    async fn several_share_a_turn_and_keep_others_out() {
+        let state = tempfile::tempdir().unwrap();
+        let (domain, role) = (Uuid::from_u128(1), HandoffRole::Destination);
+        let share = || Turn::wait_shared(state.path(), domain, role, Duration::ZERO);
+        let (one, two) = (share().await.unwrap(), share().await.unwrap());
+        assert!(one.is_some() && two.is_some());
+        let alone = || Turn::take(state.path(), domain, role);
+        assert!(alone().await.unwrap().is_none());
+        drop(one);
+        assert!(alone().await.unwrap().is_none());
+        drop(two);
+        let alone = alone().await.unwrap();
+        assert!(alone.is_some() && share().await.unwrap().is_none());
     }
 }

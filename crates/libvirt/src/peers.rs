@@ -155,7 +155,15 @@ fn processes(names: &[&str]) -> Vec<u32> {
             let name = fs::read_to_string(process(*pid).join("comm"));
             name.is_ok_and(|name| names.contains(&name.trim()))
         })
+        .filter(|pid| is_on_this_network(*pid))
         .collect()
+}
+
+/// Whether a process has this one's network. A daemon in a container has another: its addresses
+/// are not this host's.
+fn is_on_this_network(pid: u32) -> bool {
+    let network = |process: &Path| fs::read_link(process.join("ns/net")).ok();
+    network(&process(pid)) == network(Path::new("/proc/self"))
 }
 
 fn process(pid: u32) -> PathBuf {
