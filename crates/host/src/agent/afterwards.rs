@@ -126,7 +126,7 @@ async fn give_up(shared: &Shared) {
 }
 
 /// When a log was put down. Blocks on files.
-fn put_down_at(entry: &Entry) -> Option<SystemTime> {
+pub(super) fn put_down_at(entry: &Entry) -> Option<SystemTime> {
     let folder = entry.path.parent()?;
     std::fs::metadata(folder).ok()?.modified().ok()
 }

@@ -18,6 +18,7 @@ use logchain_core::outbox::Outbox;
 use logchain_core::stream::StreamOffset;
 use tokio::sync::mpsc;
 
+use super::afterwards::put_down_at;
 use super::config::Changes;
 use super::control::{
     Agent, Draining, Health, LogBytes, LogRequest, OutboxStatus, Refusal, Status,
@@ -188,15 +189,8 @@ impl Agent for Desk {
 /// What waits in the outbox. Blocks on files.
 pub(super) fn outbox(state: PathBuf) -> Result<OutboxStatus> {
     let entries = Outbox::of(&state).all()?.entries;
-    let oldest = entries.iter().filter_map(|entry| {
-        let folder = entry.path.parent()?;
-        std::fs::metadata(folder)
-            .ok()?
-            .modified()
-            .ok()?
-            .elapsed()
-            .ok()
-    });
+    let oldest = entries.iter().filter_map(put_down_at);
+    let oldest = oldest.filter_map(|at| at.elapsed().ok());
     let oldest = oldest.max().unwrap_or_default();
     Ok(OutboxStatus {
         logs: entries.len() as u64,

@@ -9,7 +9,7 @@ use logchain_core::OkLogged as _;
 use logchain_core::chain::{Numbering, NumberingChoice};
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{Held, Outcome, Source};
-use logchain_core::holds::HeldLog as HoldOfLog;
+use logchain_core::holds::HeldLog;
 use logchain_core::ids::HandoffId;
 use logchain_core::outbox::KeepOutcome;
 use logchain_core::placement::ChainWorkspace;
@@ -95,7 +95,7 @@ struct HandingOver<'a> {
 }
 
 /// A log, the handoff that it goes as, and its descriptors, or why there are none.
-type HeldLog = (ConsoleLog, HandoffId, Result<Held>);
+type OfferedLog = (ConsoleLog, HandoffId, Result<Held>);
 
 /// A log that is held, the handoff that it goes as, and its way, or why there is none.
 type Started = (ConsoleLog, HandoffId, Result<Carry>);
@@ -206,7 +206,7 @@ impl HandingOver<'_> {
     }
 
     /// Holds every log.
-    async fn hold(&self, keepers: &Keepers) -> Vec<HeldLog> {
+    async fn hold(&self, keepers: &Keepers) -> Vec<OfferedLog> {
         let mut all_held = Vec::new();
         for known in &self.known.logs {
             let (id, log) = (HandoffId::random(), &known.log);
@@ -227,7 +227,7 @@ impl HandingOver<'_> {
     }
 
     /// Of a log that is held all the time.
-    async fn take(&self, log: &ConsoleLog, id: HandoffId, held: &Arc<HoldOfLog>) -> Result<Held> {
+    async fn take(&self, log: &ConsoleLog, id: HandoffId, held: &Arc<HeldLog>) -> Result<Held> {
         let (held, handoff) = (
             Arc::clone(held),
             Handoff {
@@ -265,7 +265,7 @@ impl HandingOver<'_> {
     /// Starts to hand over what is held.
     async fn start(
         &self,
-        all_held: Vec<HeldLog>,
+        all_held: Vec<OfferedLog>,
         towards: &Towards,
         source: &watch::Sender<Source>,
     ) -> Vec<Started> {
@@ -325,7 +325,7 @@ impl HandingOver<'_> {
         }
     }
 
-    fn held_of(&self, log: &ConsoleLog) -> Option<&Arc<HoldOfLog>> {
+    fn held_of(&self, log: &ConsoleLog) -> Option<&Arc<HeldLog>> {
         let mut known = self.known.logs.iter();
         let known = known.find(|known| known.log.console == log.console);
         known.and_then(|known| known.held.as_ref())

@@ -149,11 +149,9 @@ impl Peers {
     /// Peers that are asked where no connection of the migration tells who the other host is.
     async fn configured(&self) -> Vec<PeerAddress> {
         let meet = self.config.current().meet.clone();
-        let with_port = |peer: &str| {
-            let address = peer.parse::<PeerAddress>().ok()?;
-            Some(address)
-        };
-        let mut peers: Vec<PeerAddress> = meet.peers.iter().filter_map(|p| with_port(p)).collect();
+        // What is no address was refused when the configuration was read.
+        let peers = meet.peers.iter().filter_map(|peer| peer.parse().ok());
+        let mut peers: Vec<PeerAddress> = peers.collect();
         if let Some(name) = &meet.peers_dns {
             let found = timeout(ANSWER, lookup_host((name.as_str(), self.port))).await;
             if let Ok(Ok(found)) = found {
