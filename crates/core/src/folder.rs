@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 use crate::pause::pause;
 pub use error::Error;
 use error::io_error;
-pub use listings::with_listings_kept;
 use listings::Version;
+pub use listings::with_listings_kept;
 
 /// Which file this is, whatever its name is today.
 ///

@@ -440,11 +440,7 @@ fn name_at(base: &OsStr, age: usize, file: &HeldFile<'_>) -> OsString {
 }
 
 /// Copies what there is behind so many bytes; gives the copy.
-fn copy(
-    (from, before): (&HeldFile<'_>, u64),
-    folder: &Folder,
-    name: &OsStr,
-) -> Result<OnDisk> {
+fn copy((from, before): (&HeldFile<'_>, u64), folder: &Folder, name: &OsStr) -> Result<OnDisk> {
     let path = folder.path().join(name);
     let fail = |action| {
         let path = path.clone();

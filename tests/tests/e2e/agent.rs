@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::faults::all_moments;
 use crate::common::{MIGRATION, Outcome, history};
+use crate::faults::all_moments;
 use logchain_tests::{
     Guest, GuestOn, Host, Lab, LabError, Output, Running, Signal, TickReport, Ticks,
 };

@@ -30,7 +30,8 @@ impl Way {
     /// The way over which most can go wrong; both, where all is asked for.
     fn tested() -> Vec<Self> {
         let ways = Self::BOTH.into_iter();
-        ways.filter(|way| all_moments() || matches!(way, Self::Tls)).collect()
+        ways.filter(|way| all_moments() || matches!(way, Self::Tls))
+            .collect()
     }
 
     fn config(self, lab: &Lab) -> String {

@@ -77,7 +77,10 @@ impl Bed {
     /// What the earlier log of this number holds.
     fn earlier(&self, generation: u64) -> String {
         let outbox = self.outbox();
-        let put = self.log.put_down_earlier(generation, None, &outbox).unwrap();
+        let put = self
+            .log
+            .put_down_earlier(generation, None, &outbox)
+            .unwrap();
         let KeepOutcome::PutDown(entry) = put else {
             return String::new();
         };

@@ -320,7 +320,9 @@ fn of_a_log_that_a_boot_ended_the_last_boots_are_kept_whole() {
         let held = world.hold();
         let layout = record.ledger.lay(&held.lengths(), StreamOffset::START);
         record.ledger.remember(&layout.unwrap());
-        record.ledger.end_boot(Timestamp::from_second(second).unwrap());
+        record
+            .ledger
+            .end_boot(Timestamp::from_second(second).unwrap());
     };
     // Three boots, of which the second one begins within a file.
     world.write("console.log", b"first ");
@@ -355,8 +357,14 @@ fn of_a_log_that_a_boot_ended_the_last_boots_are_kept_whole() {
         world.outbox.remove(&entry).unwrap();
         (all, boots)
     };
-    assert_eq!(put(9), ("first second third".to_owned(), vec![0, 6, 13, 18]));
-    assert_eq!(put(3), ("first second third".to_owned(), vec![0, 6, 13, 18]));
+    assert_eq!(
+        put(9),
+        ("first second third".to_owned(), vec![0, 6, 13, 18])
+    );
+    assert_eq!(
+        put(3),
+        ("first second third".to_owned(), vec![0, 6, 13, 18])
+    );
     assert_eq!(put(2), ("second third".to_owned(), vec![6, 13, 18]));
     assert_eq!(put(1), ("third".to_owned(), vec![13, 18]));
 }

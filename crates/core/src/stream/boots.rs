@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 
 use super::ledger::Known;
-use super::{Boot, BootRun, Ledger, StreamOffset};
+use super::{Boot, BootRun, History, Ledger, StreamOffset};
 use crate::folder::FileId;
 
 impl Ledger {
@@ -35,8 +35,20 @@ impl Ledger {
     /// The VM was started anew, and its log with it: what is known here is of boots before.
     pub fn end_boot(&mut self, since: Timestamp) {
         let start = self.end;
+        // As it is read again.
+        let since = Timestamp::from_millisecond(since.as_millisecond()).unwrap_or(since);
         self.boots.retain(|boot| boot.start < start);
         self.boots.push(Boot { start, since });
+    }
+
+    /// Whether this history lies here, or lay here, as far as boots tell: a boot that ended it
+    /// since wiped what was here.
+    pub(crate) fn has_end_of(&self, history: &History) -> bool {
+        let mut ended = history
+            .boots
+            .iter()
+            .filter(|boot| boot.start == history.end());
+        ended.all(|boot| self.boots.iter().any(|known| known.since == boot.since))
     }
 
     /// Where the last `count` boots begin that have ended; `None` where no older one is known.
@@ -82,7 +94,8 @@ impl Ledger {
         self.keep(first);
         let is_left = |id| self.known.iter().any(|run| run.id == id);
         let cuts = cuts.into_iter();
-        cuts.map(|(id, bytes)| (id, is_left(id).then_some(bytes))).collect()
+        cuts.map(|(id, bytes)| (id, is_left(id).then_some(bytes)))
+            .collect()
     }
 
     /// By how much history that ends at `ends` is shifted, where its end is just where the oldest
@@ -116,9 +129,8 @@ impl Ledger {
         let runs = self.known.iter().filter(move |run| run.id == id);
         runs.flat_map(move |run| {
             let (first, end) = (run.start, run.end());
-            let within = move |boot: &&Boot| {
-                boot.start == first || (first..end).contains(&boot.start)
-            };
+            let within =
+                move |boot: &&Boot| boot.start == first || (first..end).contains(&boot.start);
             self.boots.iter().filter(within).map(move |boot| Boot {
                 start: start
                     .saturating_add(run.skip)
@@ -189,6 +201,28 @@ mod tests {
         assert_eq!(ledger.start_of(id(30)), Some(at(30)));
     }
 
+    #[test]
+    fn the_same_bytes_before_a_later_boot_are_not_here_already() {
+        let mut ledger = Ledger::default();
+        let ended = |second| History {
+            boots: vec![Boot {
+                start: at(5),
+                since: since(second),
+            }],
+            ..History::of(5)
+        };
+        assert!(ledger.has_end_of(&History::of(5)));
+        assert!(!ledger.has_end_of(&ended(1)));
+        let arrival = Arrival {
+            parts: vec![(id(1), 5)],
+            newer: vec![(id(2), 0)],
+            older: Vec::new(),
+        };
+        ledger = ledger.arrived(&ended(1), &arrival, ("h1", since(1)));
+        assert!(ledger.has_end_of(&ended(1)));
+        assert!(!ledger.has_end_of(&ended(2)));
+    }
+
     #[derive(Clone, Debug)]
     enum Act {
         Write(u64),
@@ -197,7 +231,10 @@ mod tests {
         Look,
         /// The VM is started anew. Whether its earlier log is put behind the new one at once, or
         /// when the new one has bytes already.
-        Boot { late: u64, is_seen: bool },
+        Boot {
+            late: u64,
+            is_seen: bool,
+        },
     }
 
     fn acts() -> impl Strategy<Value = Vec<Act>> {

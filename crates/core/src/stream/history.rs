@@ -185,7 +185,11 @@ impl Ledger {
         known.reverse();
         let start = ends.saturating_add(shift);
         let mut end = start;
-        let mut boots = if stayed { self.boots.clone() } else { Vec::new() };
+        let mut boots = if stayed {
+            self.boots.clone()
+        } else {
+            Vec::new()
+        };
         for (id, length) in &arrival.newer {
             boots.extend(self.boots_within(*id, end));
             known.push(Known::new(*id, 0, end, *length));

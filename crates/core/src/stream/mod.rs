@@ -86,8 +86,9 @@ pub struct Hop {
 pub struct Boot {
     /// The offset of the first byte that was printed after it.
     pub start: StreamOffset,
-    /// When the log began anew.
-    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    /// When the log began anew, to the millisecond. It tells boots apart, of which one printed
+    /// nothing.
+    #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub since: Timestamp,
 }
 

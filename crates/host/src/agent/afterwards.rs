@@ -231,7 +231,9 @@ async fn hand_over(
                 let (joined, failures) = outbox::rejoin(to, &connection, domain, None).await;
                 for entry in joined {
                     let (name, console, bytes) = (&vm.name, &entry.console, entry.bytes);
-                    tracing::info!("{name}: {console}: {bytes} bytes of its earlier log lie behind it again");
+                    tracing::info!(
+                        "{name}: {console}: {bytes} bytes of its earlier log lie behind it again"
+                    );
                 }
                 for e in &failures {
                     events.warn(e.sentence());

@@ -68,7 +68,7 @@ pub(super) fn applicable(in_force: &Config, new: &Config) -> Config {
     merged.meet.way = meet.way;
     merged.meet.store = meet.store;
     merged.meet.tls = meet.tls;
-    merged.holds = holds;
+    merged.holds.max_unlinked_bytes = holds.max_unlinked_bytes;
     merged.control = control;
     merged.metrics = metrics;
     merged.limits = limits;
