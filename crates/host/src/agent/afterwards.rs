@@ -231,13 +231,7 @@ async fn hand_over(
             Some((Stay::Running, vm)) => {
                 let (config, events) = (shared.config(), shared.events_of(vm));
                 let to = (&*config.state, &events);
-                let (joined, failures) = outbox::rejoin(to, &connection, domain, None).await;
-                for entry in joined {
-                    let (name, console, bytes) = (&vm.name, &entry.console, entry.bytes);
-                    tracing::info!(
-                        "{name}: {console}: {bytes} bytes of its earlier log lie behind it again"
-                    );
-                }
+                let (_, failures) = outbox::rejoin(to, &connection, domain, None).await;
                 for e in &failures {
                     events.warn(e.sentence());
                 }
