@@ -8,6 +8,7 @@ mod agent;
 mod agent_boots;
 mod agent_faults;
 mod agent_peace;
+mod agent_streams;
 #[cfg(feature = "thief")]
 mod agent_thief;
 mod any_log;

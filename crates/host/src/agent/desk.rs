@@ -82,6 +82,7 @@ impl Agent for Desk {
             draining: self.shared.is_draining(),
             handoffs: self.shared.under_way(),
             outbox,
+            streams: self.shared.streams.status(),
             peers: self.shared.meet.connected(),
             needs_restart: self.reloader.config.needs_restart(),
             warnings,

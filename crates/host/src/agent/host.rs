@@ -425,6 +425,7 @@ impl Host {
                 here.unseen.remove(&uuid);
                 drop(here);
                 self.shared.meet.left(uuid);
+                self.shared.streams.left(uuid);
             }
             return;
         };
@@ -442,6 +443,21 @@ impl Host {
         };
         let mut here = self.here.lock();
         here.domains.insert(uuid, (stay, Vm { uuid, name }));
+        drop(here);
+        self.stream(uuid);
+    }
+
+    /// The logs of a guest that runs here are streamed, where that is wanted.
+    fn stream(&self, uuid: Uuid) {
+        let Some(guest) = self.guests.get(&uuid) else {
+            return;
+        };
+        if let (Stay::Running, Some(known)) = (guest.stay, &guest.known) {
+            let name = known.domain.name().to_owned();
+            let logs = known.logs.iter().map(|known| known.log.clone()).collect();
+            let streams = &self.shared.streams;
+            streams.here(Vm { uuid, name }, logs, known.numbering);
+        }
     }
 
     /// Which logs a domain has.
@@ -469,6 +485,8 @@ impl Host {
             guest.known = Some(Arc::new(known));
             let mut here = self.here.lock();
             here.domains.insert(uuid, (guest.stay, vm));
+            drop(here);
+            self.stream(uuid);
         }
     }
 
@@ -491,7 +509,11 @@ impl Host {
                         guest.arrival = Some(arrival);
                     }
                     let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
-                    tokio::spawn(destination::receive(shared, connection, uuid, seen));
+                    let arriving = shared.streams.arriving(uuid);
+                    tokio::spawn(async move {
+                        destination::receive(shared, connection, uuid, seen).await;
+                        drop(arriving);
+                    });
                 }
                 Action::Came => self.arrived(uuid, Arrival::Came(std::time::Instant::now())),
                 Action::NeverCame => self.arrived(uuid, Arrival::Never),

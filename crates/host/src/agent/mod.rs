@@ -8,6 +8,7 @@
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
 //! - `unseen`: domains that left while no agent was here.
+//! - `streams`: the logs of the domains that run here, copied to a store as they grow.
 //! - `shared`: what these rooms share, and what is under way.
 //!
 //! How it is operated:
@@ -42,6 +43,7 @@ pub mod reloader;
 mod shared;
 mod source;
 mod stay;
+mod streams;
 pub mod systemd;
 mod unseen;
 
@@ -65,6 +67,7 @@ use meet::Meet;
 use metrics::Metrics;
 use reloader::Reloader;
 use shared::Shared;
+use streams::Streams;
 use systemd::Notifier;
 
 /// Between two tries to reach libvirt.
@@ -73,7 +76,7 @@ const RECONNECT: Backoff = Backoff::doubling(Duration::from_millis(250), Duratio
 /// A connection that stood for so long was no failure: the next try comes soon.
 const STOOD: Duration = Duration::from_secs(60);
 
-/// How long handoffs that are under way may go on once the agent was asked to end.
+/// How long handoffs and streams that are under way may go on once the agent was asked to end.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// A domain, as people and programs know it.
@@ -111,7 +114,8 @@ pub async fn agent(
     let here = Here::default();
     let (meet, words) = Meet::start(&config, &here, stop).await?;
     let held = HeldLogs::start(Arc::clone(&config), here.clone(), events.clone())?;
-    let shared = Shared::new((config, held), metrics, events.clone(), stop, meet);
+    let streams = Streams::new(Arc::clone(&metrics), events.clone());
+    let shared = Shared::new((config, held, streams), metrics, events.clone(), stop, meet);
     let shared = Arc::new(shared);
     let desk = Desk::new(Arc::clone(&shared), here.clone(), reloader.clone());
     let manager = Arc::clone(&reloader.manager);
@@ -121,6 +125,10 @@ pub async fn agent(
     let mut host = Host::new(Arc::clone(&shared), here.clone(), words);
     let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), here));
     let reaper = tokio::spawn(afterwards::reap(Arc::clone(&shared)));
+    let streaming = tokio::spawn({
+        let shared = Arc::clone(&shared);
+        async move { shared.streams.follow(&shared.config).await }
+    });
     manager.ready();
     let work = async {
         tokio::select! {
@@ -130,9 +138,10 @@ pub async fn agent(
         manager.stopping();
         afterwards.abort();
         reaper.abort();
-        // What is not committed is offered again by the next start.
+        streaming.abort();
+        // What is not committed is offered again by the next start, and streams go on there.
         tokio::select! {
-            () = shared.all_ended() => {}
+            ((), ()) = async { tokio::join!(shared.all_ended(), shared.streams.end()) } => {}
             () = sleep(DRAIN) => {}
             () = stop.forced() => {}
         }
