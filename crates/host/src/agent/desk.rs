@@ -23,7 +23,7 @@ use super::config::Changes;
 use super::control::{
     Agent, Draining, Health, LogBytes, LogRequest, OutboxStatus, Refusal, Status,
 };
-use super::host::Here;
+use super::here::Here;
 use super::reloader::Reloader;
 use super::shared::Shared;
 use crate::limits::numbering_of_host;

@@ -2,12 +2,12 @@
 //! whoever starts the migration.
 //!
 //! - `host`: the domains that are here; libvirt's events, and looks at what they may have
-//!   missed, become steps of `stay`, which is pure.
-//! - `held`: their logs, held by descriptor.
+//!   missed, become steps of `stay`, which is pure. `here` has the outcome for the other rooms.
+//! - `known`: which logs a domain has. `held`: their logs, held by descriptor.
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
-//! - `unseen`: domains that left while no agent was here.
+//! - `unseen`: domains that are shut off; those that left while no agent was here.
 //! - `streams`: the logs of the domains that run here, copied to a store as they grow.
 //! - `shared`: what these rooms share, and what is under way.
 //!
@@ -34,7 +34,9 @@ pub mod control;
 mod desk;
 mod destination;
 mod held;
+mod here;
 mod host;
+mod known;
 mod meet;
 pub mod metrics;
 pub mod operate;
@@ -62,7 +64,8 @@ use crate::{Error, Events, Result, consoles};
 use config::Reloadable;
 use desk::Desk;
 use held::HeldLogs;
-use host::{Here, Host};
+use here::Here;
+use host::Host;
 use meet::Meet;
 use metrics::Metrics;
 use reloader::Reloader;
