@@ -7,6 +7,7 @@
 mod agent;
 mod agent_boots;
 mod agent_faults;
+mod agent_options;
 mod agent_peace;
 mod agent_streams;
 #[cfg(feature = "thief")]

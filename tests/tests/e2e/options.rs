@@ -57,7 +57,7 @@ impl Table {
 }
 
 /// Waits until it prints on, and looks whether all that it printed is there.
-fn all_there(at: &GuestOn, consoles: usize) -> Result<u64, Box<dyn Error>> {
+pub(crate) fn all_there(at: &GuestOn, consoles: usize) -> Result<u64, Box<dyn Error>> {
     let mut last = 0;
     for console in 0..consoles {
         let console = format!("serial{console}");
@@ -98,35 +98,13 @@ fn xml(at: &GuestOn, file: &str, change: (&str, &str), live: bool) -> Outcome {
     Ok(())
 }
 
-const LIVE: &[&str] = &["--live", "--p2p", "--persistent"];
-const DISK: &str = "/var/lib/libvirt/images/vm.raw";
-
-#[test]
-fn every_option_of_virsh_migrate() -> Outcome {
-    let lab = Lab::builder().hosts(2).tls().start()?;
-    let (h1, h2) = (lab.host(0), lab.host(1));
-    for host in [h1, h2] {
-        let disk = host.path(DISK);
-        std::fs::create_dir_all(disk.parent().ok_or("no folder")?)?;
-        File::create(disk)?.set_len(8 << 20)?;
-    }
-    let mut table = Table::default();
-    let vm = h1.define(&Guest::new("vm").second_port().disk(DISK))?;
-    vm.start()?;
-    vm.wait_for_tick(300)?;
-
-    refused(&mut table, &vm, h2)?;
-    let with = |more: &[&'static str]| [LIVE, &["--unsafe"], more].concat();
-
-    // A disk that is not shared is unsafe, libvirt says.
-    let output = migrate(&vm, h2, LIVE)?;
-    assert_eq!(output.code(), Some(1));
-    assert!(
-        output.err().to_lowercase().contains("unsafe"),
-        "{}",
-        output.err()
-    );
-    let way = with(&[
+/// Ways from the first host to the second one, back, and so on.
+pub(crate) const WAYS: [&[&str]; 4] = [
+    &[
+        "--live",
+        "--p2p",
+        "--persistent",
+        "--unsafe",
         "--verbose",
         "--abort-on-error",
         "--change-protection",
@@ -146,11 +124,9 @@ fn every_option_of_virsh_migrate() -> Outcome {
         "0.0.0.0",
         "--migrateuri",
         "tcp://h2:49170",
-    ]);
-    let vm = table.go(&vm, h2, &way)?;
-
+    ],
     // The client drives it; threads compress; disks are copied.
-    let way = [
+    &[
         "--live",
         "--persistent",
         "--copy-storage-all",
@@ -168,55 +144,95 @@ fn every_option_of_virsh_migrate() -> Outcome {
         "2",
         "--comp-mt-dthreads",
         "2",
-    ];
-    let vm = table.go(&vm, h1, &way)?;
-
-    let way = [
-        LIVE,
-        &[
-            "--copy-storage-inc",
-            "--disks-uri",
-            "tcp://h2:49302",
-            "--parallel",
-            "--parallel-connections",
-            "2",
-        ],
-    ]
-    .concat();
-    let vm = table.go(&vm, h2, &way)?;
-
-    let way = with(&["--tls", "--tls-destination", "h1", "--undefinesource"]);
-    let vm = table.go(&vm, h1, &way)?;
-
-    // Not live, left paused, under another name and definition.
-    xml(
-        &vm,
-        "/tmp/live.xml",
-        ("<name>vm</name>", "<name>vm</name><title>live</title>"),
-        true,
-    )?;
-    xml(
-        &vm,
-        "/tmp/kept.xml",
-        ("<name>vm</name>", "<name>vm</name><title>kept</title>"),
-        false,
-    )?;
-    let way = [
+    ],
+    &[
+        "--live",
         "--p2p",
         "--persistent",
-        "--undefinesource",
-        "--suspend",
+        "--copy-storage-inc",
+        "--disks-uri",
+        "tcp://h2:49302",
+        "--parallel",
+        "--parallel-connections",
+        "2",
+    ],
+    &[
+        "--live",
+        "--p2p",
+        "--persistent",
         "--unsafe",
-        "--dname",
-        "other",
-        "--xml",
-        "/tmp/live.xml",
-        "--persistent-xml",
-        "/tmp/kept.xml",
-        "--graphicsuri",
-        "spice://h2:5900",
-    ];
-    let moved = table.go(&vm, h2, &way)?;
+        "--tls",
+        "--tls-destination",
+        "h1",
+        "--undefinesource",
+    ],
+];
+
+/// Not live, left paused, under another name and definition: see [`titles`].
+pub(crate) const AS_ANOTHER: &[&str] = &[
+    "--p2p",
+    "--persistent",
+    "--undefinesource",
+    "--suspend",
+    "--unsafe",
+    "--dname",
+    "other",
+    "--xml",
+    "/tmp/live.xml",
+    "--persistent-xml",
+    "/tmp/kept.xml",
+    "--graphicsuri",
+    "spice://h2:5900",
+];
+
+/// Definitions of a guest with titles: that of its run, and the one that is kept.
+pub(crate) fn titles(at: &GuestOn) -> Outcome {
+    let titled = |title: &str| format!("<name>vm</name><title>{title}</title>");
+    let name = "<name>vm</name>";
+    xml(at, "/tmp/live.xml", (name, &titled("live")), true)?;
+    xml(at, "/tmp/kept.xml", (name, &titled("kept")), false)
+}
+
+/// A guest with two consoles and a disk that each host has for itself, on the first host.
+pub(crate) fn a_guest(lab: &Lab) -> Result<GuestOn, Box<dyn Error>> {
+    for host in [lab.host(0), lab.host(1)] {
+        let disk = host.path(DISK);
+        std::fs::create_dir_all(disk.parent().ok_or("no folder")?)?;
+        File::create(disk)?.set_len(8 << 20)?;
+    }
+    let guest = Guest::new("vm").second_port().disk(DISK);
+    let vm = lab.host(0).define(&guest)?;
+    vm.start()?;
+    vm.wait_for_tick(300)?;
+    Ok(vm)
+}
+
+const LIVE: &[&str] = &["--live", "--p2p", "--persistent"];
+const DISK: &str = "/var/lib/libvirt/images/vm.raw";
+
+#[test]
+fn every_option_of_virsh_migrate() -> Outcome {
+    let lab = Lab::builder().hosts(2).tls().start()?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let mut table = Table::default();
+    let vm = a_guest(&lab)?;
+    refused(&mut table, &vm, h2)?;
+
+    // A disk that is not shared is unsafe, libvirt says.
+    let output = migrate(&vm, h2, LIVE)?;
+    assert_eq!(output.code(), Some(1));
+    assert!(
+        output.err().to_lowercase().contains("unsafe"),
+        "{}",
+        output.err()
+    );
+    let mut vm = vm;
+    for (way, to) in WAYS.iter().zip([h2, h1].into_iter().cycle()) {
+        vm = table.go(&vm, to, way)?;
+    }
+
+    titles(&vm)?;
+    let moved = table.go(&vm, h2, AS_ANOTHER)?;
     assert_eq!(moved.state()?.as_deref(), Some("paused"));
     assert_eq!(vm.state()?, None, "the source forgot it");
     let title = |kind: &[&str]| {
