@@ -1,0 +1,463 @@
+//! Real files, a real socket and a real client; only libvirt is missing.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
+use logchain_core::chain::NumberingChoice;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use crate::agent::config::Changes;
+use crate::agent::control::{
+    Agent, Draining, Frames, Health, LogReader, LogRequest, Slot, Socket, Status, serve,
+};
+use crate::status::Report;
+use crate::stop::{StopRequest, stop};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// An agent that has one log, of every domain that is asked for.
+struct OneLog(PathBuf);
+
+#[async_trait]
+impl Agent for OneLog {
+    async fn status(&self) -> Status {
+        Status::default()
+    }
+
+    async fn health(&self) -> Health {
+        Health::default()
+    }
+
+    fn metrics(&self) -> String {
+        String::new()
+    }
+
+    async fn handoffs(&self) -> Report {
+        Report::default()
+    }
+
+    async fn log(&self, request: LogRequest, slot: Slot) -> Result<Frames, Refusal> {
+        let (put, frames) = mpsc::channel(AHEAD);
+        let (begun, begins) = oneshot::channel();
+        let path = self.0.clone();
+        let head = Head {
+            console: "serial0".to_owned(),
+            ..Head::default()
+        };
+        tokio::task::spawn_blocking(move || {
+            let chain = LogChain::open(&path, NumberingChoice::FromZero);
+            read(chain, (head, request.part, request.follow), begun, &put);
+            drop(slot);
+        });
+        begins.await.unwrap()?;
+        let frames = stream::unfold(frames, |mut frames| async move {
+            Some((frames.recv().await?, frames))
+        });
+        Ok(frames.boxed())
+    }
+
+    async fn drain(&self) -> Result<Draining, Refusal> {
+        Ok(Draining::default())
+    }
+
+    async fn reload(&self) -> Result<Changes, Refusal> {
+        Ok(Changes::default())
+    }
+}
+
+/// A log, and an agent that serves it.
+struct Bed {
+    folder: tempfile::TempDir,
+    serving: Option<(StopRequest, JoinHandle<()>)>,
+}
+
+impl Bed {
+    /// `files`: what each has, the oldest first.
+    async fn of(files: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bed = Self {
+            folder,
+            serving: None,
+        };
+        for (index, text) in files.iter().rev().enumerate() {
+            let name = match index {
+                0 => bed.log(),
+                older => bed.rotated(older - 1),
+            };
+            fs::write(name, text).unwrap();
+        }
+        bed.start().await;
+        bed
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("console.log")
+    }
+
+    fn rotated(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("console.log.{number}"))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    async fn start(&mut self) {
+        let socket = Socket::bind(&self.socket(), None).await.unwrap();
+        let agent = Arc::new(OneLog(self.log()));
+        let (request, stop) = stop();
+        let serving = tokio::spawn(async move { serve(socket, agent, &stop).await });
+        self.serving = Some((request, serving));
+    }
+
+    /// Cuts off whoever reads.
+    async fn stop(&mut self) {
+        let (request, serving) = self.serving.take().unwrap();
+        request.ask();
+        timeout(LONG, serving).await.unwrap().unwrap();
+    }
+
+    fn print(&self, text: &str) {
+        let mut log = File::options().append(true).open(self.log()).unwrap();
+        log.write_all(text.as_bytes()).unwrap();
+    }
+
+    async fn open(&self, part: Part, follow: bool) -> crate::Result<LogReader> {
+        LogReader::open(self.socket(), request(part, follow)).await
+    }
+
+    /// All of a log, with what is missing in brackets, and where it ends.
+    async fn all(&self, part: Part) -> String {
+        let mut reader = self.open(part, false).await.unwrap();
+        let mut text = String::new();
+        while let Some(frame) = next(&mut reader).await {
+            text.push_str(&shown(&frame));
+        }
+        text
+    }
+}
+
+fn request(part: Part, follow: bool) -> LogRequest {
+    LogRequest {
+        domain: "vm1".to_owned(),
+        console: None,
+        part,
+        follow,
+        framed: true,
+    }
+}
+
+async fn next(reader: &mut LogReader) -> Option<Frame> {
+    timeout(LONG, reader.next()).await.unwrap().unwrap()
+}
+
+fn shown(frame: &Frame) -> String {
+    match frame {
+        Frame::Bytes { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
+        Frame::Missing { next, size } => format!("[{size:?} before {next}]"),
+        Frame::End { next, more } => format!("[end {next} {more}]"),
+        other => format!("[{other:?}]"),
+    }
+}
+
+/// Reads until this is all that came.
+async fn until(reader: &mut LogReader, want: &str) {
+    let mut text = String::new();
+    while text != want {
+        assert!(want.starts_with(&text), "{text:?} is not {want:?}");
+        let frame = next(reader).await.unwrap();
+        if frame != Frame::CaughtUp {
+            text.push_str(&shown(&frame));
+        }
+    }
+}
+
+fn from(offset: u64) -> Part {
+    Part::From { offset, most: None }
+}
+
+#[tokio::test]
+async fn each_part_of_a_log_is_read() {
+    let bed = Bed::of(&["one\ntwo\n", "three\nfo", "ur\nfive"]).await;
+    for (part, want) in [
+        (Part::All, "one\ntwo\nthree\nfour\nfive[end 23 false]"),
+        (Part::LastBytes(6), "r\nfive[end 23 false]"),
+        (Part::LastBytes(0), "[end 23 false]"),
+        (
+            Part::LastBytes(999),
+            "one\ntwo\nthree\nfour\nfive[end 23 false]",
+        ),
+        (Part::LastLines(0), "[end 23 false]"),
+        (Part::LastLines(1), "five[end 23 false]"),
+        (Part::LastLines(2), "four\nfive[end 23 false]"),
+        (
+            Part::LastLines(5),
+            "one\ntwo\nthree\nfour\nfive[end 23 false]",
+        ),
+        (
+            Part::LastLines(u64::MAX),
+            "one\ntwo\nthree\nfour\nfive[end 23 false]",
+        ),
+        (from(14), "four\nfive[end 23 false]"),
+        (from(23), "[end 23 false]"),
+        (
+            Part::From {
+                offset: 4,
+                most: Some(3),
+            },
+            "two[end 7 true]",
+        ),
+    ] {
+        assert_eq!(bed.all(part).await, want, "{part:?}");
+    }
+    let reader = bed.open(Part::All, false).await.unwrap();
+    let head = reader.head();
+    let names: Vec<_> = head.files.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["console.log.1", "console.log.0", "console.log"]);
+    assert_eq!((head.end, head.start), (23, Start::At(0)));
+    assert_eq!(Path::new(&head.path), bed.log());
+}
+
+#[tokio::test]
+async fn long_lines_are_looked_for_far_back() {
+    let long = "x".repeat(300_000);
+    let bed = Bed::of(&[&format!("first\n{long}\n"), &format!("{long}\nlast\n")]).await;
+    for (lines, want) in [
+        (1, 5),
+        (2, 300_006),
+        (3, 600_007),
+        (4, 600_013),
+        (9, 600_013),
+    ] {
+        let found = bed.all(Part::LastLines(lines)).await;
+        let found = found.split("[end").next().unwrap().len();
+        assert_eq!(found, want, "{lines} lines");
+    }
+}
+
+#[tokio::test]
+async fn an_offset_that_is_not_there_is_told_of() {
+    let bed = Bed::of(&["gone\n", "stays\n"]).await;
+    // The record keeps count from here on.
+    assert_eq!(bed.all(from(0)).await, "gone\nstays\n[end 11 false]");
+    fs::remove_file(bed.rotated(0)).unwrap();
+    let reader = bed.open(from(2), false).await.unwrap();
+    assert_eq!(reader.head().start, Start::Expired(5));
+    let reader = bed.open(from(99), true).await.unwrap();
+    assert_eq!(
+        (reader.head().start, reader.head().end),
+        (Start::Beyond, 11)
+    );
+    assert_eq!(bed.all(Part::All).await, "stays\n[end 11 false]");
+    fs::remove_file(bed.log()).unwrap();
+    let error = bed.open(Part::All, false).await.unwrap_err().to_string();
+    assert!(error.starts_with("there is no console log "), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_is_followed_over_a_rollover() {
+    let bed = Bed::of(&["one\n"]).await;
+    let mut reader = bed.open(Part::LastLines(9), true).await.unwrap();
+    until(&mut reader, "one\n").await;
+    bed.print("two\n");
+    until(&mut reader, "two\n").await;
+    fs::hard_link(bed.log(), bed.rotated(0)).unwrap();
+    fs::write(bed.folder.path().join("new"), "three\n").unwrap();
+    let new = bed.folder.path().join("new");
+    fs::remove_file(bed.log()).unwrap();
+    fs::hard_link(&new, bed.log()).unwrap();
+    fs::remove_file(new).unwrap();
+    until(&mut reader, "three\n").await;
+}
+
+/// The agent ends and starts again while clients read.
+#[tokio::test]
+async fn a_connection_that_breaks_off_costs_no_byte() {
+    let long = "0123456789abcdef".repeat(1 << 18);
+    let mut bed = Bed::of(&[&long]).await;
+    let mut follower = bed.open(from(16), true).await.unwrap();
+    let mut reader = bed.open(Part::LastBytes(2 << 20), false).await.unwrap();
+    let mut parts = [Vec::new(), Vec::new()];
+    for (reader, part) in [&mut follower, &mut reader].into_iter().zip(&mut parts) {
+        let Some(Frame::Bytes { bytes, .. }) = next(reader).await else {
+            panic!("no bytes");
+        };
+        part.extend_from_slice(&bytes);
+    }
+    bed.stop().await;
+    bed.print("printed meanwhile\n");
+    bed.start().await;
+    let want = format!("{long}printed meanwhile\n");
+    while parts[0].len() < want.len() - 16 {
+        if let Some(Frame::Bytes { offset, bytes }) = next(&mut follower).await {
+            assert_eq!(offset, parts[0].len() as u64 + 16);
+            parts[0].extend_from_slice(&bytes);
+        }
+    }
+    assert!(parts[0] == want.as_bytes()[16..]);
+    // It ends where the log ended when it was asked for.
+    let end = loop {
+        match next(&mut reader).await.unwrap() {
+            Frame::Bytes { bytes, .. } => parts[1].extend_from_slice(&bytes),
+            end => break end,
+        }
+    };
+    assert!(parts[1] == long.as_bytes()[2 << 20..]);
+    assert!(matches!(end, Frame::End { next, .. } if next == long.len() as u64));
+    assert_eq!(next(&mut reader).await, None);
+}
+
+#[tokio::test]
+async fn what_is_dropped_while_a_connection_is_broken_is_told_of() {
+    let mut bed = Bed::of(&["one\n"]).await;
+    let mut reader = bed.open(from(0), true).await.unwrap();
+    until(&mut reader, "one\n").await;
+    // Another reader keeps count of what nobody else sees.
+    bed.print("dropped\n");
+    assert_eq!(bed.all(from(4)).await, "dropped\n[end 12 false]");
+    bed.stop().await;
+    let kept = bed.folder.path().join("kept");
+    fs::hard_link(bed.log(), bed.rotated(0)).unwrap();
+    fs::remove_file(bed.log()).unwrap();
+    fs::write(bed.log(), "two\n").unwrap();
+    bed.start().await;
+    assert_eq!(bed.all(from(12)).await, "two\n[end 16 false]");
+    // Its reader has read "dropped" by now, or is told that it is missing.
+    bed.stop().await;
+    fs::hard_link(bed.rotated(0), kept).unwrap();
+    fs::remove_file(bed.rotated(0)).unwrap();
+    bed.start().await;
+    let mut text = String::new();
+    while !text.ends_with("two\n") {
+        let frame = next(&mut reader).await.unwrap();
+        if frame != Frame::CaughtUp {
+            text.push_str(&shown(&frame));
+        }
+    }
+    let told = ["dropped\ntwo\n", "[Some(8) before 12]two\n"];
+    assert!(told.contains(&text.as_str()), "{text}");
+}
+
+#[tokio::test]
+async fn a_log_that_became_another_one_is_not_read_on() {
+    let mut bed = Bed::of(&["a long log\n"]).await;
+    let mut reader = bed.open(from(0), true).await.unwrap();
+    until(&mut reader, "a long log\n").await;
+    bed.stop().await;
+    for entry in fs::read_dir(bed.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    fs::write(bed.log(), "new\n").unwrap();
+    bed.start().await;
+    let ended = async {
+        loop {
+            if let Err(e) = reader.next().await {
+                return e.to_string();
+            }
+        }
+    };
+    let error = timeout(LONG, ended).await.unwrap();
+    assert!(error.ends_with("it is another log now"), "{error}");
+}
+
+/// Sixteen may read. One that went away makes room once nothing works for it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_goes_away_ends_its_follow() {
+    let bed = Bed::of(&["one\n"]).await;
+    for _ in 0..3 {
+        let mut readers = Vec::new();
+        while readers.len() < 16 {
+            let opened = timeout(LONG, bed.open(Part::All, true)).await.unwrap();
+            match opened {
+                Ok(mut reader) => {
+                    until(&mut reader, "one\n").await;
+                    readers.push(reader);
+                }
+                // The last ones are still going.
+                Err(e) => {
+                    let error = e.to_string();
+                    assert!(error.starts_with("too many logs are being read"), "{error}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        let error = bed.open(Part::All, true).await.unwrap_err().to_string();
+        assert!(error.starts_with("too many logs are being read"), "{error}");
+    }
+}
+
+/// A client that takes nothing is not read for: the log stays on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_read_ahead_of_a_slow_client() {
+    let chunk = vec![b'x'; PIECE];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.log");
+    let mut log = File::create(&path).unwrap();
+    for _ in 0..64 {
+        log.write_all(&chunk).unwrap();
+    }
+    let (put, mut frames) = mpsc::channel(AHEAD);
+    let (begun, begins) = oneshot::channel();
+    let reading = tokio::task::spawn_blocking(move || {
+        let chain = LogChain::open(&path, NumberingChoice::FromZero);
+        read(chain, (Head::default(), Part::All, false), begun, &put);
+    });
+    begins.await.unwrap().unwrap();
+    // It waits for room after the head and as many frames as the channel holds.
+    while frames.len() < AHEAD {
+        tokio::task::yield_now().await;
+    }
+    assert!(!reading.is_finished());
+    assert!(matches!(frames.recv().await, Some(Frame::Head(_))));
+    // One that goes away is not read for any more.
+    drop(frames);
+    timeout(LONG, reading).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn plain_bytes_end_where_some_are_missing() {
+    let bed = Bed::of(&["one\n", "two\n", "three\n"]).await;
+    assert_eq!(bed.all(from(0)).await, "one\ntwo\nthree\n[end 14 false]");
+    fs::remove_file(bed.rotated(0)).unwrap();
+    assert_eq!(
+        bed.all(Part::All).await,
+        "one\n[Some(4) before 8]three\n[end 14 false]"
+    );
+    let ask = async |query: &str| {
+        let mut stream = UnixStream::connect(bed.socket()).await.unwrap();
+        let line = format!("GET /v1/log/vm1{query} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(line.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = timeout(LONG, stream.read_to_string(&mut answer)).await;
+        read.unwrap().unwrap();
+        answer
+    };
+    for query in ["", "?follow=true"] {
+        let answer = ask(query).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(
+            answer.contains("one\n") && !answer.contains("three"),
+            "{answer}"
+        );
+    }
+    let answer = ask("?from=4").await;
+    assert!(answer.starts_with("HTTP/1.1 410 "), "{answer}");
+    assert!(
+        answer.contains("the first one still there is 8"),
+        "{answer}"
+    );
+    let answer = ask("?from=8").await;
+    assert!(answer.contains("logchain-offset: 8\r\n"), "{answer}");
+    assert!(answer.contains("three\n"), "{answer}");
+}
