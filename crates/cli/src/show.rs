@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+mod boots;
 mod holes;
 mod hops;
 mod json;
@@ -68,6 +69,10 @@ impl Subject {
 pub fn run(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::Result<Exit> {
     let shown = if args.hops {
         hops::show(args, &chain)
+    } else if args.list_boots {
+        boots::list(args, &chain)
+    } else if let Some(boot) = args.boot {
+        boots::show(args, boot, subject, chain)
     } else if args.from.is_some() || args.follow {
         stream::show(args, subject, chain)
     } else {

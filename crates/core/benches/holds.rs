@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logchain_core::chain::{LogChain, NumberingChoice};
-use logchain_core::folder::allow_descriptors;
+use logchain_core::folder::{allow_descriptors, with_listings_kept};
 use logchain_core::follow::NoWriters;
 use logchain_core::holds::{HeldLog, Holds, Limits};
 use uuid::Uuid;
@@ -63,11 +63,14 @@ fn measure(one: bool) -> Result<()> {
     let began = Instant::now();
     let holds = Holds::start(Arc::new(NoWriters), Limits::default())?;
     let mut logs: Vec<HeldLog> = Vec::new();
-    for log in 0..LOGS {
-        let base = path_of(root.path(), one, log);
-        let chain = LogChain::open(&base, NumberingChoice::FromZero)?;
-        logs.push(holds.hold(chain, Uuid::new_v4(), "serial0".parse()?)?);
-    }
+    with_listings_kept(|| {
+        for log in 0..LOGS {
+            let base = path_of(root.path(), one, log);
+            let chain = LogChain::open(&base, NumberingChoice::FromZero)?;
+            logs.push(holds.hold(chain, Uuid::new_v4(), "serial0".parse()?)?);
+        }
+        Result::Ok(())
+    })?;
     let hold_all = began.elapsed();
     let (resident, descriptors) = (
         status("VmRSS")?.saturating_sub(resident),

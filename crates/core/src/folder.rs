@@ -10,6 +10,7 @@
 mod changes;
 mod error;
 pub(crate) mod fault;
+mod listings;
 mod renames;
 pub(crate) mod sparse;
 
@@ -33,6 +34,8 @@ use serde::{Deserialize, Serialize};
 use crate::pause::pause;
 pub use error::Error;
 use error::io_error;
+use listings::Version;
+pub use listings::with_listings_kept;
 
 /// Which file this is, whatever its name is today.
 ///
@@ -183,8 +186,26 @@ impl Folder {
 
     /// As [`Folder::names`], but only those that are wanted: a folder may hold thousands.
     pub(crate) fn names_where(&self, wants: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>> {
-        let fail = |e| io_error("list", self.path.clone(), e);
         fault::look();
+        if !listings::are_kept() {
+            return self.list(wants);
+        }
+        let is_wanted = |name: &&OsString| wants(name);
+        // Before and after it is listed: what changed in between is not kept.
+        let version = Version::of(&self.fd).filter(|_| !self.is_shared());
+        if let Some(known) = version.and_then(listings::kept) {
+            return Ok(known.iter().filter(is_wanted).cloned().collect());
+        }
+        let names = self.list(|_| true)?;
+        let wanted = names.iter().filter(is_wanted).cloned().collect();
+        if let Some(version) = version.filter(|before| Version::of(&self.fd) == Some(*before)) {
+            listings::keep(version, names.into());
+        }
+        Ok(wanted)
+    }
+
+    fn list(&self, wants: impl Fn(&OsStr) -> bool) -> Result<Vec<OsString>> {
+        let fail = |e| io_error("list", self.path.clone(), e);
         // An own description: how far it was read belongs to that, and ours has copies.
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(fail)?;

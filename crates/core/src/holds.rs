@@ -33,7 +33,7 @@
 //!
 //! // What there was before goes where it can be offered, and is let go.
 //! let outbox = Outbox::of(state.path());
-//! let put = log.put_down_earlier(earlier[0].generation, &outbox)?;
+//! let put = log.put_down_earlier(earlier[0].generation, None, &outbox)?;
 //! assert!(matches!(put, KeepOutcome::PutDown(_)));
 //! log.forget(earlier[0].generation);
 //! assert!(log.earlier().is_empty());

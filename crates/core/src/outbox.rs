@@ -39,7 +39,8 @@
 //!
 //! let record = Record::new(uuid::Uuid::new_v4(), "serial0".parse()?);
 //! let outbox = Outbox::of(state.path());
-//! let log = PutDown { held: &held, record: &record, committed: None, there: None };
+//! let log = PutDown { held: &held, record: &record, committed: None, there: None,
+//!     ended: None };
 //! let entry = outbox.put(&log)?;
 //! assert_eq!(std::fs::read_to_string(&entry.path)?, "all that it said");
 //! assert_eq!(outbox.all()?.entries, [entry.clone()]);
@@ -59,6 +60,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 pub(crate) use keeper::Kept;
@@ -70,7 +72,7 @@ use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
 use crate::ids::{ConsoleId, ConsoleName, HandoffId};
 use crate::record::{self, Offered, OnDisk, Record};
-use crate::stream::StreamOffset;
+use crate::stream::{Ledger, StreamOffset};
 
 /// Its folder in the host's state folder.
 const FOLDER: &str = "outbox";
@@ -164,6 +166,17 @@ pub struct PutDown<'a> {
     pub committed: Option<&'a Offered>,
     /// The path of the base file, if its files are there still.
     pub there: Option<&'a Path>,
+    /// It ended with a boot of its VM, which has begun a new log.
+    pub ended: Option<EndedBoot>,
+}
+
+/// A log that ended with a boot of its VM: the VM was started anew, and its log was wiped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedBoot {
+    /// When the VM began its new log.
+    pub at: Timestamp,
+    /// How many of the boots that have ended are kept, this one among them.
+    pub keep: u32,
 }
 
 /// The outbox of a host.
@@ -344,19 +357,31 @@ impl Outbox {
     /// offered.
     fn fill(&self, new: &Folder, log: &PutDown<'_>) -> Result<Offered> {
         let base = log.held.base().to_owned();
-        let held: Vec<_> = log.held.held().collect();
-        let mut moved: Vec<(FileId, OnDisk)> = Vec::new();
-        for (age, file) in (0..held.len()).rev().zip(&held) {
-            let name = name_at(&base, age, file);
-            moved.push((file.id, copy(file, new, &name)?));
-        }
         let mut record = log.record.clone();
         (record.arriving, record.begun, record.offered) = (None, None, None);
         for (was, now) in log.held.moved() {
             record.ledger.moved_to(*was, *now);
         }
+        let mut cuts = Vec::new();
+        // Without the length of a compressed file nobody knows where its boots lie.
         if let Ok(layout) = record.ledger.lay(&log.held.lengths(), StreamOffset::START) {
             record.ledger.remember(&layout);
+            if let Some(ended) = log.ended {
+                record.ledger.end_boot(ended.at);
+                cuts = cut(&mut record.ledger, ended.keep, log.held);
+            }
+        }
+        // Each with how many of its bytes are not wanted.
+        let held = log.held.held().filter_map(|file| {
+            let cut = cuts.iter().find(|(id, _)| *id == file.id);
+            let before = cut.map_or(Some(0), |(_, bytes)| *bytes)?;
+            Some((file, before))
+        });
+        let held: Vec<_> = held.collect();
+        let mut moved: Vec<(FileId, OnDisk)> = Vec::new();
+        for (age, (file, before)) in (0..held.len()).rev().zip(&held) {
+            let name = name_at(&base, age, file);
+            moved.push((file.id, copy((file, *before), new, &name)?));
         }
         let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1.id);
         record.ledger = record.ledger.copied(now);
@@ -384,6 +409,24 @@ impl Outbox {
     }
 }
 
+/// Forgets the boots before the last `keep` that have ended. Gives how many bytes are not wanted
+/// of which files. Where these begin in a compressed file, that one is kept whole.
+fn cut(ledger: &mut Ledger, keep: u32, held: &Follower) -> Vec<(FileId, Option<u64>)> {
+    let Some(mut first) = ledger.start_of_ended_boots(keep) else {
+        return Vec::new();
+    };
+    for file in held.held().filter(|file| file.compression.is_some()) {
+        let (start, length) = (ledger.start_of(file.id), ledger.length_of(file.id));
+        if let (Some(start), Some(length)) = (start, length)
+            && start < first
+            && start.saturating_add(length) > first
+        {
+            first = start;
+        }
+    }
+    ledger.cut(first)
+}
+
 /// The newest is the base.
 fn name_at(base: &OsStr, age: usize, file: &HeldFile<'_>) -> OsString {
     let number = age
@@ -396,8 +439,8 @@ fn name_at(base: &OsStr, age: usize, file: &HeldFile<'_>) -> OsString {
     name
 }
 
-/// Copies what there is; gives the copy.
-fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<OnDisk> {
+/// Copies what there is behind so many bytes; gives the copy.
+fn copy((from, before): (&HeldFile<'_>, u64), folder: &Folder, name: &OsStr) -> Result<OnDisk> {
     let path = folder.path().join(name);
     let fail = |action| {
         let path = path.clone();
@@ -411,7 +454,7 @@ fn copy(from: &HeldFile<'_>, folder: &Folder, name: &OsStr) -> Result<OnDisk> {
     let mut block = vec![0; BLOCK];
     let mut at = 0_u64;
     loop {
-        let read = match from.file.read_at(&mut block, at) {
+        let read = match from.file.read_at(&mut block, before.saturating_add(at)) {
             Ok(0) => break,
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

@@ -162,6 +162,12 @@ fn handler_in_doubt() -> Option<String> {
 }
 
 impl Limits {
+    /// Whether virtlogd keeps no rotated file: a rollover then wipes the log.
+    #[must_use]
+    pub(crate) fn keep_no_rotated_file(&self) -> bool {
+        self.virtlogd.is_some_and(|limits| limits.max_backups == 0)
+    }
+
     /// Tells what an operator should know of it.
     pub fn warn(&self, events: &Events) {
         for sentence in self.notes.iter().chain(&self.doubt) {

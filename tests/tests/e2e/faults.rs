@@ -41,7 +41,7 @@ const PACE: &str = "32";
 const LINES: u64 = 300;
 
 /// Whether every moment is wanted, not a sample.
-fn all_moments() -> bool {
+pub(crate) fn all_moments() -> bool {
     std::env::var_os("LOGCHAIN_TEST_FAULTS").is_some_and(|value| value == "all")
 }
 

@@ -5,6 +5,7 @@
     reason = "these are tests: a panic is a failure"
 )]
 mod agent;
+mod agent_boots;
 mod agent_control;
 mod agent_faults;
 mod agent_peace;

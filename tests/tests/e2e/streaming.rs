@@ -42,7 +42,7 @@ fn a_stream_follows_its_guest_and_outlives_it() -> Outcome {
         let shown = show(h3, &environment, &[UUID]).run()?;
         Ok((shown.code() == Some(0)).then_some(()))
     })?;
-    let follower = show(h3, &environment, &["-f", "--from", "0", "vm"]).spawn()?;
+    let mut follower = show(h3, &environment, &["-f", "--from", "0", "vm"]).spawn()?;
 
     migrate_json(&vm, h2, P2P)?;
     h2.guest("vm").wait_for_more_ticks(300)?;
@@ -75,9 +75,15 @@ fn a_stream_follows_its_guest_and_outlives_it() -> Outcome {
         "from the store: {} lines, all there, once, in order",
         report.count
     );
-    h3.until("the follower to have it all", LIMIT, || {
+    let followed = h3.until("the follower to have it all", LIMIT, || {
         Ok((follower.stdout().len() >= shown.stdout.len()).then_some(()))
-    })?;
+    });
+    if let Err(e) = followed {
+        let (has, wants) = (follower.stdout().len(), shown.stdout.len());
+        let said = String::from_utf8_lossy(&follower.stderr()).into_owned();
+        let runs = follower.is_running()?;
+        return Err(format!("{e}\n{has} of {wants} bytes; it runs: {runs}; {said}").into());
+    }
     assert_eq!(follower.kill()?.stdout, shown.stdout);
     store.kill()?;
     Ok(())

@@ -59,6 +59,17 @@ pub struct Show {
     /// Print the hosts that the VM was on instead of its log.
     #[arg(long, conflicts_with_all = ["bytes", "lines", "from", "follow", "raw"])]
     pub hops: bool,
+    /// Print what one boot of the VM printed: 0 is the present boot, -1 the one before it. The
+    /// logs of earlier boots are there where the agent keeps them (`keep_boots`).
+    #[arg(
+        long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(..=0),
+        conflicts_with_all = ["from", "hops", "transport"]
+    )]
+    pub boot: Option<i64>,
+    /// Print which boots' logs are there instead of the log.
+    #[arg(long, conflicts_with_all = ["bytes", "lines", "from", "follow", "raw", "boot", "hops", "transport"])]
+    pub list_boots: bool,
     /// Print the guest's bytes unchanged on a terminal too, where they are escaped otherwise.
     #[arg(long)]
     pub raw: bool,

@@ -8,14 +8,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use logchain_core::stream::{Hop, StreamOffset};
+use logchain_core::stream::{BootRun, Hop, StreamOffset};
 
 use super::json::{Place, Shown};
 use super::out::Out;
 use super::spool::Spool;
-use super::{gap_sentence, hops, is_broken_pipe, stream};
+use super::{boots, gap_sentence, hops, is_broken_pipe, stream};
 use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 
 /// A piece of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct RemoteLog {
     /// What of the log is not read, or is in doubt.
     pub remarks: Vec<String>,
     pub hops: Vec<Hop>,
+    /// Oldest first; none where nobody asked for a boot.
+    pub boots: Vec<BootRun>,
     pub start: Start,
     /// The offset after its last byte.
     pub end: u64,
@@ -59,6 +61,13 @@ pub enum Start {
     Gone { next: u64, arriving: bool },
     /// The log ends before it.
     Beyond,
+    /// There is no log of that boot.
+    NoSuchBoot,
+}
+
+/// Whether the options go together.
+pub fn check(args: &Show) -> Result<(), Usage> {
+    boots::check(args)
 }
 
 /// How many bytes are printed from an offset on, where there is a bound.
@@ -94,8 +103,11 @@ fn shown(
         let end = StreamOffset::new(log.end);
         return hops::print(args.format, &log.path, &log.hops, end);
     }
+    if args.list_boots {
+        return boots::print(args.format, &log.boots);
+    }
     say_remarks(&log.path, &log.remarks, &log.gaps);
-    if args.format == Format::Json && !args.follow {
+    if log.start != Start::NoSuchBoot && args.format == Format::Json && !args.follow {
         return one_object(args, log, pieces);
     }
     if let Some(sentence) = why_not_there(args, log) {
@@ -134,6 +146,10 @@ fn why_not_there(args: &Show, log: &RemoteLog) -> Option<String> {
             Some(stream::gone(asked, StreamOffset::new(next), arriving))
         }
         Start::Beyond => Some(stream::beyond(asked, StreamOffset::new(log.end))),
+        Start::NoSuchBoot => Some(boots::not_there(
+            args.boot.unwrap_or_default(),
+            log.boots.len(),
+        )),
     }
 }
 
@@ -175,7 +191,12 @@ fn one_object(
 ) -> anyhow::Result<Exit> {
     let mut spool = Spool::new();
     let shown = Shown::of_remote(log);
-    let Some(from) = args.from else {
+    let from = match log.start {
+        // What a boot printed has its place as well.
+        Start::At(offset) if args.boot.is_some() => Some(offset),
+        _ => args.from,
+    };
+    let Some(from) = from else {
         for piece in pieces {
             if let Piece::Bytes { bytes, .. } = piece? {
                 spool.write_all(&bytes)?;
@@ -189,7 +210,7 @@ fn one_object(
     }
     let (next, more, expired) = match log.start {
         Start::Gone { next, arriving } => (next, true, (!arriving).then_some(next)),
-        Start::Beyond => (log.end, false, None),
+        Start::Beyond | Start::NoSuchBoot => (log.end, false, None),
         Start::At(_) => {
             let (next, more) = up_to_a_gap(from, pieces, &mut spool)?;
             (next, more, None)

@@ -70,8 +70,30 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
         return Ok(None);
     };
     let from = StreamOffset::new(from);
-    let (mut at, mut left) = (from, budget(args));
-    let more = loop {
+    let Some((at, more)) = print(offsets, (from, budget(args)), out)? else {
+        return Ok(Some(Exit::Failed));
+    };
+    if !args.follow {
+        out.finish()?;
+        let rest = if more {
+            "more follows"
+        } else {
+            "that is all so far"
+        };
+        eprintln!("logchain: offsets {from} to {at}; {rest}");
+    }
+    Ok(None)
+}
+
+/// Prints so many bytes from an offset on, and what of them is missing. Gives where that ends, and
+/// whether more follows; `None`: the first of them is not there, and that was said.
+pub(super) fn print(
+    offsets: &Offsets,
+    (from, most): (StreamOffset, u64),
+    out: &mut Out,
+) -> anyhow::Result<Option<(StreamOffset, bool)>> {
+    let (mut at, mut left) = (from, most);
+    loop {
         match offsets.from(at, left)? {
             Lookup::Run(run) => {
                 let (next, more) = (run.next(), run.more());
@@ -86,34 +108,26 @@ fn begin(args: &Show, offsets: &Offsets, out: &mut Out) -> anyhow::Result<Option
                 })?;
                 at = next;
                 if left == 0 || !more {
-                    break more;
+                    return Ok(Some((at, more)));
                 }
             }
             Lookup::Gone { next, arriving } if at == from => {
                 eprintln!("logchain: {}", gone(at, next, arriving));
-                return Ok(Some(Exit::Failed));
+                return Ok(None);
             }
             Lookup::Gone { next, .. } => {
-                out.missing(next.get(), next.bytes_since(at))?;
+                let missing = next.bytes_since(at);
+                out.missing(next.get(), missing)?;
+                left = left.saturating_sub(missing.unwrap_or(0));
                 at = next;
             }
             Lookup::Beyond { end } if at > end => {
                 eprintln!("logchain: {}", beyond(at, end));
-                return Ok(Some(Exit::Failed));
+                return Ok(None);
             }
-            Lookup::Beyond { .. } => break false,
+            Lookup::Beyond { .. } => return Ok(Some((at, false))),
         }
-    };
-    if !args.follow {
-        out.finish()?;
-        let rest = if more {
-            "more follows"
-        } else {
-            "that is all so far"
-        };
-        eprintln!("logchain: offsets {from} to {at}; {rest}");
     }
-    Ok(None)
 }
 
 pub(super) fn gone(offset: StreamOffset, next: StreamOffset, arriving: bool) -> String {
@@ -128,7 +142,7 @@ pub(super) fn beyond(offset: StreamOffset, end: StreamOffset) -> String {
     format!("offset {offset} is not there yet: the log ends at {end}")
 }
 
-fn one_object(
+pub(super) fn one_object(
     shown: Shown,
     offsets: &Offsets,
     offset: StreamOffset,
@@ -170,7 +184,7 @@ fn one_object(
     Ok(exit)
 }
 
-fn follow(mut live: Live, out: &mut Out) -> anyhow::Result<Exit> {
+pub(super) fn follow(mut live: Live, out: &mut Out) -> anyhow::Result<Exit> {
     let mut block = vec![0; BLOCK];
     loop {
         let offset = live.offset();

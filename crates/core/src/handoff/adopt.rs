@@ -334,10 +334,11 @@ impl Adoption {
         let sealed = self.with_staging(move |staging| {
             let record = Record::read(staging.folder(), staging.base(), domain, &console)?;
             // The same bytes came here in another handoff, whose receipt got lost. Not where
-            // this host handed them over since: then they come back, and are placed anew.
-            let never_left = record
-                .iter()
-                .filter(|r| r.brought_back(&owed.contains).is_none());
+            // this host handed them over since: then they come back, and are placed anew. Nor where
+            // a boot has wiped them here.
+            let never_left = record.iter().filter(|r| {
+                r.brought_back(&owed.contains).is_none() && r.ledger.has_end_of(&owed.history)
+            });
             let again = never_left.flat_map(|r| &r.adopted).find(|a| {
                 let same = (a.bytes, &a.digest) == (owed.bytes, &owed.digest);
                 same && owed.contains.contains(&a.handoff)

@@ -20,7 +20,7 @@ use crate::chain;
 use crate::follow;
 use crate::handoff::offer::Held;
 use crate::ids::{ConsoleName, HandoffId};
-use crate::outbox::{KeepOutcome, Kept, Outbox};
+use crate::outbox::{EndedBoot, KeepOutcome, Kept, Outbox};
 use crate::pause::pause;
 use crate::record::{self, Record};
 
@@ -209,11 +209,17 @@ impl HeldLog {
         state.earlier.iter().map(|log| log.earlier()).collect()
     }
 
-    /// Puts an earlier log down, durably and whole. It is held until [`HeldLog::forget`].
+    /// Puts an earlier log down, durably and whole, or as much of it as is kept where a boot of
+    /// its VM `ended` it. It is held until [`HeldLog::forget`].
     ///
     /// # Errors
     /// [`Error::NoGeneration`], [`Error::Outbox`].
-    pub fn put_down_earlier(&self, generation: u64, outbox: &Outbox) -> Result<KeepOutcome> {
+    pub fn put_down_earlier(
+        &self,
+        generation: u64,
+        ended: Option<EndedBoot>,
+        outbox: &Outbox,
+    ) -> Result<KeepOutcome> {
         let state = self.log.state();
         let log = state.earlier.iter().find(|log| log.number == generation);
         let log = log.ok_or(Error::NoGeneration(generation))?;
@@ -226,7 +232,7 @@ impl HeldLog {
             committed: offered.as_ref(),
             record: &record,
         };
-        Ok(kept.put_as_it_is(None, outbox)?)
+        Ok(kept.put_as_it_is((None, ended), outbox)?)
     }
 
     /// Puts the present log down as [`Keeper::put_down`](crate::outbox::Keeper::put_down)

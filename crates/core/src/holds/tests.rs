@@ -77,7 +77,10 @@ impl Bed {
     /// What the earlier log of this number holds.
     fn earlier(&self, generation: u64) -> String {
         let outbox = self.outbox();
-        let put = self.log.put_down_earlier(generation, &outbox).unwrap();
+        let put = self
+            .log
+            .put_down_earlier(generation, None, &outbox)
+            .unwrap();
         let KeepOutcome::PutDown(entry) = put else {
             return String::new();
         };
@@ -197,7 +200,7 @@ fn a_wiped_log_is_an_earlier_one() {
         ("second second".into(), "third third".into())
     );
     assert!(matches!(
-        bed.log.put_down_earlier(0, &bed.outbox()),
+        bed.log.put_down_earlier(0, None, &bed.outbox()),
         Err(Error::NoGeneration(0))
     ));
     let told = told(&mut notices);

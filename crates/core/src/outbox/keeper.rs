@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::{Entry, Error, Outbox, PutDown, Result};
+use super::{EndedBoot, Entry, Error, Outbox, PutDown, Result};
 use crate::follow::{Follower, Writer, Writers};
 use crate::pause::pause;
 use crate::record::{Offered, Record};
@@ -121,12 +121,16 @@ impl Kept<'_> {
             return Ok(KeepOutcome::There);
         }
         wait_for_the_end(&mut self.held, writers)?;
-        self.put_as_it_is(is_there.then_some(path), outbox)
+        self.put_as_it_is((is_there.then_some(path), None), outbox)
     }
 
     /// Puts down what is held now, and waits for nobody. `there`: the path of the base
-    /// file, if its files are there still.
-    pub(crate) fn put_as_it_is(self, there: Option<&Path>, outbox: &Outbox) -> Result<KeepOutcome> {
+    /// file, if its files are there still. `ended`: whether a boot of the VM ended it.
+    pub(crate) fn put_as_it_is(
+        self,
+        (there, ended): (Option<&Path>, Option<EndedBoot>),
+        outbox: &Outbox,
+    ) -> Result<KeepOutcome> {
         if self.held.files().iter().all(|file| file.size == 0) {
             return Ok(KeepOutcome::Empty);
         }
@@ -135,6 +139,7 @@ impl Kept<'_> {
             record: self.record,
             committed: self.committed,
             there,
+            ended,
         };
         outbox.put(&log).map(KeepOutcome::PutDown)
     }

@@ -1,4 +1,4 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -50,6 +50,7 @@ impl World {
             record,
             committed,
             there: None,
+            ended: None,
         })
     }
 }
@@ -252,6 +253,7 @@ fn what_is_about_to_go_was_handed_over_to_the_outbox() {
             record: &world.record,
             committed: None,
             there: Some(&world.log),
+            ended: None,
         };
         let put = world.outbox.put(&log);
         fault::disarm();
@@ -309,4 +311,60 @@ fn the_base_is_found_where_its_record_has_a_cut_name() {
         assert_eq!(of(names), Some("console.log".into()), "{names:?}");
     }
     assert_eq!(of(&["console.log"]), None);
+}
+
+#[test]
+fn of_a_log_that_a_boot_ended_the_last_boots_are_kept_whole() {
+    let world = World::new();
+    let end = |record: &mut Record, second: i64| {
+        let held = world.hold();
+        let layout = record.ledger.lay(&held.lengths(), StreamOffset::START);
+        record.ledger.remember(&layout.unwrap());
+        record
+            .ledger
+            .end_boot(Timestamp::from_second(second).unwrap());
+    };
+    // Three boots, of which the second one begins within a file.
+    world.write("console.log", b"first ");
+    let mut record = world.record.clone();
+    end(&mut record, 1);
+    let log = OpenOptions::new().append(true).open(&world.log);
+    log.unwrap().write_all(b"second ").unwrap();
+    end(&mut record, 2);
+    // As a hard link and a removal: it stays the same file.
+    let rotated = world.log.with_file_name("console.log.0");
+    fs::hard_link(&world.log, &rotated).unwrap();
+    fs::remove_file(&world.log).unwrap();
+    world.write("console.log", b"third");
+
+    let put = |keep| {
+        let held = world.hold();
+        let at = Timestamp::from_second(3).unwrap();
+        let entry = world.outbox.put(&PutDown {
+            held: &held,
+            record: &record,
+            committed: None,
+            there: None,
+            ended: Some(EndedBoot { at, keep }),
+        });
+        let entry = entry.unwrap();
+        let (folder, base) = Folder::of_file(&entry.path).unwrap();
+        let record = Record::read_any(&folder, &base).unwrap().unwrap();
+        let end = record.ledger.end();
+        let boots = record.ledger.boots(end.saturating_sub(entry.bytes), end);
+        let boots: Vec<_> = boots.iter().map(|boot| boot.start.get()).collect();
+        let all = merged(&entry.path);
+        world.outbox.remove(&entry).unwrap();
+        (all, boots)
+    };
+    assert_eq!(
+        put(9),
+        ("first second third".to_owned(), vec![0, 6, 13, 18])
+    );
+    assert_eq!(
+        put(3),
+        ("first second third".to_owned(), vec![0, 6, 13, 18])
+    );
+    assert_eq!(put(2), ("second third".to_owned(), vec![6, 13, 18]));
+    assert_eq!(put(1), ("third".to_owned(), vec![13, 18]));
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Known;
-use super::{Hole, Hop, Layout, Ledger, StreamOffset};
+use super::{Boot, Hole, Hop, Layout, Ledger, StreamOffset};
 use crate::folder::FileId;
 
 /// The files of a chain to which history comes, oldest first, and their sizes.
@@ -28,6 +28,10 @@ pub struct History {
     pub holes: Vec<Hole>,
     /// The hosts that the VM was on so far.
     pub hops: Vec<Hop>,
+    /// Where boots of the VM began. One at the end of the history says that what the VM has
+    /// printed since is of a later boot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boots: Vec<Boot>,
 }
 
 impl History {
@@ -133,6 +137,7 @@ impl Ledger {
             runs,
             holes: all.holes,
             hops: all.hops,
+            boots: all.boots,
         }
     }
 
@@ -147,7 +152,9 @@ impl Ledger {
         // Offsets never fall. Where this host's are ahead, all that arrives is shifted up: the
         // source never had what stayed here, or has forgotten it.
         let counts_on_from = if stayed { history.start() } else { ends };
-        let shift = self.end.saturating_bytes_since(counts_on_from);
+        let shift = self
+            .shift_of_newer(&arrival.newer, ends)
+            .unwrap_or_else(|| self.end.saturating_bytes_since(counts_on_from));
 
         let mut known = Vec::new();
         let mut runs = history.runs.iter().rev().copied();
@@ -178,10 +185,21 @@ impl Ledger {
         known.reverse();
         let start = ends.saturating_add(shift);
         let mut end = start;
+        let mut boots = if stayed {
+            self.boots.clone()
+        } else {
+            Vec::new()
+        };
         for (id, length) in &arrival.newer {
+            boots.extend(self.boots_within(*id, end));
             known.push(Known::new(*id, 0, end, *length));
             end = end.saturating_add(*length);
         }
+        let its_boots = history.boots.iter().filter(|boot| boot.start <= ends);
+        boots.extend(its_boots.map(|boot| Boot {
+            start: boot.start.saturating_add(shift),
+            ..*boot
+        }));
 
         let mut hops = if stayed {
             self.hops.clone()
@@ -192,8 +210,13 @@ impl Ledger {
             start: hop.start.saturating_add(shift),
             ..hop.clone()
         }));
-        let (host, since) = (here.0.to_owned(), Some(here.1));
-        hops.push(Hop { host, since, start });
+        // What comes behind an earlier boot of this host was printed on this host.
+        let is_new_boot = history.boots.iter().any(|boot| boot.start == ends);
+        let is_same_host = hops.last().is_some_and(|hop| hop.host == here.0);
+        if !(is_new_boot && is_same_host) {
+            let (host, since) = (here.0.to_owned(), Some(here.1));
+            hops.push(Hop { host, since, start });
+        }
         let mut holes = if stayed {
             self.holes.clone()
         } else {
@@ -215,6 +238,7 @@ impl Ledger {
             foreign,
             holes,
             hops,
+            boots,
             end,
         };
         arrived.keep(first);
@@ -228,6 +252,7 @@ impl Ledger {
     pub fn moved(&mut self, history: &History, here: (&str, Timestamp)) {
         let start = history.end();
         self.hops = history.hops.clone();
+        self.boots = history.boots.clone();
         let (host, since) = (here.0.to_owned(), Some(here.1));
         self.hops.push(Hop { host, since, start });
     }

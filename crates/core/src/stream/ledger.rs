@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::between;
-use super::{Fingerprint, Hole, Hop, Layout, Measure, Seen, Span, StreamOffset};
+use super::{Boot, Fingerprint, Hole, Hop, Layout, Measure, Seen, Span, StreamOffset};
 use crate::folder::FileId;
 
 /// Hosts remembered. A VM that moved more often forgets the first ones.
@@ -11,6 +11,9 @@ const HOPS_KEPT: usize = 256;
 
 /// Holes remembered.
 const HOLES_KEPT: usize = 256;
+
+/// Boots remembered.
+const BOOTS_KEPT: usize = 256;
 
 /// What is remembered of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,8 @@ pub struct Ledger {
     pub(super) foreign: Vec<FileId>,
     pub(super) holes: Vec<Hole>,
     pub(super) hops: Vec<Hop>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) boots: Vec<Boot>,
     pub(super) end: StreamOffset,
 }
 
@@ -364,6 +369,10 @@ impl Ledger {
         self.holes.retain(|h| h.at >= first);
         keep_last(&mut self.holes, HOLES_KEPT);
         keep_last(&mut self.hops, HOPS_KEPT);
+        self.boots.sort_by_key(|boot| boot.start);
+        self.boots.dedup_by_key(|boot| boot.start);
+        self.boots.retain(|boot| boot.start >= first);
+        keep_last(&mut self.boots, BOOTS_KEPT);
     }
 }
 

@@ -33,6 +33,7 @@
 //! # Ok::<(), logchain_core::stream::Measure>(())
 //! ```
 
+mod boots;
 mod fingerprint;
 mod history;
 mod layout;
@@ -75,6 +76,31 @@ pub struct Hop {
     /// The offset of the first byte printed there. The hop ends where the next
     /// one begins.
     pub start: StreamOffset,
+}
+
+/// A start of the VM that began a new log.
+///
+/// libvirt wipes the log at such a start, where the log has no `append='on'`. A boundary is known
+/// only of a boot whose earlier log was kept and put behind the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The offset of the first byte that was printed after it.
+    pub start: StreamOffset,
+    /// When the log began anew, to the millisecond. It tells boots apart, of which one printed
+    /// nothing.
+    #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
+    pub since: Timestamp,
+}
+
+/// What one boot of the VM printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootRun {
+    /// When the log began; `None`: it is the oldest one that is known of.
+    pub since: Option<Timestamp>,
+    /// The offset of its first byte that is there.
+    pub start: StreamOffset,
+    /// The offset after its last byte.
+    pub end: StreamOffset,
 }
 
 /// A file of the chain as it is now.

@@ -49,6 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>, here: Here) {
         let mut stored = shared.meet.stored();
         while tokio::select! {
             () = sleep_until(next) => false,
+            () = shared.held.boot_put_down() => false,
             () = offered(&mut stored) => true,
         } {
             // Of a domain that comes just now it is taken in already.
@@ -227,7 +228,13 @@ async fn hand_over(
             Some((Stay::Running, vm)) => {
                 let (config, events) = (shared.config(), shared.events_of(vm));
                 let to = (&*config.state, &events);
-                let (_, failures) = outbox::rejoin(to, &connection, domain, None).await;
+                let (joined, failures) = outbox::rejoin(to, &connection, domain, None).await;
+                for entry in joined {
+                    let (name, console, bytes) = (&vm.name, &entry.console, entry.bytes);
+                    tracing::info!(
+                        "{name}: {console}: {bytes} bytes of its earlier log lie behind it again"
+                    );
+                }
                 for e in &failures {
                     events.warn(e.sentence());
                 }

@@ -150,7 +150,7 @@ impl Agent for Desk {
         let events = self.shared.events.clone();
         tokio::task::spawn_blocking(move || {
             let chain = neighbours::chain(&console.path, numbering_of_host(&events));
-            log_reader::read(chain, (head, request.part, request.follow), begun, &put);
+            log_reader::read(chain, head, &request, begun, &put);
             drop(slot);
         });
         let gone = || Refusal::Failed("the log's reader ended".to_owned());

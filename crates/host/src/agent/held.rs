@@ -1,26 +1,28 @@
 //! Every log of this host's domains, held by descriptor from the moment that it is known: an
 //! unlink, a wipe, or the removal of the domain's folder takes nothing that is still wanted.
 //!
-//! What is wiped and still wanted by another host, or by the guest that comes back, goes to the
-//! outbox.
+//! What is wiped and still wanted by another host, by the guest that comes back, or behind the log
+//! of its next boot, goes to the outbox.
 //!
 //! Must not know: libvirt, how a handoff is made.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use logchain_core::chain::NumberingChoice;
 use logchain_core::departure::Notes;
 use logchain_core::holds::{HeldLog, Holds, Limits, Notice};
 use logchain_core::ids::ConsoleName;
-use logchain_core::outbox::{KeepOutcome, Outbox};
+use logchain_core::outbox::{EndedBoot, KeepOutcome, Outbox};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use super::config::Reloadable;
 use super::host::Here;
 use super::stay::Stay;
 use crate::blocking::blocking;
@@ -43,12 +45,27 @@ pub(super) struct HeldLogs(Arc<Inner>);
 
 struct Inner {
     holds: Holds,
+    limits: Limits,
     here: Here,
     events: Events,
+    config: Arc<Reloadable>,
     state: std::path::PathBuf,
     logs: Mutex<HashMap<(Uuid, ConsoleName), Arc<HeldLog>>>,
     /// Domains whose logs are being handed over: what becomes of these is decided there.
     leaving: watch::Sender<HashMap<Uuid, usize>>,
+    /// Notified when the log of a boot that has ended was put down.
+    boot_put_down: Notify,
+    /// Whether a rollover wipes a log, since virtlogd keeps no rotated file.
+    rollovers_wipe: AtomicBool,
+}
+
+/// Why a log is put down that was wiped.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// It was not handed over, or its guest comes back.
+    History,
+    /// Its guest was started anew, and so many logs of earlier boots are kept.
+    Boot(EndedBoot),
 }
 
 /// The logs of a domain are being handed over, for as long as this lives.
@@ -71,26 +88,25 @@ impl Drop for Leaving {
 }
 
 impl HeldLogs {
-    /// Nothing is held yet. `max_unlinked`: bytes of files without a name that are held of each
-    /// log at most.
-    pub(super) fn start(
-        state: &Path,
-        max_unlinked: u64,
-        here: Here,
-        events: Events,
-    ) -> Result<Self> {
+    /// Nothing is held yet.
+    pub(super) fn start(config: Arc<Reloadable>, here: Here, events: Events) -> Result<Self> {
+        let current = config.current();
         let limits = Limits {
-            unlinked_bytes: max_unlinked,
+            unlinked_bytes: current.holds.max_unlinked_bytes,
             ..Limits::default()
         };
         let holds = Holds::start(Arc::new(Leases::default()), limits)?;
         Ok(Self(Arc::new(Inner {
             holds,
+            limits,
             here,
             events,
-            state: state.to_owned(),
+            state: current.state.clone(),
+            config,
             logs: Mutex::default(),
             leaving: watch::Sender::new(HashMap::new()),
+            boot_put_down: Notify::new(),
+            rollovers_wipe: AtomicBool::new(false),
         })))
     }
 
@@ -121,7 +137,17 @@ impl HeldLogs {
             return Ok(Arc::clone(held));
         }
         let chain = neighbours::chain(&log.path, numbering)?;
-        let held = self.0.holds.hold(chain, domain, log.console.clone())?;
+        let (holds, console) = (&self.0.holds, log.console.clone());
+        let held = if self.0.rollovers_wipe.load(Ordering::Relaxed) {
+            // What the operator has dropped at each rollover is not kept.
+            let limits = Limits {
+                generations: 0,
+                ..self.0.limits
+            };
+            holds.hold_within(chain, domain, console, limits)?
+        } else {
+            holds.hold(chain, domain, console)?
+        };
         let held = Arc::new(held);
         let notices = held.notices();
         self.lock().insert(key, Arc::clone(&held));
@@ -161,6 +187,22 @@ impl HeldLogs {
         if self.0.here.stay(domain).is_none() {
             self.let_go(domain);
         }
+    }
+
+    /// Whether virtlogd keeps no rotated file, as its configuration says now. Of logs that are
+    /// held from now on a rollover is then no wipe to be kept.
+    pub(super) fn rollovers_wipe(&self, they_do: bool) {
+        self.0.rollovers_wipe.store(they_do, Ordering::Relaxed);
+    }
+
+    /// How many logs of earlier boots are kept of each domain.
+    pub(super) fn keeps_boots(&self) -> u32 {
+        self.0.config.current().holds.keep_boots
+    }
+
+    /// Waits until the log of a boot that has ended was put down.
+    pub(super) async fn boot_put_down(&self) {
+        self.0.boot_put_down.notified().await;
     }
 
     /// The domain's logs are not wanted any more.
@@ -212,7 +254,7 @@ impl HeldLogs {
 
     /// A log was wiped: by the start of its domain, which libvirt means to do, or because the
     /// domain comes back by migration. Then what it left here is wanted, unless it was handed
-    /// over.
+    /// over. What a start wipes is wanted where the operator wants the logs of earlier boots.
     async fn wiped(&self, held: &Arc<HeldLog>, generation: u64) {
         let domain = held.domain();
         // It came back before it was known whether its log had arrived.
@@ -228,16 +270,31 @@ impl HeldLogs {
                 None => sleep(LOOK).await,
             }
         };
-        let is_wanted = comes || self.is_noted(held).await;
+        let keep = self.keeps_boots();
+        let wanted = if comes || self.is_noted(held).await {
+            Some(Wanted::History)
+        } else {
+            let at = Timestamp::now();
+            (keep > 0).then_some(Wanted::Boot(EndedBoot { at, keep }))
+        };
         let (this, held) = (self.clone(), Arc::clone(held));
         let work = move || {
             // Another process may have handed it over.
             held.read_record()?;
             let earlier = held.earlier();
             let earlier = earlier.into_iter().find(|log| log.generation == generation);
-            if earlier.is_some_and(|log| is_wanted && !log.is_handed_over && log.bytes > 0) {
-                let put = held.put_down_earlier(generation, &Outbox::of(&this.0.state))?;
-                this.told(&held, &put);
+            let is_here = earlier.is_some_and(|log| !log.is_handed_over && log.bytes > 0);
+            if let (Some(wanted), true) = (wanted, is_here) {
+                let ended = match wanted {
+                    Wanted::History => None,
+                    Wanted::Boot(ended) => Some(ended),
+                };
+                let outbox = Outbox::of(&this.0.state);
+                let put = held.put_down_earlier(generation, ended, &outbox)?;
+                match wanted {
+                    Wanted::History => this.told(&held, &put),
+                    Wanted::Boot(_) => this.0.boot_put_down.notify_one(),
+                }
             }
             held.forget(generation);
             Ok::<_, Error>(())

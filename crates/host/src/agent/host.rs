@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use logchain_core::chain::NumberingChoice;
+use logchain_core::folder::with_listings_kept;
 use logchain_core::handoff::offer::Source;
 use logchain_core::holds::HeldLog;
 use logchain_libvirt::consoles::Consoles;
@@ -19,19 +20,23 @@ use logchain_libvirt::drain::{Writer, has_writer};
 use logchain_libvirt::host_events::HostEvent;
 use logchain_libvirt::{Connection, Domain, Running, RunningDomain, State};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::held::HeldLogs;
 use super::shared::Shared;
 use super::stay::{Action, Look, Stay, on_event, on_look};
 use super::{Vm, destination, source, unseen};
-use crate::limits::numbering_of_host;
+use crate::limits::{limits, numbering_of_host};
 use crate::log::ConsoleLog;
 use crate::{Error, Event, Events, Result, astray, consoles, hosts, neighbours};
 
 /// Between two looks at the domains that come or leave. Only while there are any.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long the log of a domain that ended and is not defined any more is held, where logs of
+/// earlier boots are kept: some orchestrators define a domain anew to start it again.
+const DEFINED_ANEW: Duration = Duration::from_secs(300);
 
 /// How many answers may wait to be taken in.
 const ANSWERS: usize = 1024;
@@ -326,12 +331,17 @@ impl Host {
             })
             .collect();
         let held = self.shared.held.clone();
+        let look = tokio::task::spawn_blocking(|| limits().keep_no_rotated_file());
+        held.rollovers_wipe(look.await?);
         held.hold_noted(numbering).await;
         let hold = move || {
-            let found = running.into_iter();
-            found
-                .map(|f| Found::hold(&held, f, numbering))
-                .collect::<Vec<_>>()
+            // A folder may have the logs of all of them.
+            with_listings_kept(|| {
+                let found = running.into_iter();
+                found
+                    .map(|f| Found::hold(&held, f, numbering))
+                    .collect::<Vec<_>>()
+            })
         };
         let found = tokio::task::spawn_blocking(hold).await?;
         let mut missing: Vec<Uuid> = self.guests.keys().copied().collect();
@@ -549,9 +559,16 @@ impl Host {
     /// start, or its return, would wipe them.
     fn let_go(&self, connection: &Connection, uuid: Uuid) {
         let (connection, held) = (connection.clone(), self.shared.held.clone());
+        let here = self.here.clone();
         tokio::spawn(async move {
             let found = connection.lookup_uuid(uuid).await;
-            if matches!(found, Err(logchain_libvirt::Error::NoDomain { .. })) {
+            let mut is_over = matches!(found, Err(logchain_libvirt::Error::NoDomain { .. }));
+            if is_over && held.keeps_boots() > 0 {
+                drop(connection);
+                sleep(DEFINED_ANEW).await;
+                is_over = here.stay(uuid).is_none();
+            }
+            if is_over {
                 held.let_go(uuid);
             }
         });

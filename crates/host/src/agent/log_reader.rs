@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use logchain_core::chain::LogChain;
 use logchain_core::live::{Live, News};
 use logchain_core::offsets::{Lookup, Offsets};
@@ -17,7 +18,7 @@ use logchain_core::stream::StreamOffset;
 use logchain_core::{OkLogged as _, chain};
 use tokio::sync::{mpsc, oneshot};
 
-use super::control::{Frame, Head, LogFile, MissingFiles, Part, Refusal, Start};
+use super::control::{Boot, Frame, Head, LogFile, LogRequest, MissingFiles, Part, Refusal, Start};
 use crate::{Error, Result};
 
 /// Frames that wait for a client that reads slowly.
@@ -37,16 +38,17 @@ const LINES: u64 = 64 << 10;
 /// The client went away.
 struct Gone;
 
-/// Reads `part` of a log. `head` has what the caller knows of it. `begun` is told whether there
+/// Reads what a client asks for of a log. `head` has what the caller knows of it. `begun` is told whether there
 /// is anything to be read; from then on a failure is a frame. Blocks, as long as the client
 /// reads.
 pub(super) fn read(
     chain: chain::Result<LogChain>,
-    (head, part, follow): (Head, Part, bool),
+    head: Head,
+    request: &LogRequest,
     begun: oneshot::Sender<Result<(), Refusal>>,
     frames: &mpsc::Sender<Frame>,
 ) {
-    let opened = open(chain, head, part);
+    let opened = open(chain, head, request);
     let (chain, offsets, head, span) = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
@@ -60,11 +62,11 @@ pub(super) fn read(
     }
     let start = head.start;
     let sent = put(frames, Frame::Head(Box::new(head))).and_then(|()| match start {
-        Start::At(_) => send(chain, &offsets, span, follow, frames),
+        Start::At(_) => send(chain, &offsets, span, request.follow, frames),
         Start::Expired(next) | Start::Arriving(next) => {
             put(frames, Frame::End { next, more: true })
         }
-        Start::Beyond => {
+        Start::Beyond | Start::NoSuchBoot => {
             let next = span.end.get();
             put(frames, Frame::End { next, more: false })
         }
@@ -87,7 +89,7 @@ type Opened = (LogChain, Offsets, Head, Span);
 fn open(
     chain: chain::Result<LogChain>,
     mut head: Head,
-    part: Part,
+    request: &LogRequest,
 ) -> std::result::Result<Opened, Refusal> {
     let refused = |e: Error| match e {
         Error::Chain(e) if e.is_not_found() => Refusal::NoSuchLog(e.to_string()),
@@ -101,24 +103,56 @@ fn open(
             .remember(&chain)
             .ok_logged("what the files hold is remembered at a later look");
         let end = offsets.end()?;
-        let (from, most) = match part {
-            Part::All => (StreamOffset::START, u64::MAX),
-            Part::LastBytes(bytes) => (end.saturating_sub(bytes), u64::MAX),
-            Part::LastLines(lines) => (last_lines(&offsets, end, lines)?, u64::MAX),
-            Part::From { offset, most } => (StreamOffset::new(offset), most.unwrap_or(u64::MAX)),
+        if request.list_boots || request.boot.is_some() {
+            head.boots = boots(&offsets, end)?;
+        }
+        let within = match request.boot {
+            None => Some((StreamOffset::START, end)),
+            Some(boot) => {
+                let age = usize::try_from(boot.unsigned_abs()).unwrap_or(usize::MAX);
+                let boot = head.boots.iter().rev().nth(age);
+                boot.map(|b| (StreamOffset::new(b.start), StreamOffset::new(b.end)))
+            }
         };
-        let is_exact = matches!(part, Part::From { .. });
-        let start = start(&offsets, from, is_exact)?;
-        let from = match start {
+        let (first, last) = within.unwrap_or((end, end));
+        let (from, most) = match request.part {
+            Part::All => (first, None),
+            Part::LastBytes(bytes) => (last.saturating_sub(bytes).max(first), None),
+            Part::LastLines(lines) => (last_lines(&offsets, (first, last), lines)?, None),
+            Part::From { offset, most } => (StreamOffset::new(offset), most),
+        };
+        let is_exact = matches!(request.part, Part::From { .. });
+        head.start = match within {
+            Some(_) => start(&offsets, from, is_exact)?,
+            None => Start::NoSuchBoot,
+        };
+        let from = match head.start {
             Start::At(offset) => StreamOffset::new(offset),
             _ => from,
         };
-        Ok((chain, offsets, start, Span { from, most, end }))
+        let most = most
+            .unwrap_or(u64::MAX)
+            .min(last.saturating_bytes_since(from));
+        head.stop = from.saturating_add(most).get();
+        head.end = end.get();
+        Ok((chain, offsets, Span { from, most, end }))
     })();
-    let (chain, offsets, start, span) = opened.map_err(refused)?;
+    let (chain, offsets, span) = opened.map_err(refused)?;
     describe(&mut head, &chain, &offsets);
-    (head.start, head.end) = (start, span.end.get());
     Ok((chain, offsets, head, span))
+}
+
+/// The boots whose logs are there.
+fn boots(offsets: &Offsets, end: StreamOffset) -> Result<Vec<Boot>> {
+    let layout = offsets.layout(StreamOffset::START)?;
+    let first = layout.first().unwrap_or(end);
+    let boots = offsets.ledger().boots(first, end);
+    let boots = boots.into_iter().map(|boot| Boot {
+        since: boot.since.map(Timestamp::as_second),
+        start: boot.start.get(),
+        end: boot.end.get(),
+    });
+    Ok(boots.collect())
 }
 
 fn describe(head: &mut Head, chain: &LogChain, offsets: &Offsets) {
@@ -155,15 +189,19 @@ fn start(offsets: &Offsets, from: StreamOffset, is_exact: bool) -> Result<Start>
     })
 }
 
-/// Where the last lines begin.
-fn last_lines(offsets: &Offsets, end: StreamOffset, lines: u64) -> Result<StreamOffset> {
+/// Where the last lines between two offsets begin.
+fn last_lines(
+    offsets: &Offsets,
+    (floor, end): (StreamOffset, StreamOffset),
+    lines: u64,
+) -> Result<StreamOffset> {
     let keep = usize::try_from(lines).unwrap_or(usize::MAX);
     if keep == 0 {
         return Ok(end);
     }
     let mut back = LINES;
     loop {
-        let from = end.saturating_sub(back);
+        let from = end.saturating_sub(back).max(floor);
         // Where lines begin, the last ones last; no more than are asked for.
         let mut begins = VecDeque::new();
         let mut first = None;
@@ -182,7 +220,7 @@ fn last_lines(offsets: &Offsets, end: StreamOffset, lines: u64) -> Result<Stream
         // The line before the first newline may begin further back.
         match begins.front() {
             Some(begin) if begins.len() >= keep => return Ok(*begin),
-            _ if from == StreamOffset::START => return Ok(first.unwrap_or(end)),
+            _ if from == floor => return Ok(first.unwrap_or(end)),
             // Nothing is there before.
             _ if first.is_none_or(|first| first > from) => return Ok(first.unwrap_or(end)),
             _ => back = back.saturating_mul(4),

@@ -112,12 +112,7 @@ pub async fn agent(
     };
     let here = Here::default();
     let (meet, words) = Meet::start(&config, &here, stop).await?;
-    let held = HeldLogs::start(
-        &current.state,
-        current.holds.max_unlinked_bytes,
-        here.clone(),
-        events.clone(),
-    )?;
+    let held = HeldLogs::start(Arc::clone(&config), here.clone(), events.clone())?;
     let shared = Shared::new((config, held), metrics, events.clone(), stop, meet);
     let shared = Arc::new(shared);
     let desk = Desk::new(Arc::clone(&shared), here.clone(), reloader.clone());

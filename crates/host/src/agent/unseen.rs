@@ -1,5 +1,7 @@
 //! Domains that left while no agent was here: libvirt says of them that they are shut off because
-//! they migrated. What of their logs was not handed over is noted, and offered from then on.
+//! they migrated. What of their logs was not handed over is noted, and offered from then on. The
+//! logs of others that are shut off are held where logs of earlier boots are kept, since their
+//! next start wipes them.
 //!
 //! Must not know: how a log is offered.
 
@@ -32,6 +34,13 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
     for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
         match domain.state().await {
             Ok(State::Shutoff(Shutoff::Migrated)) => {}
+            Ok(State::Shutoff(_)) if shared.held.keeps_boots() > 0 => {
+                if let Err(e) = hold(&shared, &domain).await {
+                    let e = e.sentence();
+                    tracing::debug!(domain = domain.name(), error = %e, "its log is not held");
+                }
+                continue;
+            }
             _ => continue,
         }
         if let Err(e) = note_one(&shared, &domain).await {
@@ -42,6 +51,23 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             ));
         }
     }
+}
+
+/// Holds the logs of a domain that is shut off.
+async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
+    let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
+    let numbering = numbering(&shared.events).await;
+    let (held, uuid) = (shared.held.clone(), domain.uuid());
+    blocking(move || {
+        for known in logs {
+            // A log that was never written has no folder, perhaps.
+            if known.log.path.exists() {
+                held.hold(uuid, &known.log, numbering)?;
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {

@@ -41,7 +41,8 @@ pub(super) async fn run(args: Show) -> anyhow::Result<Exit> {
 
 /// Opens all that showing it opens, before anything is printed.
 async fn open(args: &Show, subject: &Subject) -> anyhow::Result<()> {
-    let by_offset = args.follow || args.hops || args.from.is_some();
+    let by_boot = args.list_boots || args.boot.is_some();
+    let by_offset = by_boot || args.follow || args.hops || args.from.is_some();
     let (path, numbering) = (subject.path.clone(), subject.numbering);
     let work = move || {
         let chain = neighbours::chain(&path, numbering)?;

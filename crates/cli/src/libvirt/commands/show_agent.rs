@@ -4,16 +4,21 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use logchain::args::{Amount, DEFAULT_BYTES, Show};
 use logchain::exit::{Exit, Usage};
 use logchain::show::remote::{self, Piece, RemoteLog, Start};
-use logchain_host::agent::control::{Frame, Head, LogReader, LogRequest, Part, Start as Begins};
+use logchain_core::stream::{BootRun, StreamOffset};
+use logchain_host::agent::control::{
+    Boot, Frame, Head, LogReader, LogRequest, Part, Start as Begins,
+};
 use tokio::sync::mpsc;
 
 /// Pieces that wait to be printed.
 const AHEAD: usize = 4;
 
 pub(super) async fn run(args: Show, socket: PathBuf) -> anyhow::Result<Exit> {
+    remote::check(&args)?;
     let mut reader = LogReader::open(socket, request(&args)?).await?;
     if let Some(sentence) = &reader.head().not_written {
         eprintln!("logchain: {sentence}");
@@ -32,8 +37,8 @@ fn request(args: &Show) -> Result<LogRequest, Usage> {
     let console = args.log.console.as_deref().map(str::parse);
     let console = console.transpose();
     let part = match (args.from, args.lines, args.bytes) {
-        // It is printed from the head of the answer.
-        _ if args.hops => Part::LastBytes(0),
+        // These are printed from the head of the answer.
+        _ if args.hops || args.list_boots => Part::LastBytes(0),
         (Some(offset), _, _) => Part::From {
             offset,
             most: remote::budget(args),
@@ -47,6 +52,8 @@ fn request(args: &Show) -> Result<LogRequest, Usage> {
         domain: args.log.what.clone(),
         console: console.map_err(|e: logchain_core::InvalidId| Usage(e.to_string()))?,
         part,
+        boot: args.boot,
+        list_boots: args.list_boots,
         follow: args.follow,
         framed: true,
     })
@@ -63,6 +70,7 @@ fn described(head: &Head) -> RemoteLog {
         gaps: head.gaps.iter().map(|gap| (gap.first, gap.last)).collect(),
         remarks: head.remarks.clone(),
         hops: head.hops.clone(),
+        boots: head.boots.iter().map(boot).collect(),
         start: match head.start {
             Begins::At(offset) => Start::At(offset),
             Begins::Expired(next) => Start::Gone {
@@ -74,8 +82,17 @@ fn described(head: &Head) -> RemoteLog {
                 arriving: true,
             },
             Begins::Beyond => Start::Beyond,
+            Begins::NoSuchBoot => Start::NoSuchBoot,
         },
         end: head.end,
+    }
+}
+
+fn boot(boot: &Boot) -> BootRun {
+    BootRun {
+        since: boot.since.and_then(|s| Timestamp::from_second(s).ok()),
+        start: StreamOffset::new(boot.start),
+        end: StreamOffset::new(boot.end),
     }
 }
 

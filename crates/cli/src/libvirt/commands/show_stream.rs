@@ -12,9 +12,11 @@ use logchain::exit::{Exit, Usage};
 use logchain::show::is_broken_pipe;
 use logchain::show::out::Out;
 use logchain::show::remote::{self, Piece};
-use logchain_core::archive::{Archive, Head, Part, heads};
+use logchain_core::archive::{self, Archive, Head, Part, heads};
+use logchain_core::backoff::Backoff;
 use logchain_core::ids::ConsoleName;
-use logchain_core::transport::{LogTransport, Prefix};
+use logchain_core::sentence;
+use logchain_core::transport::{Advice, LogTransport, Prefix};
 use logchain_host::consoles;
 use logchain_host::transports::{TransportChoice, ssh_options};
 use tokio::sync::mpsc;
@@ -26,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a stream that is followed.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Between two tries to reach a transport that is away, each of which has its own patience.
+const AWAY: Backoff = Backoff::doubling(LOOK, Duration::from_secs(30));
 
 /// Parts that wait to be printed.
 const AHEAD: usize = 4;
@@ -85,7 +90,8 @@ pub(super) async fn run(args: Show) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Gives the offset after the last byte fetched.
+/// Gives the offset after the last byte fetched. Whoever follows waits for a transport that is
+/// away, as for a log that is silent.
 async fn fetch(
     archive: &Archive,
     from: u64,
@@ -95,27 +101,54 @@ async fn fetch(
 ) -> anyhow::Result<u64> {
     let mut next = from;
     let mut most = most;
+    let mut failures = 0;
     loop {
-        let mut parts = archive.read(next, most).await?;
-        while let Some(part) = parts.try_next().await? {
-            next = part.next();
-            let printed = match part {
-                Part::Bytes { offset, bytes } => Piece::Bytes { offset, bytes },
-                Part::Missing { next, size } => Piece::Missing { next, size },
-            };
-            if out.send(printed).await.is_err() {
-                return Ok(next);
+        match pass_on(archive, &mut next, most, &out).await {
+            Ok(true) => failures = 0,
+            Ok(false) => return Ok(next),
+            Err(archive::Error::Transport(e)) if follow && e.advice() == Advice::Retry => {
+                if failures == 0 {
+                    eprintln!("logchain: {}; it is tried again", sentence(&e));
+                }
+                failures += 1;
             }
+            Err(e) => return Err(e.into()),
         }
         if !follow || out.send(Piece::CaughtUp).await.is_err() {
             return Ok(next);
         }
         most = u64::MAX;
+        let wait = if failures == 0 {
+            LOOK
+        } else {
+            AWAY.after(failures)
+        };
         tokio::select! {
-            () = sleep(LOOK) => {}
+            () = sleep(wait) => {}
             () = out.closed() => return Ok(next),
         }
     }
+}
+
+/// Passes on what is there from `next` on, which follows. Says whether somebody takes it.
+async fn pass_on(
+    archive: &Archive,
+    next: &mut u64,
+    most: u64,
+    out: &mpsc::Sender<Piece>,
+) -> archive::Result<bool> {
+    let mut parts = archive.read(*next, most).await?;
+    while let Some(part) = parts.try_next().await? {
+        *next = part.next();
+        let printed = match part {
+            Part::Bytes { offset, bytes } => Piece::Bytes { offset, bytes },
+            Part::Missing { next, size } => Piece::Missing { next, size },
+        };
+        if out.send(printed).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The offset at which the last `lines` lines begin.

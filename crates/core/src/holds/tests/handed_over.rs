@@ -41,7 +41,7 @@ fn what_was_handed_over_is_known_as_such_and_keeps_its_id() {
         let earlier = bed.log.earlier();
         assert_eq!(earlier.len(), 1);
         assert_eq!(earlier[0].is_handed_over, printed_since.is_empty());
-        let put = bed.log.put_down_earlier(0, &bed.outbox()).unwrap();
+        let put = bed.log.put_down_earlier(0, None, &bed.outbox()).unwrap();
         let KeepOutcome::PutDown(entry) = put else {
             panic!("{put:?}");
         };

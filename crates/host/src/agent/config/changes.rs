@@ -68,7 +68,7 @@ pub(super) fn applicable(in_force: &Config, new: &Config) -> Config {
     merged.meet.way = meet.way;
     merged.meet.store = meet.store;
     merged.meet.tls = meet.tls;
-    merged.holds = holds;
+    merged.holds.max_unlinked_bytes = holds.max_unlinked_bytes;
     merged.control = control;
     merged.metrics = metrics;
     merged.limits = limits;
@@ -127,7 +127,7 @@ mod tests {
             [meet.ssh]\nuser = 'a'\nport = 1\nspool = '/a'\nlogchain = 'a'\n\
             [outbox]\nmax_bytes = 1\ngive_up_after = '9s'\nretry_min = '9s'\nretry_max = '9s'\n\
             [reap]\npolicy = 'when-carried'\nfiles = 'keep'\nplacement_command = '/a'\n\
-            placement_url = 'a'\ngrace = '9s'\nevery = '9s'\n[holds]\nmax_unlinked_bytes = 9\n\
+            placement_url = 'a'\ngrace = '9s'\nevery = '9s'\n[holds]\nmax_unlinked_bytes = 9\nkeep_boots = 9\n\
             [control]\nsocket = '/a'\ngroup = 'a'\n[metrics]\nlisten = '1.1.1.1:1'\n\
             label_per_vm = true\n[limits]\nhandoffs = 9\nmemory = 9\n";
         let (old, new) = (Config::default(), toml::from_str::<Config>(text).unwrap());

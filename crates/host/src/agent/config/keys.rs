@@ -177,6 +177,11 @@ pub const KEYS: &[Key] = &[
         "How many bytes of removed log files are held open at most for each log.",
     )
     .at_start(),
+    key(
+        "holds.keep_boots",
+        "A domain's start wipes its log, unless the log has append='on'. The logs of so many \
+         earlier boots are kept, and put behind the new log as rotated files.",
+    ),
     key("control.socket", "Path of the control socket.").at_start(),
     key(
         "control.group",

@@ -225,6 +225,8 @@ pub struct Holds {
     /// How many bytes of files without a name are held at most.
     #[serde(with = "values::size")]
     pub max_unlinked_bytes: u64,
+    /// How many boots that have ended are kept behind the present one.
+    pub keep_boots: u32,
 }
 
 /// The control socket.
@@ -350,6 +352,7 @@ impl Default for Holds {
     fn default() -> Self {
         Self {
             max_unlinked_bytes: 1 << 30,
+            keep_boots: 0,
         }
     }
 }

@@ -109,6 +109,10 @@ async fn as_bytes(mut frames: Frames, slot: Slot) -> Answer {
     };
     let Head { start, end, .. } = *head;
     let offset = match start {
+        Start::NoSuchBoot => {
+            let what = "the log of that boot is not there";
+            return error(StatusCode::GONE, what).into();
+        }
         Start::At(offset) => offset,
         Start::Expired(next) => {
             let what = format!("that offset has expired: the first one still there is {next}");

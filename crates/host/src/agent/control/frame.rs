@@ -87,8 +87,13 @@ pub struct Head {
     pub not_written: Option<String>,
     /// The hosts that the VM was on.
     pub hops: Vec<Hop>,
+    /// The boots whose logs are there, the oldest first; only where a boot or their list is asked
+    /// for.
+    pub boots: Vec<Boot>,
     /// Where the answer begins.
     pub start: Start,
+    /// Where it ends, unless the log is followed.
+    pub stop: u64,
     /// The offset after the log's last byte when it was opened.
     pub end: u64,
 }
@@ -105,12 +110,26 @@ pub enum Start {
     Arriving(u64),
     /// The log ends before the offset that was asked for.
     Beyond,
+    /// The log of that boot is not there.
+    NoSuchBoot,
 }
 
 impl Default for Start {
     fn default() -> Self {
         Self::At(0)
     }
+}
+
+/// What a boot of the VM printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Boot {
+    /// Since when, in seconds since 1970 (UTC); `None`: the oldest that is known of.
+    pub since: Option<i64>,
+    /// The offset of its first byte that is there.
+    pub start: u64,
+    /// The offset after its last byte.
+    pub end: u64,
 }
 
 /// A file of a log.

@@ -98,14 +98,9 @@ impl LogReader {
             _ => head.end,
         };
         reader.at = begin;
-        if !reader.request.follow {
-            let end = match reader.request.part {
-                Part::From { most, .. } => begin.saturating_add(most.unwrap_or(u64::MAX)),
-                _ => u64::MAX,
-            };
-            reader.end = Some(end.min(head.end));
-        }
+        reader.end = (!reader.request.follow).then_some(head.stop);
         // Another connection gets the very log of this one.
+        (reader.request.boot, reader.request.list_boots) = (None, false);
         reader.request.domain = head.uuid.to_string();
         reader.request.console = head.console.parse().ok();
         reader.head = head;
@@ -200,7 +195,7 @@ impl LogReader {
                 let size = next.checked_sub(self.at);
                 Ok(Some(Frame::Missing { next, size }))
             }
-            Start::Beyond => Err(Error::Refused(format!(
+            Start::Beyond | Start::NoSuchBoot => Err(Error::Refused(format!(
                 "the log ends before offset {}, up to which it was read: it is another log now",
                 self.at
             ))),

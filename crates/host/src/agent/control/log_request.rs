@@ -18,6 +18,10 @@ pub struct LogRequest {
     pub console: Option<ConsoleName>,
     /// What of the log.
     pub part: Part,
+    /// Only what this boot printed: 0 is the present one, -1 the one before it.
+    pub boot: Option<i64>,
+    /// Whether the head names the boots whose logs are there.
+    pub list_boots: bool,
     /// Whether to go on as the log grows.
     pub follow: bool,
     /// Whether the answer is [frames](super::Frame) instead of plain bytes.
@@ -68,6 +72,8 @@ impl LogRequest {
             domain: name.into_owned(),
             console: console.transpose()?,
             part: Part::All,
+            boot: None,
+            list_boots: false,
             follow: false,
             framed: false,
         };
@@ -83,14 +89,20 @@ impl LogRequest {
                 ("from", _) => from = Some(number()?),
                 ("bytes", _) => bytes = Some(number()?),
                 ("lines", _) => lines = Some(number()?),
+                ("boot", _) => match value.parse::<i64>() {
+                    Ok(boot @ ..=0) => request.boot = Some(boot),
+                    _ => return Err(format!("boot={value:?} is no boot; give 0, -1 and so on")),
+                },
+                ("boots", "true" | "1" | "") => request.list_boots = true,
+                ("boots", "false" | "0") => request.list_boots = false,
                 ("follow", "true" | "1" | "") => request.follow = true,
                 ("follow", "false" | "0") => request.follow = false,
                 ("frames", "true" | "1" | "") => request.framed = true,
                 ("frames", "false" | "0") => request.framed = false,
                 _ => {
                     return Err(format!(
-                        "{pair:?} is not known; give from=OFFSET, bytes=N, lines=N, follow=true \
-                         and frames=true"
+                        "{pair:?} is not known; give from=OFFSET, bytes=N, lines=N, boot=N, \
+                         boots=true, follow=true and frames=true"
                     ));
                 }
             }
@@ -102,6 +114,9 @@ impl LogRequest {
             (None, None, None) => Part::All,
             _ => return Err("lines goes with neither from nor bytes".to_owned()),
         };
+        if request.boot.is_some() && from.is_some() {
+            return Err("boot does not go with from".to_owned());
+        }
         Ok(request)
     }
 
@@ -123,6 +138,8 @@ impl LogRequest {
                 most: Some(most),
             } => vec![format!("from={offset}"), format!("bytes={most}")],
         };
+        query.extend(self.boot.map(|boot| format!("boot={boot}")));
+        query.extend(self.list_boots.then(|| "boots=true".to_owned()));
         query.extend(self.follow.then(|| "follow=true".to_owned()));
         query.extend(self.framed.then(|| "frames=true".to_owned()));
         if !query.is_empty() {
@@ -172,6 +189,8 @@ mod tests {
                         domain: domain.to_owned(),
                         console: console.map(|c| c.parse().unwrap()),
                         part,
+                        boot: (part == Part::All).then_some(-3),
+                        list_boots: follow,
                         follow,
                         framed: !follow,
                     };
@@ -197,6 +216,8 @@ mod tests {
             ("/v1/log/vm1?to=2", "is not known"),
             ("/v1/log/vm1?path=/etc/shadow", "is not known"),
             ("/v1/log/vm1?follow=maybe", "is not known"),
+            ("/v1/log/vm1?boot=1", "is no boot"),
+            ("/v1/log/vm1?boot=0&from=2", "boot does not go with from"),
             ("/v1/log/vm1?lines=1&from=2", "lines goes with neither"),
         ] {
             let error = read(path).unwrap_err();

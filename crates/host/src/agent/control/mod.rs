@@ -50,7 +50,7 @@ use uuid::Uuid;
 use super::config::Changes;
 use crate::status::Report;
 
-pub use frame::{Frame, Head, LogFile, MissingFiles, Start};
+pub use frame::{Boot, Frame, Head, LogFile, MissingFiles, Start};
 pub use log_client::LogReader;
 pub use log_request::{LogRequest, Part};
 pub use serve::{serve, serve_metrics};

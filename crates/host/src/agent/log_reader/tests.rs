@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use logchain_core::chain::NumberingChoice;
+use logchain_core::record::Record;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -54,7 +55,7 @@ impl Agent for OneLog {
         };
         tokio::task::spawn_blocking(move || {
             let chain = LogChain::open(&path, NumberingChoice::FromZero);
-            read(chain, (head, request.part, request.follow), begun, &put);
+            read(chain, head, &request, begun, &put);
             drop(slot);
         });
         begins.await.unwrap()?;
@@ -136,13 +137,16 @@ impl Bed {
 
     /// All of a log, with what is missing in brackets, and where it ends.
     async fn all(&self, part: Part) -> String {
-        let mut reader = self.open(part, false).await.unwrap();
-        let mut text = String::new();
-        while let Some(frame) = next(&mut reader).await {
-            text.push_str(&shown(&frame));
-        }
-        text
+        text_of(self.open(part, false).await.unwrap()).await
     }
+}
+
+async fn text_of(mut reader: LogReader) -> String {
+    let mut text = String::new();
+    while let Some(frame) = next(&mut reader).await {
+        text.push_str(&shown(&frame));
+    }
+    text
 }
 
 fn request(part: Part, follow: bool) -> LogRequest {
@@ -150,6 +154,8 @@ fn request(part: Part, follow: bool) -> LogRequest {
         domain: "vm1".to_owned(),
         console: None,
         part,
+        boot: None,
+        list_boots: false,
         follow,
         framed: true,
     }
@@ -241,6 +247,57 @@ async fn long_lines_are_looked_for_far_back() {
         let found = found.split("[end").next().unwrap().len();
         assert_eq!(found, want, "{lines} lines");
     }
+}
+
+/// The VM is started anew: what it printed so far is an earlier boot's.
+fn start_anew(bed: &Bed, since: i64) {
+    let chain = LogChain::open(&bed.log(), NumberingChoice::FromZero).unwrap();
+    chain.from(StreamOffset::START, 1).map(drop).unwrap();
+    let (folder, base) = (chain.folder(), chain.base_name());
+    let mut record = Record::read_any(folder, base).unwrap().unwrap();
+    let since = Timestamp::from_second(since).unwrap();
+    record.ledger.end_boot(since);
+    record.write(folder, base).unwrap();
+}
+
+#[tokio::test]
+async fn a_boot_is_read_alone() {
+    let bed = Bed::of(&["old\none\n"]).await;
+    start_anew(&bed, 1000);
+    bed.print("two\ntwo\n");
+    start_anew(&bed, 2000);
+    bed.print("three\n");
+    let ask = |boot, part| LogRequest {
+        boot: Some(boot),
+        ..request(part, false)
+    };
+    let all = async |boot, part| {
+        let reader = LogReader::open(bed.socket(), ask(boot, part)).await;
+        text_of(reader.unwrap()).await
+    };
+    for (boot, part, want) in [
+        (0, Part::All, "three\n[end 22 false]"),
+        (-1, Part::All, "two\ntwo\n[end 16 true]"),
+        (-1, Part::LastBytes(4), "two\n[end 16 true]"),
+        (-1, Part::LastBytes(99), "two\ntwo\n[end 16 true]"),
+        (-1, Part::LastLines(1), "two\n[end 16 true]"),
+        (-1, Part::LastLines(9), "two\ntwo\n[end 16 true]"),
+        (-2, Part::All, "old\none\n[end 8 true]"),
+    ] {
+        assert_eq!(all(boot, part).await, want, "{part:?} of {boot}");
+    }
+    let reader = LogReader::open(bed.socket(), ask(-3, Part::All)).await;
+    let head = reader.unwrap().head().clone();
+    assert_eq!(head.start, Start::NoSuchBoot);
+    let spans: Vec<_> = head
+        .boots
+        .iter()
+        .map(|b| (b.since, b.start, b.end))
+        .collect();
+    assert_eq!(
+        spans,
+        [(None, 0, 8), (Some(1000), 8, 16), (Some(2000), 16, 22)]
+    );
 }
 
 #[tokio::test]
@@ -404,7 +461,13 @@ async fn nothing_is_read_ahead_of_a_slow_client() {
     let (begun, begins) = oneshot::channel();
     let reading = tokio::task::spawn_blocking(move || {
         let chain = LogChain::open(&path, NumberingChoice::FromZero);
-        read(chain, (Head::default(), Part::All, false), begun, &put);
+        read(
+            chain,
+            Head::default(),
+            &request(Part::All, false),
+            begun,
+            &put,
+        );
     });
     begins.await.unwrap().unwrap();
     // It waits for room after the head and as many frames as the channel holds.
