@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
 
+use logchain_core::stream::{Hop, StreamOffset};
 use logchain_host::agent::config::{Changes, DEFAULT_SOCKET};
+
 use logchain_host::agent::control::{
-    Agent, Draining, Frame, Frames, HandoffStatus, Head, Health, LogFile, LogRequest, Part,
+    Agent, Boot, Draining, Frame, Frames, HandoffStatus, Head, Health, LogFile, LogRequest, Part,
     Refusal, Slot, Socket, Start, Status, serve,
 };
 use logchain_host::status::{HandoffReport, Report};
@@ -121,6 +122,7 @@ impl Agent for FakeAgent {
             return Err(Refusal::NoSuchLog("there is none".to_owned()));
         }
         let start = match request.part {
+            _ if request.boot.is_some_and(|boot| boot < 0) => Start::NoSuchBoot,
             Part::From { offset: 0..4, .. } => Start::Expired(4),
             Part::From { offset: 17.., .. } => Start::Beyond,
             _ => Start::At(4),
@@ -135,7 +137,18 @@ impl Agent for FakeAgent {
                 size: 9,
             }],
             remarks: vec!["vm1.log.x is not read".to_owned()],
+            hops: vec![Hop {
+                host: "h0".to_owned(),
+                since: None,
+                start: StreamOffset::new(4),
+            }],
+            boots: vec![Boot {
+                since: Some(0),
+                start: 4,
+                end: 16,
+            }],
             start,
+            stop: 16,
             end: 16,
             ..Head::default()
         };
@@ -173,24 +186,24 @@ impl Agent for FakeAgent {
 }
 
 /// Serves `socket` on a thread of its own, until what it gives is dropped or asks.
-fn pretend(socket: &Path) -> Outcome<StopRequest> {
+fn pretend(socket: &Path) -> Outcome<(StopRequest, JoinHandle<()>)> {
     let (request, stop) = stop();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let socket = runtime.block_on(Socket::bind(socket, None))?;
-    std::thread::spawn(move || {
+    let serving = std::thread::spawn(move || {
         let agent = Arc::new(FakeAgent::default());
         runtime.block_on(serve(socket, agent, &stop));
     });
-    Ok(request)
+    Ok((request, serving))
 }
 
 #[test]
 fn a_running_agent_is_asked() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.sock");
-    let request = pretend(&path)?;
+    let (request, _) = pretend(&path)?;
     let path = path.to_str().ok_or("no text")?;
     let ask = |words: &[&str]| -> Outcome<_> { Ok(said(&logchain(words).output()?)) };
 
@@ -237,7 +250,7 @@ fn a_running_agent_is_asked() -> Outcome {
 fn a_running_agent_is_asked_for_a_log_and_for_handoffs() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.sock");
-    let request = pretend(&path)?;
+    let (request, serving) = pretend(&path)?;
     let agent = format!("--agent={}", path.display());
     let ask = |words: &[&str]| -> Outcome<_> {
         let (first, rest) = words.split_first().ok_or("no words")?;
@@ -299,6 +312,23 @@ fn a_running_agent_is_asked_for_a_log_and_for_handoffs() -> Outcome {
         (Some(1), &4.into(), &0.into())
     );
 
+    let (status, out, _) = said(&ask(&["show", "--hops", "vm1"])?);
+    let want = "h0\tsince the beginning\tbytes 4 to 16\n";
+    assert_eq!((status, out.as_str()), (Some(0), want));
+    let (status, out, _) = said(&ask(&["show", "--list-boots", "vm1"])?);
+    let want = "0\tsince 1970-01-01 00:00:00 UTC\tbytes 4 to 16\n";
+    assert_eq!((status, out.as_str()), (Some(0), want));
+    let (status, boot) = json(&["show", "--boot", "0", "--format", "json", "vm1"])?;
+    assert_eq!(
+        (status, &boot["offset"], &boot["next"]),
+        (Some(0), &4.into(), &5.into())
+    );
+    let (status, out, err) = said(&ask(&["show", "--boot", "-1", "vm1"])?);
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert!(err.ends_with("logchain: the log of boot -1 is not there; the oldest there is of 0\n"));
+    let follow = ["show", "--boot", "-1", "--follow", "vm1"];
+    assert_eq!(said(&ask(&follow)?).0, Some(2));
+
     let (status, _, err) = said(&ask(&["show", "vm2"])?);
     assert_eq!(
         (status, err.as_str()),
@@ -326,11 +356,7 @@ fn a_running_agent_is_asked_for_a_log_and_for_handoffs() -> Outcome {
     assert_eq!(found["handoffs"][0]["state"], "waiting");
 
     request.ask();
-    let end = Instant::now() + Duration::from_secs(30);
-    while path.exists() {
-        assert!(Instant::now() < end, "the agent does not end");
-        sleep(Duration::from_millis(5));
-    }
+    serving.join().map_err(|_| "the agent panicked")?;
     let (status, out, err) = said(&ask(&["show", "vm1"])?);
     assert_eq!((status, out.as_str()), (Some(1), ""));
     assert!(err.starts_with("logchain: no agent listens at "), "{err}");

@@ -191,11 +191,15 @@ pub async fn has_writer(path: &Path) -> bool {
 pub async fn not_written_here(connect: Option<&str>, uuid: Uuid, path: &Path) -> Option<String> {
     let connection = consoles::connect_local(connect).await;
     let connection = connection.ok_logged("where the log is written is not looked at")?;
-    let domain = connection.lookup_uuid(uuid).await.ok()?;
+    not_written_by(&connection.lookup_uuid(uuid).await.ok()?, path).await
+}
+
+/// The same of a domain that was found already.
+pub async fn not_written_by(domain: &Domain, path: &Path) -> Option<String> {
     if !domain.state().await.ok()?.is_active() {
         return None;
     }
-    let found = Look::new().await?.at(&domain, path).await?;
+    let found = Look::new().await?.at(domain, path).await?;
     sentence(path, &found)
 }
 

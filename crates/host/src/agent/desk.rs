@@ -46,12 +46,11 @@ impl Desk {
     }
 
     /// Why what a running guest prints does not come to its log, if that is so.
-    async fn not_written(&self, domain: &Domain, log: &Path) -> Option<String> {
+    async fn not_written(domain: &Domain, log: &Path) -> Option<String> {
         if astray::has_writer(log).await {
             return None;
         }
-        let connect = self.shared.config().connect.clone();
-        astray::not_written_here(Some(&connect), domain.uuid(), log).await
+        astray::not_written_by(domain, log).await
     }
 }
 
@@ -113,9 +112,10 @@ impl Agent for Desk {
 
     async fn handoffs(&self) -> Report {
         let config = self.shared.config();
-        let mut options = status::Options::default();
-        options.connect = Some(config.connect.clone());
-        options.state.clone_from(&config.state);
+        let options = status::Options {
+            connect: Some(config.connect.clone()),
+            state: config.state.clone(),
+        };
         // It looks at every domain and log: one look at a time is enough.
         let _turn = self.looks.lock().await;
         status::status(&options).await.report()
@@ -142,7 +142,7 @@ impl Agent for Desk {
             domain: domain.name().to_owned(),
             uuid: domain.uuid(),
             console: console.name,
-            not_written: self.not_written(&domain, &console.path).await,
+            not_written: Self::not_written(&domain, &console.path).await,
             ..Head::default()
         };
         let (put, frames) = mpsc::channel(log_reader::AHEAD);

@@ -20,8 +20,8 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use logchain_core::stream::Hop;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// The longest payload that is read. A head names all files of a log, at most some thousand.
@@ -165,8 +165,7 @@ impl Frame {
     /// As it is sent.
     pub(super) fn encoded(&self) -> Bytes {
         match self {
-            // Its keys are names and its numbers finite: writing to memory cannot fail.
-            Self::Head(head) => frame(b'H', &serde_json::to_vec(head).unwrap_or_default()),
+            Self::Head(head) => json(b'H', head),
             Self::Bytes { offset, bytes } => {
                 let mut payload = BytesMut::with_capacity(bytes.len().saturating_add(8));
                 payload.put_u64(*offset);
@@ -174,57 +173,72 @@ impl Frame {
                 frame(b'B', &payload)
             }
             Self::Missing { next, size } => {
-                let said = json!({ "next": next, "size": size });
-                frame(b'M', said.to_string().as_bytes())
+                let (next, size) = (*next, *size);
+                json(b'M', &Gap { next, size })
             }
             Self::CaughtUp => frame(b'C', b""),
             Self::End { next, more } => {
-                let said = json!({ "next": next, "more": more });
-                frame(b'E', said.to_string().as_bytes())
+                let (next, more) = (*next, *more);
+                json(b'E', &End { next, more })
             }
-            Self::Failed(why) => frame(b'F', json!({ "error": why }).to_string().as_bytes()),
+            Self::Failed(why) => json(b'F', &Failure { error: why.clone() }),
         }
     }
 
     /// `None`: a kind that this release does not know.
     fn decoded(kind: u8, mut payload: Bytes) -> Result<Option<Self>, BadFrame> {
-        let bad = || BadFrame::Unreadable(char::from(kind));
-        let json = |payload: &[u8]| serde_json::from_slice::<Value>(payload).map_err(|_| bad());
         Ok(Some(match kind {
-            b'H' => {
-                let head = serde_json::from_slice(&payload).map_err(|_| bad())?;
-                Self::Head(Box::new(head))
-            }
+            b'H' => Self::Head(Box::new(read(kind, &payload)?)),
             b'B' => {
-                let offset = payload.try_get_u64().map_err(|_| bad())?;
+                let offset = payload.try_get_u64();
                 Self::Bytes {
-                    offset,
+                    offset: offset.map_err(|_| BadFrame::Unreadable(char::from(kind)))?,
                     bytes: payload,
                 }
             }
             b'M' => {
-                let said = json(&payload)?;
-                Self::Missing {
-                    next: said["next"].as_u64().ok_or_else(bad)?,
-                    size: said["size"].as_u64(),
-                }
+                let Gap { next, size } = read(kind, &payload)?;
+                Self::Missing { next, size }
             }
             b'C' => Self::CaughtUp,
             b'E' => {
-                let said = json(&payload)?;
-                Self::End {
-                    next: said["next"].as_u64().ok_or_else(bad)?,
-                    more: said["more"].as_bool().unwrap_or_default(),
-                }
+                let End { next, more } = read(kind, &payload)?;
+                Self::End { next, more }
             }
-            b'F' => {
-                let said = json(&payload)?;
-                let why = said["error"].as_str().ok_or_else(bad)?;
-                Self::Failed(why.to_owned())
-            }
+            b'F' => Self::Failed(read::<Failure>(kind, &payload)?.error),
             _ => return Ok(None),
         }))
     }
+}
+
+/// What follows in a frame of the kind `M`.
+#[derive(Serialize, Deserialize)]
+struct Gap {
+    next: u64,
+    size: Option<u64>,
+}
+
+/// The same of the kind `E`.
+#[derive(Serialize, Deserialize)]
+struct End {
+    next: u64,
+    #[serde(default)]
+    more: bool,
+}
+
+/// The same of the kind `F`.
+#[derive(Serialize, Deserialize)]
+struct Failure {
+    error: String,
+}
+
+fn read<T: DeserializeOwned>(kind: u8, payload: &[u8]) -> Result<T, BadFrame> {
+    serde_json::from_slice(payload).map_err(|_| BadFrame::Unreadable(char::from(kind)))
+}
+
+fn json(kind: u8, what: &impl Serialize) -> Bytes {
+    // Its keys are names and its numbers finite: writing to memory cannot fail.
+    frame(kind, &serde_json::to_vec(what).unwrap_or_default())
 }
 
 fn frame(kind: u8, payload: &[u8]) -> Bytes {
