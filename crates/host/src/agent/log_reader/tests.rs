@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
@@ -25,7 +26,11 @@ use crate::stop::{StopRequest, stop};
 const LONG: Duration = Duration::from_secs(30);
 
 /// An agent that has one log, of every domain that is asked for.
-struct OneLog(PathBuf);
+struct OneLog {
+    path: PathBuf,
+    /// Answers that have ended.
+    ended: Arc<AtomicUsize>,
+}
 
 #[async_trait]
 impl Agent for OneLog {
@@ -48,7 +53,7 @@ impl Agent for OneLog {
     async fn log(&self, request: LogRequest, slot: Slot) -> Result<Frames, Refusal> {
         let (put, frames) = mpsc::channel(AHEAD);
         let (begun, begins) = oneshot::channel();
-        let path = self.0.clone();
+        let (path, ended) = (self.path.clone(), Arc::clone(&self.ended));
         let head = Head {
             console: "serial0".to_owned(),
             ..Head::default()
@@ -57,6 +62,7 @@ impl Agent for OneLog {
             let chain = LogChain::open(&path, NumberingChoice::FromZero);
             read(chain, head, &request, begun, &put);
             drop(slot);
+            ended.fetch_add(1, Ordering::Relaxed);
         });
         begins.await.unwrap()?;
         let frames = stream::unfold(frames, |mut frames| async move {
@@ -77,6 +83,7 @@ impl Agent for OneLog {
 /// A log, and an agent that serves it.
 struct Bed {
     folder: tempfile::TempDir,
+    ended: Arc<AtomicUsize>,
     serving: Option<(StopRequest, JoinHandle<()>)>,
 }
 
@@ -86,6 +93,7 @@ impl Bed {
         let folder = tempfile::tempdir().unwrap();
         let mut bed = Self {
             folder,
+            ended: Arc::default(),
             serving: None,
         };
         for (index, text) in files.iter().rev().enumerate() {
@@ -113,7 +121,10 @@ impl Bed {
 
     async fn start(&mut self) {
         let socket = Socket::bind(&self.socket(), None).await.unwrap();
-        let agent = Arc::new(OneLog(self.log()));
+        let agent = Arc::new(OneLog {
+            path: self.log(),
+            ended: Arc::clone(&self.ended),
+        });
         let (request, stop) = stop();
         let serving = tokio::spawn(async move { serve(socket, agent, &stop).await });
         self.serving = Some((request, serving));
@@ -370,6 +381,21 @@ async fn a_connection_that_breaks_off_costs_no_byte() {
     assert!(parts[1] == long.as_bytes()[2 << 20..]);
     assert!(matches!(end, Frame::End { next, .. } if next == long.len() as u64));
     assert_eq!(next(&mut reader).await, None);
+}
+
+/// As one whose pager waits for a key: the agent gives it up, and it goes on where it was.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_for_long_goes_on_afterwards() {
+    let long = "0123456789abcdef".repeat(1 << 18);
+    let bed = Bed::of(&[&long]).await;
+    let reader = bed.open(Part::All, false).await.unwrap();
+    let begun = std::time::Instant::now();
+    while bed.ended.load(Ordering::Relaxed) == 0 {
+        assert!(begun.elapsed() < LONG, "the agent does not give it up");
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    let text = text_of(reader).await;
+    assert!(text == format!("{long}[end {} false]", long.len()));
 }
 
 #[tokio::test]
