@@ -38,8 +38,8 @@ const LINES: u64 = 64 << 10;
 /// The client went away.
 struct Gone;
 
-/// Reads what a client asks for of a log. `head` has what the caller knows of it. `begun` is told whether there
-/// is anything to be read; from then on a failure is a frame. Blocks, as long as the client
+/// Reads what a client asks for of a log. `head` has what the caller knows of it. `begun` is told
+/// whether the log can be read; from then on a failure is a frame. Blocks, as long as the client
 /// reads.
 pub(super) fn read(
     chain: chain::Result<LogChain>,

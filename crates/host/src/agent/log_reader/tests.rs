@@ -1,205 +1,23 @@
 //! Real files, a real socket and a real client; only libvirt is missing.
 
+mod bed;
+
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
-use futures_util::{StreamExt as _, stream};
 use logchain_core::chain::NumberingChoice;
 use logchain_core::record::Record;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::agent::config::Changes;
-use crate::agent::control::{
-    Agent, Draining, Frames, Health, LogReader, LogRequest, Slot, Socket, Status, serve,
-};
-use crate::status::Report;
-use crate::stop::{StopRequest, stop};
+use crate::agent::control::LogReader;
+use bed::{Bed, from, next, request, shown, text_of, until};
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// An agent that has one log, of every domain that is asked for.
-struct OneLog {
-    path: PathBuf,
-    /// Answers that have ended.
-    ended: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl Agent for OneLog {
-    async fn status(&self) -> Status {
-        Status::default()
-    }
-
-    async fn health(&self) -> Health {
-        Health::default()
-    }
-
-    fn metrics(&self) -> String {
-        String::new()
-    }
-
-    async fn handoffs(&self) -> Report {
-        Report::default()
-    }
-
-    async fn log(&self, request: LogRequest, slot: Slot) -> Result<Frames, Refusal> {
-        let (put, frames) = mpsc::channel(AHEAD);
-        let (begun, begins) = oneshot::channel();
-        let (path, ended) = (self.path.clone(), Arc::clone(&self.ended));
-        let head = Head {
-            console: "serial0".to_owned(),
-            ..Head::default()
-        };
-        tokio::task::spawn_blocking(move || {
-            let chain = LogChain::open(&path, NumberingChoice::FromZero);
-            read(chain, head, &request, begun, &put);
-            drop(slot);
-            ended.fetch_add(1, Ordering::Relaxed);
-        });
-        begins.await.unwrap()?;
-        let frames = stream::unfold(frames, |mut frames| async move {
-            Some((frames.recv().await?, frames))
-        });
-        Ok(frames.boxed())
-    }
-
-    async fn drain(&self) -> Result<Draining, Refusal> {
-        Ok(Draining::default())
-    }
-
-    async fn reload(&self) -> Result<Changes, Refusal> {
-        Ok(Changes::default())
-    }
-}
-
-/// A log, and an agent that serves it.
-struct Bed {
-    folder: tempfile::TempDir,
-    ended: Arc<AtomicUsize>,
-    serving: Option<(StopRequest, JoinHandle<()>)>,
-}
-
-impl Bed {
-    /// `files`: what each has, the oldest first.
-    async fn of(files: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut bed = Self {
-            folder,
-            ended: Arc::default(),
-            serving: None,
-        };
-        for (index, text) in files.iter().rev().enumerate() {
-            let name = match index {
-                0 => bed.log(),
-                older => bed.rotated(older - 1),
-            };
-            fs::write(name, text).unwrap();
-        }
-        bed.start().await;
-        bed
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("console.log")
-    }
-
-    fn rotated(&self, number: usize) -> PathBuf {
-        self.folder.path().join(format!("console.log.{number}"))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("s")
-    }
-
-    async fn start(&mut self) {
-        let socket = Socket::bind(&self.socket(), None).await.unwrap();
-        let agent = Arc::new(OneLog {
-            path: self.log(),
-            ended: Arc::clone(&self.ended),
-        });
-        let (request, stop) = stop();
-        let serving = tokio::spawn(async move { serve(socket, agent, &stop).await });
-        self.serving = Some((request, serving));
-    }
-
-    /// Cuts off whoever reads.
-    async fn stop(&mut self) {
-        let (request, serving) = self.serving.take().unwrap();
-        request.ask();
-        timeout(LONG, serving).await.unwrap().unwrap();
-    }
-
-    fn print(&self, text: &str) {
-        let mut log = File::options().append(true).open(self.log()).unwrap();
-        log.write_all(text.as_bytes()).unwrap();
-    }
-
-    async fn open(&self, part: Part, follow: bool) -> crate::Result<LogReader> {
-        LogReader::open(self.socket(), request(part, follow)).await
-    }
-
-    /// All of a log, with what is missing in brackets, and where it ends.
-    async fn all(&self, part: Part) -> String {
-        text_of(self.open(part, false).await.unwrap()).await
-    }
-}
-
-async fn text_of(mut reader: LogReader) -> String {
-    let mut text = String::new();
-    while let Some(frame) = next(&mut reader).await {
-        text.push_str(&shown(&frame));
-    }
-    text
-}
-
-fn request(part: Part, follow: bool) -> LogRequest {
-    LogRequest {
-        domain: "vm1".to_owned(),
-        console: None,
-        part,
-        boot: None,
-        list_boots: false,
-        follow,
-        framed: true,
-    }
-}
-
-async fn next(reader: &mut LogReader) -> Option<Frame> {
-    timeout(LONG, reader.next()).await.unwrap().unwrap()
-}
-
-fn shown(frame: &Frame) -> String {
-    match frame {
-        Frame::Bytes { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
-        Frame::Missing { next, size } => format!("[{size:?} before {next}]"),
-        Frame::End { next, more } => format!("[end {next} {more}]"),
-        other => format!("[{other:?}]"),
-    }
-}
-
-/// Reads until this is all that came.
-async fn until(reader: &mut LogReader, want: &str) {
-    let mut text = String::new();
-    while text != want {
-        assert!(want.starts_with(&text), "{text:?} is not {want:?}");
-        let frame = next(reader).await.unwrap();
-        if frame != Frame::CaughtUp {
-            text.push_str(&shown(&frame));
-        }
-    }
-}
-
-fn from(offset: u64) -> Part {
-    Part::From { offset, most: None }
-}
 
 #[tokio::test]
 async fn each_part_of_a_log_is_read() {
