@@ -283,6 +283,14 @@ impl Outbox {
         })
     }
 
+    /// Whether a boot of its VM ended this log: the VM is started here again, and nobody else waits
+    /// for the log.
+    pub fn is_of_ended_boot(&self, entry: &Entry) -> Result<bool> {
+        let (folder, base) = Folder::of_file(&entry.path)?;
+        let record = Record::read(&folder, &base, entry.domain, &entry.console)?;
+        Ok(record.is_some_and(|record| record.ledger.is_ended_boot()))
+    }
+
     /// Removes a log: the destination has it.
     pub fn remove(&self, entry: &Entry) -> Result<()> {
         let root = match Folder::open(&self.path) {

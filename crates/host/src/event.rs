@@ -162,6 +162,16 @@ pub enum Event {
         /// Why, in a sentence.
         reason: String,
     },
+    /// What lay in the outbox of an earlier stay or boot of this domain is behind its log again.
+    Rejoined {
+        /// The domain's name, or its UUID where libvirt does not tell the name.
+        domain: String,
+        /// Which console.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        console: ConsoleName,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// logchain does not start the destination's half over this transport. Somebody has to run
     /// this command there.
     AdoptThere {

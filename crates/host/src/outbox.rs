@@ -24,7 +24,7 @@ use crate::blocking::blocking;
 use crate::incoming::IncomingDomain;
 use crate::leases::Leases;
 use crate::log::ConsoleLog;
-use crate::{Error, Events, Result, consoles, limits};
+use crate::{Error, Event, Events, Result, consoles, limits};
 
 /// How long putting a log from the outbox in place may take without any progress.
 const REJOIN: Duration = Duration::from_secs(30);
@@ -123,6 +123,11 @@ pub(crate) async fn rejoin(
         Ok(entries) => entries,
         Err(e) => return (joined, vec![e]),
     };
+    if entries.is_empty() {
+        return (joined, reasons);
+    }
+    let name = connection.lookup_uuid(domain).await;
+    let name = name.map_or_else(|_| domain.to_string(), |known| known.name().to_owned());
     // Each goes behind all that is there, so the newest goes first, and an older one waits for it.
     let mut stuck: Vec<ConsoleName> = Vec::new();
     for entry in entries {
@@ -134,7 +139,14 @@ pub(crate) async fn rejoin(
             Err(e) => Err(e),
         };
         match done {
-            Ok(()) => joined.push(entry),
+            Ok(()) => {
+                events.tell(Event::Rejoined {
+                    domain: name.clone(),
+                    console: entry.console.clone(),
+                    bytes: entry.bytes,
+                });
+                joined.push(entry);
+            }
             Err(e) => {
                 let path = entry.path.display();
                 reasons.push(e.meaning(format!(

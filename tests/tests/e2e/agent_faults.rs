@@ -348,10 +348,12 @@ fn the_destinations_agent_is_absent_with_a_folder() -> Outcome {
 fn the_disk_of_the_destinations_log_is_full() -> Outcome {
     for way in [Way::Folder, Way::Tls] {
         let name = "the disk of the destination's log is full | while memory is copied";
-        let guest = Guest::new("vm").pace(Pace::Micros(500));
-        row_with(name, way, &guest, 8000, |scene| {
+        let guest = Guest::new("vm").pace(Pace::Micros(1000));
+        // The history does not fit, and what the guest prints there meanwhile does: virtlogd lets
+        // go of a log for good where it cannot write.
+        row_with(name, way, &guest, 20_000, |scene| {
             let folder = "/var/log/lab/vm";
-            scene.host(1).small_disk(folder, 320)?;
+            scene.host(1).small_disk(folder, 560)?;
             let output = scene.slowly()?.wait(MIGRATION)?.checked()?;
             let kept = scene.is_kept()?;
             scene.host(1).resize_disk(folder, 64 * 1024)?;
@@ -387,7 +389,11 @@ fn the_disk_of_the_destinations_spool_is_full() -> Outcome {
 fn the_store_is_away() -> Outcome {
     row("the store is away | from before on", Way::Folder, |scene| {
         let pieces = scene.lab.state().join("pieces");
-        std::fs::remove_dir_all(&pieces)?;
+        // It is made when something is put there first.
+        match std::fs::remove_dir_all(&pieces) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         std::fs::write(&pieces, "")?;
         let output = scene.slowly()?.wait(MIGRATION)?.checked()?;
         let kept = scene.is_kept()?;

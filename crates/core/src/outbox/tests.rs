@@ -354,6 +354,7 @@ fn of_a_log_that_a_boot_ended_the_last_boots_are_kept_whole() {
         let boots = record.ledger.boots(end.saturating_sub(entry.bytes), end);
         let boots: Vec<_> = boots.iter().map(|boot| boot.start.get()).collect();
         let all = merged(&entry.path);
+        assert!(world.outbox.is_of_ended_boot(&entry).unwrap());
         world.outbox.remove(&entry).unwrap();
         (all, boots)
     };

@@ -41,6 +41,12 @@ impl Ledger {
         self.boots.push(Boot { start, since });
     }
 
+    /// Whether a boot began anew behind all that is known here.
+    #[must_use]
+    pub(crate) fn is_ended_boot(&self) -> bool {
+        self.boots.last().is_some_and(|boot| boot.start == self.end)
+    }
+
     /// Whether this history lies here, or lay here, as far as boots tell: a boot that ended it
     /// since wiped what was here.
     pub(crate) fn has_end_of(&self, history: &History) -> bool {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use logchain_core::OkLogged as _;
 use logchain_core::backoff::Backoff;
 use logchain_core::departure::Notes;
 use logchain_core::handoff::stage::stages;
@@ -194,6 +195,8 @@ struct Again {
 struct Left {
     /// Its logs, where their files are where they were.
     logs: Vec<(ConsoleName, PathBuf)>,
+    /// Whether boots of it ended all of these, and it did not leave.
+    is_of_ended_boots: bool,
     /// The transport that leads to where it went, as far as it is known.
     transport: Option<String>,
 }
@@ -228,13 +231,7 @@ async fn hand_over(
             Some((Stay::Running, vm)) => {
                 let (config, events) = (shared.config(), shared.events_of(vm));
                 let to = (&*config.state, &events);
-                let (joined, failures) = outbox::rejoin(to, &connection, domain, None).await;
-                for entry in joined {
-                    let (name, console, bytes) = (&vm.name, &entry.console, entry.bytes);
-                    tracing::info!(
-                        "{name}: {console}: {bytes} bytes of its earlier log lie behind it again"
-                    );
-                }
+                let (_, failures) = outbox::rejoin(to, &connection, domain, None).await;
                 for e in &failures {
                     events.warn(e.sentence());
                 }
@@ -243,6 +240,8 @@ async fn hand_over(
                 failures.is_empty() && note.is_ok()
             }
             Some(_) => continue,
+            // It is started here again, or never.
+            None if left.is_of_ended_boots => continue,
             None => {
                 // What is held of it waits for the end of this.
                 let _leaving = shared.held.leaving(domain);
@@ -317,8 +316,17 @@ async fn offer_again(shared: &Arc<Shared>, domain: Uuid, left: Left) -> bool {
 async fn left_here(state: PathBuf) -> Result<LeftHere> {
     blocking(move || {
         let mut left = LeftHere::new();
-        for entry in Outbox::of(&state).all()?.entries {
-            left.entry(entry.domain).or_default();
+        let outbox = Outbox::of(&state);
+        for entry in outbox.all()?.entries {
+            let is_ended = outbox.is_of_ended_boot(&entry);
+            let is_ended = is_ended
+                .ok_logged("it is offered as any other")
+                .unwrap_or(false);
+            let left = left.entry(entry.domain).or_insert(Left {
+                is_of_ended_boots: true,
+                ..Left::default()
+            });
+            left.is_of_ended_boots &= is_ended;
         }
         if let Some(notes) = Notes::open(&state)? {
             for note in notes.all()?.notes {
@@ -327,6 +335,7 @@ async fn left_here(state: PathBuf) -> Result<LeftHere> {
                 if !logs.is_empty() {
                     let left = left.entry(note.domain).or_default();
                     left.logs.extend(logs);
+                    left.is_of_ended_boots = false;
                     let is_known = !note.transport.is_empty();
                     left.transport = is_known.then_some(note.transport);
                 }

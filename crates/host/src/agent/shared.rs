@@ -162,7 +162,9 @@ impl Shared {
         let (events, vm) = (self.events.clone(), vm.clone());
         Events::to(move |event: &Event| match event {
             Event::Warning { reason } => events.warn(format!("{}: {reason}", vm.name)),
-            Event::LeftBehind { .. } | Event::NothingLeft { .. } => events.tell(event.clone()),
+            Event::LeftBehind { .. } | Event::NothingLeft { .. } | Event::Rejoined { .. } => {
+                events.tell(event.clone());
+            }
             other => tracing::debug!(
                 domain = %vm.uuid,
                 event = %other.to_json(),

@@ -94,6 +94,11 @@ pub(crate) fn sentence(event: &Event) -> String {
             format!("the history of {console} {is_there} at {path}; bring it over with: {command}")
         }
         Event::NothingLeft { reason, .. } => format!("{reason}: there is nothing to bring over"),
+        Event::Rejoined {
+            domain,
+            console,
+            bytes,
+        } => format!("{domain}: {console}: {bytes} bytes of its earlier log are behind it again"),
         Event::AdoptThere { command } => {
             format!("the destination takes the log in with: {command}")
         }
