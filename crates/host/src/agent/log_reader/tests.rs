@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::agent::control::LogReader;
-use bed::{Bed, from, next, request, shown, text_of, until};
+use bed::{Bed, from, next, request, text_of, until};
 
 const LONG: Duration = Duration::from_secs(30);
 
