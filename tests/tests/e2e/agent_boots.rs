@@ -84,7 +84,9 @@ fn a_start_leaves_the_logs_of_the_last_boots() -> Outcome {
     let (_, is_there) = show(h1, "vm", &["--boot", "-3"])?;
     assert!(!is_there, "only two are kept");
     let (end, _) = show(h1, "vm", &["--boot", "-1", "--lines", "2"])?;
-    assert_eq!(end.iter().filter(|byte| **byte == b'\n').count(), 2);
+    // Its guest was destroyed: the last line may have no end.
+    let ends = end.iter().filter(|byte| **byte == b'\n').count();
+    assert!((1..=2).contains(&ends), "{ends} lines end");
 
     // Through the agent it is the same.
     let (earlier, _) = show(h1, "vm", &["--boot", "-1", "-n", "all"])?;

@@ -32,8 +32,8 @@ pub struct Show {
     #[command(flatten)]
     pub log: Which,
     /// Read the log through the agent, at its usual control socket or at SOCKET. Without this
-    /// option logchain does so only if this user may not read the log or ask libvirt himself, and
-    /// may call the agent.
+    /// option logchain does so only if you may not read the log or ask libvirt yourself and may
+    /// call the agent.
     #[arg(
         long, value_name = "SOCKET", num_args = 0..=1, require_equals = true,
         conflicts_with_all = ["uri", "numbering", "transport"]

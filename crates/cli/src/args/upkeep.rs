@@ -77,7 +77,7 @@ pub struct Status {
     #[command(flatten)]
     pub state: State,
     /// Ask the agent, at its usual control socket or at SOCKET. Without this option logchain does
-    /// so only if this user may not read the state folder himself, and may call the agent.
+    /// so only if you may not read the state folder yourself and may call the agent.
     #[arg(
         long, value_name = "SOCKET", num_args = 0..=1, require_equals = true,
         conflicts_with_all = ["uri", "folder"]

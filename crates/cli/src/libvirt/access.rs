@@ -2,10 +2,10 @@
 //!
 //! 1. With `--agent` the agent is asked, and nothing else is tried.
 //! 2. Otherwise the command reads by itself, whatever agent is there.
-//! 3. Where this user is refused what that takes, and is not root, the agent is asked if its socket
-//!    lets him in. "Refused" means: he may not read the files, or his libvirt (an ordinary user's
-//!    own, unless told otherwise) cannot be asked or knows no such domain. Options that say which
-//!    files or which libvirt are meant rule this out, because the agent might read others.
+//! 3. A user who is not root and is refused what that takes asks the agent, if its socket lets them
+//!    in. "Refused" means that they may not read the files, or that their libvirt cannot be asked or
+//!    knows no such domain; it is one of their own, unless they chose another. Options that say
+//!    which files or which libvirt are meant rule this out: the agent might read others.
 //!
 //! Must not know: what is read.
 
@@ -57,7 +57,7 @@ pub(crate) async fn socket(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 }
 
 /// The socket of the agent with this configuration file. The usual one where this user may not
-/// read the file: whether he may call is another question.
+/// read the file: whether they may call is another question.
 pub(crate) async fn socket_of(file: &Path) -> anyhow::Result<PathBuf> {
     let path = file.to_owned();
     let opened = tokio::task::spawn_blocking(move || std::fs::File::open(path)).await?;

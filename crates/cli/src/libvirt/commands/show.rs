@@ -23,7 +23,7 @@ pub(super) async fn run(args: Show) -> anyhow::Result<Exit> {
         Err(e) if may_ask && access::is_unknown_here(&e) => return instead(args, e).await,
         found => found?,
     };
-    // Root reads whatever is there: nothing is looked at twice for him.
+    // Root may read whatever is there, and opens nothing twice.
     if may_ask
         && subject.domain.is_some()
         && let Err(e) = open(&args, &subject).await
