@@ -139,6 +139,17 @@ impl LogChain {
 impl Live {
     /// Follows `chain` from the end of what `offsets` holds.
     pub fn after(offsets: &Offsets, chain: LogChain) -> Result<Self> {
+        let notices = Notices::of(chain.folder().path());
+        Self::new(offsets, chain, notices)
+    }
+
+    /// As [`Live::after`], for a caller that learns by other means when to read: [`Live::wait`]
+    /// only sleeps. It takes no inotify descriptor, of which the system has few for each user.
+    pub(crate) fn unnotified(offsets: &Offsets, chain: LogChain) -> Result<Self> {
+        Self::new(offsets, chain, Notices::none())
+    }
+
+    fn new(offsets: &Offsets, chain: LogChain, notices: Notices) -> Result<Self> {
         let layout = offsets.layout(StreamOffset::MAX)?;
         let (ledger, offset) = (offsets.remembered(&layout)?, layout.end());
         let mut held = VecDeque::new();
@@ -146,7 +157,6 @@ impl Live {
         if let Some(file) = offsets.snapshot().files().iter().rfind(placed) {
             held.push_back(Held::new(file.try_clone()?, file.size())?);
         }
-        let notices = Notices::of(chain.folder().path());
         Ok(Self {
             chain,
             ledger,
@@ -156,6 +166,43 @@ impl Live {
             arriving: None,
             seen: seen(offsets.snapshot())?,
         })
+    }
+
+    /// The log that is followed.
+    pub(crate) fn chain(&self) -> &LogChain {
+        &self.chain
+    }
+
+    /// Whether the file at the log's path is held.
+    #[cfg(test)]
+    pub(crate) fn holds_base(&self) -> bool {
+        let base = self.chain.folder().stat(self.chain.base_name());
+        let newest = self.held.back().map(|held| held.id);
+        base.unwrap().is_some_and(|base| Some(base.id) == newest)
+    }
+
+    /// Whether [`Live::read`] may find something, at the price of two looks at inodes. A file
+    /// that was emptied and has just its old length again is not noticed: read now and then
+    /// whatever this says.
+    pub(crate) fn may_have_news(&self) -> bool {
+        if self.held.len() > 1 || self.arriving.is_some() {
+            return true;
+        }
+        let front = self.held.front();
+        let is_at_its_end = front.is_none_or(|held| match &held.source {
+            Source::Plain(file) => {
+                stat_open(file).is_ok_and(|s| s.size == held.at)
+                    && !(held.watched.was_empty() && held.watched.is_written(file))
+            }
+            Source::Compressed(_) | Source::Lost => false,
+        });
+        if !is_at_its_end {
+            return true;
+        }
+        let base = self.chain.folder().stat(self.chain.base_name());
+        let base = base.map(|base| base.filter(|s| s.regular && s.size > 0));
+        let ours = front.map(|held| held.id);
+        base.map_or(true, |base| base.is_some_and(|base| Some(base.id) != ours))
     }
 
     /// The offset of the next byte.

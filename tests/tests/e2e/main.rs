@@ -9,6 +9,7 @@ mod agent_boots;
 mod agent_control;
 mod agent_faults;
 mod agent_peace;
+mod agent_streams;
 #[cfg(feature = "thief")]
 mod agent_thief;
 mod any_log;

@@ -6,6 +6,9 @@
 //!     (a thread)            v1/<domain>/<console>/stream/
 //! ```
 //!
+//! Many streamers in one process share a [`StreamPool`]: one thread that looks at all their logs,
+//! and bounds of memory, calls and threads.
+//!
 //! The stream lies in *batches*, an object each, which are named by the offset of
 //! their first byte and never overwritten. Offsets mean the same byte on every
 //! host, so any number of streamers put the same stream: at each offset the
@@ -54,10 +57,13 @@ mod batch;
 pub(crate) mod fuzz;
 mod heads;
 mod pending;
+mod pool;
 mod read;
+mod rest;
 mod streamer;
 mod sweep;
 mod tap;
+mod whence;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +74,7 @@ use uuid::Uuid;
 
 pub use batch::{About, Batch, DamagedBatch};
 pub use heads::{Head, heads};
+pub use pool::{PoolLimits, StreamPool};
 pub use read::{Map, Part};
 pub use streamer::{Ask, Limits, StreamStatus, Streamer};
 

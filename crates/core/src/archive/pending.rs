@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::batch::MOST;
+use super::pool::Memory;
 
 /// What was read and is not put yet: one run of bytes.
 #[derive(Debug, Default)]
@@ -12,6 +13,8 @@ pub(super) struct Pending {
     since: Option<Instant>,
     /// Whether bytes are missing before them, nobody knows how many.
     pub(super) after_gap: bool,
+    /// The share of the pool's memory that they take.
+    memory: Memory,
 }
 
 impl Pending {
@@ -19,10 +22,11 @@ impl Pending {
         &self.bytes
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
+    pub(super) fn push(&mut self, bytes: &[u8], memory: Memory, now: Instant) {
         if !bytes.is_empty() {
             self.since.get_or_insert(now);
             self.bytes.extend_from_slice(bytes);
+            self.memory.add(memory);
         }
     }
 
@@ -47,8 +51,10 @@ impl Pending {
     pub(super) fn done(&mut self, count: usize) {
         self.bytes.drain(..count.min(self.bytes.len()));
         self.after_gap = false;
+        self.memory.keep(self.bytes.len());
         if self.bytes.is_empty() {
             self.since = None;
+            self.bytes = Vec::new();
         }
     }
 }
@@ -58,7 +64,7 @@ impl Pending {
 pub(super) enum Theirs {
     /// So many of our bytes are in it, and no others: go on behind it.
     Ours(usize),
-    /// All that we have is in it, and more: it is known once we have read so far.
+    /// All that we have is in it, and more.
     Ahead,
     /// It is another stream.
     Other,
@@ -83,10 +89,10 @@ mod tests {
     fn it_is_due_by_the_age_of_its_oldest_byte() {
         let mut pending = Pending::default();
         let (now, delay) = (Instant::now(), Duration::from_secs(5));
-        pending.push(b"", now);
+        pending.push(b"", Memory::default(), now);
         assert_eq!(pending.due(delay), None);
-        pending.push(b"a", now);
-        pending.push(b"b", now + Duration::from_secs(4));
+        pending.push(b"a", Memory::default(), now);
+        pending.push(b"b", Memory::default(), now + Duration::from_secs(4));
         assert_eq!(pending.due(delay), Some(now + delay));
         pending.done(1);
         assert_eq!(pending.due(delay), Some(now + delay));
@@ -97,9 +103,9 @@ mod tests {
     #[test]
     fn a_batch_is_never_larger_than_one() {
         let mut pending = Pending::default();
-        pending.push(&vec![1; MOST - 1], Instant::now());
+        pending.push(&vec![1; MOST - 1], Memory::default(), Instant::now());
         assert!(!pending.is_full());
-        pending.push(&[2; 10], Instant::now());
+        pending.push(&[2; 10], Memory::default(), Instant::now());
         assert!(pending.is_full());
         assert_eq!(pending.next().len(), MOST);
         pending.done(MOST);

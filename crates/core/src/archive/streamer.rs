@@ -7,22 +7,23 @@
 //!                                          └── stored, or found to be there ─────┘
 //! ```
 
-use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, sleep_until};
 
 use super::pending::{Pending, Theirs, compare};
+use super::pool::{Memory, StreamPool};
+use super::rest::{Differs, Rest};
 use super::tap::{Tap, Tapped};
-use super::{About, Archive, Batch, End, Error, Result};
+use super::whence::{blocking, log, whence};
+use super::{About, Archive, Batch, Error, Result};
 use crate::OkLogged as _;
 use crate::backoff::Backoff;
-use crate::chain::{self, LogChain};
+use crate::chain::LogChain;
 use crate::clock;
-use crate::offsets::{self, Lookup, Offsets};
-use crate::record::{self, Record};
 use crate::stream::StreamOffset;
 use crate::transport::{self, Advice};
 
@@ -49,15 +50,18 @@ pub struct Limits {
     pub keep: Option<u64>,
     /// Once asked to end: how long a put is tried again.
     pub patience: Duration,
+    /// Once the guest has left, until asked to end: how long a put is tried again.
+    pub linger: Duration,
 }
 
 impl Default for Limits {
-    /// Five seconds, a GiB, ten seconds.
+    /// Five seconds, a GiB, ten seconds in either case.
     fn default() -> Self {
         Self {
             delay: Duration::from_secs(5),
             keep: Some(1 << 30),
             patience: Duration::from_secs(10),
+            linger: Duration::from_secs(10),
         }
     }
 }
@@ -80,6 +84,7 @@ pub struct Streamer {
     about: About,
     limits: Limits,
     leave_gap: bool,
+    pool: Option<Arc<StreamPool>>,
     standing: watch::Sender<StreamStatus>,
 }
 
@@ -93,6 +98,7 @@ impl Streamer {
             about: About::default(),
             limits: Limits::default(),
             leave_gap: false,
+            pool: None,
             standing: watch::Sender::new(StreamStatus::default()),
         }
     }
@@ -119,6 +125,14 @@ impl Streamer {
         self
     }
 
+    /// Shares what the pool has instead of reading on a thread of its own. What is new is then
+    /// noticed within a second.
+    #[must_use]
+    pub fn in_pool(mut self, pool: Arc<StreamPool>) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
     /// Where it stands, from now on.
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<StreamStatus> {
@@ -135,149 +149,58 @@ impl Streamer {
     /// not answer, or refuses, is tried again; only once asked to end that ends
     /// in [`Error::NotPut`]. At the start its error is given.
     pub async fn run(self, ask: watch::Receiver<Ask>) -> Result<u64> {
-        let end = self.archive.end().await?;
-        let from = self.whence(end.as_ref()).await?;
+        let (from, is_first) = {
+            let _call = call(self.pool.as_ref()).await;
+            let end = self.archive.end().await?;
+            let chain = self.chain.try_clone().map_err(log)?;
+            let from = whence(chain, &self.archive, end.as_ref(), self.leave_gap).await?;
+            (from, end.is_none())
+        };
         self.standing.send_modify(|s| s.offset = from);
         let chain = self.chain.try_clone().map_err(log)?;
-        let tap = Tap::start(chain, StreamOffset::new(from)).map_err(|e| {
-            Error::Transport(transport::Error::Other {
-                transport: self.archive.transport.to_string(),
-                reason: format!("cannot start a thread: {e}"),
-            })
-        })?;
+        let at = StreamOffset::new(from);
+        let tap = match &self.pool {
+            Some(pool) => Tap::start_in(Arc::clone(pool), chain, at),
+            None => Tap::start(chain, at).map_err(|e| {
+                Error::Transport(transport::Error::Other {
+                    transport: self.archive.transport.to_string(),
+                    reason: format!("cannot start a thread: {e}"),
+                })
+            })?,
+        };
         let mut work = Work {
             streamer: self,
             ask,
-            ended: None,
-            told: false,
+            is_open: true,
+            asked: None,
+            told: Ask::Go,
             pending: Pending::default(),
             next: from,
-            is_first: end.is_none(),
-            ahead: 0,
+            is_first,
+            rest: None,
             swept: 0,
         };
         work.run(tap).await
     }
-
-    /// Where to go on: behind what the transport has, if the log here is the same
-    /// stream as far as can be seen.
-    async fn whence(&self, end: Option<&End>) -> Result<u64> {
-        let (chain, archive) = (self.chain.try_clone().map_err(log)?, self.archive.clone());
-        let Some(end) = end.cloned() else {
-            return blocking(move || own(&chain, &archive)).await.map(|()| 0);
-        };
-        let archived = end.offset;
-        let leave_gap = self.leave_gap;
-        let goes_on = blocking(move || -> Result<bool> {
-            let goes_on = goes_on(&chain, &archive, &end)?;
-            if goes_on {
-                own(&chain, &archive)?;
-            } else if leave_gap {
-                follow_on(&chain, &archive, end.offset)?;
-            }
-            Ok(goes_on || leave_gap)
-        });
-        if goes_on.await? {
-            return Ok(archived);
-        }
-        let transport = self.archive.transport.to_string();
-        Err(Error::NotHere {
-            archived,
-            transport,
-        })
-    }
-}
-
-/// Whether the log is the stream that `end` is the end of. Bytes decide where
-/// both have some; where the rotation dropped them here, the record's word does.
-fn goes_on(chain: &LogChain, archive: &Archive, end: &End) -> Result<bool> {
-    let offsets = Offsets::of(chain)?;
-    let (from, to) = (
-        StreamOffset::new(end.last.offset),
-        StreamOffset::new(end.offset),
-    );
-    if offsets.is_arriving() || offsets.layout(from)?.end() < to {
-        return Ok(false);
-    }
-    let (mut at, mut seen) = (from, false);
-    while at < to {
-        let most = to.saturating_bytes_since(at);
-        let mut run = match offsets.from(at, most)? {
-            Lookup::Run(run) => run,
-            Lookup::Gone { next, .. } => {
-                at = next.max(at.saturating_add(1));
-                continue;
-            }
-            Lookup::Beyond { .. } => break,
-        };
-        let mut bytes = Vec::new();
-        let read = run.read_to_end(&mut bytes);
-        read.map_err(|e| log(chain::Error::of_io(e, chain.path())))?;
-        let into = usize::try_from(at.saturating_bytes_since(from)).unwrap_or(usize::MAX);
-        let theirs = end.last.bytes.get(into..).unwrap_or_default();
-        if bytes.is_empty() || theirs.get(..bytes.len()) != Some(&bytes) {
-            return Ok(false);
-        }
-        seen = true;
-        at = at.saturating_add(bytes.len() as u64);
-    }
-    let is_ours = |r: Record| r.is_of(archive.domain, &archive.console);
-    let record = || chain.record().map_err(offsets::Error::from);
-    Ok(seen || record()?.is_some_and(is_ours))
-}
-
-/// Puts down whose log it is: it is recognised when the VM comes back. Where
-/// nothing can be written, it is streamed all the same.
-fn own(chain: &LogChain, archive: &Archive) -> Result<()> {
-    change(chain, archive, |_| ()).or_else(|e| match e {
-        record::Error::Folder(e) if e.is_refusal() => Ok(()),
-        e => Err(offsets::Error::from(e).into()),
-    })
-}
-
-/// What is here follows what the transport has, after a gap.
-fn follow_on(chain: &LogChain, archive: &Archive, offset: u64) -> Result<()> {
-    let changed = change(chain, archive, |record| {
-        record.ledger.go_on_at(StreamOffset::new(offset));
-    });
-    Ok(changed.map_err(offsets::Error::from)?)
-}
-
-fn change(
-    chain: &LogChain,
-    archive: &Archive,
-    change: impl FnOnce(&mut Record),
-) -> Result<(), record::Error> {
-    let (folder, base) = (chain.folder(), chain.base_name());
-    Record::update(folder, base, archive.domain, &archive.console, change)
-}
-
-fn log(error: chain::Error) -> Error {
-    offsets::Error::from(error).into()
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
 
 /// A streamer at work.
 struct Work {
     streamer: Streamer,
     ask: watch::Receiver<Ask>,
-    /// Since when it is asked to end.
-    ended: Option<Instant>,
-    /// Whether the log's reader was told so.
-    told: bool,
+    /// Whether somebody is there who may ask for something else.
+    is_open: bool,
+    /// What it was asked for last, other than to go on, and when.
+    asked: Option<(Ask, Instant)>,
+    /// What the log's reader was told of that.
+    told: Ask,
     pending: Pending,
     /// The offset of the next batch.
     next: u64,
     /// Whether nothing was ever put.
     is_first: bool,
-    /// So many bytes must be read until another streamer's batch can be told.
-    ahead: usize,
+    /// What another streamer put beyond what was read here.
+    rest: Option<Rest>,
     /// Up to which offset old batches were looked for.
     swept: u64,
 }
@@ -287,7 +210,6 @@ impl Work {
         loop {
             self.heed(&tap);
             let due = self.pending.due(self.streamer.limits.delay);
-            let due = due.filter(|_| self.pending.bytes().len() >= self.ahead);
             let tapped = tokio::select! {
                 // What is due goes first: a log that never rests would wait for ever.
                 biased;
@@ -295,11 +217,15 @@ impl Work {
                     self.put().await?;
                     continue;
                 }
-                _ = self.ask.changed(), if !self.told => continue,
+                _ = self.ask.changed(), if self.is_open && self.told != Ask::End => continue,
                 tapped = tap.out.recv() => tapped,
             };
             match tapped {
-                Some(Tapped::Bytes { offset, bytes }) => self.take(offset.get(), &bytes).await?,
+                Some(Tapped::Bytes {
+                    offset,
+                    bytes,
+                    memory,
+                }) => self.take(offset.get(), &bytes, memory).await?,
                 Some(Tapped::Missing { next, size }) => self.gap(next.get(), size).await?,
                 Some(Tapped::End) => {
                     self.put_all().await?;
@@ -318,29 +244,66 @@ impl Work {
     }
 
     fn heed(&mut self, tap: &Tap) {
-        // A caller that is gone cannot be asked again.
-        let ask = match self.ask.has_changed() {
-            Ok(_) => *self.ask.borrow_and_update(),
-            Err(_) if *self.ask.borrow() == Ask::Go => Ask::End,
-            Err(_) => *self.ask.borrow(),
-        };
-        if ask != Ask::Go && !self.told {
-            self.told = true;
-            self.ended.get_or_insert_with(Instant::now);
+        self.note_ask();
+        if let Some((ask, _)) = self.asked
+            && ask != self.told
+        {
+            self.told = ask;
             tap.end(ask == Ask::Drain);
         }
     }
 
-    async fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Notes what the caller wants now.
+    fn note_ask(&mut self) {
+        let is_open = self.ask.has_changed().is_ok();
+        let ask = match *self.ask.borrow_and_update() {
+            // A caller that is gone cannot be asked again.
+            Ask::Go if !is_open => Ask::End,
+            ask => ask,
+        };
+        self.is_open = is_open;
+        if ask != Ask::Go && self.asked.is_none_or(|(before, _)| before != ask) {
+            self.asked = Some((ask, Instant::now()));
+        }
+    }
+
+    /// Whether a put is not tried again.
+    fn is_out_of_time(&self) -> bool {
+        let limits = &self.streamer.limits;
+        self.asked.is_some_and(|(ask, at)| {
+            let limit = match ask {
+                Ask::Go => return false,
+                Ask::Drain => limits.linger,
+                Ask::End => limits.patience,
+            };
+            at.elapsed() > limit
+        })
+    }
+
+    async fn take(&mut self, offset: u64, bytes: &[u8], memory: Memory) -> Result<()> {
         let expected = self.next.saturating_add(self.pending.bytes().len() as u64);
         if offset > expected {
             let size = offset.checked_sub(expected);
             self.gap(offset, size).await?;
         }
         let doubled = usize::try_from(expected.saturating_sub(offset)).unwrap_or(usize::MAX);
-        self.pending
-            .push(bytes.get(doubled..).unwrap_or_default(), Instant::now());
-        while self.pending.is_full() && self.pending.bytes().len() >= self.ahead {
+        let mut bytes = bytes.get(doubled..).unwrap_or_default();
+        if let Some(rest) = &mut self.rest {
+            // Nothing is pending: all that was read before lies in the transport.
+            let count = rest
+                .read(bytes)
+                .map_err(|Differs { batch }| Error::Diverged {
+                    offset: batch,
+                    transport: self.streamer.archive.transport.to_string(),
+                })?;
+            if rest.is_over() {
+                self.rest = None;
+            }
+            self.done(count);
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        self.pending.push(bytes, memory, Instant::now());
+        while self.pending.is_full() {
             self.put().await?;
         }
         Ok(())
@@ -348,6 +311,7 @@ impl Work {
 
     async fn gap(&mut self, next: u64, size: Option<u64>) -> Result<()> {
         self.put_all().await?;
+        self.rest = None;
         self.next = self.next.max(next);
         // What lies before a stream's first batch is no gap in it.
         if !self.is_first {
@@ -361,13 +325,8 @@ impl Work {
     }
 
     async fn put_all(&mut self) -> Result<()> {
-        // Whatever another streamer has beyond it: it has all that is here.
-        self.ahead = 0;
         while !self.pending.bytes().is_empty() {
             self.put().await?;
-            if self.ahead > 0 {
-                self.done(self.pending.bytes().len());
-            }
         }
         Ok(())
     }
@@ -397,7 +356,9 @@ impl Work {
         let data = data.await?;
         let mut failures: u32 = 0;
         loop {
+            let one = call(self.streamer.pool.as_ref()).await;
             let stored = archive.transport.put(&key, data.clone()).await;
+            drop(one);
             let error = match stored {
                 Ok(()) => {
                     self.done(count);
@@ -417,19 +378,15 @@ impl Work {
             }
             self.trouble(Some(error.to_string()));
             failures = failures.saturating_add(1);
-            if self
-                .ended
-                .is_some_and(|at| at.elapsed() > self.streamer.limits.patience)
-            {
+            self.note_ask();
+            if self.is_out_of_time() {
                 return Err(self.not_put(error.to_string()));
             }
+            let may_change = self.is_open && self.asked.is_none_or(|(ask, _)| ask != Ask::End);
             tokio::select! {
                 () = sleep(RETRY.after(failures)) => {}
-                changed = self.ask.changed(), if self.ended.is_none() => {
-                    if changed.is_err() || *self.ask.borrow() != Ask::Go {
-                        self.ended = Some(Instant::now());
-                    }
-                }
+                // What was asked for is noted after the next try.
+                _ = self.ask.changed(), if may_change => {}
             }
         }
     }
@@ -445,7 +402,10 @@ impl Work {
                 Ok(true)
             }
             Theirs::Ahead => {
-                self.ahead = theirs.bytes.len();
+                let count = self.pending.bytes().len();
+                let rest = theirs.bytes.get(count..).unwrap_or_default();
+                self.rest = Some(Rest::of(self.next, rest));
+                self.done(count);
                 Ok(true)
             }
             Theirs::Other => Err(Error::Diverged {
@@ -459,7 +419,7 @@ impl Work {
     fn done(&mut self, count: usize) {
         self.pending.done(count);
         self.next = self.next.saturating_add(count as u64);
-        (self.ahead, self.is_first) = (0, false);
+        self.is_first = false;
         let next = self.next;
         self.streamer.standing.send_modify(|s| s.offset = next);
         self.trouble(None);
@@ -499,6 +459,14 @@ impl Work {
     fn not_put(&self, reason: String) -> Error {
         let left = self.pending.bytes().len() as u64;
         Error::NotPut { left, reason }
+    }
+}
+
+/// A turn for a call of the transport, where the pool counts these.
+async fn call(pool: Option<&Arc<StreamPool>>) -> Option<OwnedSemaphorePermit> {
+    match pool {
+        Some(pool) => pool.call().await,
+        None => None,
     }
 }
 

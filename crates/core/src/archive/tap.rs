@@ -1,5 +1,5 @@
-//! Reads a log on a thread of its own, so that files are taken hold of at every
-//! rollover however slow the transport is.
+//! Reads a log, so that files are taken hold of at every rollover however slow the transport is:
+//! on a thread of its own or, where many logs are streamed, with what their [`StreamPool`] shares.
 //!
 //! Must not know: transports.
 
@@ -10,22 +10,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::Instrument as _;
 
+use super::pool::{Found, Memory, StreamPool};
 use crate::chain::{self, LogChain};
 use crate::live::{Live, News};
 use crate::offsets::{Lookup, Offsets, Result};
 use crate::pause::pause;
 use crate::stream::StreamOffset;
 
-const BLOCK: usize = 64 * 1024;
+/// Bytes that are read at once.
+pub(super) const BLOCK: usize = 64 * 1024;
 
-/// Blocks read ahead of the transport.
+/// Blocks read ahead of the transport, by a thread of its own.
 const AHEAD: usize = 16;
 
 /// Time between two looks while nobody takes what was read.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The same where many logs wait at once.
+const LOOK_OF_MANY: Duration = Duration::from_millis(250);
 
 /// Time between two looks where no notice comes.
 const WAIT: Duration = Duration::from_millis(250);
@@ -39,6 +47,7 @@ pub(super) enum Tapped {
     Bytes {
         offset: StreamOffset,
         bytes: Vec<u8>,
+        memory: Memory,
     },
     Missing {
         next: StreamOffset,
@@ -49,76 +58,115 @@ pub(super) enum Tapped {
     Failed(crate::offsets::Error),
 }
 
-/// The thread's handle. Dropping it stops the thread.
+/// The reader's handle. Dropping it stops the reader.
 pub(super) struct Tap {
     pub(super) out: mpsc::Receiver<Tapped>,
-    asked: Arc<AtomicBool>,
-    drain: Arc<AtomicBool>,
+    wish: Arc<Wish>,
+}
+
+/// What the streamer wants of the reader.
+#[derive(Default)]
+struct Wish {
+    asked: AtomicBool,
+    drain: AtomicBool,
+    changed: Notify,
+}
+
+impl Wish {
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Whether the reader may end, nothing having come since `moved`.
+    fn is_over(&self, moved: Instant) -> bool {
+        !self.drain.load(Ordering::Acquire) || moved.elapsed() > AT_REST
+    }
 }
 
 impl Tap {
-    /// Reads `chain` from `from` on, which must not be behind its end.
+    /// Reads `chain` from `from` on, which must not be behind its end, on a thread of its own.
     pub(super) fn start(chain: LogChain, from: StreamOffset) -> std::io::Result<Self> {
-        let (sender, out) = mpsc::channel(AHEAD);
-        let (asked, drain) = (Arc::default(), Arc::default());
-        let work = Work {
-            path: chain.path(),
-            out: sender,
-            asked: Arc::clone(&asked),
-            drain: Arc::clone(&drain),
-        };
+        let (work, tap) = Work::new(&chain, AHEAD, None);
         let thread = thread::Builder::new().name("logchain-tap".to_owned());
         thread.spawn(move || {
-            let end = match work.run(chain, from) {
-                Ok(()) => Tapped::End,
-                Err(e) => Tapped::Failed(e),
-            };
+            let end = work.run(chain, from).into();
             // Fails only where nobody listens any more.
             let _ = work.out.blocking_send(end);
         })?;
-        Ok(Self { out, asked, drain })
+        Ok(tap)
+    }
+
+    /// The same with what the pool shares.
+    pub(super) fn start_in(pool: Arc<StreamPool>, chain: LogChain, from: StreamOffset) -> Self {
+        // Nothing is read ahead: the pool's thread takes hold of files meanwhile.
+        let (work, tap) = Work::new(&chain, 1, Some(Arc::clone(&pool)));
+        let work = Arc::new(work);
+        let reading = async move {
+            let end = work.run_in(&pool, chain, from).await.into();
+            let _ = work.out.send(end).await;
+        };
+        tokio::spawn(reading.in_current_span());
+        tap
     }
 
     /// Reads what is there and ends; with `drain` only once nothing came for a while.
     pub(super) fn end(&self, drain: bool) {
-        self.drain.store(drain, Ordering::Release);
-        self.asked.store(true, Ordering::Release);
+        self.wish.drain.store(drain, Ordering::Release);
+        self.wish.asked.store(true, Ordering::Release);
+        self.wish.changed.notify_one();
+    }
+}
+
+impl From<Result<()>> for Tapped {
+    fn from(ended: Result<()>) -> Self {
+        match ended {
+            Ok(()) => Self::End,
+            Err(e) => Self::Failed(e),
+        }
     }
 }
 
 struct Work {
     path: PathBuf,
     out: mpsc::Sender<Tapped>,
-    asked: Arc<AtomicBool>,
-    drain: Arc<AtomicBool>,
+    wish: Arc<Wish>,
+    pool: Option<Arc<StreamPool>>,
 }
 
 impl Work {
+    fn new(chain: &LogChain, ahead: usize, pool: Option<Arc<StreamPool>>) -> (Self, Tap) {
+        let (sender, out) = mpsc::channel(ahead);
+        let wish = Arc::<Wish>::default();
+        let work = Self {
+            path: chain.path(),
+            out: sender,
+            wish: Arc::clone(&wish),
+            pool,
+        };
+        (work, Tap { out, wish })
+    }
+
     fn run(&self, chain: LogChain, from: StreamOffset) -> Result<()> {
-        let offsets = Offsets::of(&chain)?;
-        offsets.remember(&chain)?;
-        let mut live = Live::after(&offsets, chain)?;
-        if !self.past(&offsets, from, &mut live)? {
+        let Some(mut live) = self.catch_up(chain, from)? else {
             return Ok(());
-        }
-        drop(offsets);
+        };
         let mut block = vec![0; BLOCK];
         let mut moved = Instant::now();
         while !self.out.is_closed() {
             // Before the look: what comes after it is not waited for.
-            let asked = self.asked.load(Ordering::Acquire);
+            let asked = self.wish.is_asked();
             let tapped = match live.read(&mut block)? {
                 News::Bytes(count) => Tapped::Bytes {
                     offset: live.offset().saturating_sub(count as u64),
                     bytes: block.get(..count).unwrap_or_default().to_vec(),
+                    memory: Memory::default(),
                 },
                 News::Missing { size } => Tapped::Missing {
                     next: live.offset(),
                     size,
                 },
                 News::None => {
-                    let rest = !self.drain.load(Ordering::Acquire) || moved.elapsed() > AT_REST;
-                    if asked && rest {
+                    if asked && self.wish.is_over(moved) {
                         return Ok(());
                     }
                     live.wait(WAIT);
@@ -131,6 +179,75 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    async fn run_in(
+        self: &Arc<Self>,
+        pool: &StreamPool,
+        chain: LogChain,
+        from: StreamOffset,
+    ) -> Result<()> {
+        let turn = pool.start_turn().await;
+        let work = Arc::clone(self);
+        let catching_up = tokio::task::spawn_blocking(move || work.catch_up(chain, from));
+        let caught_up = catching_up.await;
+        let caught_up = caught_up.unwrap_or_else(|e| match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Ok(None),
+        });
+        drop(turn);
+        let Some(live) = caught_up? else {
+            return Ok(());
+        };
+        let log = pool.add(live);
+        let mut moved = Instant::now();
+        loop {
+            // Nothing is read that nobody has room for.
+            let Ok(place) = self.out.reserve().await else {
+                return Ok(());
+            };
+            let mut memory = pool.memory().await;
+            let asked = self.wish.is_asked();
+            let tapped = match log.read().await? {
+                Found::Bytes { offset, bytes } => {
+                    memory.keep(bytes.len());
+                    Tapped::Bytes {
+                        offset,
+                        bytes,
+                        memory,
+                    }
+                }
+                Found::Missing { next, size } => Tapped::Missing { next, size },
+                Found::Nothing => {
+                    drop((place, memory));
+                    if asked && self.wish.is_over(moved) {
+                        return Ok(());
+                    }
+                    tokio::select! {
+                        () = log.news() => {}
+                        () = self.wish.changed.notified() => {}
+                        () = sleep(WAIT), if asked => {}
+                        () = self.out.closed() => return Ok(()),
+                    }
+                    continue;
+                }
+            };
+            place.send(tapped);
+            moved = Instant::now();
+        }
+    }
+
+    /// Gives what was there when we came, and then what follows it; `None` where nobody listens
+    /// any more.
+    fn catch_up(&self, chain: LogChain, from: StreamOffset) -> Result<Option<Live>> {
+        let offsets = Offsets::of(&chain)?;
+        offsets.remember(&chain)?;
+        let mut live = match &self.pool {
+            Some(_) => Live::unnotified(&offsets, chain)?,
+            None => Live::after(&offsets, chain)?,
+        };
+        Ok(self.past(&offsets, from, &mut live)?.then_some(live))
     }
 
     /// What was there when we came. `false`: nobody listens any more.
@@ -167,7 +284,12 @@ impl Work {
                     // Cut from outside since we looked.
                     return Ok(true);
                 }
-                if !self.send(Tapped::Bytes { offset, bytes }, live)? {
+                let tapped = Tapped::Bytes {
+                    offset,
+                    bytes,
+                    memory: Memory::default(),
+                };
+                if !self.send(tapped, live)? {
                     return Ok(false);
                 }
                 at = at.saturating_add(count);
@@ -177,6 +299,9 @@ impl Work {
 
     /// `false`: nobody listens any more.
     fn send(&self, tapped: Tapped, live: &mut Live) -> Result<bool> {
+        if let Some(pool) = &self.pool {
+            return self.send_in(pool, tapped, live);
+        }
         let mut tapped = tapped;
         loop {
             match self.out.try_send(tapped) {
@@ -186,6 +311,27 @@ impl Work {
             }
             live.hold()?;
             pause(LOOK);
+        }
+    }
+
+    /// The same on a thread of the runtime, with memory of the pool.
+    fn send_in(&self, pool: &StreamPool, mut tapped: Tapped, live: &mut Live) -> Result<bool> {
+        let runtime = Handle::current();
+        loop {
+            let room = async { (self.out.reserve().await, pool.memory().await) };
+            let room = async { timeout(LOOK_OF_MANY, room).await };
+            match runtime.block_on(room) {
+                Ok((Ok(place), given)) => {
+                    if let Tapped::Bytes { bytes, memory, .. } = &mut tapped {
+                        *memory = given;
+                        memory.keep(bytes.len());
+                    }
+                    place.send(tapped);
+                    return Ok(true);
+                }
+                Ok((Err(_), _)) => return Ok(false),
+                Err(_) => live.hold()?,
+            }
         }
     }
 }

@@ -17,15 +17,17 @@ use crate::transport::fault::{Fault, FaultTransport, Verb};
 use crate::transport::{LogTransport, MemoryTransport};
 
 /// A log, and all that was ever written to it.
-struct Bed {
+pub(super) struct Bed {
     dir: tempfile::TempDir,
     log: File,
     backups: u32,
-    written: Vec<u8>,
+    pub(super) written: Vec<u8>,
+    /// Its streamers share this, where there is one.
+    pub(super) pool: Option<Arc<StreamPool>>,
 }
 
 impl Bed {
-    fn new(backups: u32) -> Self {
+    pub(super) fn new(backups: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = File::create(dir.path().join("l")).unwrap();
         let written = Vec::new();
@@ -34,6 +36,7 @@ impl Bed {
             log,
             backups,
             written,
+            pool: None,
         }
     }
 
@@ -41,7 +44,7 @@ impl Bed {
         self.dir.path().join(format!("l{ending}"))
     }
 
-    fn print(&mut self, count: usize) {
+    pub(super) fn print(&mut self, count: usize) {
         let from = self.written.len();
         let byte = |n: usize| u8::try_from((n * 31 + n / 97) % 251).unwrap();
         self.written.extend((from..from + count).map(byte));
@@ -49,7 +52,7 @@ impl Bed {
     }
 
     #[expect(clippy::disallowed_methods, reason = "it plays virtlogd")]
-    fn roll_over(&mut self) {
+    pub(super) fn roll_over(&mut self) {
         for to in (0..self.backups).rev() {
             let from = to
                 .checked_sub(1)
@@ -61,33 +64,45 @@ impl Bed {
         self.log = File::create(self.path("")).unwrap();
     }
 
-    fn streamer(&self, archive: &Archive) -> Streamer {
-        let chain = LogChain::open(&self.path(""), NumberingChoice::FromZero).unwrap();
+    pub(super) fn chain(&self) -> LogChain {
+        LogChain::open(&self.path(""), NumberingChoice::FromZero).unwrap()
+    }
+
+    pub(super) fn streamer(&self, archive: &Archive) -> Streamer {
+        let chain = self.chain();
         let limits = Limits {
             delay: Duration::from_millis(20),
             patience: Duration::from_millis(300),
             ..Limits::default()
         };
-        Streamer::new(archive.clone(), chain).with_limits(limits)
+        let streamer = Streamer::new(archive.clone(), chain).with_limits(limits);
+        match &self.pool {
+            Some(pool) => streamer.in_pool(Arc::clone(pool)),
+            None => streamer,
+        }
     }
 
     /// Puts what is there.
-    async fn put(&self, archive: &Archive) -> Result<u64> {
+    pub(super) async fn put(&self, archive: &Archive) -> Result<u64> {
         let (_ask, asked) = watch::channel(Ask::End);
         self.streamer(archive).run(asked).await
     }
 }
 
-fn archive() -> Archive {
+pub(super) fn archive() -> Archive {
     of(Arc::new(MemoryTransport::new()))
 }
 
-fn of(transport: Arc<dyn LogTransport>) -> Archive {
+pub(super) fn of(transport: Arc<dyn LogTransport>) -> Archive {
     let domain = Uuid::from_u128(7);
     Archive::new(transport, domain, "serial0".parse().unwrap())
 }
 
-async fn read(archive: &Archive, from: u64, most: u64) -> (Vec<u8>, Vec<(u64, Option<u64>)>) {
+pub(super) async fn read(
+    archive: &Archive,
+    from: u64,
+    most: u64,
+) -> (Vec<u8>, Vec<(u64, Option<u64>)>) {
     let parts = archive.read(from, most).await.unwrap();
     let parts: Vec<Part> = parts.try_collect().await.unwrap();
     let (mut all, mut missing, mut at) = (Vec::new(), Vec::new(), from);
@@ -422,12 +437,17 @@ fn failing(transport: &Arc<MemoryTransport>, plan: Vec<u8>) -> Archive {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn no_byte_is_lost_or_doubled(acts in proptest::collection::vec(act(), 0..14)) {
+    fn no_byte_is_lost_or_doubled(
+        acts in proptest::collection::vec(act(), 0..14),
+        in_pool in any::<bool>(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let transport = Arc::new(MemoryTransport::new());
             let archive = of(Arc::clone(&transport) as Arc<dyn LogTransport>);
             let mut bed = Bed::new(64);
+            let pool = || Arc::new(StreamPool::start(PoolLimits::default()).unwrap());
+            bed.pool = in_pool.then(pool);
             for act in acts {
                 match act {
                     Act::Print(count) => bed.print(count),

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::config::ReapPolicy;
-use super::host::Here;
+use super::here::Here;
 use super::shared::Shared;
 use super::stay::Stay;
 use super::{desk, destination};

@@ -18,7 +18,7 @@ use super::config::Changes;
 use super::control::{
     Agent, Draining, Frames, Head, Health, LogRequest, OutboxStatus, Refusal, Slot, Status,
 };
-use super::host::Here;
+use super::here::Here;
 use super::log_reader;
 use super::reloader::Reloader;
 use super::shared::Shared;
@@ -79,6 +79,7 @@ impl Agent for Desk {
             draining: self.shared.is_draining(),
             handoffs: self.shared.under_way(),
             outbox,
+            streams: self.shared.streams.status(),
             peers: self.shared.meet.connected(),
             needs_restart: self.reloader.config.needs_restart(),
             warnings,

@@ -17,7 +17,7 @@ use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use super::Vm;
-use super::host::Arrival;
+use super::here::Arrival;
 use super::shared::{Shared, UnderWay};
 use crate::adopt::{TakenIn, Work};
 use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::config::Reloadable;
-use super::host::Here;
+use super::here::Here;
 use super::stay::Stay;
 use crate::blocking::blocking;
 use crate::leases::Leases;

@@ -5,31 +5,25 @@
 //!
 //! Must not know: how a log is handed over.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use logchain_core::chain::NumberingChoice;
 use logchain_core::folder::with_listings_kept;
 use logchain_core::handoff::offer::Source;
-use logchain_core::holds::HeldLog;
-use logchain_libvirt::consoles::Consoles;
-use logchain_libvirt::drain::{Writer, has_writer};
 use logchain_libvirt::host_events::HostEvent;
-use logchain_libvirt::{Connection, Domain, Running, RunningDomain, State};
+use logchain_libvirt::{Connection, Running, State};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::held::HeldLogs;
+use super::here::{Arrival, Here};
+use super::known::{Found, Known, numbering};
 use super::shared::Shared;
 use super::stay::{Action, Look, Stay, on_event, on_look};
 use super::{Vm, destination, source, unseen};
-use crate::limits::{limits, numbering_of_host};
-use crate::log::ConsoleLog;
-use crate::{Error, Event, Events, Result, astray, consoles, hosts, neighbours};
+use crate::limits::limits;
+use crate::{Error, Event, Result, hosts, neighbours};
 
 /// Between two looks at the domains that come or leave. Only while there are any.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,189 +34,6 @@ const DEFINED_ANEW: Duration = Duration::from_secs(300);
 
 /// How many answers may wait to be taken in.
 const ANSWERS: usize = 1024;
-
-/// How an incoming migration goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// The guest does not run here yet.
-    Coming,
-    /// It runs here, from this moment on.
-    Came(std::time::Instant),
-    /// It will not come.
-    Never,
-}
-
-/// What others may know of the domains here.
-#[derive(Clone, Default)]
-pub(super) struct Here(Arc<Mutex<HereNow>>);
-
-#[derive(Default)]
-struct HereNow {
-    connection: Option<Connection>,
-    domains: HashMap<Uuid, (Stay, Vm)>,
-    /// Domains that came by migration before anybody here saw them come.
-    unseen: HashSet<Uuid>,
-}
-
-impl Here {
-    /// The connection to libvirt, while there is one.
-    pub(super) fn connection(&self) -> Option<Connection> {
-        self.lock().connection.clone()
-    }
-
-    /// Where a domain stands; `None` where it is not here.
-    pub(super) fn stay(&self, domain: Uuid) -> Option<(Stay, Vm)> {
-        self.lock().domains.get(&domain).cloned()
-    }
-
-    /// Whether the domain came by migration, and nobody here saw from where.
-    pub(super) fn came_unseen(&self, domain: Uuid) -> bool {
-        self.lock().unseen.contains(&domain)
-    }
-
-    /// For tests: a domain that is here, and whether it came before anybody saw it come.
-    #[cfg(test)]
-    pub(super) fn put(&self, vm: Vm, stay: Stay, is_unseen: bool) {
-        let mut here = self.lock();
-        if is_unseen {
-            here.unseen.insert(vm.uuid);
-        }
-        here.domains.insert(vm.uuid, (stay, vm));
-    }
-
-    /// For tests: it is not here any more.
-    #[cfg(test)]
-    pub(super) fn remove(&self, domain: Uuid) {
-        let mut here = self.lock();
-        here.unseen.remove(&domain);
-        here.domains.remove(&domain);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HereNow> {
-        // Each change is one step, so a panic leaves no half of one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is known of a domain that is here.
-pub(super) struct Known {
-    pub(super) domain: Domain,
-    pub(super) logs: Vec<KnownLog>,
-    /// How rotated files are numbered here.
-    pub(super) numbering: NumberingChoice,
-}
-
-/// A log of a domain.
-#[derive(Clone, Debug)]
-pub(super) struct KnownLog {
-    pub(super) log: ConsoleLog,
-    /// Whether a start of the domain leaves what is there, and goes on behind it.
-    pub(super) appends: bool,
-    /// `None`: it could not be held.
-    pub(super) held: Option<Arc<HeldLog>>,
-}
-
-/// A domain that runs, and what is known of its logs; or why nothing is.
-pub(super) struct Found {
-    domain: Domain,
-    known: Result<Known, String>,
-    /// One sentence for each log that cannot be carried.
-    left_out: Vec<String>,
-}
-
-impl Found {
-    /// Holds the logs of a domain. Blocks on files; called on a thread of the runtime.
-    fn hold(held: &HeldLogs, found: RunningDomain, numbering: NumberingChoice) -> Self {
-        let domain = found.domain;
-        let (mut logs, left_out) = match found.consoles {
-            Ok(consoles) => logs_of(consoles),
-            Err(e) => {
-                return Self {
-                    domain,
-                    known: Err(e.to_string()),
-                    left_out: Vec::new(),
-                };
-            }
-        };
-        for known in &mut logs {
-            let held = held.hold(domain.uuid(), &known.log, numbering);
-            if let Err(e) = &held {
-                tracing::debug!(
-                    path = %known.log.path.display(),
-                    error = %e.sentence(),
-                    "the log is not held; it is opened when the domain leaves"
-                );
-            }
-            known.held = held.ok();
-        }
-        let known = Ok(Known {
-            domain: domain.clone(),
-            logs,
-            numbering,
-        });
-        Self {
-            domain,
-            known,
-            left_out,
-        }
-    }
-
-    /// Holds what the guest prints of logs that lost their names before they were held.
-    async fn find_nameless(&self) {
-        let Ok(known) = &self.known else {
-            return;
-        };
-        for log in &known.logs {
-            let Some(held) = &log.held else { continue };
-            if is_at_its_path(log.log.path.clone()).await {
-                continue;
-            }
-            let astray = astray::astray(&known.domain, &log.log.path).await;
-            if let Some(file) = astray.and_then(|astray| astray.file) {
-                let held = Arc::clone(held);
-                let hold = move || held.hold_nameless(file);
-                if let Ok(Err(e)) = tokio::task::spawn_blocking(hold).await {
-                    tracing::debug!(error = %e, "what its guest prints is not held");
-                }
-            }
-        }
-    }
-}
-
-/// Whether the guest's output goes to the file at the log's path, as far as that is seen at
-/// once. Most logs are where they belong, and to look for one that is not takes a while.
-pub(super) async fn is_at_its_path(path: PathBuf) -> bool {
-    let look = move || File::open(path).is_ok_and(|file| has_writer(&file) == Writer::Some);
-    tokio::task::spawn_blocking(look).await.unwrap_or(false)
-}
-
-/// What a domain has of logs, and a sentence for each that cannot be carried.
-pub(super) fn logs_of(found: Consoles) -> (Vec<KnownLog>, Vec<String>) {
-    let mut left_out = found.left_out;
-    let mut logs = Vec::new();
-    for console in found.logs {
-        match consoles::key_name(&console) {
-            Ok(name) => logs.push(KnownLog {
-                log: ConsoleLog {
-                    console: name,
-                    path: console.path,
-                },
-                appends: console.append == Some(true),
-                held: None,
-            }),
-            Err(e) => left_out.push(format!("{}: {e}", console.name)),
-        }
-    }
-    (logs, left_out)
-}
-
-/// How rotated files are numbered here, as virtlogd's configuration says now.
-pub(super) async fn numbering(events: &Events) -> NumberingChoice {
-    let events = events.clone();
-    let look = move || numbering_of_host(&events);
-    let look = tokio::task::spawn_blocking(look).await;
-    look.unwrap_or(NumberingChoice::Auto)
-}
 
 /// A domain that is here.
 struct Guest {
@@ -279,7 +90,7 @@ impl Host {
         // Before anything is looked at, so that nothing falls between.
         let mut events = connection.host_events().await?;
         self.reconcile(&connection).await?;
-        self.here.lock().connection = Some(connection.clone());
+        self.here.connected(Some(connection.clone()));
         match std::mem::replace(&mut self.was_connected, true) {
             true => self.shared.metrics.libvirt_reconnected(),
             false => self.shared.metrics.libvirt_connected(true),
@@ -314,7 +125,7 @@ impl Host {
                 self.reconcile(&connection).await?;
             }
         };
-        self.here.lock().connection = None;
+        self.here.connected(None);
         ended
     }
 
@@ -353,7 +164,7 @@ impl Host {
                 State::Running(Running::Migrated | Running::Postcopy)
             );
             if stay.is_none() && came {
-                self.here.lock().unseen.insert(uuid);
+                self.here.comes_unseen(uuid);
             }
             let step = on_look(stay, look);
             self.enter(uuid, step.0);
@@ -420,11 +231,9 @@ impl Host {
     fn enter(&mut self, uuid: Uuid, stay: Option<Stay>) {
         let Some(stay) = stay else {
             if self.guests.remove(&uuid).is_some() {
-                let mut here = self.here.lock();
-                here.domains.remove(&uuid);
-                here.unseen.remove(&uuid);
-                drop(here);
+                self.here.leaves(uuid);
                 self.shared.meet.left(uuid);
+                self.shared.streams.left(uuid);
             }
             return;
         };
@@ -440,8 +249,21 @@ impl Host {
             Some(known) => known.domain.name().to_owned(),
             None => uuid.to_string(),
         };
-        let mut here = self.here.lock();
-        here.domains.insert(uuid, (stay, Vm { uuid, name }));
+        self.here.enters(Vm { uuid, name }, stay);
+        self.stream(uuid);
+    }
+
+    /// The logs of a guest that runs here are streamed, where that is wanted.
+    fn stream(&self, uuid: Uuid) {
+        let Some(guest) = self.guests.get(&uuid) else {
+            return;
+        };
+        if let (Stay::Running, Some(known)) = (guest.stay, &guest.known) {
+            let name = known.domain.name().to_owned();
+            let logs = known.logs.iter().map(|known| known.log.clone()).collect();
+            let streams = &self.shared.streams;
+            streams.here(Vm { uuid, name }, logs, known.numbering);
+        }
     }
 
     /// Which logs a domain has.
@@ -467,8 +289,8 @@ impl Host {
         }
         if let Some(guest) = self.guests.get_mut(&uuid) {
             guest.known = Some(Arc::new(known));
-            let mut here = self.here.lock();
-            here.domains.insert(uuid, (guest.stay, vm));
+            self.here.enters(vm, guest.stay);
+            self.stream(uuid);
         }
     }
 
@@ -491,7 +313,11 @@ impl Host {
                         guest.arrival = Some(arrival);
                     }
                     let (shared, connection) = (Arc::clone(&self.shared), connection.clone());
-                    tokio::spawn(destination::receive(shared, connection, uuid, seen));
+                    let arriving = shared.streams.arriving(uuid);
+                    tokio::spawn(async move {
+                        destination::receive(shared, connection, uuid, seen).await;
+                        drop(arriving);
+                    });
                 }
                 Action::Came => self.arrived(uuid, Arrival::Came(std::time::Instant::now())),
                 Action::NeverCame => self.arrived(uuid, Arrival::Never),

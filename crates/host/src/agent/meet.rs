@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::Vm;
 use super::config::{self, Reloadable};
-use super::host::{Arrival, Here};
+use super::here::{Arrival, Here};
 use super::peers::{NoWay, Peers};
 use crate::transports::{TransportChoice, ssh_options};
 use crate::{Error, Result, Stop};

@@ -73,6 +73,9 @@ pub struct Metrics {
     outbox_oldest: Gauge,
     held_logs: Count,
     held_unlinked: Count,
+    streams: Count,
+    streams_waiting: Count,
+    streamed_bytes: Counter,
     libvirt_connected: Count,
     libvirt_reconnects: Counter,
     events_missed: Counter,
@@ -176,6 +179,15 @@ impl Metrics {
                 "held_unlinked_bytes",
                 "Bytes of held files that have no name any more.",
             )?,
+            streams: make.count("streams", "Logs that are streamed to the store.")?,
+            streams_waiting: make.count(
+                "streams_waiting",
+                "Streams that wait: for the store, or for a history that did not come yet.",
+            )?,
+            streamed_bytes: make.counter(
+                "streamed_bytes_total",
+                "Bytes of logs that streams put into the store, or found there.",
+            )?,
             libvirt_connected: make.count(
                 "libvirt_connected",
                 "Whether the agent is connected to libvirt: 1 or 0.",
@@ -270,6 +282,17 @@ impl Metrics {
     pub fn held(&self, logs: u64, unlinked_bytes: u64) {
         self.held_logs.set(logs);
         self.held_unlinked.set(unlinked_bytes);
+    }
+
+    /// How many logs are streamed, and how many of these streams wait.
+    pub fn streams(&self, running: u64, waiting: u64) {
+        self.streams.set(running);
+        self.streams_waiting.set(waiting);
+    }
+
+    /// So many bytes more of logs lie in the store.
+    pub fn streamed(&self, bytes: u64) {
+        self.streamed_bytes.inc_by(bytes);
     }
 
     /// Whether the agent is connected to libvirt now.

@@ -2,12 +2,13 @@
 //! whoever starts the migration.
 //!
 //! - `host`: the domains that are here; libvirt's events, and looks at what they may have
-//!   missed, become steps of `stay`, which is pure.
-//! - `held`: their logs, held by descriptor.
+//!   missed, become steps of `stay`, which is pure. `here` has the outcome for the other rooms.
+//! - `known`: which logs a domain has. `held`: their logs, held by descriptor.
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
-//! - `unseen`: domains that left while no agent was here.
+//! - `unseen`: domains that are shut off; those that left while no agent was here.
+//! - `streams`: the logs of the domains that run here, copied to a store as they grow.
 //! - `shared`: what these rooms share, and what is under way.
 //!
 //! How it is operated:
@@ -34,7 +35,9 @@ pub mod control;
 mod desk;
 mod destination;
 mod held;
+mod here;
 mod host;
+mod known;
 mod log_reader;
 mod meet;
 pub mod metrics;
@@ -44,6 +47,7 @@ pub mod reloader;
 mod shared;
 mod source;
 mod stay;
+mod streams;
 pub mod systemd;
 mod unseen;
 
@@ -62,11 +66,13 @@ use crate::{Error, Events, Result, consoles};
 use config::Reloadable;
 use desk::Desk;
 use held::HeldLogs;
-use host::{Here, Host};
+use here::Here;
+use host::Host;
 use meet::Meet;
 use metrics::Metrics;
 use reloader::Reloader;
 use shared::Shared;
+use streams::Streams;
 use systemd::Notifier;
 
 /// Between two tries to reach libvirt.
@@ -75,7 +81,7 @@ const RECONNECT: Backoff = Backoff::doubling(Duration::from_millis(250), Duratio
 /// A connection that stood for so long was no failure: the next try comes soon.
 const STOOD: Duration = Duration::from_secs(60);
 
-/// How long handoffs that are under way may go on once the agent was asked to end.
+/// How long handoffs and streams that are under way may go on once the agent was asked to end.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// A domain, as people and programs know it.
@@ -113,7 +119,8 @@ pub async fn agent(
     let here = Here::default();
     let (meet, words) = Meet::start(&config, &here, stop).await?;
     let held = HeldLogs::start(Arc::clone(&config), here.clone(), events.clone())?;
-    let shared = Shared::new((config, held), metrics, events.clone(), stop, meet);
+    let streams = Streams::new(Arc::clone(&metrics), events.clone());
+    let shared = Shared::new((config, held, streams), metrics, events.clone(), stop, meet);
     let shared = Arc::new(shared);
     let desk = Desk::new(Arc::clone(&shared), here.clone(), reloader.clone());
     let manager = Arc::clone(&reloader.manager);
@@ -123,6 +130,10 @@ pub async fn agent(
     let mut host = Host::new(Arc::clone(&shared), here.clone(), words);
     let afterwards = tokio::spawn(afterwards::run(Arc::clone(&shared), here));
     let reaper = tokio::spawn(afterwards::reap(Arc::clone(&shared)));
+    let streaming = tokio::spawn({
+        let shared = Arc::clone(&shared);
+        async move { shared.streams.follow(&shared.config).await }
+    });
     manager.ready();
     let work = async {
         tokio::select! {
@@ -132,9 +143,10 @@ pub async fn agent(
         manager.stopping();
         afterwards.abort();
         reaper.abort();
-        // What is not committed is offered again by the next start.
+        streaming.abort();
+        // What is not committed is offered again by the next start, and streams go on there.
         tokio::select! {
-            () = shared.all_ended() => {}
+            ((), ()) = async { tokio::join!(shared.all_ended(), shared.streams.end()) } => {}
             () = sleep(DRAIN) => {}
             () = stop.forced() => {}
         }

@@ -19,6 +19,7 @@ use super::control::HandoffStatus;
 use super::held::HeldLogs;
 use super::meet::Meet;
 use super::metrics::{self, Metrics};
+use super::streams::Streams;
 use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};
 use crate::stop::Stop;
 use crate::{Event, Events};
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) stop: Stop,
     pub(super) meet: Meet,
     pub(super) held: HeldLogs,
+    pub(super) streams: Streams,
     /// What all handoffs take together.
     pub(super) budget: Budget,
     /// How many domains' handoffs may run at once.
@@ -44,7 +46,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        (config, held): (Arc<Reloadable>, HeldLogs),
+        (config, held, streams): (Arc<Reloadable>, HeldLogs, Streams),
         metrics: Arc<Metrics>,
         events: Events,
         stop: &Stop,
@@ -64,6 +66,7 @@ impl Shared {
             stop: stop.clone(),
             meet,
             held,
+            streams,
             budget,
             turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
             draining: AtomicBool::new(false),

@@ -19,7 +19,7 @@ use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use super::Vm;
-use super::host::{Known, is_at_its_path, logs_of, numbering};
+use super::known::{Known, is_at_its_path, logs_of, numbering};
 use super::meet::Towards;
 use super::shared::{Shared, UnderWay};
 use crate::blocking::blocking;

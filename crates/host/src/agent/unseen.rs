@@ -14,7 +14,7 @@ use logchain_libvirt::consoles::read;
 use logchain_libvirt::{Connection, Domain, Shutoff, State};
 use uuid::Uuid;
 
-use super::host::{logs_of, numbering};
+use super::known::{logs_of, numbering};
 use super::shared::Shared;
 use crate::blocking::blocking;
 use crate::departures::DepartureNote;

@@ -22,11 +22,27 @@ use crate::{Event, Events, Result, consoles, neighbours};
 const REMIND: Duration = Duration::from_secs(300);
 
 /// One log of a domain.
-pub(super) struct Log {
-    pub(super) domain: Uuid,
-    pub(super) name: String,
-    pub(super) console: ConsoleName,
-    pub(super) chain: LogChain,
+pub(crate) struct Log {
+    pub(crate) domain: Uuid,
+    pub(crate) name: String,
+    pub(crate) console: ConsoleName,
+    pub(crate) chain: LogChain,
+}
+
+impl Log {
+    /// Where its stream lies in a transport.
+    pub(crate) fn archive(&self, transport: &Arc<dyn LogTransport>) -> Archive {
+        Archive::new(Arc::clone(transport), self.domain, self.console.clone())
+    }
+
+    /// What puts it there.
+    pub(crate) fn streamer(&self, archive: &Archive, limits: Limits) -> Result<Streamer> {
+        let streamer = Streamer::new(archive.clone(), self.chain.try_clone()?);
+        let host = consoles::own_name();
+        Ok(streamer
+            .with_names(self.name.clone(), host)
+            .with_limits(limits))
+    }
 }
 
 /// What putting one log needs.
@@ -56,12 +72,10 @@ impl LogStream {
 
     /// Tried again while the log, or its history, is not here yet.
     async fn put(mut self, log: &Log) -> Result<u64> {
-        let archive = Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
+        let archive = log.archive(&self.transport);
         let mut told: Option<Instant> = None;
         loop {
-            let streamer = Streamer::new(archive.clone(), log.chain.try_clone()?)
-                .with_names(log.name.clone(), consoles::own_name())
-                .with_limits(self.limits);
+            let streamer = log.streamer(&archive, self.limits)?;
             let streamer = if self.leave_gap {
                 streamer.leaving_a_gap()
             } else {
@@ -118,7 +132,7 @@ async fn remarks(log: &Log) -> Vec<String> {
 }
 
 /// Whether it may be otherwise in a moment.
-pub(super) fn is_early(error: &archive::Error) -> bool {
+pub(crate) fn is_early(error: &archive::Error) -> bool {
     match error {
         archive::Error::NotHere { .. } => true,
         archive::Error::Transport(e) => e.advice() == logchain_core::transport::Advice::Retry,

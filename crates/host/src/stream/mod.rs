@@ -2,7 +2,7 @@
 //! gone.
 
 mod domain_watch;
-mod log;
+pub(crate) mod log;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logchain_core::OkLogged as _;
-use logchain_core::archive::{Archive, Ask, Limits, Streamer};
+use logchain_core::archive::{Ask, Limits};
 use logchain_core::chain::NumberingChoice;
 use logchain_core::transport::LogTransport;
 use logchain_libvirt::Domain;
@@ -233,11 +233,14 @@ impl Work<'_> {
         }
         *before = now;
         for log in logs {
-            let archive =
-                Archive::new(Arc::clone(&self.transport), log.domain, log.console.clone());
-            let streamer = Streamer::new(archive, log.chain)
-                .with_names(log.name, consoles::own_name())
-                .with_limits(self.limits());
+            let streamer = match log.streamer(&log.archive(&self.transport), self.limits()) {
+                Ok(streamer) => streamer,
+                Err(e) => {
+                    self.events
+                        .warn(format!("{}: {}", log.console, e.sentence()));
+                    continue;
+                }
+            };
             let (_ask, asked) = watch::channel(Ask::End);
             match streamer.run(asked).await {
                 Ok(_) => {}

@@ -128,6 +128,8 @@ mod tests {
             [outbox]\nmax_bytes = 1\ngive_up_after = '9s'\nretry_min = '9s'\nretry_max = '9s'\n\
             [reap]\npolicy = 'when-carried'\nfiles = 'keep'\nplacement_command = '/a'\n\
             placement_url = 'a'\ngrace = '9s'\nevery = '9s'\n[holds]\nmax_unlinked_bytes = 9\nkeep_boots = 9\n\
+            [stream]\nto = 'file:///a'\ndomains = ['a']\nconsoles = ['a']\ndelay = '9s'\n\
+            keep = 'all'\nleave_gap_after = '9s'\nmemory = 9\n\
             [control]\nsocket = '/a'\ngroup = 'a'\n[metrics]\nlisten = '1.1.1.1:1'\n\
             label_per_vm = true\n[limits]\nhandoffs = 9\nmemory = 9\n";
         let (old, new) = (Config::default(), toml::from_str::<Config>(text).unwrap());

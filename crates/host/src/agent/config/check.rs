@@ -3,12 +3,16 @@
 //! Must not know: files, lines; whether anything that is named exists.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Config, ReapPolicy, TransportKind};
 use crate::transports::TransportChoice;
 
 /// Levels of a log, as `log_level` takes them.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The longest [`stream.delay`](super::Stream::delay).
+const MOST_DELAY: Duration = Duration::from_secs(600);
 
 /// Everything that is wrong: the key, and a sentence.
 pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
@@ -100,16 +104,41 @@ pub(super) fn check(config: &Config) -> Vec<(&'static str, String)> {
         "limits.memory",
         "a piece of history has 2 MiB, and is compressed beside itself; give 4MiB or more",
     );
-    let store = meet.store.as_deref();
-    match store.map(|url| TransportChoice::of(Some(url), None)) {
-        Some(Err(e)) => wrong.push(("meet.store", e.sentence())),
-        Some(Ok(TransportChoice::Ssh(_) | TransportChoice::Agent(_))) => wrong.push((
+    not(
+        config.stream.delay > MOST_DELAY,
+        "stream.delay",
+        "what waits is in memory, and takes the place of other logs; give 10m or less",
+    );
+    not(
+        config.stream.memory < 4 << 20,
+        "stream.memory",
+        "a batch has up to 1 MiB, and is packed beside itself; give 4MiB or more",
+    );
+    let stores = [
+        (
             "meet.store",
+            &meet.store,
             "a store is an object store or a folder that all hosts have; for ssh write way = \
-             \"ssh\", for TLS between agents way = \"tls\""
-                .to_owned(),
-        )),
-        _ => {}
+             \"ssh\", for TLS between agents way = \"tls\"",
+        ),
+        (
+            "stream.to",
+            &config.stream.to,
+            "logs are streamed to an object store or to a folder; write s3://bucket/prefix or \
+             file:///folder",
+        ),
+    ];
+    for (key, url, what) in stores {
+        let choice = url
+            .as_deref()
+            .map(|url| TransportChoice::of(Some(url), None));
+        match choice {
+            Some(Err(e)) => wrong.push((key, e.sentence())),
+            Some(Ok(TransportChoice::Ssh(_) | TransportChoice::Agent(_))) => {
+                wrong.push((key, what.to_owned()));
+            }
+            _ => {}
+        }
     }
     wrong
 }
@@ -185,5 +214,15 @@ mod tests {
             ["reap.policy"]
         );
         assert_eq!(wrong(|c| c.limits.handoffs = 0), ["limits.handoffs"]);
+        let to = |url: &str| {
+            let mut config = Config::default();
+            config.stream.to = Some(url.to_owned());
+            check(&config).len()
+        };
+        assert_eq!((to("file:///a"), to("s3://b/p")), (0, 0));
+        assert_eq!((to("ssh://h/s"), to("tls://h"), to("/a")), (1, 1, 1));
+        assert_eq!(wrong(|c| c.stream.memory = 1), ["stream.memory"]);
+        let delay = |c: &mut Config| c.stream.delay = Duration::from_secs(3600);
+        assert_eq!(wrong(delay), ["stream.delay"]);
     }
 }

@@ -182,6 +182,38 @@ pub const KEYS: &[Key] = &[
         "A domain's start wipes its log, unless the log has append='on'. The logs of so many \
          earlier boots are kept, and put behind the new log as rotated files.",
     ),
+    key(
+        "stream.to",
+        "The store to which the logs of domains that run here are copied as they grow: an object \
+         store, or a folder. If unset, nothing is streamed.",
+    )
+    .unset("\"s3://bucket/prefix\""),
+    key(
+        "stream.domains",
+        "Names or UUIDs of the domains that are streamed; * stands for any characters, ? for one.",
+    ),
+    key(
+        "stream.consoles",
+        "Names of their consoles that are streamed, with the same signs.",
+    ),
+    key(
+        "stream.delay",
+        "How long a byte waits at most until it is put, after it was noticed. A log is looked at \
+         once a second.",
+    ),
+    key(
+        "stream.keep",
+        "How much of each log stays in the store, or \"all\" to leave that to the store's own rules.",
+    ),
+    key(
+        "stream.leave_gap_after",
+        "After this time a stream goes on without a history that did not come with its domain, \
+         and leaves a gap.",
+    ),
+    key(
+        "stream.memory",
+        "How much memory all streams use together for what is not put yet.",
+    ),
     key("control.socket", "Path of the control socket.").at_start(),
     key(
         "control.group",

@@ -56,6 +56,8 @@ pub struct Config {
     pub reap: Reap,
     /// Logs that are held open.
     pub holds: Holds,
+    /// Logs that are copied to a store as they grow.
+    pub stream: Stream,
     /// The control socket.
     pub control: Control,
     /// What is shown to Prometheus.
@@ -229,6 +231,32 @@ pub struct Holds {
     pub keep_boots: u32,
 }
 
+/// Logs that are copied to a store as they grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Stream {
+    /// URL of the store; nothing is streamed without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Patterns of the names or UUIDs of domains.
+    pub domains: Vec<String>,
+    /// Patterns of the names of consoles.
+    pub consoles: Vec<String>,
+    /// How long a byte waits until it is put.
+    #[serde(with = "values::duration")]
+    pub delay: Duration,
+    /// How many of the newest bytes of each log are kept there; `None`: all.
+    #[serde(with = "values::or_all")]
+    pub keep: Option<u64>,
+    /// After which time a stream goes on without a history that does not come; `None`: never.
+    #[serde(with = "values::or_never")]
+    pub leave_gap_after: Option<Duration>,
+    /// How much memory all streams use together.
+    #[serde(with = "values::size")]
+    pub memory: u64,
+}
+
 /// The control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -278,6 +306,7 @@ impl Default for Config {
             outbox: Outbox::default(),
             reap: Reap::default(),
             holds: Holds::default(),
+            stream: Stream::default(),
             control: Control::default(),
             metrics: Metrics::default(),
             limits: Limits::default(),
@@ -353,6 +382,20 @@ impl Default for Holds {
         Self {
             max_unlinked_bytes: 1 << 30,
             keep_boots: 0,
+        }
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            to: None,
+            domains: vec!["*".to_owned()],
+            consoles: vec!["*".to_owned()],
+            delay: Duration::from_secs(5),
+            keep: Some(1 << 30),
+            leave_gap_after: None,
+            memory: 32 << 20,
         }
     }
 }

@@ -102,6 +102,31 @@ pub(super) mod size {
     }
 }
 
+/// A size, or the word `all`.
+pub(super) mod or_all {
+    use logchain_core::quantity;
+
+    use super::{Deserializer, Serializer};
+    pub(in super::super) fn serialize<S: Serializer>(
+        bytes: &Option<u64>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = bytes.map_or_else(|| "all".to_owned(), quantity::size_text);
+        to.serialize_str(&text)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<u64>, D::Error> {
+        super::read(from, |text| match text {
+            "all" => Ok(None),
+            text => quantity::size(text)
+                .map(Some)
+                .map_err(|_| "give a size, as 4096, 10MiB or 1GiB, or \"all\""),
+        })
+    }
+}
+
 /// A size that may be missing.
 pub(super) mod maybe_size {
     use logchain_core::quantity;

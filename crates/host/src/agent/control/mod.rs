@@ -100,6 +100,9 @@ pub struct Status {
     pub handoffs: Vec<HandoffStatus>,
     /// What waits in the outbox.
     pub outbox: OutboxStatus,
+    /// What is streamed, where the configuration says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamsStatus>,
     /// Agents of other hosts that answer.
     pub peers: Vec<String>,
     /// Keys of the configuration whose new value waits for a restart.
@@ -141,6 +144,23 @@ pub struct OutboxStatus {
     pub bytes: u64,
     /// The age of the oldest one in seconds; 0 without any.
     pub oldest_seconds: u64,
+}
+
+/// What is streamed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamsStatus {
+    /// URL of the store.
+    pub to: String,
+    /// How many logs are streamed.
+    pub running: u64,
+    /// How many of them wait: for the store, or for a history that did not come yet.
+    pub waiting: u64,
+    /// Bytes that went to the store, or were found there, since the agent started.
+    pub bytes: u64,
+    /// Why the store cannot be used now, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Whether the agent does its work.

@@ -20,6 +20,8 @@ fn filled(per_vm: bool) -> Metrics {
     metrics.window(Duration::from_millis(300));
     metrics.outbox(2, 1000, Some(Duration::from_secs(60)));
     metrics.held(3, 4);
+    metrics.streams(6, 1);
+    metrics.streamed(700);
     metrics.libvirt_connected(true);
     metrics.libvirt_reconnected();
     metrics.events_missed(2);
@@ -93,6 +95,9 @@ fn the_page_has_what_was_counted() {
         "outbox_oldest_seconds 60",
         "held_logs 3",
         "held_unlinked_bytes 4",
+        "streams 6",
+        "streams_waiting 1",
+        "streamed_bytes_total 700",
         "libvirt_connected 1",
         "libvirt_reconnects_total 1",
         "events_missed_total 2",

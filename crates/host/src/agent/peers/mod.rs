@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use super::Vm;
 use super::config::{self, Reloadable};
-use super::host::{Arrival, Here};
+use super::here::{Arrival, Here};
 use crate::blocking::blocking;
 use crate::{Error, Result, Stop};
 use links::Links;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use logchain_core::quantity::duration_text;
 use logchain_host::agent::config::Changes;
-use logchain_host::agent::control::{HandoffStatus, Status};
+use logchain_host::agent::control::{HandoffStatus, Status, StreamsStatus};
 
 /// What it does at `now`.
 pub(super) fn status(status: &Status, now: Timestamp) -> String {
@@ -39,6 +39,7 @@ pub(super) fn status(status: &Status, now: Timestamp) -> String {
             duration_text(Duration::from_secs(outbox.oldest_seconds)),
         ),
     });
+    lines.extend(status.streams.as_ref().map(streams));
     if !status.peers.is_empty() {
         lines.push(format!("peers that answer: {}", status.peers.join(", ")));
     }
@@ -87,6 +88,19 @@ fn handoff(handoff: &HandoffStatus, now: Timestamp) -> String {
         handoff.phase,
         handoff.bytes,
         since(handoff.since, now),
+    )
+}
+
+fn streams(streams: &StreamsStatus) -> String {
+    let waits = match (streams.waiting, &streams.trouble) {
+        (0, _) => String::new(),
+        (waiting, Some(reason)) => format!(", {waiting} of them waiting: {reason}"),
+        (waiting, None) => format!(", {waiting} of them waiting"),
+    };
+    let logs = count(streams.running, "log");
+    format!(
+        "streaming {logs} to {} ({} bytes){waits}",
+        streams.to, streams.bytes
     )
 }
 
@@ -153,6 +167,13 @@ mod tests {
                 bytes: 77,
                 oldest_seconds: 600,
             },
+            streams: Some(StreamsStatus {
+                to: "s3://b".to_owned(),
+                running: 3,
+                waiting: 2,
+                bytes: 10,
+                trouble: Some("it does not answer".to_owned()),
+            }),
             peers: vec!["h2".to_owned(), "h3".to_owned()],
             needs_restart: vec!["connect".to_owned()],
             warnings: vec!["h4 does not answer".to_owned()],
@@ -161,7 +182,8 @@ mod tests {
         let want = "h1: logchain agent 0.1.0, started 3d ago, NOT connected to libvirt, draining: it \
                     begins nothing new\n1 handoff is under way\n  vm1 serial0 to h2: the history is \
                     sent, 4096 bytes, for 5s\nthe outbox holds 2 logs (77 bytes), the oldest for \
-                    10m\npeers that answer: h2, h3\nin force after a restart: connect\nwarning: h4 \
+                    10m\nstreaming 3 logs to s3://b (10 bytes), 2 of them waiting: it does not \
+                    answer\npeers that answer: h2, h3\nin force after a restart: connect\nwarning: h4 \
                     does not answer\n";
         assert_eq!(status(&busy, now), want);
     }

@@ -12,7 +12,7 @@ use super::super::remembered::Remembered;
 use super::*;
 use crate::agent::Vm;
 use crate::agent::config::Reloadable;
-use crate::agent::host::Here;
+use crate::agent::here::Here;
 
 const DOMAIN: Uuid = Uuid::from_u128(0x7ab3);
 
@@ -208,7 +208,7 @@ async fn once_a_domain_left_nobody_is_let_in_any_more() {
     let door = Door::new().await;
     door.comes(&[("127.0.0.11", Trace::Memory)]);
     assert_eq!(door.leaves(&source()).await, Ok(true));
-    door.here.remove(DOMAIN);
+    door.here.leaves(DOMAIN);
     assert!(!door.may(&source()));
     door.doorman.0.left(DOMAIN);
     assert_eq!(door.leaves(&source()).await, Ok(false));
