@@ -10,6 +10,8 @@ mod holes;
 mod hops;
 mod json;
 pub mod out;
+pub mod remote;
+mod spool;
 mod stream;
 
 use anyhow::Context;

@@ -16,8 +16,8 @@ pub fn main() -> ExitCode {
     let command = args::parse();
     let format = command.format();
     match command {
-        // Transports are known there alone.
-        Command::Show(args) if args.transport.is_some() => {
+        // Transports and the agent are known there alone.
+        Command::Show(args) if args.transport.is_some() || args.agent.is_some() => {
             exit::status(Err(sibling::become_it()), format)
         }
         Command::Show(args) => match Subject::of_path(&args.log) {

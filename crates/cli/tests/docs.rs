@@ -289,6 +289,8 @@ impl Help {
             }
             let mut names = Vec::new();
             while let Some(name) = words.next_if(|w| w.starts_with('-')) {
+                // The value of some may be left out: it is behind a `=` then.
+                let name = name.split_once('[').map_or(name, |(name, _)| name);
                 names.push(name.trim_end_matches(','));
             }
             let takes = words.peek().is_some_and(|w| w.starts_with('<'));

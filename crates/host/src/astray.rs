@@ -28,17 +28,33 @@ struct Others {
     paths: Vec<PathBuf>,
 }
 
+/// What is open for writing at this moment.
+async fn open() -> Option<Open> {
+    let open = tokio::task::spawn_blocking(Open::look).await.ok()?;
+    open.ok_logged("where logs are written is not known")
+}
+
 impl Look {
     /// `None` where /proc does not tell.
     pub async fn new() -> Option<Self> {
-        let open = tokio::task::spawn_blocking(Open::look).await.ok()?;
-        let open = open.ok_logged("where logs are written is not known")?;
+        let open = open().await?;
         Some(Self { open, others: None })
     }
 
     /// Who writes the log at `path` of `domain`. `None` where nobody knows: the domain
     /// does not run, or who writes its log cannot be seen.
     pub async fn at(&mut self, domain: &Domain, path: &Path) -> Option<Written> {
+        let found = self.once(domain, path).await?;
+        if found == Written::AtItsPath {
+            return Some(found);
+        }
+        // Descriptors are listed before paths are looked at: a log that was rolled over between the
+        // two seems to be written elsewhere.
+        self.open = open().await?;
+        self.once(domain, path).await
+    }
+
+    async fn once(&mut self, domain: &Domain, path: &Path) -> Option<Written> {
         if !domain.state().await.ok()?.is_active() {
             return None;
         }
@@ -191,11 +207,15 @@ pub async fn has_writer(path: &Path) -> bool {
 pub async fn not_written_here(connect: Option<&str>, uuid: Uuid, path: &Path) -> Option<String> {
     let connection = consoles::connect_local(connect).await;
     let connection = connection.ok_logged("where the log is written is not looked at")?;
-    let domain = connection.lookup_uuid(uuid).await.ok()?;
+    not_written_by(&connection.lookup_uuid(uuid).await.ok()?, path).await
+}
+
+/// The same of a domain that was found already.
+pub async fn not_written_by(domain: &Domain, path: &Path) -> Option<String> {
     if !domain.state().await.ok()?.is_active() {
         return None;
     }
-    let found = Look::new().await?.at(&domain, path).await?;
+    let found = Look::new().await?.at(domain, path).await?;
     sentence(path, &found)
 }
 

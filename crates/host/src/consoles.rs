@@ -80,17 +80,25 @@ pub async fn console(
 ) -> Result<(Domain, Console)> {
     let connection = connect_local(uri).await?;
     let domain = connection.lookup(domain).await?;
-    let found = consoles_of(&domain).await?;
+    let console = console_of(&domain, name).await?;
+    Ok((domain, console))
+}
+
+/// The same of a domain that was found already.
+///
+/// # Errors
+/// [`Error::Refused`] where it has no such console; as [`consoles_of`].
+pub async fn console_of(domain: &Domain, name: Option<&str>) -> Result<Console> {
+    let found = consoles_of(domain).await?;
     let names: Vec<String> = found.iter().map(|c| c.name.clone()).collect();
     let console = found.into_iter().find(|c| name.is_none_or(|n| n == c.name));
-    let console = console.ok_or_else(|| {
+    console.ok_or_else(|| {
         let (asked, there) = (name.unwrap_or_default(), names.join(", "));
         Error::Refused(format!(
             "domain {} has no console {asked}; it has {there}",
             domain.name()
         ))
-    })?;
-    Ok((domain, console))
+    })
 }
 
 /// The name of a console as transports have it.

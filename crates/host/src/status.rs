@@ -1,5 +1,7 @@
 //! Every handoff on this host: where it stands, what it waits for, what to do.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,8 @@ use crate::left_behind::{self, OfferOptions};
 use crate::log::ConsoleLog;
 use crate::reap::{look, look_at_logs};
 use crate::{Result, astray, consoles, limits, neighbours};
+
+pub use report::{HandoffReport, Report};
 
 /// A message in the spool is small.
 const MAX_BEGIN: u64 = 64 * 1024;

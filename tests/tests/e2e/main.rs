@@ -6,6 +6,7 @@
 )]
 mod agent;
 mod agent_boots;
+mod agent_control;
 mod agent_faults;
 mod agent_options;
 mod agent_peace;

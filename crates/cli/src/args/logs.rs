@@ -1,5 +1,6 @@
 //! Arguments of the commands that read a log: `show`, `verify`, `stream`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -30,6 +31,14 @@ pub struct Which {
 pub struct Show {
     #[command(flatten)]
     pub log: Which,
+    /// Read the log through the agent, at its usual control socket or at SOCKET. Without this
+    /// option logchain does so only if you may not read the log or ask libvirt yourself and may
+    /// call the agent.
+    #[arg(
+        long, value_name = "SOCKET", num_args = 0..=1, require_equals = true,
+        conflicts_with_all = ["uri", "numbering", "transport"]
+    )]
+    pub agent: Option<Option<PathBuf>>,
     /// Print this many bytes from the end: 4096, 100K or 1MiB (1024), 1KB (1000), or all
     /// [default: 100K].
     #[arg(short = 'n', long = "bytes", value_name = "BYTES|all", value_parser = amount, conflicts_with = "lines")]

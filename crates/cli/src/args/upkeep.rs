@@ -76,6 +76,13 @@ pub struct Status {
     pub connect: Connect,
     #[command(flatten)]
     pub state: State,
+    /// Ask the agent, at its usual control socket or at SOCKET. Without this option logchain does
+    /// so only if you may not read the state folder yourself and may call the agent.
+    #[arg(
+        long, value_name = "SOCKET", num_args = 0..=1, require_equals = true,
+        conflicts_with_all = ["uri", "folder"]
+    )]
+    pub agent: Option<Option<PathBuf>>,
     /// Print sentences, or one JSON object.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -12,6 +12,7 @@ mod reap;
 mod request;
 mod rotate;
 mod show;
+mod show_agent;
 mod show_stream;
 mod status;
 mod stream;

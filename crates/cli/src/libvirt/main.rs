@@ -3,8 +3,10 @@
 //!
 //! - `commands`: from the arguments of each command to the job of `logchain-host` that does it.
 //! - `report`: shows what a job tells. `signals`: passes them on to the job.
+//! - `access`: whether a command reads this host itself or asks the agent.
 //! - `subject`: which log a domain's name stands for.
 
+mod access;
 mod commands;
 mod report;
 mod signals;

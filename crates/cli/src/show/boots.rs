@@ -18,11 +18,15 @@ use crate::exit::{Exit, Usage};
 
 /// Which boots' logs are there, oldest first.
 pub(super) fn list(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
-    let boots = boots(&Offsets::of(chain)?)?;
+    print(args.format, &boots(&Offsets::of(chain)?)?)
+}
+
+/// Prints which boots there are.
+pub(super) fn print(format: Format, boots: &[BootRun]) -> anyhow::Result<Exit> {
     let mut out = io::stdout().lock();
     for (boot, age) in boots.iter().zip((0..boots.len()).rev()) {
         let number = number(age);
-        match args.format {
+        match format {
             Format::Text => {
                 let since = boot.since.map_or_else(|| "the beginning".to_owned(), utc);
                 let (start, end) = (boot.start, boot.end);
@@ -42,6 +46,21 @@ pub(super) fn list(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// An earlier boot prints nothing more.
+pub(super) fn check(args: &Show) -> Result<(), Usage> {
+    if args.follow && args.boot.is_some_and(|boot| boot < 0) {
+        let sentence = "--follow goes with the present boot, which is --boot 0";
+        return Err(Usage(sentence.to_owned()));
+    }
+    Ok(())
+}
+
+/// That the log of a boot is not there, where those of the last `count` boots are.
+pub(super) fn not_there(boot: i64, count: usize) -> String {
+    let oldest = number(count.saturating_sub(1));
+    format!("the log of boot {boot} is not there; the oldest there is of {oldest}")
+}
+
 /// What the boot with this number printed; its end, where not all of it is asked for.
 pub(super) fn show(
     args: &Show,
@@ -49,10 +68,7 @@ pub(super) fn show(
     subject: &Subject,
     chain: LogChain,
 ) -> anyhow::Result<Exit> {
-    if boot < 0 && args.follow {
-        let sentence = "--follow goes with the present boot, which is --boot 0";
-        return Err(Usage(sentence.to_owned()).into());
-    }
+    check(args)?;
     let offsets = Offsets::of(&chain)?;
     if let Err(e) = offsets.remember(&chain) {
         eprintln!("logchain: offsets are not kept: {e}");
@@ -60,8 +76,7 @@ pub(super) fn show(
     let boots = boots(&offsets)?;
     let age = usize::try_from(boot.unsigned_abs()).unwrap_or(usize::MAX);
     let Some(run) = boots.iter().rev().nth(age) else {
-        let oldest = number(boots.len().saturating_sub(1));
-        eprintln!("logchain: the log of boot {boot} is not there; the oldest there is of {oldest}");
+        eprintln!("logchain: {}", not_there(boot, boots.len()));
         return Ok(Exit::Failed);
     };
     let from = match (args.lines, args.bytes) {

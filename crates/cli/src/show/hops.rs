@@ -1,10 +1,12 @@
 //! The hosts that a VM was on.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use jiff::Timestamp;
 use logchain_core::chain::LogChain;
 use logchain_core::offsets::Offsets;
+use logchain_core::stream::{Hop, StreamOffset};
 use serde_json::json;
 
 use crate::args::{Format, Show};
@@ -13,10 +15,18 @@ use crate::exit::Exit;
 pub(super) fn show(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
     let offsets = Offsets::of(chain)?;
     let end = offsets.end()?;
-    let hops = offsets.ledger().hops();
+    print(args.format, &chain.path(), offsets.ledger().hops(), end)
+}
+
+/// Prints the hosts of the VM whose log is at `path` and ends at `end`.
+pub(super) fn print(
+    format: Format,
+    path: &Path,
+    hops: &[Hop],
+    end: StreamOffset,
+) -> anyhow::Result<Exit> {
     let mut out = io::stdout().lock();
-    if hops.is_empty() && args.format == Format::Text {
-        let path = chain.path();
+    if hops.is_empty() && format == Format::Text {
         eprintln!(
             "logchain: no migration is recorded beside {}",
             path.display()
@@ -24,7 +34,7 @@ pub(super) fn show(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
     }
     let ends = hops.iter().skip(1).map(|h| h.start).chain([end]);
     for (hop, end) in hops.iter().zip(ends) {
-        match args.format {
+        match format {
             Format::Text => {
                 let since = hop.since.map_or_else(|| "the beginning".to_owned(), utc);
                 let (host, start) = (printable(&hop.host), hop.start);

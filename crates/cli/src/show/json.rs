@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use logchain_core::chain::{LogChain, Snapshot};
 use serde::{Serialize, Serializer};
 
+use super::remote::RemoteLog;
 use super::{Subject, each_block};
 
 /// What is said of a chain. `content` is text where it is UTF-8, else Base64.
@@ -81,6 +82,35 @@ impl Shown {
                 .map(|g| Gap {
                     first: g.first,
                     last: g.last,
+                })
+                .collect(),
+            place: None,
+        }
+    }
+
+    /// The same of a log that lies elsewhere.
+    pub(super) fn of_remote(log: &RemoteLog) -> Self {
+        let (name, uuid) = log.domain.clone();
+        Self {
+            domain: Some(name),
+            uuid: Some(uuid),
+            console: Some(log.console.clone()),
+            path: log.path.to_string_lossy().into_owned(),
+            numbering: log.numbering.clone(),
+            files: log
+                .files
+                .iter()
+                .map(|(name, size)| File {
+                    name: name.clone(),
+                    size: *size,
+                })
+                .collect(),
+            gaps: log
+                .gaps
+                .iter()
+                .map(|(first, last)| Gap {
+                    first: *first,
+                    last: *last,
                 })
                 .collect(),
             place: None,

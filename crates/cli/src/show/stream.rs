@@ -130,7 +130,7 @@ pub(super) fn print(
     }
 }
 
-fn gone(offset: StreamOffset, next: StreamOffset, arriving: bool) -> String {
+pub(super) fn gone(offset: StreamOffset, next: StreamOffset, arriving: bool) -> String {
     if arriving {
         format!("offset {offset} is not there yet: history is being put in place; try again")
     } else {
@@ -138,7 +138,7 @@ fn gone(offset: StreamOffset, next: StreamOffset, arriving: bool) -> String {
     }
 }
 
-fn beyond(offset: StreamOffset, end: StreamOffset) -> String {
+pub(super) fn beyond(offset: StreamOffset, end: StreamOffset) -> String {
     format!("offset {offset} is not there yet: the log ends at {end}")
 }
 

@@ -2,48 +2,36 @@
 //!
 //! Must not know: HTTP, sockets.
 
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream;
 use jiff::Timestamp;
-use logchain_core::chain::LogChain;
-use logchain_core::live::{Live, News};
-use logchain_core::offsets::{Lookup, Offsets};
+use logchain_core::ids::ConsoleName;
 use logchain_core::outbox::Outbox;
-use logchain_core::stream::StreamOffset;
-use tokio::sync::mpsc;
+use logchain_libvirt::Domain;
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::afterwards::put_down_at;
 use super::config::Changes;
 use super::control::{
-    Agent, Draining, Health, LogBytes, LogRequest, OutboxStatus, Refusal, Status,
+    Agent, Draining, Frames, Head, Health, LogRequest, OutboxStatus, Refusal, Slot, Status,
 };
 use super::here::Here;
+use super::log_reader;
 use super::reloader::Reloader;
 use super::shared::Shared;
 use crate::limits::numbering_of_host;
-use crate::{Error, Result, consoles, neighbours};
-
-/// Bytes in one piece of an answer.
-const PIECE: usize = 64 << 10;
-
-/// Pieces that wait for a client that reads slowly.
-const PIECES: usize = 4;
-
-/// Between two looks at a log that is followed, where no notice comes. Whether the client is
-/// still there is seen then, too.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::status::{self, Report};
+use crate::{Error, Result, astray, consoles, neighbours};
 
 pub(super) struct Desk {
     shared: Arc<Shared>,
     here: Here,
     reloader: Reloader,
     started: Timestamp,
+    looks: Mutex<()>,
 }
 
 impl Desk {
@@ -53,7 +41,16 @@ impl Desk {
             here,
             reloader,
             started: Timestamp::now(),
+            looks: Mutex::new(()),
         }
+    }
+
+    /// Why what a running guest prints does not come to its log, if that is so.
+    async fn not_written(domain: &Domain, log: &Path) -> Option<String> {
+        if astray::has_writer(log).await {
+            return None;
+        }
+        astray::not_written_by(domain, log).await
     }
 }
 
@@ -114,65 +111,55 @@ impl Agent for Desk {
         self.shared.metrics.page()
     }
 
-    async fn log(&self, request: LogRequest) -> Result<LogBytes, Refusal> {
+    async fn handoffs(&self) -> Report {
+        let config = self.shared.config();
+        let options = status::Options {
+            connect: Some(config.connect.clone()),
+            state: config.state.clone(),
+        };
+        // It looks at every domain and log: one look at a time is enough.
+        let _turn = self.looks.lock().await;
+        status::status(&options).await.report()
+    }
+
+    async fn log(&self, request: LogRequest, slot: Slot) -> Result<Frames, Refusal> {
         let failed = |e: Error| Refusal::Failed(e.sentence());
         let Some(connection) = self.here.connection() else {
             return Err(Refusal::NotNow("libvirt is not connected".to_owned()));
         };
-        let domain = match connection.lookup_uuid(request.domain).await {
+        let domain = match connection.lookup(&request.domain).await {
             Err(e @ logchain_libvirt::Error::NoDomain { .. }) => {
                 return Err(Refusal::NoSuchLog(e.to_string()));
             }
             found => found.map_err(|e| failed(e.into()))?,
         };
-        let found = consoles::consoles_of(&domain).await;
-        let found = found.map_err(|e| Refusal::NoSuchLog(e.sentence()))?;
-        let console = found
-            .into_iter()
-            .find(|c| c.name == request.console.as_str());
-        let Some(console) = console else {
-            let (name, console) = (domain.name(), &request.console);
-            let what = format!("domain {name} has no console {console}");
-            return Err(Refusal::NoSuchLog(what));
+        let asked = request.console.as_ref().map(ConsoleName::as_str);
+        let console = consoles::console_of(&domain, asked).await;
+        let console = console.map_err(|e| match e {
+            Error::Refused(sentence) => Refusal::NoSuchLog(sentence),
+            e => failed(e),
+        })?;
+        let head = Head {
+            domain: domain.name().to_owned(),
+            uuid: domain.uuid(),
+            console: console.name,
+            not_written: Self::not_written(&domain, &console.path).await,
+            ..Head::default()
         };
-        let (put, pieces) = mpsc::channel(PIECES);
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (put, frames) = mpsc::channel(log_reader::AHEAD);
+        let (begun, begins) = oneshot::channel();
         let events = self.shared.events.clone();
         tokio::task::spawn_blocking(move || {
-            let opened = neighbours::chain(&console.path, numbering_of_host(&events));
-            let opened = opened.map_err(|e| Refusal::Failed(Error::from(e).sentence()));
-            let begun = opened.and_then(|chain| {
-                let offsets = Offsets::of(&chain);
-                let offsets = offsets.map_err(|e| Refusal::Failed(e.to_string()))?;
-                let from = first(&offsets, request.from)?;
-                Ok((chain, offsets, from))
-            });
-            let (chain, offsets, from) = match begun {
-                Ok(begun) => begun,
-                Err(refusal) => {
-                    // Whoever asked may be gone.
-                    let _ = tell.send(Err(refusal));
-                    return;
-                }
-            };
-            if tell.send(Ok(from.get())).is_err() {
-                return;
-            }
-            if let Err(e) = send(chain, &offsets, from, request.follow, &put) {
-                // The client sees that the answer breaks off.
-                let _ = put.blocking_send(Err(e));
-            }
+            let chain = neighbours::chain(&console.path, numbering_of_host(&events));
+            log_reader::read(chain, head, &request, begun, &put);
+            drop(slot);
         });
-        let offset = told
-            .await
-            .map_err(|_| Refusal::Failed("the log's reader ended".to_owned()))??;
-        let bytes = stream::unfold(pieces, |mut pieces| async move {
-            Some((pieces.recv().await?, pieces))
+        let gone = || Refusal::Failed("the log's reader ended".to_owned());
+        begins.await.map_err(|_| gone())??;
+        let frames = stream::unfold(frames, |mut frames| async move {
+            Some((frames.recv().await?, frames))
         });
-        Ok(LogBytes {
-            offset,
-            bytes: Box::pin(bytes),
-        })
+        Ok(Box::pin(frames))
     }
 
     async fn drain(&self) -> Result<Draining, Refusal> {
@@ -198,86 +185,4 @@ pub(super) fn outbox(state: PathBuf) -> Result<OutboxStatus> {
         bytes: entries.iter().map(|e| e.bytes).fold(0, u64::saturating_add),
         oldest_seconds: oldest.as_secs(),
     })
-}
-
-/// Where an answer begins.
-fn first(offsets: &Offsets, from: Option<u64>) -> Result<StreamOffset, Refusal> {
-    let failed = |e: logchain_core::OffsetError| Refusal::Failed(e.to_string());
-    let asked = StreamOffset::new(from.unwrap_or(0));
-    match offsets.from(asked, 1).map_err(failed)? {
-        Lookup::Run(run) => Ok(run.offset()),
-        Lookup::Gone { next, .. } if from.is_none() => Ok(next),
-        Lookup::Gone { next, .. } => Err(Refusal::Expired(format!(
-            "the bytes from offset {asked} on are gone; the oldest that is there is {next}"
-        ))),
-        Lookup::Beyond { end } if from.is_none() || asked == end => Ok(end),
-        Lookup::Beyond { end } => Err(Refusal::Wrong(format!(
-            "offset {asked} is beyond the end of the log, which is {end}"
-        ))),
-    }
-}
-
-/// Sends what is there and, where it is asked for, what comes. A client that is gone ends it.
-fn send(
-    chain: LogChain,
-    offsets: &Offsets,
-    from: StreamOffset,
-    follow: bool,
-    put: &mpsc::Sender<Result<Bytes>>,
-) -> Result<()> {
-    let mut at = from;
-    loop {
-        let (mut run, next) = match offsets.from(at, u64::MAX)? {
-            Lookup::Run(run) => {
-                let next = run.next();
-                (run, next)
-            }
-            Lookup::Gone { next, .. } => {
-                at = next;
-                continue;
-            }
-            Lookup::Beyond { .. } => break,
-        };
-        let more = run.more();
-        loop {
-            let mut piece = vec![0; PIECE];
-            let read = run.read(&mut piece).map_err(|source| Error::Io {
-                action: format!("cannot read {}", chain.path().display()),
-                source,
-            })?;
-            if read == 0 {
-                break;
-            }
-            piece.truncate(read);
-            if put.blocking_send(Ok(piece.into())).is_err() {
-                return Ok(());
-            }
-        }
-        at = next;
-        if !more {
-            break;
-        }
-    }
-    if !follow {
-        return Ok(());
-    }
-    let mut live = Live::after(offsets, chain)?;
-    let mut piece = vec![0; PIECE];
-    while !put.is_closed() {
-        match live.read(&mut piece)? {
-            News::None => live.wait(LOOK),
-            News::Bytes(read) => {
-                let bytes = piece.get(..read).unwrap_or_default();
-                if put
-                    .blocking_send(Ok(Bytes::copy_from_slice(bytes)))
-                    .is_err()
-                {
-                    return Ok(());
-                }
-            }
-            // What is missing is seen by the offset of what follows.
-            News::Missing { .. } => {}
-        }
-    }
-    Ok(())
 }

@@ -14,7 +14,8 @@
 //! How it is operated:
 //!
 //! - [`config`]: its configuration file, and what of it can change while the agent runs.
-//! - [`control`]: its control socket, and the calls that a client makes there; `desk` answers them.
+//! - [`control`]: its control socket, and the calls that a client makes there; `desk` answers them,
+//!   and `log_reader` reads logs for it.
 //! - [`metrics`]: what it counts for Prometheus.
 //! - [`operate`]: all of these together, beside the agent's own work.
 //! - [`reloader`]: the one place that loads the configuration anew.
@@ -37,6 +38,7 @@ mod held;
 mod here;
 mod host;
 mod known;
+mod log_reader;
 mod meet;
 pub mod metrics;
 pub mod operate;

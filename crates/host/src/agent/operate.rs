@@ -109,9 +109,12 @@ mod tests {
     use super::*;
     use crate::Events;
     use crate::agent::config::{Changes, Reloadable};
-    use crate::agent::control::{Draining, Health, LogBytes, LogRequest, Refusal, Status, client};
+    use crate::agent::control::{
+        Draining, Frames, Health, LogRequest, Refusal, Slot, Status, client,
+    };
     use crate::agent::metrics::Metrics;
     use crate::agent::systemd::Notifier;
+    use crate::status::Report;
     use crate::stop::stop;
 
     struct Small(Reloader);
@@ -133,7 +136,11 @@ mod tests {
             self.0.metrics.page()
         }
 
-        async fn log(&self, _: LogRequest) -> Result<LogBytes, Refusal> {
+        async fn handoffs(&self) -> Report {
+            Report::default()
+        }
+
+        async fn log(&self, _: LogRequest, _: Slot) -> Result<Frames, Refusal> {
             Err(Refusal::NoSuchLog("there is none".to_owned()))
         }
 

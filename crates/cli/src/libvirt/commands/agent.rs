@@ -17,6 +17,7 @@ use logchain_host::agent::config::{DEFAULT_PATH, Problems, Reloadable};
 use logchain_host::agent::control::client;
 use tokio::time::{Instant, sleep};
 
+use crate::access;
 use crate::report::{self, Watch};
 use crate::signals;
 
@@ -39,11 +40,10 @@ fn file(config: AgentConfig) -> PathBuf {
 
 /// The socket that is named, or the one that the configuration names.
 async fn path(socket: AgentSocket) -> anyhow::Result<PathBuf> {
-    if let Some(path) = socket.path {
-        return Ok(path);
+    match socket.path {
+        Some(path) => Ok(path),
+        None => access::socket_of(&file(socket.config)).await,
     }
-    let config = open(&file(socket.config)).await?;
-    Ok(config.current().control.socket.clone())
 }
 
 async fn open(file: &Path) -> Result<Reloadable, Error> {

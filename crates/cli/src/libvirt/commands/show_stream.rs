@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use logchain::args::{Amount, DEFAULT_BYTES, Show};
 use logchain::exit::{Exit, Usage};
 use logchain::show::is_broken_pipe;
 use logchain::show::out::Out;
+use logchain::show::remote::{self, Piece};
 use logchain_core::archive::{self, Archive, Head, Part, heads};
 use logchain_core::backoff::Backoff;
 use logchain_core::ids::ConsoleName;
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Show) -> anyhow::Result<Exit> {
             eprintln!("logchain: offset {from} has expired: the first one still there is {first}");
             return Ok(Exit::Failed);
         }
-        (Some(from), _, bytes) => (from, budget(bytes, args.follow)),
+        (Some(from), _, _) => (from, remote::budget(&args).unwrap_or(u64::MAX)),
         (None, Some(lines), _) => (
             last_lines(&archive, first, end.offset, lines).await?,
             u64::MAX,
@@ -90,14 +90,6 @@ pub(super) async fn run(args: Show) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn budget(bytes: Option<Amount>, follow: bool) -> u64 {
-    match bytes {
-        Some(Amount::Bytes(bytes)) => bytes,
-        None if !follow => DEFAULT_BYTES,
-        _ => u64::MAX,
-    }
-}
-
 /// Gives the offset after the last byte fetched. Whoever follows waits for a transport that is
 /// away, as for a log that is silent.
 async fn fetch(
@@ -105,7 +97,7 @@ async fn fetch(
     from: u64,
     most: u64,
     follow: bool,
-    out: mpsc::Sender<Printed>,
+    out: mpsc::Sender<Piece>,
 ) -> anyhow::Result<u64> {
     let mut next = from;
     let mut most = most;
@@ -122,7 +114,7 @@ async fn fetch(
             }
             Err(e) => return Err(e.into()),
         }
-        if !follow || out.send(Printed::Rest).await.is_err() {
+        if !follow || out.send(Piece::CaughtUp).await.is_err() {
             return Ok(next);
         }
         most = u64::MAX;
@@ -143,14 +135,14 @@ async fn pass_on(
     archive: &Archive,
     next: &mut u64,
     most: u64,
-    out: &mpsc::Sender<Printed>,
+    out: &mpsc::Sender<Piece>,
 ) -> archive::Result<bool> {
     let mut parts = archive.read(*next, most).await?;
     while let Some(part) = parts.try_next().await? {
         *next = part.next();
         let printed = match part {
-            Part::Bytes { offset, bytes } => Printed::Bytes { offset, bytes },
-            Part::Missing { next, size } => Printed::Missing { next, size },
+            Part::Bytes { offset, bytes } => Piece::Bytes { offset, bytes },
+            Part::Missing { next, size } => Piece::Missing { next, size },
         };
         if out.send(printed).await.is_err() {
             return Ok(false);
@@ -242,42 +234,12 @@ async fn known_here(args: &Show) -> Option<Uuid> {
     Some(connection.lookup(&args.log.what).await.ok()?.uuid())
 }
 
-/// What is printed of a log that comes in parts.
-enum Printed {
-    Bytes {
-        offset: u64,
-        bytes: Bytes,
-    },
-    Missing {
-        next: u64,
-        size: Option<u64>,
-    },
-    /// That is all for now.
-    Rest,
-}
-
 /// Prints parts as they come, until there are no more. Says whether nobody reads
 /// any further. Blocks.
-fn print(args: &Show, mut parts: mpsc::Receiver<Printed>) -> anyhow::Result<bool> {
-    let mut out = Out::new(args)?;
-    let mut printed = || {
-        while let Some(part) = parts.blocking_recv() {
-            match part {
-                Printed::Bytes { offset, bytes } => out.push(offset, &bytes)?,
-                Printed::Missing { next, size } => out.missing(next, size)?,
-                Printed::Rest => {
-                    out.flush()?;
-                    if out.is_closed() {
-                        return Ok(true);
-                    }
-                }
-            }
-        }
-        out.finish()?;
-        Ok(false)
-    };
-    match printed() {
+fn print(args: &Show, mut parts: mpsc::Receiver<Piece>) -> anyhow::Result<bool> {
+    let parts = std::iter::from_fn(|| parts.blocking_recv().map(Ok));
+    match remote::print(&mut Out::new(args)?, parts) {
         Err(e) if is_broken_pipe(&e) => Ok(true),
-        printed => printed,
+        printed => Ok(printed?.is_none()),
     }
 }

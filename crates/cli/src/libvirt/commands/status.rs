@@ -1,59 +1,68 @@
 //! `logchain status`.
 
-use jiff::Timestamp;
+use std::io;
+use std::path::PathBuf;
+
 use logchain::args::{Format, Status as Args};
 use logchain::exit::Exit;
-use logchain_core::ids::ConsoleName;
-use logchain_core::standing::Standing;
-use logchain_host::consoles::own_name;
-use logchain_host::status::{Options, Status, status};
-use serde_json::json;
+use logchain_host::agent::control::client;
+use logchain_host::status::{Options, Report, status};
+
+use crate::access;
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    if let Some(named) = args.agent {
+        let socket = access::socket(named).await?;
+        show(&client::handoffs(&socket).await?, args.format)?;
+        return Ok(Exit::Done);
+    }
+    let mut not_asked = None;
+    if access::may_ask_for_status(&args)
+        && let Err(e) = readable(args.state.folder.clone()).await
+        && access::is_refused(&e)
+    {
+        match access::instead(e).await {
+            Ok(socket) => {
+                show(&client::handoffs(&socket).await?, args.format)?;
+                return Ok(Exit::Done);
+            }
+            Err(not) => not_asked = not.why,
+        }
+    }
     let mut options = Options::default();
     options.connect = args.connect.uri;
     options.state = args.state.folder;
-    show(&status(&options).await, args.format);
+    let mut report = status(&options).await.report();
+    report.warnings.extend(not_asked);
+    show(&report, args.format)?;
     Ok(Exit::Done)
 }
 
-fn show(status: &Status, format: Format) {
-    let under_way = status.under_way();
-    if let Format::Json = format {
-        let all: Vec<_> = status.handoffs.iter().map(described).collect();
-        let all = json!({
-            "host": own_name(),
-            "under_way": under_way,
-            "handoffs": all,
-            "warnings": status.warnings,
-        });
-        println!("{all}");
-        return;
-    }
-    for standing in &status.handoffs {
-        println!("{}", standing.sentence(status.at));
-    }
-    for warning in &status.warnings {
-        eprintln!("logchain: {warning}");
-    }
-    if under_way == 0 && status.warnings.is_empty() {
-        println!("nothing is under way on this host");
-    }
+/// Whether this user may look at what logchain remembers of this host.
+async fn readable(state: PathBuf) -> anyhow::Result<()> {
+    let look = move || match std::fs::read_dir(&state) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let sentence = format!("cannot read {}", state.display());
+            Err(anyhow::Error::new(e).context(sentence))
+        }
+        _ => Ok(()),
+    };
+    tokio::task::spawn_blocking(look).await?
 }
 
-fn described(standing: &Standing) -> serde_json::Value {
-    json!({
-        "state": standing.state.as_str(),
-        "over": standing.state.is_over(),
-        "domain": standing.name,
-        "uuid": standing.domain.to_string(),
-        "console": standing.console.as_ref().map(ConsoleName::as_str),
-        "handoff": standing.handoff.map(|h| h.to_string()),
-        "bytes": standing.bytes,
-        "peer": standing.peer,
-        "since": standing.since.map(Timestamp::as_second),
-        "stands": standing.stands,
-        "waits_for": standing.waits_for,
-        "help": standing.help,
-    })
+fn show(report: &Report, format: Format) -> anyhow::Result<()> {
+    if let Format::Json = format {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    for handoff in &report.handoffs {
+        println!("{}", handoff.sentence);
+    }
+    for warning in &report.warnings {
+        eprintln!("logchain: {warning}");
+    }
+    if report.under_way == 0 && report.warnings.is_empty() {
+        println!("nothing is under way on this host");
+    }
+    Ok(())
 }

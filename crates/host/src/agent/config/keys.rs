@@ -217,8 +217,8 @@ pub const KEYS: &[Key] = &[
     key("control.socket", "Path of the control socket.").at_start(),
     key(
         "control.group",
-        "A group whose members may use the control socket, also to drain and reload. If unset, \
-         only root may.",
+        "A group whose members may use the control socket: to read every console log of this host, \
+         and to drain and reload. If unset, only root may.",
     )
     .unset("\"libvirt\"")
     .at_start(),

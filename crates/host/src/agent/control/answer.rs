@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Frame;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
@@ -18,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::route::{BadRequest, Call, Endpoint, route};
-use super::{Agent, LogBytes, Refusal};
+use super::{Agent, Frame, Frames, Head, Refusal, Slot, Start};
 use crate::agent::metrics;
 
 /// How long the agent may take for an answer, or to begin one.
@@ -72,6 +71,7 @@ async fn called(agent: &dyn Agent, call: Call, streams: &Arc<Semaphore>) -> Answ
             as_json(status, &said).into()
         }
         Call::Status => as_json(StatusCode::OK, &agent.status().await).into(),
+        Call::Handoffs => as_json(StatusCode::OK, &agent.handoffs().await).into(),
         Call::Drain => done(agent.drain().await).into(),
         Call::Reload => done(agent.reload().await).into(),
         Call::Log(request) => {
@@ -79,28 +79,90 @@ async fn called(agent: &dyn Agent, call: Call, streams: &Arc<Semaphore>) -> Answ
                 let what = "too many logs are being read; try again when one of them has ended";
                 return error(StatusCode::SERVICE_UNAVAILABLE, what).into();
             };
-            match agent.log(request).await {
-                Ok(log) => stream(log, permit),
+            let slot = Slot(Arc::new(permit));
+            let framed = request.framed;
+            match agent.log(request, slot.clone()).await {
+                Ok(frames) if framed => in_frames(frames, slot),
+                Ok(frames) => as_bytes(frames, slot).await,
                 Err(refusal) => refused(&refusal).into(),
             }
         }
     }
 }
 
-fn stream(log: LogBytes, permit: tokio::sync::OwnedSemaphorePermit) -> Answer {
-    let frames = log.bytes.map_ok(Frame::data).map(move |frame| {
+fn in_frames(frames: Frames, slot: Slot) -> Answer {
+    let frames = frames.map(move |frame| {
         // It is held as long as the log is read.
-        let _ = &permit;
-        if let Err(e) = &frame {
-            tracing::warn!(error = %e.sentence(), "a log that a client reads broke off");
-        }
-        frame
+        let _ = &slot;
+        Ok(Frame::encoded(&frame))
     });
+    let kind = "application/vnd.logchain.frames";
+    stream(kind, frames)
+}
+
+/// The log's bytes alone. The answer ends where bytes are missing, so that none are taken to
+/// follow others: a request from there on says how the log goes on.
+async fn as_bytes(mut frames: Frames, slot: Slot) -> Answer {
+    let Some(Frame::Head(head)) = frames.next().await else {
+        let what = "the log cannot be read";
+        return error(StatusCode::INTERNAL_SERVER_ERROR, what).into();
+    };
+    let Head { start, end, .. } = *head;
+    let offset = match start {
+        Start::NoSuchBoot => {
+            let what = "the log of that boot is not there";
+            return error(StatusCode::GONE, what).into();
+        }
+        Start::At(offset) => offset,
+        Start::Expired(next) => {
+            let what = format!("that offset has expired: the first one still there is {next}");
+            return error(StatusCode::GONE, &what).into();
+        }
+        Start::Arriving(_) => {
+            let what = "that offset is not there yet: history is being put in place; try again";
+            return error(StatusCode::SERVICE_UNAVAILABLE, what).into();
+        }
+        Start::Beyond => {
+            let what = format!("that offset is not there yet: the log ends at {end}");
+            return error(StatusCode::UNPROCESSABLE_ENTITY, &what).into();
+        }
+    };
+    let bytes = frames
+        .scan(offset, move |at, frame| {
+            // It is held as long as the log is read.
+            let _ = &slot;
+            let next = match frame {
+                Frame::Bytes { offset, bytes } => {
+                    *at = offset.saturating_add(bytes.len() as u64);
+                    Some(Some(Ok(bytes)))
+                }
+                // A gap before the first byte is one of an unknown size at the offset that was
+                // asked for.
+                Frame::Missing { next, .. } if next == offset && *at == offset => Some(None),
+                Frame::Missing { .. } | Frame::End { .. } => None,
+                Frame::Head(_) | Frame::CaughtUp => Some(None),
+                Frame::Failed(why) => {
+                    tracing::warn!(error = why, "a log that a client reads broke off");
+                    Some(Some(Err(crate::Error::Refused(why))))
+                }
+            };
+            std::future::ready(next)
+        })
+        .filter_map(std::future::ready);
+    let mut answer = stream("application/octet-stream", bytes);
+    let headers = answer.response.headers_mut();
+    headers.insert(OFFSET, HeaderValue::from(offset));
+    answer
+}
+
+fn stream(
+    kind: &'static str,
+    bytes: impl Stream<Item = Result<Bytes, crate::Error>> + Send + 'static,
+) -> Answer {
+    let frames = bytes.map_ok(hyper::body::Frame::data);
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
-    let kind = HeaderValue::from_static("application/octet-stream");
-    headers.insert(CONTENT_TYPE, kind);
-    headers.insert(OFFSET, HeaderValue::from(log.offset));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     Answer {
         response,
         is_stream: true,
@@ -126,7 +188,6 @@ fn done<T: Serialize>(result: Result<T, Refusal>) -> Response<Body> {
 fn refused(refusal: &Refusal) -> Response<Body> {
     let status = match refusal {
         Refusal::NoSuchLog(_) => StatusCode::NOT_FOUND,
-        Refusal::Expired(_) => StatusCode::GONE,
         Refusal::NotNow(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

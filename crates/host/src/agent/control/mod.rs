@@ -6,7 +6,8 @@
 //! | `GET /metrics` | the page for Prometheus |
 //! | `GET /healthz` | 200, or 503 with reasons |
 //! | `GET /v1/status` | what is under way, as [`Status`] |
-//! | `GET /v1/log/{uuid}/{console}?from=OFFSET&follow=true` | a log from an offset on |
+//! | `GET /v1/handoffs` | every handoff on this host, as [`Report`](crate::status::Report) |
+//! | `GET /v1/log/{domain}/{console}?from=OFFSET&follow=true` | a log, as bytes or as [`Frame`]s |
 //! | `POST /v1/drain` | begin nothing new, and finish what is under way |
 //! | `POST /v1/reload` | load the configuration anew |
 //!
@@ -17,13 +18,19 @@
 //! a client may leave its answer unread.
 //!
 //! - `socket`: the socket file, created with its mode. `peer`: who is allowed in.
-//! - `route`: pure: which call a request is. `answer`: from a call to its answer.
-//! - `serve`: connections. `write_timeout`: a client that reads nothing. [`client`]: the other end.
+//! - `route`, `log_request`: pure: which call a request is. `answer`: from a call to its answer.
+//! - `frame`: pure: a log in frames.
+//! - `serve`: connections. `write_timeout`: a client that reads nothing.
+//! - [`client`]: the other end. `log_client`: a client that reads a log, over several connections
+//!   where one breaks off.
 //!
 //! Must not know: how the agent does what it is asked: [`Agent`] does it.
 
 mod answer;
 pub mod client;
+mod frame;
+mod log_client;
+mod log_request;
 mod peer;
 mod route;
 mod serve;
@@ -32,15 +39,20 @@ mod socket;
 mod tests;
 mod write_timeout;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use logchain_core::ids::ConsoleName;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::config::Changes;
+use crate::status::Report;
 
+pub use frame::{Boot, Frame, Head, LogFile, MissingFiles, Start};
+pub use log_client::LogReader;
+pub use log_request::{LogRequest, Part};
 pub use serve::{serve, serve_metrics};
 pub use socket::Socket;
 
@@ -56,8 +68,11 @@ pub trait Agent: Send + Sync + 'static {
     /// The page for Prometheus.
     fn metrics(&self) -> String;
 
-    /// The bytes of a log.
-    async fn log(&self, request: LogRequest) -> Result<LogBytes, Refusal>;
+    /// Every handoff on this host, under way or not.
+    async fn handoffs(&self) -> Report;
+
+    /// A log, the head first. `slot` is held by whatever works for this answer.
+    async fn log(&self, request: LogRequest, slot: Slot) -> Result<Frames, Refusal>;
 
     /// From now on begin nothing new. It returns at once; [`Agent::status`] tells how far it is.
     async fn drain(&self) -> Result<Draining, Refusal>;
@@ -172,34 +187,12 @@ pub struct Draining {
     pub under_way: u64,
 }
 
-/// Which bytes of which log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogRequest {
-    /// The domain.
-    pub domain: Uuid,
-    /// Its console.
-    pub console: ConsoleName,
-    /// Offset in the VM's stream of the first byte; the oldest byte that is there without it.
-    pub from: Option<u64>,
-    /// Whether to go on as the log grows.
-    pub follow: bool,
-}
+/// A log as it is read.
+pub type Frames = BoxStream<'static, Frame>;
 
-/// The bytes of a log.
-pub struct LogBytes {
-    /// Offset in the VM's stream of the first byte.
-    pub offset: u64,
-    /// The bytes. A failure ends the answer, so that the client sees it broken off.
-    pub bytes: BoxStream<'static, Result<Bytes, crate::Error>>,
-}
-
-impl std::fmt::Debug for LogBytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogBytes")
-            .field("offset", &self.offset)
-            .finish_non_exhaustive()
-    }
-}
+/// Room for one reader of logs. It is free again once the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Slot(#[expect(dead_code, reason = "held, not used")] Arc<OwnedSemaphorePermit>);
 
 /// Why the agent does not do what it was asked. Each has a sentence for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -208,9 +201,6 @@ pub enum Refusal {
     /// There is no such log here.
     #[error("{0}")]
     NoSuchLog(String),
-    /// The bytes at that offset are gone. The sentence names the oldest offset.
-    #[error("{0}")]
-    Expired(String),
     /// Not now; the same request may succeed later.
     #[error("{0}")]
     NotNow(String),

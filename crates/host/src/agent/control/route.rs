@@ -3,9 +3,6 @@
 //! Must not know: connections, answers.
 
 use hyper::Method;
-use logchain_core::ids::ConsoleName;
-use percent_encoding::percent_decode_str;
-use uuid::Uuid;
 
 use super::LogRequest;
 
@@ -24,6 +21,7 @@ pub(super) enum Call {
     Metrics,
     Health,
     Status,
+    Handoffs,
     Log(LogRequest),
     Drain,
     Reload,
@@ -55,9 +53,9 @@ pub(super) fn route(
         (["v1", "status"], _) => (Call::Status, Method::GET),
         (["v1", "drain"], _) => (Call::Drain, Method::POST),
         (["v1", "reload"], _) => (Call::Reload, Method::POST),
-        (["v1", "log", domain, console], _) => {
-            (Call::Log(log(domain, console, query)?), Method::GET)
-        }
+        (["v1", "handoffs"], _) => (Call::Handoffs, Method::GET),
+        (["v1", "log", domain], _) => (log(domain, None, query)?, Method::GET),
+        (["v1", "log", domain, console], _) => (log(domain, Some(console), query)?, Method::GET),
         _ => return Err(BadRequest::Path),
     };
     // What changes nothing is asked for by GET, what changes something by POST.
@@ -70,42 +68,9 @@ pub(super) fn route(
     }
 }
 
-fn log(domain: &str, console: &str, query: Option<&str>) -> Result<LogRequest, BadRequest> {
-    let wrong = |what: String| BadRequest::Wrong(what);
-    let domain = Uuid::parse_str(domain)
-        .map_err(|_| wrong(format!("{domain:?} is no UUID; give the domain's UUID")))?;
-    let console = percent_decode_str(console).decode_utf8_lossy();
-    let console: ConsoleName = console
-        .parse()
-        .map_err(|e| wrong(format!("{console:?} is no console: {e}")))?;
-    let mut request = LogRequest {
-        domain,
-        console,
-        from: None,
-        follow: false,
-    };
-    let pairs = query.unwrap_or_default().split('&');
-    for pair in pairs.filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match (name, value) {
-            ("from", value) => {
-                let offset = value.parse();
-                request.from = Some(offset.map_err(|_| {
-                    wrong(format!(
-                        "from={value:?} is no offset; give a number of bytes"
-                    ))
-                })?);
-            }
-            ("follow", "true" | "1" | "") => request.follow = true,
-            ("follow", "false" | "0") => request.follow = false,
-            _ => {
-                return Err(wrong(format!(
-                    "{pair:?} is not known; give from=OFFSET and follow=true"
-                )));
-            }
-        }
-    }
-    Ok(request)
+fn log(domain: &str, console: Option<&str>, query: Option<&str>) -> Result<Call, BadRequest> {
+    let request = LogRequest::read(domain, console, query);
+    request.map(Call::Log).map_err(BadRequest::Wrong)
 }
 
 #[cfg(test)]
@@ -130,7 +95,16 @@ mod tests {
             of(Method::POST, "/v1/status", None),
             Err(BadRequest::Method("GET"))
         );
-        for path in ["", "/", "/v1", "/v1/status/", "//metrics", "/v1/log/x"] {
+        assert_eq!(of(Method::GET, "/v1/handoffs", None), Ok(Call::Handoffs));
+        for path in [
+            "",
+            "/",
+            "/v1",
+            "/v1/status/",
+            "//metrics",
+            "/v1/log",
+            "/v1/log/x/y/z",
+        ] {
             assert_eq!(of(Method::GET, path, None), Err(BadRequest::Path), "{path}");
         }
     }
@@ -140,33 +114,35 @@ mod tests {
         let of = |method: Method, path: &str| route(&method, path, None, Endpoint::Network);
         assert_eq!(of(Method::GET, "/metrics"), Ok(Call::Metrics));
         assert_eq!(of(Method::GET, "/healthz"), Ok(Call::Health));
-        for path in ["/v1/status", "/v1/drain", "/v1/reload", "/v1/log/x/y"] {
+        for path in [
+            "/v1/status",
+            "/v1/handoffs",
+            "/v1/drain",
+            "/v1/reload",
+            "/v1/log/x",
+            "/v1/log/x/y",
+        ] {
             assert_eq!(of(Method::GET, path), Err(BadRequest::Path));
             assert_eq!(of(Method::POST, path), Err(BadRequest::Path));
         }
     }
 
     #[test]
-    fn a_log_is_asked_for_by_offset() {
-        let of = |console: &str, query| {
-            let path = format!("/v1/log/{}/{console}", Uuid::nil());
-            route(&Method::GET, &path, query, Endpoint::Socket)
-        };
-        let Ok(Call::Log(request)) = of("serial0", Some("from=42&follow=true")) else {
-            panic!("no log");
-        };
-        assert_eq!((request.from, request.follow), (Some(42), true));
-        assert_eq!(request.console.as_str(), "serial0");
-        let Ok(Call::Log(request)) = of("serial0", None) else {
-            panic!("no log");
-        };
-        assert_eq!((request.from, request.follow), (None, false));
-        for query in ["from=-1", "from=", "from=1&to=2", "follow=maybe"] {
-            let found = of("serial0", Some(query));
-            assert!(matches!(found, Err(BadRequest::Wrong(_))), "{query}");
+    fn a_log_is_asked_for_by_domain_and_console() {
+        let of = |path: &str| route(&Method::GET, path, Some("from=42"), Endpoint::Socket);
+        for (path, console) in [
+            ("/v1/log/vm1", None),
+            ("/v1/log/vm1/serial0", Some("serial0")),
+        ] {
+            let Ok(Call::Log(request)) = of(path) else {
+                panic!("{path} is no log");
+            };
+            assert_eq!(request.domain, "vm1");
+            assert_eq!(request.console.as_ref().map(|c| c.as_str()), console);
         }
-        assert!(matches!(of("..%2F..", None), Err(BadRequest::Wrong(_))));
-        let no_uuid = route(&Method::GET, "/v1/log/vm1/serial0", None, Endpoint::Socket);
-        assert!(matches!(no_uuid, Err(BadRequest::Wrong(_))));
+        assert!(matches!(
+            of("/v1/log/vm1/..%2F.."),
+            Err(BadRequest::Wrong(_))
+        ));
     }
 }

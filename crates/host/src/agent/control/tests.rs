@@ -13,14 +13,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::*;
 use crate::stop::{Stop, StopRequest, stop};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Bytes that a log has.
+/// The domain that there is.
+const VM: &str = "vm1";
+
+/// Bytes that its log has.
 const LOG: &[u8] = b"booting\nlogin: ";
 
 #[derive(Default)]
@@ -62,30 +64,48 @@ impl Agent for FakeAgent {
         "logchain_agent_peers_connected 5\n".to_owned()
     }
 
-    async fn log(&self, request: LogRequest) -> Result<LogBytes, Refusal> {
-        if request.domain != Uuid::nil() {
+    async fn handoffs(&self) -> Report {
+        Report {
+            host: "h1".to_owned(),
+            under_way: 1,
+            ..Report::default()
+        }
+    }
+
+    async fn log(&self, request: LogRequest, _: Slot) -> Result<Frames, Refusal> {
+        if request.domain != VM {
             return Err(Refusal::NoSuchLog(
                 "there is no such domain here".to_owned(),
             ));
         }
-        if self.endless {
-            let bytes = stream::repeat_with(|| Ok(Bytes::from_static(&[b'x'; 4096]))).boxed();
-            return Ok(LogBytes { offset: 0, bytes });
-        }
-        let from = request.from.unwrap_or_default();
-        let Some(bytes) = usize::try_from(from).ok().and_then(|from| LOG.get(from..)) else {
-            return Err(Refusal::Expired("the oldest offset is 0".to_owned()));
+        let from = match request.part {
+            Part::From { offset, .. } => offset,
+            _ => 0,
         };
-        let there = stream::once(async move { Ok(Bytes::from_static(bytes)) });
-        let bytes = if request.follow {
-            there.chain(stream::pending()).boxed()
-        } else {
-            there.boxed()
+        let rest = usize::try_from(from).ok().and_then(|from| LOG.get(from..));
+        let mut head = Head {
+            end: LOG.len() as u64,
+            start: Start::At(from),
+            ..Head::default()
         };
-        Ok(LogBytes {
+        let bytes = |bytes| Frame::Bytes {
             offset: from,
-            bytes,
-        })
+            bytes: Bytes::from_static(bytes),
+        };
+        if rest.is_none() {
+            head.start = Start::Expired(0);
+        }
+        let frames = match rest {
+            None => stream::empty().boxed(),
+            Some(_) if self.endless => stream::repeat(bytes(&[b'x'; 4096])).boxed(),
+            Some(rest) if request.follow => {
+                let there = stream::iter([bytes(rest)]);
+                there.chain(stream::pending()).boxed()
+            }
+            Some(rest) => stream::iter([bytes(rest)]).boxed(),
+        };
+        let head = stream::iter([Frame::Head(Box::new(head))]);
+        Ok(head.chain(frames).boxed())
     }
 
     async fn drain(&self) -> Result<Draining, Refusal> {
@@ -166,6 +186,7 @@ async fn a_client_calls_each_verb() {
     assert_eq!((status.host.as_str(), status.draining), ("h1", false));
     assert_eq!(status.handoffs[0].domain, "vm1");
     assert!(client::health(&socket).await.unwrap().is_healthy());
+    assert_eq!(client::handoffs(&socket).await.unwrap().under_way, 1);
     assert_eq!(client::drain(&socket).await.unwrap().under_way, 3);
     assert!(client::status(&socket).await.unwrap().draining);
     let changes = client::reload(&socket).await.unwrap();
@@ -201,7 +222,10 @@ async fn requests_that_are_no_calls_have_their_status() {
         ("GET /nothing", "404"),
         ("GET /v1/drain", "405"),
         ("POST /v1/status", "405"),
-        ("GET /v1/log/vm1/serial0", "400"),
+        ("GET /v1/log/vm1/serial0?path=/etc/shadow", "400"),
+        ("GET /v1/log/vm1/..%2F..", "400"),
+        ("GET /v1/log/..%2Fvm1", "404"),
+        ("POST /v1/handoffs", "405"),
         ("nonsense", "400"),
     ] {
         let answer = bed.ask(line).await;
@@ -226,7 +250,7 @@ async fn requests_that_are_no_calls_have_their_status() {
 #[tokio::test]
 async fn a_log_is_read_from_an_offset() {
     let bed = Bed::new().await;
-    let path = format!("GET /v1/log/{}/serial0", Uuid::nil());
+    let path = "GET /v1/log/vm1/serial0";
     let answer = bed.ask(&format!("{path}?from=8")).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("logchain-offset: 8\r\n"), "{answer}");
@@ -234,15 +258,14 @@ async fn a_log_is_read_from_an_offset() {
     assert!(!answer.contains("booting"), "{answer}");
     let answer = bed.ask(&format!("{path}?from=999")).await;
     assert!(answer.starts_with("HTTP/1.1 410 "), "{answer}");
-    let other = format!("GET /v1/log/{}/serial0", Uuid::max());
-    let answer = bed.ask(&other).await;
+    let answer = bed.ask("GET /v1/log/vm2/serial0").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
 
 #[tokio::test]
 async fn readers_that_follow_are_limited_and_leave_room_for_others() {
     let bed = Bed::new().await;
-    let path = format!("/v1/log/{}/serial0?follow=true", Uuid::nil());
+    let path = "/v1/log/vm1/serial0?follow=true";
     let line = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut readers = Vec::new();
     for _ in 0..16 {
@@ -255,7 +278,7 @@ async fn readers_that_follow_are_limited_and_leave_room_for_others() {
         }
         readers.push(reader);
     }
-    let one_more = || bed.ask("GET /v1/log/00000000-0000-0000-0000-000000000000/serial0");
+    let one_more = || bed.ask("GET /v1/log/vm1");
     assert!(one_more().await.starts_with("HTTP/1.1 503 "));
     assert!(client::status(&bed.socket()).await.is_ok());
     // One that goes away makes room, although nothing is written to it.
@@ -295,7 +318,7 @@ async fn a_client_that_reads_nothing_is_given_up() {
         ..FakeAgent::default()
     })
     .await;
-    let path = format!("/v1/log/{}/serial0", Uuid::nil());
+    let path = "/v1/log/vm1/serial0";
     let mut reader = UnixStream::connect(bed.socket()).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     reader.write_all(request.as_bytes()).await.unwrap();
@@ -346,7 +369,13 @@ async fn the_network_sees_metrics_and_health_alone() {
         answer.ends_with("{\"healthy\":true,\"reasons\":[]}\n"),
         "{answer}"
     );
-    for line in ["GET /v1/status", "POST /v1/drain", "POST /v1/reload"] {
+    for line in [
+        "GET /v1/status",
+        "GET /v1/handoffs",
+        "GET /v1/log/vm1",
+        "POST /v1/drain",
+        "POST /v1/reload",
+    ] {
         let answer = page(address, line).await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{line}: {answer}");
     }
