@@ -262,6 +262,21 @@ async fn what_the_rotation_dropped_is_a_gap() {
 }
 
 #[tokio::test]
+async fn no_stream_begins_while_a_history_is_on_its_way() {
+    let (mut bed, archive) = (Bed::new(3), archive());
+    bed.print(10);
+    let arriving = bed.dir.path().join(".l.logchain.d");
+    fs::create_dir(&arriving).unwrap();
+    let error = bed.put(&archive).await.unwrap_err();
+    assert!(
+        matches!(error, Error::NotHere { archived: 0, .. }),
+        "{error}"
+    );
+    fs::remove_dir(arriving).unwrap();
+    assert_eq!(bed.put(&archive).await.unwrap(), 10);
+}
+
+#[tokio::test]
 async fn old_batches_go_and_nothing_else() {
     let (mut bed, archive) = (Bed::new(3), archive());
     for _ in 0..10 {

@@ -24,7 +24,23 @@ pub(super) async fn whence(
     let transport = archive.transport.to_string();
     let archive = archive.clone();
     let Some(end) = end.cloned() else {
-        return blocking(move || own(&chain, &archive)).await.map(|()| 0);
+        let begins = blocking(move || {
+            // The VM came just now: what is here follows a history of unknown length.
+            let begins = !Offsets::of(&chain)?.is_arriving();
+            if begins {
+                own(&chain, &archive)?;
+            }
+            Ok(begins)
+        });
+        return if begins.await? {
+            Ok(0)
+        } else {
+            let archived = 0;
+            Err(Error::NotHere {
+                archived,
+                transport,
+            })
+        };
     };
     let archived = end.offset;
     let goes_on = blocking(move || -> Result<bool> {
