@@ -30,10 +30,20 @@ impl Agent {
         config: &str,
         variables: &[(&str, &str)],
     ) -> Result<Self, LabError> {
+        Self::start_program("logchain", host, config, variables)
+    }
+
+    /// The same, of another release.
+    pub(crate) fn start_program(
+        program: &str,
+        host: &Host,
+        config: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
         let file = "/run/agent.toml";
         let write = host.command(["tee", file]).input(config);
         write.run()?.checked()?;
-        let command = ["logchain", "agent", "--config", file, "--format", "json"];
+        let command = [program, "agent", "--config", file, "--format", "json"];
         let mut command = host.command(command).env("LOGCHAIN_LOG", "debug");
         for (name, value) in variables {
             command = command.env(name, value);

@@ -319,6 +319,33 @@ fn the_network_is_cut_as_soon_as_the_guest_left() -> Outcome {
     )
 }
 
+/// The host that a guest goes to is gone in the middle of it, and comes back later, as after a power
+/// cut.
+#[test]
+#[ignore = "takes minutes"]
+fn the_destination_vanishes() -> Outcome {
+    let name = "the destination vanishes | while memory is copied";
+    row(name, Way::Tls, |scene| {
+        let migration = scene.slowly()?;
+        scene.while_copying()?;
+        scene.host(1).cut_network()?;
+        scene.kill(1)?;
+        scene.host(1).kill_libvirtd()?;
+        scene.host(1).signal("qemu-system-x86", "KILL")?;
+        scene.host(1).kill_virtlogd()?;
+        let failed = migration.wait(LONG)?;
+        assert!(!failed.status.success(), "nobody is there");
+        scene.host(1).mend_network()?;
+        scene.host(1).start_virtlogd()?;
+        scene.host(1).start_libvirtd()?;
+        scene.start(1)?;
+        let stayed = scene.whole(&failed)?;
+        let output = scene.slowly()?.wait(MIGRATION)?.checked()?;
+        let moved = scene.whole(&output)?;
+        Ok(format!("{stayed}; then {moved}"))
+    })
+}
+
 /// Nobody takes the log in: the source keeps it, and hands it over once somebody does.
 fn the_destinations_agent_is_absent(way: Way) -> Outcome {
     row("the destination has no agent | all along", way, |scene| {
