@@ -28,6 +28,10 @@ use crate::{Error, Event, Result, hosts, neighbours};
 /// Between two looks at the domains that come or leave. Only while there are any.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A domain that leaves is not looked at as long as libvirt tells of it: to say what its job is,
+/// libvirt asks QEMU, and just before the guest stops that is in the way of the migration.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// How long the log of a domain that ended and is not defined any more is held, where logs of
 /// earlier boots are kept: some orchestrators define a domain anew to start it again.
 const DEFINED_ANEW: Duration = Duration::from_secs(300);
@@ -43,8 +47,10 @@ struct Guest {
     source: Option<watch::Sender<Source>>,
     /// For those who take its logs in.
     arrival: Option<watch::Sender<Arrival>>,
-    /// When it was looked at last.
+    /// Whether a look at it is under way.
     is_looked_at: bool,
+    /// When libvirt told of it last.
+    told: Instant,
 }
 
 /// An answer to a question that was asked aside.
@@ -194,6 +200,9 @@ impl Host {
         }
         self.act(connection, event.domain, actions);
         self.enter(event.domain, next);
+        if let Some(guest) = self.guests.get_mut(&event.domain) {
+            guest.told = Instant::now();
+        }
     }
 
     fn on_answer(&mut self, connection: &Connection, answer: Answer) {
@@ -243,6 +252,7 @@ impl Host {
             source: None,
             arrival: None,
             is_looked_at: false,
+            told: Instant::now(),
         });
         guest.stay = stay;
         let name = match &guest.known {
@@ -404,7 +414,11 @@ impl Host {
     fn look(&mut self, connection: &Connection) {
         let moving = self.guests.iter();
         let moving: Vec<Uuid> = moving
-            .filter(|(_, guest)| guest.stay != Stay::Running)
+            .filter(|(_, guest)| match guest.stay {
+                Stay::Running => false,
+                Stay::Coming => true,
+                Stay::Leaving { .. } => guest.told.elapsed() >= QUIET,
+            })
             .map(|(uuid, _)| *uuid)
             .collect();
         for uuid in moving {
