@@ -6,7 +6,7 @@
 //! | `GET /metrics` | the page for Prometheus |
 //! | `GET /healthz` | 200, or 503 with reasons |
 //! | `GET /v1/status` | what is under way, as [`Status`] |
-//! | `GET /v1/handoffs` | every handoff on this host, as [`Report`](crate::status::Report) |
+//! | `GET /v1/handoffs` | every handoff on this host, as [`Report`] |
 //! | `GET /v1/log/{domain}/{console}?from=OFFSET&follow=true` | a log, as bytes or as [`Frame`]s |
 //! | `POST /v1/drain` | begin nothing new, and finish what is under way |
 //! | `POST /v1/reload` | load the configuration anew |
