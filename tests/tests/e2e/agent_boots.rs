@@ -138,7 +138,11 @@ fn a_guest_that_is_shut_off_keeps_its_log_when_it_starts() -> Outcome {
     let first = h1.until("the first boot's log", SOON, || {
         let count = boots(h1, "vm")?.len();
         Ok((count > 1).then(|| 1 - i32::try_from(count).unwrap_or(2)))
-    })?;
+    });
+    if first.is_err() {
+        one.dump();
+    }
+    let first = first?;
     each_is_whole(h1, first..=first)?;
     drop(one);
     Ok(())

@@ -337,7 +337,7 @@ impl Adoption {
             // this host handed them over since: then they come back, and are placed anew. Nor where
             // a boot has wiped them here.
             let never_left = record.iter().filter(|r| {
-                r.brought_back(&owed.contains).is_none() && r.ledger.has_end_of(&owed.history)
+                r.brought_back(&owed.contains).is_none() && staging.has_end_of(r, &owed.history)
             });
             let again = never_left.flat_map(|r| &r.adopted).find(|a| {
                 let same = (a.bytes, &a.digest) == (owed.bytes, &owed.digest);

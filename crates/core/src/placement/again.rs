@@ -4,9 +4,20 @@
 
 use super::{ChainWorkspace, Placed, Result, apply};
 use crate::offsets::Offsets;
+use crate::record::Record;
 use crate::stream::History;
 
 impl ChainWorkspace {
+    /// Whether this history lies here, or lay here, as far as boots tell: see
+    /// `Ledger::has_end_of`. Where it is shown already, the record has its boots before it is
+    /// placed; what counts is what the record said before.
+    pub(crate) fn has_end_of(&self, record: &Record, history: &History) -> bool {
+        let shown = self.journal.shown.as_ref();
+        let shown = shown.filter(|_| record.arriving == Some(self.handoff));
+        let before = shown.map_or(&record.ledger, |shown| &shown.ledger);
+        before.has_end_of(history)
+    }
+
     /// Gives the files that were taken aside their names back, since the history lies in
     /// them, and says what of it lies here now. The receipt of the earlier handoff does
     /// not tell: rollovers may have moved or dropped its files, and a lower limit may
