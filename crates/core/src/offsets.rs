@@ -35,7 +35,7 @@ use crate::chain::{self, LogChain, Reader, Snapshot};
 use crate::folder::FileId;
 use crate::placement;
 use crate::record::{self, Record};
-use crate::stream::{Fingerprint, Layout, Ledger, Measure, Place, StreamOffset};
+use crate::stream::{BootRun, Fingerprint, Layout, Ledger, Measure, Place, StreamOffset};
 
 /// How often record and files are read anew because the record changed meanwhile.
 const TRIES: usize = 20;
@@ -232,6 +232,13 @@ impl Offsets {
     /// The offset after the stream's last byte: that of the next one to come.
     pub fn end(&self) -> Result<StreamOffset> {
         Ok(self.layout(StreamOffset::MAX)?.end())
+    }
+
+    /// What each boot of the VM printed of what is there, oldest first: see [`Ledger::boots`].
+    pub fn boots(&self) -> Result<Vec<BootRun>> {
+        let layout = self.layout(StreamOffset::START)?;
+        let first = layout.first().unwrap_or(layout.end());
+        Ok(self.ledger.boots(first, layout.end()))
     }
 
     /// Where the files lie, down to the offset `down_to`. Compressed files are

@@ -18,7 +18,7 @@ use crate::exit::{Exit, Usage};
 
 /// Which boots' logs are there, oldest first.
 pub(super) fn list(args: &Show, chain: &LogChain) -> anyhow::Result<Exit> {
-    print(args.format, &boots(&Offsets::of(chain)?)?)
+    print(args.format, &Offsets::of(chain)?.boots()?)
 }
 
 /// Prints which boots there are.
@@ -73,7 +73,7 @@ pub(super) fn show(
     if let Err(e) = offsets.remember(&chain) {
         eprintln!("logchain: offsets are not kept: {e}");
     }
-    let boots = boots(&offsets)?;
+    let boots = offsets.boots()?;
     let age = usize::try_from(boot.unsigned_abs()).unwrap_or(usize::MAX);
     let Some(run) = boots.iter().rev().nth(age) else {
         eprintln!("logchain: {}", not_there(boot, boots.len()));
@@ -99,12 +99,6 @@ pub(super) fn show(
     }
     out.finish()?;
     Ok(Exit::Done)
-}
-
-fn boots(offsets: &Offsets) -> anyhow::Result<Vec<BootRun>> {
-    let layout = offsets.layout(StreamOffset::START)?;
-    let first = layout.first().unwrap_or(layout.end());
-    Ok(offsets.ledger().boots(first, layout.end()))
 }
 
 /// 0 is the present boot, and -1 the one before it.

@@ -10,8 +10,8 @@ use logchain_core::stream::StreamOffset;
 
 use super::json::{Place, Shown};
 use super::out::Out;
-use super::{BLOCK, Subject, each_block, reader, say_remarks};
-use crate::args::{Amount, DEFAULT_BYTES, Format, Show};
+use super::{BLOCK, Subject, each_block, reader, remote, say_remarks};
+use crate::args::{Format, Show};
 use crate::exit::Exit;
 
 /// Between two looks where no notice comes.
@@ -41,14 +41,9 @@ pub(super) fn show(args: &Show, subject: &Subject, chain: LogChain) -> anyhow::R
     )
 }
 
+/// As [`remote::budget`]; all of it where there is no bound.
 fn budget(args: &Show) -> u64 {
-    match args.bytes {
-        Some(Amount::Bytes(bytes)) => bytes,
-        Some(Amount::All) => u64::MAX,
-        // Whoever follows from an offset misses nothing.
-        None if args.follow => u64::MAX,
-        None => DEFAULT_BYTES,
-    }
+    remote::budget(args).unwrap_or(u64::MAX)
 }
 
 /// What is there before anything is followed. `Some`: there is nothing to follow.

@@ -104,7 +104,7 @@ fn open(
             .ok_logged("what the files hold is remembered at a later look");
         let end = offsets.end()?;
         if request.list_boots || request.boot.is_some() {
-            head.boots = boots(&offsets, end)?;
+            head.boots = boots(&offsets)?;
         }
         let within = match request.boot {
             None => Some((StreamOffset::START, end)),
@@ -143,11 +143,8 @@ fn open(
 }
 
 /// The boots whose logs are there.
-fn boots(offsets: &Offsets, end: StreamOffset) -> Result<Vec<Boot>> {
-    let layout = offsets.layout(StreamOffset::START)?;
-    let first = layout.first().unwrap_or(end);
-    let boots = offsets.ledger().boots(first, end);
-    let boots = boots.into_iter().map(|boot| Boot {
+fn boots(offsets: &Offsets) -> Result<Vec<Boot>> {
+    let boots = offsets.boots()?.into_iter().map(|boot| Boot {
         since: boot.since.map(Timestamp::as_second),
         start: boot.start.get(),
         end: boot.end.get(),
