@@ -55,6 +55,10 @@ impl Service for Doorman {
 
     async fn ask(&self, peer: &Peer, message: Bytes) -> Result<Bytes, Refusal> {
         let question = Question::decode(&message).map_err(Refusal::denied)?;
+        if is_this_host(peer) {
+            // A list of all peers names this host as well.
+            return Ok(Answer::new(false).encode());
+        }
         let yes = match question.ask {
             Ask::Comes { domain, port } => self.does_it_leave(peer, domain, port),
             Ask::Leaves { domain } => self.does_it_come(peer, domain).await?,
@@ -136,6 +140,12 @@ impl Doorman {
             sleep(LOOK).await;
         }
     }
+}
+
+/// Whether the peer is this very host. It must not be believed where the first one is: no domain
+/// comes here from here.
+fn is_this_host(peer: &Peer) -> bool {
+    peer.remote().ip().to_canonical() == peer.local().ip().to_canonical()
 }
 
 #[cfg(test)]

@@ -241,3 +241,12 @@ async fn one_host_takes_one_place_among_those_that_say_that_a_domain_comes() {
     assert_eq!(said, want);
     assert_eq!(door.words.recv().await, Some(DOMAIN));
 }
+
+#[tokio::test]
+async fn an_agent_does_not_believe_itself() {
+    let door = Door::new().await;
+    // It came unseen, so that the first host is believed.
+    door.is_here(Stay::Running, true);
+    assert_eq!(door.leaves(&peer("h2", "127.0.0.1")).await, Ok(false));
+    assert_eq!(door.leaves(&source()).await, Ok(true));
+}
