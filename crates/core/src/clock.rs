@@ -17,3 +17,11 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn to_the_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
+
+/// The time of a file, given in seconds and nanoseconds, to the millisecond: as exactly as times
+/// are written down that are compared.
+pub(crate) fn millisecond((seconds, nanoseconds): (i64, u32)) -> Option<Timestamp> {
+    let within = i64::from(nanoseconds / 1_000_000);
+    let milliseconds = seconds.checked_mul(1000)?.checked_add(within)?;
+    Timestamp::from_millisecond(milliseconds).ok()
+}

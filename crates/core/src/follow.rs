@@ -146,6 +146,8 @@ pub struct Followed {
     pub print: Option<Fingerprint>,
     /// Whether it is compressed: then that is not what it gave.
     pub compressed: bool,
+    /// When it was last written, in seconds and nanoseconds, where that is known.
+    pub written: Option<(i64, u32)>,
 }
 
 /// What these files hold on disk.

@@ -68,6 +68,7 @@ pub use keeper::{KeepOutcome, Keeper};
 
 use crate::OkLogged as _;
 use crate::chain::{self, Listing, LogChain, NumberingChoice, rotated_name};
+use crate::clock::millisecond;
 use crate::folder::{self, FileId, Folder, fault, sparse, stat_open};
 use crate::follow::{self, Follower, HeldFile, prints};
 use crate::ids::{ConsoleId, ConsoleName, HandoffId};
@@ -348,6 +349,12 @@ impl Outbox {
         let marked = Folder::of_file(path).map_err(Error::from);
         let marked = marked.and_then(|(folder, base)| {
             Record::update(&folder, &base, owner.domain, &owner.console, |record| {
+                if let Ok(layout) = record.ledger.lay(&log.held.lengths(), StreamOffset::START) {
+                    let (handoff, end) = (offered.handoff, layout.end());
+                    record
+                        .ledger
+                        .end_segment(handoff, end, last_written(log.held));
+                }
                 record.offered = Some(offered);
                 record.begun = None;
             })
@@ -392,6 +399,7 @@ impl Outbox {
             moved.push((file.id, copy((file, *before), new, &name)?));
         }
         let now = |id| moved.iter().find(|m| m.0 == id).map(|m| m.1.id);
+        let end = record.ledger.end();
         record.ledger = record.ledger.copied(now);
         let (bytes, digest) = digest(new, &base)?;
         let same = log
@@ -410,6 +418,9 @@ impl Outbox {
             .collect(),
             received: false,
         };
+        record
+            .ledger
+            .end_segment(offered.handoff, end, last_written(log.held));
         record.offered = Some(offered.clone());
         record.write(new, &base)?;
         new.sync()?;
@@ -433,6 +444,13 @@ fn cut(ledger: &mut Ledger, keep: u32, held: &Follower) -> Vec<(FileId, Option<u
         }
     }
     ledger.cut(first)
+}
+
+/// When the last of these bytes was written.
+fn last_written(held: &Follower) -> Option<Timestamp> {
+    let files = held.files();
+    let last = files.iter().rfind(|file| file.size > 0)?;
+    millisecond(last.written?)
 }
 
 /// The newest is the base.

@@ -291,10 +291,17 @@ impl Record {
     }
 
     /// The last handoff from here, where a history that comes here brings its bytes back.
-    /// `contains`: the handoffs whose bytes that history holds, as its source says.
-    pub(crate) fn brought_back(&self, contains: &[HandoffId]) -> Option<&Offered> {
+    /// `contains`: the handoffs whose bytes that history holds, as its source says; `None`: it did
+    /// not say yet.
+    ///
+    /// What the source says counts more than the receipt of that handoff: where a later host could
+    /// not hand its log over, the VM comes back without those bytes. A source lists only its last
+    /// handoffs, though: where the list is full, the receipt has to do.
+    pub(crate) fn brought_back(&self, contains: Option<&[HandoffId]>) -> Option<&Offered> {
+        let is_listed = |id| contains.is_some_and(|contains| contains.contains(&id));
+        let may_be_more = contains.is_none_or(|contains| contains.len() >= CONTAINS_KEPT);
         let offered = self.offered.as_ref();
-        offered.filter(|o| o.received || contains.contains(&o.handoff))
+        offered.filter(|o| is_listed(o.handoff) || (o.received && may_be_more))
     }
 
     /// The bytes of these handoffs are part of this chain.

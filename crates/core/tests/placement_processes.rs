@@ -231,7 +231,7 @@ fn place_one(log: &Path) {
         host: String::new(),
         at: Timestamp::constant(1, 0),
         history: History::of(9),
-        contains: Vec::new(),
+        contains: record.offered.iter().map(|o| o.handoff).collect(),
     });
     staging.seal(Some(&record)).unwrap();
     say("sealed");

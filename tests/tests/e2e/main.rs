@@ -8,6 +8,7 @@ mod agent;
 mod agent_boots;
 mod agent_control;
 mod agent_faults;
+mod agent_late;
 mod agent_options;
 mod agent_peace;
 mod agent_streams;

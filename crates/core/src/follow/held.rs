@@ -155,7 +155,16 @@ impl Held {
             given: self.given,
             print: self.print_of(size),
             compressed: !matches!(self.source, Source::Plain(_) | Source::Lost),
+            written: self.written(),
         }
+    }
+
+    fn written(&self) -> Option<(i64, u32)> {
+        let Source::Plain(file) = &self.source else {
+            return None;
+        };
+        let stat = stat_open(file).ok_logged("nobody knows when it was last written");
+        stat.map(|stat| stat.modified)
     }
 
     /// The fingerprint of bytes of the stream in it.

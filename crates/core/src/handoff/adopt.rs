@@ -49,7 +49,7 @@ use crate::BoxError;
 use crate::OkLogged as _;
 use crate::backoff::Backoff;
 use crate::follow::Writers;
-use crate::placement::{self, PendingAdoption, Placed, Rules, Staging};
+use crate::placement::{self, Interleaved, PendingAdoption, Placed, Rules, Staging};
 use crate::record::Record;
 use crate::sentence;
 use crate::transport::{self, Advice, Key, LogTransport, LogTransportExt, ObjectName};
@@ -337,7 +337,8 @@ impl Adoption {
             // this host handed them over since: then they come back, and are placed anew. Nor where
             // a boot has wiped them here.
             let never_left = record.iter().filter(|r| {
-                r.brought_back(&owed.contains).is_none() && staging.has_end_of(r, &owed.history)
+                r.brought_back(Some(&owed.contains)).is_none()
+                    && staging.has_end_of(r, &owed.history)
             });
             let again = never_left.flat_map(|r| &r.adopted).find(|a| {
                 let same = (a.bytes, &a.digest) == (owed.bytes, &owed.digest);
@@ -349,7 +350,12 @@ impl Adoption {
                 let receipt = Receipt::new(sums, owed.host, placed.dropped, placed.files);
                 return Ok(Some(receipt));
             }
+            let sums = (owed.bytes, owed.digest.clone());
+            let host = owed.host.clone();
             staging.owe(owed);
+            if staging.interleave(record.as_ref())? == Interleaved::LiesHere {
+                return Ok(Some(Receipt::new(sums, host, 0, Vec::new())));
+            }
             staging.seal(record.as_ref())?;
             Ok(None)
         });
@@ -426,7 +432,7 @@ impl Adoption {
             domain: self.adopt.handoff.domain,
             console: self.adopt.handoff.console.clone(),
             bytes: commit.bytes,
-            history: commit.history(),
+            history: commit.history().in_segments_of(self.adopt.handoff.id),
             digest: commit.digest,
             from: self.begin().await.map_or_else(String::new, |b| b.host),
             host: self.adopt.host.clone(),

@@ -42,6 +42,7 @@ fn arrive(commit: &Commit) {
         parts: vec![(id(1), old), (id(2), new)],
         newer: vec![(id(3), 5)],
         older: Vec::new(),
+        stayed: None,
     };
     let ledger = Ledger::default().arrived(&history, &arrival, ("h2", Timestamp::UNIX_EPOCH));
     let seen = [(id(1), old), (id(2), new), (id(3), 7)].map(|(id, length)| Seen {

@@ -22,6 +22,7 @@ use crate::testing::{Arriving, FakeWriters, Host, Switch};
 use crate::transport::{LogTransport, LogTransportExt, MemoryTransport, ObjectName};
 
 mod chunks;
+mod late;
 mod left_behind;
 mod rebooted;
 mod resumed;

@@ -210,6 +210,7 @@ fn what_the_vm_printed_elsewhere_comes_before_what_it_prints_here() {
         parts: vec![(id("l.staging"), 30)],
         newer: vec![(id("l"), 4)],
         older: Vec::new(),
+        stayed: None,
     };
     let console = "serial0".parse().unwrap();
     Record::update(&folder, &base, Uuid::nil(), &console, |record| {

@@ -1,15 +1,17 @@
 //! The record beside the chain: where the history's files lie in the stream, and that
 //! they are in place.
 
-use super::{ChainWorkspace, Error, PendingAdoption, Result, entries};
+use super::{ChainWorkspace, Error, PendingAdoption, Result, apply, entries};
 use crate::OkLogged as _;
-use crate::chain::LogChain;
+use crate::chain::{Listing, LogChain};
+use crate::clock::millisecond;
 use crate::content;
 use crate::folder::FileId;
 use crate::ids::HandoffId;
 use crate::offsets::Offsets;
-use crate::record::{Adopted, Offered, Record};
+use crate::record::{Adopted, LOCK_WAIT, Offered, Record};
 use crate::stream::Arrival;
+use jiff::Timestamp;
 
 impl ChainWorkspace {
     /// What is to be put down beside the chain if another process than this one
@@ -54,17 +56,44 @@ impl ChainWorkspace {
             record.contain(&stayed);
             record.offered = left;
         })?;
-        // So that they are known again, should one of them be emptied before anybody
-        // looks. It can be done at any later look as well.
-        let numbering = self.rules.numbering.into();
-        let chain = LogChain::beneath(self.log.try_clone()?, self.base.clone(), numbering);
+        // So that they are known again, should one of them be emptied before anybody looks.
+        self.remember();
+        Ok(())
+    }
+
+    /// Puts down beside the chain where its files lie in the stream. It can be done at any later
+    /// look as well.
+    pub(super) fn remember(&self) {
         const LATER: &str = "what the files hold is remembered at a later look";
-        if let Some(chain) = chain.ok_logged(LATER)
+        let numbering = self.rules.numbering.into();
+        let folder = self.log.try_clone().ok_logged(LATER);
+        let chain = folder.and_then(|folder| {
+            LogChain::beneath(folder, self.base.clone(), numbering).ok_logged(LATER)
+        });
+        if let Some(chain) = chain
             && let Some(offsets) = Offsets::of(&chain).ok_logged(LATER)
         {
             offsets.remember(&chain).ok_logged(LATER);
         }
-        Ok(())
+    }
+
+    /// The VM has left: what no handoff took along of its log is a segment of its own, so that what
+    /// it prints here later is told from it.
+    pub(super) fn end_stay(&self) -> Result<()> {
+        let name = Record::name(&self.base);
+        if self.log.stat(&name)?.is_none() {
+            return Ok(());
+        }
+        self.remember();
+        let newest = self.listing()?.rotated().first().map(|file| file.stat);
+        let at = newest.and_then(|stat| millisecond(stat.modified));
+        let _lock = self.log.lock(LOCK_WAIT)?;
+        let Some(mut record) = Record::read_any(&self.log, &self.base)? else {
+            return Ok(());
+        };
+        let end = record.ledger.end();
+        record.ledger.end_segment(HandoffId::random(), end, at);
+        Ok(record.write(&self.log, &self.base)?)
     }
 
     /// Whether a file that is in place holds what it held when it was handed over.
@@ -104,6 +133,19 @@ impl ChainWorkspace {
         self.journal.owed.as_ref()
     }
 
+    /// The segment that becomes of what stayed here and was never handed over.
+    fn stayed(&self, listing: &Listing, older: &[FileId]) -> (HandoffId, Option<Timestamp>) {
+        let dated = listing.dated().iter().map(|d| d.stat);
+        let there = listing.rotated().iter().map(|r| r.stat).chain(dated);
+        let aside = (0..self.journal.older.len()).filter_map(|index| {
+            let stat = self.own.stat(&apply::older_name(index));
+            stat.ok_logged("nobody knows when it was last written")?
+        });
+        let stayed = there.chain(aside).filter(|stat| older.contains(&stat.id));
+        let last = stayed.map(|stat| stat.modified).max();
+        (HandoffId::random(), last.and_then(millisecond))
+    }
+
     /// What is to lie where.
     pub(super) fn arrival(&self) -> Result<Arrival> {
         let journal = &self.journal;
@@ -120,10 +162,12 @@ impl ChainWorkspace {
             let ours = parts.iter().any(|(part, _)| part == id);
             !ours && !older.contains(id) && !journal.stale.contains(id)
         });
+        let stayed = self.stayed(&listing, &older);
         Ok(Arrival {
             newer: newer.collect(),
             parts,
             older,
+            stayed: Some(stayed),
         })
     }
 }

@@ -62,6 +62,7 @@ mod attributes;
 mod bookkeeping;
 
 mod error;
+mod interleave;
 mod journal;
 mod lock;
 mod retire;
@@ -89,6 +90,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use error::{Error, Result};
+pub(crate) use interleave::Interleaved;
 pub use workspace::ChainWorkspace;
 
 use crate::OkLogged as _;
@@ -177,6 +179,8 @@ pub struct PendingAdoption {
 pub struct Staging {
     workspace: ChainWorkspace,
     parts: Parts,
+    /// What lies here and was copied into the parts: see [`Staging::interleave`].
+    copied: Option<Vec<FileId>>,
 }
 
 /// A staging can do all that its workspace can.
@@ -208,6 +212,7 @@ impl Staging {
         Ok(Self {
             workspace: ChainWorkspace::open(path, handoff, rules, writers)?,
             parts: Parts::new(rules.retention()),
+            copied: None,
         })
     }
 
@@ -252,7 +257,10 @@ impl Staging {
             return Ok(());
         }
         let listing = apply::stable(self)?;
-        let stale = self.stale(&listing, record)?;
+        let stale = match self.copied.take() {
+            Some(copied) => copied,
+            None => self.stale(&listing, record)?,
+        };
         self.parts.finish(&self.workspace.own)?;
         self.workspace.staged = self.parts.ids();
         if let Some(base) = self.open_base()? {

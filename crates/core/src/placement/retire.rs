@@ -6,16 +6,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::journal::{Journal, OlderFile, Phase, Retired};
-use super::returning::Candidate;
-use uuid::Uuid;
 
-use super::{ChainWorkspace, Result, Rules, apply, compression, ending, entries};
+use super::{ChainWorkspace, Result, Rules, apply, ending, entries};
 use crate::chain::{MAX_NUMBER, Numbering};
-use crate::folder::FileId;
+use crate::folder::{FileId, Stat};
 use crate::follow::{Writer, Writers};
-use crate::ids::{ConsoleName, HandoffId};
+use crate::ids::HandoffId;
 use crate::record::Record;
 use crate::rotation::Retention;
+
+/// A file that was taken aside.
+pub(super) struct Aside {
+    /// Its name in the workspace.
+    pub(super) name: OsString,
+    /// What follows the base's name in the name that it had.
+    pub(super) suffix: String,
+    pub(super) stat: Stat,
+}
 
 impl ChainWorkspace {
     /// Gives the rotated files of the log at `path` numbers in a row, where some
@@ -60,16 +67,15 @@ impl ChainWorkspace {
         Ok(moved)
     }
 
-    /// Gives the base file of the log at `path` the first rotated name, where nobody writes it
-    /// and the destination has confirmed all of it; says whether it did. Where a log is opened
-    /// to append, a VM that comes back would go on writing behind those bytes, and they could
-    /// not be told apart from what is newer than the history. Nothing is dropped.
+    /// Gives the base file of the log at `path` the first rotated name, where it holds anything
+    /// and nobody writes it; says whether it did. Called once the VM has left: where a log is opened
+    /// to append, a VM that comes back would go on writing behind those bytes, and history that
+    /// belongs between them and what it writes then could not be put there. Nothing is dropped.
     ///
     /// # Errors
     /// As [`ChainWorkspace::close_gaps`].
     pub fn rotate_away(
         path: &Path,
-        (domain, console): (Uuid, &ConsoleName),
         numbering: Numbering,
         writers: Arc<dyn Writers>,
     ) -> Result<bool> {
@@ -78,27 +84,20 @@ impl ChainWorkspace {
             retention: Retention::UNLIMITED,
         };
         let mut workspace = Self::open(path, HandoffId::random(), rules, writers)?;
-        let record = Record::read(&workspace.log, &workspace.base, domain, console)?;
-        let listing = apply::stable(&workspace)?;
-        let found: Vec<_> = entries(&listing, &workspace.base);
-        let is_received = record
-            .as_ref()
-            .and_then(|record| record.offered.as_ref())
-            .is_some_and(|offered| offered.received);
-        let base = found.iter().find(|(_, number, _)| number.is_none());
-        let goes = base.is_some_and(|(name, _, stat)| {
-            let there = workspace.in_log(name, *stat);
-            let comes_back = workspace.comes_back(record.as_ref(), &there);
-            is_received && stat.size > 0 && comes_back == Some(stat.size)
+        let base = workspace.open_base()?;
+        let goes = base.is_some_and(|(file, stat)| {
+            stat.size > 0 && workspace.writers.writer(&file) == Writer::None
         });
         if goes {
-            for (name, number, stat) in &found {
-                workspace.retire_one(name, *number, stat.id)?;
+            let listing = apply::stable(&workspace)?;
+            for (name, number, stat) in entries(&listing, &workspace.base) {
+                workspace.retire_one(&name, number, stat.id)?;
             }
             workspace.journal.phase = Phase::Staging;
             workspace.write_journal()?;
             workspace.seal((Vec::new(), 0), Vec::new(), None)?;
             workspace.place()?;
+            workspace.end_stay()?;
         }
         workspace.clean()?;
         Ok(goes)
@@ -121,8 +120,13 @@ impl ChainWorkspace {
         // the history, and is left where it is.
         let base = self.open_base()?;
         let here = base.is_some_and(|(file, _)| self.writers.writer(&file) == Writer::Some);
-        let found = entries(&listing, &self.base).into_iter();
-        for (name, number, stat) in found.filter(|_| !here) {
+        let found = entries(&listing, &self.base);
+        let is_recorded = self.log.stat(&Record::name(&self.base))?.is_some();
+        if record.is_some() && is_recorded && !here && !found.is_empty() {
+            // What of it does not come back is a part of the stream all the same.
+            self.remember();
+        }
+        for (name, number, stat) in found.into_iter().filter(|_| !here) {
             // Beyond virtlogd's limit nothing is wiped and nothing is moved.
             let safe = number.is_some_and(|n| self.rules.is_beyond(n));
             let comes_back = self.comes_back(record, &self.in_log(&name, stat)) == Some(stat.size);
@@ -191,6 +195,21 @@ impl ChainWorkspace {
         Ok(aside)
     }
 
+    /// What is aside, newest first.
+    pub(super) fn aside(&self) -> Result<Vec<Aside>> {
+        let mut retired: Vec<&Retired> = self.journal.retired.iter().collect();
+        retired.sort_by_key(|r| r.number);
+        let mut aside = Vec::new();
+        for retired in retired {
+            let name = OsString::from(&retired.aside);
+            if let Some(stat) = self.own.stat(&name)? {
+                let suffix = retired.suffix.clone();
+                aside.push(Aside { name, suffix, stat });
+            }
+        }
+        Ok(aside)
+    }
+
     /// What was retired and does not come back with the history is older than it.
     pub(super) fn keep_retired(
         &self,
@@ -198,29 +217,18 @@ impl ChainWorkspace {
         journal: &mut Journal,
     ) -> Result<()> {
         let mut kept = Vec::new();
-        let mut retired: Vec<&Retired> = journal.retired.iter().collect();
-        retired.sort_by_key(|r| r.number);
-        for retired in retired {
-            let aside = OsStr::new(&retired.aside);
-            let Some(stat) = self.own.stat(aside)? else {
-                continue;
-            };
-            let there = Candidate {
-                folder: &self.own,
-                name: aside,
-                compression: compression(OsStr::new(&retired.suffix)),
-                stat,
-            };
-            let comes_back = self.comes_back(record, &there) == Some(stat.size);
-            if comes_back || stat.size == 0 {
+        for aside in self.aside()? {
+            let stat = aside.stat;
+            let comes_back = self.comes_back(record, &self.in_own(&aside)) == Some(stat.size);
+            if comes_back || stat.size == 0 || journal.stale.contains(&stat.id) {
                 continue;
             }
             let name = apply::older_name(kept.len());
             self.own.remove(&name)?; // of a process that was killed here
-            self.own.link_from(&self.own, aside, &name)?;
+            self.own.link_from(&self.own, &aside.name, &name)?;
             kept.push(OlderFile {
                 id: stat.id,
-                ending: ending(OsStr::new(&retired.suffix)),
+                ending: ending(OsStr::new(&aside.suffix)),
             });
         }
         kept.append(&mut journal.older);

@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 
+use super::retire::Aside;
 use super::{ChainWorkspace, Error, Result, compression, entries};
 use crate::OkLogged as _;
 use crate::chain::{ChainFile, Compression, Listing, Part};
@@ -33,11 +34,20 @@ impl ChainWorkspace {
         }
     }
 
+    pub(super) fn in_own<'a>(&'a self, aside: &'a Aside) -> Candidate<'a> {
+        Candidate {
+            folder: &self.own,
+            name: &aside.name,
+            compression: compression(OsStr::new(&aside.suffix)),
+            stat: aside.stat,
+        }
+    }
+
     /// How many bytes of this file, from its first one on, the history brings back; `None`
     /// where it brings none.
     pub(super) fn comes_back(&self, record: Option<&Record>, file: &Candidate<'_>) -> Option<u64> {
         let owed = self.journal.owed.as_ref();
-        let offered = record?.brought_back(owed.map_or(&[], |owed| &owed.contains))?;
+        let offered = record?.brought_back(owed.map(|owed| &owed.contains[..]))?;
         let id = file.stat.id;
         let known = offered.files.iter().find(|(known, _)| *known == id);
         let Some((_, size)) = known else {
@@ -57,7 +67,7 @@ impl ChainWorkspace {
         is_it.then_some(*size)
     }
 
-    fn is_part(&self, id: FileId) -> bool {
+    pub(super) fn is_part(&self, id: FileId) -> bool {
         let mut shown = self.journal.shown.iter().flat_map(|s| &s.files);
         shown.any(|file| *file == id) || self.staged.contains(&id)
     }

@@ -76,6 +76,7 @@ impl Staging {
                 .chain(listing.rotated().iter().rev().map(|r| r.stat.id))
                 .chain([stat.id])
                 .collect(),
+            stayed: None,
         };
         self.update_record(|record, id, owed| {
             record.arriving(id, &owed.history, arrival, (&owed.host, owed.at));

@@ -60,6 +60,42 @@ impl Parts {
         }
     }
 
+    /// Begins anew, beside what is staged, with other names.
+    pub(super) fn after(other: &Self) -> Self {
+        Self {
+            made: other.made,
+            ..Self::new(other.retention)
+        }
+    }
+
+    /// Bytes of what is staged, from this one of them on: as many as lie in one part, at least
+    /// one.
+    pub(super) fn read_at(&self, own: &Folder, mut at: u64, block: &mut [u8]) -> Result<usize> {
+        for held in &self.held {
+            if at >= held.part.size {
+                at = at.saturating_sub(held.part.size);
+                continue;
+            }
+            let path = own.path().join(&held.part.name);
+            let read = held.file.read_at(block, at);
+            let read = read.map_err(|e| Error::io("read", &path, e))?;
+            if read > 0 {
+                return Ok(read);
+            }
+        }
+        let short = io::Error::from(io::ErrorKind::UnexpectedEof);
+        Err(Error::io("read what is staged in", own.path(), short))
+    }
+
+    /// Removes what is staged.
+    pub(super) fn remove(&mut self, own: &Folder) -> Result<()> {
+        self.wait_for_sync(own)?;
+        for held in self.held.drain(..) {
+            own.remove(OsStr::new(&held.part.name))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.total
     }

@@ -19,7 +19,7 @@ use crate::chain::{LogChain, NumberingChoice};
 use crate::follow::NoWriters;
 use crate::ids::ConsoleName;
 use crate::record::Offered;
-use crate::testing::{FakeWriters, Host};
+use crate::testing::{FakeWriters, Host, Switch};
 
 fn rules(max_size: u64, max_backups: u32) -> Rules {
     Rules {

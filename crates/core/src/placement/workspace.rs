@@ -327,8 +327,8 @@ impl ChainWorkspace {
         let shown = journal.shown.iter().flat_map(|s| &s.files);
         stale.extend(shown.filter(|id| !journal.parts.iter().any(|p| p.id == **id)));
         journal.older.retain(|o| !stale.contains(&o.id));
-        self.keep_retired(record, &mut journal)?;
         journal.stale = stale;
+        self.keep_retired(record, &mut journal)?;
         journal.phase = Phase::Sealed;
         journal.write(&self.own)?;
         self.journal = journal;

@@ -223,6 +223,7 @@ mod tests {
             parts: vec![(id(1), 5)],
             newer: vec![(id(2), 0)],
             older: Vec::new(),
+            stayed: None,
         };
         ledger = ledger.arrived(&ended(1), &arrival, ("h1", since(1)));
         assert!(ledger.has_end_of(&ended(1)));
@@ -320,7 +321,7 @@ mod tests {
                             placed.push(new_file(length));
                             left -= length;
                         }
-                        let arrival = Arrival { parts: placed.clone(), newer: files.clone(), older: Vec::new() };
+                        let arrival = Arrival { parts: placed.clone(), newer: files.clone(), older: Vec::new(), stayed: None, };
                         ledger = here.arrived(&history, &arrival, ("h1", since(second)));
                         prop_assert!(ledger.start_of(files[0].0) >= before);
                         prop_assert!(ledger.hops.len() <= 1, "{:?}", ledger.hops);

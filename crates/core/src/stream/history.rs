@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Known;
-use super::{Boot, Hole, Hop, Layout, Ledger, StreamOffset};
+use super::{Boot, Hole, Hop, Layout, Ledger, Segment, StreamOffset};
 use crate::folder::FileId;
+use crate::ids::HandoffId;
 
 /// The files of a chain to which history comes, oldest first, and their sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub struct Arrival {
     /// What else lies here, older than the history: of an earlier stay, or no part
     /// of this VM's stream at all.
     pub older: Vec<FileId>,
+    /// The segment that becomes of what no handoff has taken along of that, and when the VM
+    /// printed the last of it.
+    pub stayed: Option<(HandoffId, Option<Timestamp>)>,
 }
 
 /// What one host tells the next of the history that it hands over.
@@ -32,6 +36,9 @@ pub struct History {
     /// printed since is of a later boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boots: Vec<Boot>,
+    /// Which handoffs took along which parts of it first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
 }
 
 impl History {
@@ -138,6 +145,7 @@ impl Ledger {
             holes: all.holes,
             hops: all.hops,
             boots: all.boots,
+            segments: all.segments,
         }
     }
 
@@ -181,6 +189,17 @@ impl Ledger {
             .copied()
             .collect::<Vec<_>>();
         older.reverse();
+        let mut segments = Vec::new();
+        if stayed {
+            let end = older.first().map_or(StreamOffset::START, Known::end);
+            segments.extend(self.segments.iter().filter(|s| s.end <= end));
+            if older.iter().any(|k| k.length > 0)
+                && segments.last().is_none_or(|s: &Segment| s.end < end)
+                && let Some((handoff, at)) = arrival.stayed
+            {
+                segments.push(Segment { handoff, end, at });
+            }
+        }
         known.extend(older);
         known.reverse();
         let start = ends.saturating_add(shift);
@@ -190,8 +209,10 @@ impl Ledger {
         } else {
             Vec::new()
         };
+        let mut newer_segments = Vec::new();
         for (id, length) in &arrival.newer {
             boots.extend(self.boots_within(*id, end));
+            newer_segments.extend(self.segments_within(*id, end));
             known.push(Known::new(*id, 0, end, *length));
             end = end.saturating_add(*length);
         }
@@ -200,6 +221,13 @@ impl Ledger {
             start: boot.start.saturating_add(shift),
             ..*boot
         }));
+
+        let its_segments = history.segments.iter().filter(|s| s.end <= ends);
+        segments.extend(its_segments.map(|segment| Segment {
+            end: segment.end.saturating_add(shift),
+            ..*segment
+        }));
+        segments.extend(newer_segments);
 
         let mut hops = if stayed {
             self.hops.clone()
@@ -239,6 +267,7 @@ impl Ledger {
             holes,
             hops,
             boots,
+            segments,
             end,
         };
         arrived.keep(first);
@@ -253,6 +282,7 @@ impl Ledger {
         let start = history.end();
         self.hops = history.hops.clone();
         self.boots = history.boots.clone();
+        self.segments = history.segments.clone();
         let (host, since) = (here.0.to_owned(), Some(here.1));
         self.hops.push(Hop { host, since, start });
     }

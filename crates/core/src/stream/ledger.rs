@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::between;
-use super::{Boot, Fingerprint, Hole, Hop, Layout, Measure, Seen, Span, StreamOffset};
+use super::{Boot, Fingerprint, Hole, Hop, Layout, Measure, Seen, Segment, Span, StreamOffset};
 use crate::folder::FileId;
 
 /// Hosts remembered. A VM that moved more often forgets the first ones.
@@ -14,6 +14,9 @@ const HOLES_KEPT: usize = 256;
 
 /// Boots remembered.
 const BOOTS_KEPT: usize = 256;
+
+/// Segments remembered. What lies before them counts to the first one.
+const SEGMENTS_KEPT: usize = 256;
 
 /// What is remembered of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,8 @@ pub struct Ledger {
     pub(super) hops: Vec<Hop>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) boots: Vec<Boot>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) segments: Vec<Segment>,
     pub(super) end: StreamOffset,
 }
 
@@ -373,6 +378,9 @@ impl Ledger {
         self.boots.dedup_by_key(|boot| boot.start);
         self.boots.retain(|boot| boot.start >= first);
         keep_last(&mut self.boots, BOOTS_KEPT);
+        self.segments.sort_by_key(|segment| segment.end);
+        self.segments.retain(|segment| segment.end > first);
+        keep_last(&mut self.segments, SEGMENTS_KEPT);
     }
 }
 

@@ -40,6 +40,7 @@ mod layout;
 mod ledger;
 mod offset;
 mod recognise;
+mod segments;
 #[cfg(test)]
 mod tests;
 
@@ -52,8 +53,10 @@ pub use layout::{Layout, Place, Span};
 pub use ledger::Ledger;
 pub use offset::StreamOffset;
 pub use recognise::Look;
+pub(crate) use segments::{Piece, PieceHere, Side, order};
 
 use crate::folder::FileId;
+use crate::ids::HandoffId;
 
 /// Bytes that are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +93,26 @@ pub struct Boot {
     /// nothing.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub since: Timestamp,
+}
+
+/// What the VM printed between two handoffs.
+///
+/// It begins where the segment before it ends, and has one name on every host: that of the handoff
+/// that first took it along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The handoff.
+    pub handoff: HandoffId,
+    /// The offset after its last byte.
+    pub end: StreamOffset,
+    /// When the VM printed the last of it, to the millisecond, by the clock of the host that it
+    /// was on; `None`: nobody knows.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "jiff::fmt::serde::timestamp::millisecond::optional"
+    )]
+    pub at: Option<Timestamp>,
 }
 
 /// What one boot of the VM printed.

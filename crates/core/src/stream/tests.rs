@@ -134,6 +134,7 @@ fn history_goes_on_at_the_next_host() {
         parts: vec![(id(20), 8), (id(21), 2)],
         newer: vec![(id(30), 3)],
         older: vec![id(40)],
+        stayed: None,
     };
     let here = Ledger::default().arrived(&history, &arrival, ("h2", Timestamp::constant(5, 0)));
     let mut files = seen(&[(40, 99), (20, 8), (21, 2), (30, 7)]);
@@ -166,6 +167,7 @@ fn offsets_never_fall_where_a_source_has_forgotten() {
         parts: vec![(id(9), 30)],
         newer: Vec::new(),
         older: Vec::new(),
+        stayed: None,
     };
     let after = here.arrived(&history, &arrival, ("h2", Timestamp::constant(0, 0)));
     let layout = after.lay(&seen(&[(9, 30), (10, 1)]), at(0)).unwrap();
@@ -264,8 +266,7 @@ proptest! {
                     let arrival = Arrival {
                         parts,
                         newer,
-                        older: Vec::new(),
-                    };
+                        older: Vec::new(), stayed: None, };
                     ledger = Ledger::default().arrived(&history, &arrival, ("h", Timestamp::constant(1, 0)));
                 }
             }
@@ -284,6 +285,7 @@ fn what_stayed_comes_before_what_a_source_without_it_brings() {
         parts: vec![(id(9), 30)],
         newer: vec![(id(10), 1)],
         older: vec![id(1), id(2)],
+        stayed: None,
     };
     let after = here.arrived(&history, &arrival, ("h1", Timestamp::constant(7, 0)));
     let layout = after.lay(&seen(&[(1, 100), (2, 20), (9, 30), (10, 1)]), at(0));

@@ -39,6 +39,7 @@ mod here;
 mod host;
 mod known;
 mod log_reader;
+mod make_way;
 mod meet;
 pub mod metrics;
 pub mod operate;

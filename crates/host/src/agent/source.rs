@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logchain_core::OkLogged as _;
-use logchain_core::chain::{Numbering, NumberingChoice};
 use logchain_core::handoff::Handoff;
 use logchain_core::handoff::offer::{Held, Outcome, Source};
 use logchain_core::holds::HeldLog;
 use logchain_core::ids::HandoffId;
 use logchain_core::outbox::KeepOutcome;
-use logchain_core::placement::ChainWorkspace;
 use logchain_libvirt::{Connection, State};
 use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
@@ -20,6 +18,7 @@ use uuid::Uuid;
 
 use super::Vm;
 use super::known::{Known, is_at_its_path, logs_of, numbering};
+use super::make_way::make_way;
 use super::meet::Towards;
 use super::shared::{Shared, UnderWay};
 use crate::blocking::blocking;
@@ -27,7 +26,6 @@ use crate::carry::{Carry, RemoteHalf, Route};
 use crate::departures::DepartureNote;
 use crate::event::{HandoffOutcome, HandoffRole, HandoffSummary};
 use crate::hosts::Hosts;
-use crate::leases::Leases;
 use crate::left_behind::OfferOptions;
 use crate::log::ConsoleLog;
 use crate::outbox::Keepers;
@@ -186,13 +184,15 @@ impl HandingOver<'_> {
                 if let Some(held) = self.held_of(&log) {
                     held.received(id);
                 }
-                self.make_way(&log).await;
             }
             is_carried &= matches!(outcome, Outcome::Carried(_));
             let next = match &outcome {
                 Outcome::NotCarried { .. } if went => Some(self.put_down(&log, &keepers).await),
                 _ => None,
             };
+            if went {
+                self.make_way(&log).await;
+            }
             self.tell(&log, outcome, went, next);
         }
         if went && is_carried {
@@ -331,30 +331,11 @@ impl HandingOver<'_> {
         known.and_then(|known| known.held.as_ref())
     }
 
-    /// The destination has all of this log. Where a start goes on behind what is there, that
-    /// gets another name: a guest that comes back would write behind it, and what it writes
-    /// then is newer than the history that comes back with it.
+    /// The guest has left: its log makes way for its next stay.
     async fn make_way(&self, log: &ConsoleLog) {
-        let known = self.known.logs.iter();
-        let known = known.into_iter().find(|k| k.log.console == log.console);
-        if !known.is_some_and(|known| known.appends) {
-            return;
-        }
-        let numbering = match self.known.numbering {
-            NumberingChoice::FromOne => Numbering::FromOne,
-            _ => Numbering::FromZero,
-        };
-        let (log, domain) = (log.clone(), self.vm.uuid);
-        let rotate = blocking(move || {
-            let of = (domain, &log.console);
-            let writers = Arc::new(Leases::default());
-            Ok(ChainWorkspace::rotate_away(
-                &log.path, of, numbering, writers,
-            )?)
-        });
-        match rotate.await {
-            Ok(done) => tracing::debug!(done, "the log makes way for the next stay"),
-            Err(e) => tracing::debug!(error = %e.sentence(), "the log stays in the way"),
+        let mut known = self.known.logs.iter();
+        if let Some(known) = known.find(|k| k.log.console == log.console) {
+            make_way(known, self.known.numbering).await;
         }
     }
 

@@ -15,6 +15,7 @@ use logchain_libvirt::{Connection, Domain, Shutoff, State};
 use uuid::Uuid;
 
 use super::known::{logs_of, numbering};
+use super::make_way::make_way;
 use super::shared::Shared;
 use crate::blocking::blocking;
 use crate::departures::DepartureNote;
@@ -82,8 +83,8 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     if is_noted.await? {
         return Ok(());
     }
-    let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
-    let logs: Vec<ConsoleLog> = logs.into_iter().map(|known| known.log).collect();
+    let (known, _) = logs_of(read(&domain.live_xml().await?)?);
+    let logs: Vec<ConsoleLog> = known.iter().map(|known| known.log.clone()).collect();
     let numbering = numbering(&shared.events).await;
     let held = shared.held.clone();
     let left = blocking(move || {
@@ -110,6 +111,9 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     .await?;
     if left.is_empty() {
         return Ok(());
+    }
+    for known in &known {
+        make_way(known, numbering).await;
     }
     let offer = OfferOptions {
         transport: shared.meet.shared_url().unwrap_or_default(),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::OkLogged as _;
 use crate::chain::{LogChain, Remark};
+use crate::clock::millisecond;
 use crate::folder::Folder;
 use crate::follow::{Follower, Writers};
 use crate::handoff::pump::Drained;
@@ -254,6 +255,9 @@ pub(super) fn history(
         return (History::of(drained.bytes), contains);
     };
     let missed: Vec<u64> = drained.missed.iter().map(|m| m.offset).collect();
+    let last = drained.files.iter().rfind(|file| file.given > 0);
+    let at = last.and_then(|file| file.written).and_then(millisecond);
+    record.ledger.end_segment(own, layout.end(), at);
     let history = record.ledger.history(&layout, host, &missed);
     record.ledger.remember(&layout);
     for file in drained.files.iter().filter(|f| !f.compressed) {

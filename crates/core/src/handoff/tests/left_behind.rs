@@ -4,7 +4,7 @@
 use super::*;
 
 /// The guest comes to `host`, as libvirt prepares it.
-fn arrive(host: &Host, append: bool, text: &str) {
+pub(super) fn arrive(host: &Host, append: bool, text: &str) {
     if !append {
         for name in host.names() {
             if name.starts_with("console.log") {
@@ -16,7 +16,7 @@ fn arrive(host: &Host, append: bool, text: &str) {
 }
 
 /// A migration with its log; the receipt that the source gets.
-async fn moves(
+pub(super) async fn moves(
     transport: &Arc<dyn LogTransport>,
     from: &Host,
     to: &Host,
@@ -41,7 +41,7 @@ async fn moves(
 
 /// A migration whose log stays where it is: nobody adopts. `committed`: all of
 /// it got as far as the transport.
-async fn moves_alone(
+pub(super) async fn moves_alone(
     transport: &Arc<dyn LogTransport>,
     (from, to): (&Host, &Host),
     append: bool,

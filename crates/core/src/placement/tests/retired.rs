@@ -121,30 +121,24 @@ fn a_base_that_is_written_is_not_retired() {
 }
 
 #[test]
-fn a_base_that_was_handed_over_makes_way_for_a_new_one() {
+fn a_base_that_nobody_writes_makes_way_for_a_new_one() {
     let bed = Host::new();
     bed.write("console.log", "b");
     bed.write("console.log.0", "a");
-    let rotate = |record: Option<&Record>| {
-        if let Some(record) = record {
-            let (folder, base) = Folder::of_file(&bed.log).unwrap();
-            Record::update(&folder, &base, Uuid::nil(), &console(), |there| {
-                there.offered.clone_from(&record.offered);
-            })
-            .unwrap();
-        }
-        let (of, writers) = ((Uuid::nil(), &console()), Arc::new(NoWriters));
-        ChainWorkspace::rotate_away(&bed.log, of, Numbering::FromZero, writers).unwrap()
+    let here = Switch::default();
+    let rotate = || {
+        let writers = Arc::new(FakeWriters::Base(bed.log.clone(), here.clone()));
+        ChainWorkspace::rotate_away(&bed.log, Numbering::FromZero, writers).unwrap()
     };
-    assert!(!rotate(None), "nothing says that it was handed over");
-    let record = handed_over(&bed, &["console.log", "console.log.0"]);
-    assert!(rotate(Some(&record)));
-    let names = bed.all_names();
-    assert!(!names.iter().any(|n| n == "console.log"), "{names:?}");
+    here.set(true);
+    assert!(!rotate(), "its guest is here");
+    assert_eq!(bed.all_names(), ["console.log", "console.log.0"]);
+    here.set(false);
+    assert!(rotate());
+    assert_eq!(bed.all_names(), ["console.log.0", "console.log.1"]);
     assert_eq!(bed.merged(), "ab");
-    // Once more changes nothing, and a new base is none of what was handed over.
-    assert!(!rotate(Some(&record)));
-    bed.write("console.log", "c");
-    assert!(!rotate(Some(&record)));
-    assert_eq!(bed.merged(), "abc");
+    // Once more changes nothing.
+    assert!(!rotate());
+    bed.write("console.log", "");
+    assert!(!rotate(), "it is empty");
 }

@@ -196,7 +196,7 @@ impl World {
             host: String::new(),
             at: Timestamp::constant(1, 0),
             history: History::default(),
-            contains: Vec::new(),
+            contains: self.record.offered.iter().map(|o| o.handoff).collect(),
         }
     }
 

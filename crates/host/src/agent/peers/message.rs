@@ -5,6 +5,8 @@
 //!
 //! Must not know: who asks, or whether it is true.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -36,6 +38,17 @@ pub(super) enum Ask {
     Leaves {
         /// UUID of the domain.
         domain: Uuid,
+    },
+    /// Was the domain at a certain host before it was at the host that is asked?
+    CameFrom {
+        /// UUID of the domain.
+        domain: Uuid,
+        /// The names of that host, as its certificate has them.
+        names: String,
+        /// The address at which the host that asks sees it.
+        address: IpAddr,
+        /// How many hosts before this one may be asked in turn.
+        further: u8,
     },
 }
 
@@ -115,6 +128,15 @@ mod tests {
         let leaves = Question::new(Ask::Leaves { domain });
         let text = r#"{"version":1,"ask":"leaves","domain":"00000000-0000-0000-0000-000000000007","more":1}"#;
         assert_eq!(Question::decode(text.as_bytes()), Ok(leaves));
+        let came_from = Question::new(Ask::CameFrom {
+            domain,
+            names: "CN=h1".to_owned(),
+            address: "192.0.2.11".parse().unwrap(),
+            further: 3,
+        });
+        let text = r#"{"version":1,"ask":"came-from","domain":"00000000-0000-0000-0000-000000000007","names":"CN=h1","address":"192.0.2.11","further":3}"#;
+        assert_eq!(came_from.encode(), text);
+        assert_eq!(Question::decode(text.as_bytes()), Ok(came_from));
         let yes = Answer::new(true);
         assert_eq!(yes.encode(), r#"{"version":1,"yes":true}"#);
         assert_eq!(Answer::decode(&yes.encode()), Ok(yes));

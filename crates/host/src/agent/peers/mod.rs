@@ -90,6 +90,8 @@ struct Table {
     arrivals: Arrivals,
     /// Where a domain that leaves goes, as peers say.
     said: HashMap<Uuid, Vec<SocketAddr>>,
+    /// Who was told already that a domain did not come from there: they ask again and again.
+    refused: HashMap<Uuid, Vec<Identity>>,
 }
 
 impl Peers {
@@ -185,11 +187,10 @@ impl Peers {
         let mut table = self.table();
         table.arrivals.end(domain);
         table.said.remove(&domain);
+        table.refused.remove(&domain);
         drop(table);
         let remembered = self.remembered.clone();
-        drop(tokio::task::spawn_blocking(move || {
-            remembered.forget(domain)
-        }));
+        drop(tokio::task::spawn_blocking(move || remembered.left(domain)));
     }
 
     /// Remembers for the next start of the agent whom to believe about a domain.
@@ -410,6 +411,32 @@ impl Peers {
         })??;
         tracing::debug!(%address, ?question, ?answer, "a peer answers");
         Ok(Answer::decode(&answer).map_err(Error::Handoff)?.yes)
+    }
+
+    /// Whether one of these hosts says that the domain was at that other host before.
+    async fn ask_whether(
+        &self,
+        domain: Uuid,
+        (names, address): (&str, IpAddr),
+        hosts: BTreeSet<IpAddr>,
+        further: u8,
+    ) -> bool {
+        for host in self.addresses(hosts) {
+            let ask = Ask::CameFrom {
+                domain,
+                names: names.to_owned(),
+                address,
+                further,
+            };
+            match self.ask(&host, ask).await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(e) => {
+                    tracing::debug!(%domain, %host, error = %e.sentence(), "a peer did not say where a domain was before");
+                }
+            }
+        }
+        false
     }
 
     async fn believe(&self, vm: &Vm, peer: Identity) {

@@ -32,6 +32,14 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub(super) fn names(&self) -> &str {
+        &self.names
+    }
+
     pub(super) fn of(peer: &Peer) -> Self {
         Self {
             names: peer.names().to_string(),
@@ -138,6 +146,17 @@ impl Arrivals {
     /// The domain comes: what was known of an earlier stay says nothing of this one.
     pub(super) fn begin(&mut self, domain: Uuid) {
         self.domains.insert(domain, ArrivalProof::default());
+    }
+
+    /// The hosts that the domain is known to have come from.
+    pub(super) fn predecessors(&self, domain: Uuid) -> BTreeSet<IpAddr> {
+        let known = self.known(domain).into_iter();
+        known
+            .flat_map(|(addresses, believed)| {
+                let believed = believed.into_iter().map(|b| b.address.to_canonical());
+                addresses.into_iter().chain(believed)
+            })
+            .collect()
     }
 
     /// What is to be remembered of how a domain came: from which addresses, and who is believed.

@@ -13,16 +13,28 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::proof::Identity;
+use logchain_core::OkLogged as _;
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;
 
 const FOLDER: &str = "arrivals";
+
+/// What the name of a file ends with whose domain has left.
+const LEFT: &str = "left";
+
+/// Hosts remembered of one domain.
+const MOST: usize = 64;
+
+/// How long it is known from where a domain came that left: far longer than a log that stayed
+/// behind takes until it is offered.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Of one domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +66,22 @@ impl Arrived {
     }
 }
 
+impl Arrived {
+    /// Adds what is known of earlier stays, as far as there is room.
+    fn extend(&mut self, before: Self) {
+        for address in before.addresses {
+            if self.addresses.len() < MOST {
+                self.addresses.insert(address);
+            }
+        }
+        for peer in before.believed {
+            if self.believed.len() < MOST && !self.believed.contains(&peer) {
+                self.believed.push(peer);
+            }
+        }
+    }
+}
+
 /// The files. All calls block.
 #[derive(Clone, Debug)]
 pub(super) struct Remembered(PathBuf);
@@ -64,7 +92,7 @@ impl Remembered {
     }
 
     /// Every domain whose process is still the same. `process_of` tells the process of a domain by
-    /// its name and UUID. Forgets the others.
+    /// its name and UUID. The others have left.
     pub(super) fn all(
         &self,
         process_of: impl Fn(&str, Uuid) -> Option<String>,
@@ -75,17 +103,22 @@ impl Remembered {
         let mut found = Vec::new();
         for entry in entries.flatten() {
             let name = entry.file_name();
+            let age = entry.metadata().and_then(|m| m.modified()).ok();
+            let age = age.and_then(|written| written.elapsed().ok());
+            if Path::new(&name).extension().is_some_and(|e| e == LEFT)
+                && age.is_some_and(|age| age > KEPT)
+            {
+                // One that stays costs a few bytes.
+                let _ = fs::remove_file(entry.path());
+            }
             let Some(domain) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let text = fs::read(entry.path()).unwrap_or_default();
-            let arrived = serde_json::from_slice::<Arrived>(&text).ok();
-            let arrived = arrived.filter(|a| {
-                a.version <= VERSION && process_of(&a.name, domain).as_ref() == Some(&a.process)
-            });
+            let arrived = read(&entry.path())
+                .filter(|a| process_of(&a.name, domain).as_ref() == Some(&a.process));
             match arrived {
                 Some(arrived) => found.push((domain, arrived)),
-                None => self.forget(domain),
+                None => self.left(domain),
             }
         }
         found
@@ -95,26 +128,47 @@ impl Remembered {
     pub(super) fn write(&self, domain: Uuid, arrived: &Arrived) -> io::Result<()> {
         let mut folder = fs::DirBuilder::new();
         folder.recursive(true).mode(0o700).create(&self.0)?;
-        let path = self.path(domain);
-        let new = path.with_extension("new");
-        let mut options = fs::OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&new)?;
-        serde_json::to_writer(&file, arrived)?;
-        file.sync_all()?;
-        #[expect(clippy::disallowed_methods, reason = "the newer replaces the older")]
-        fs::rename(new, path)
+        write(&self.path(domain), arrived)
     }
 
-    /// The domain is not here any more.
-    pub(super) fn forget(&self, domain: Uuid) {
+    /// The domain is not here any more. From where it came is remembered all the same.
+    pub(super) fn left(&self, domain: Uuid) {
+        let path = self.path(domain);
+        if let Some(mut arrived) = read(&path) {
+            if let Some(before) = self.before(domain) {
+                arrived.extend(before);
+            }
+            let before = path.with_extension(LEFT);
+            write(&before, &arrived).ok_logged("from where a domain came before is forgotten");
+        }
         // One that stays counts for nothing, since its process is gone.
-        let _ = fs::remove_file(self.path(domain));
+        let _ = fs::remove_file(path);
+    }
+
+    /// From where a domain came at earlier stays here.
+    pub(super) fn before(&self, domain: Uuid) -> Option<Arrived> {
+        read(&self.path(domain).with_extension(LEFT))
     }
 
     fn path(&self, domain: Uuid) -> PathBuf {
         self.0.join(domain.hyphenated().to_string())
     }
+}
+
+fn read(path: &Path) -> Option<Arrived> {
+    let arrived = serde_json::from_slice::<Arrived>(&fs::read(path).ok()?).ok()?;
+    (arrived.version <= VERSION).then_some(arrived)
+}
+
+fn write(path: &Path, arrived: &Arrived) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(&new)?;
+    serde_json::to_writer(&file, arrived)?;
+    file.sync_all()?;
+    #[expect(clippy::disallowed_methods, reason = "the newer replaces the older")]
+    fs::rename(new, path)
 }
 
 #[cfg(test)]
@@ -142,6 +196,8 @@ mod tests {
         // Its process has this number no more, or ended.
         assert!(remembered.all(process("1 3")).is_empty());
         assert!(remembered.all(process("1 2")).is_empty());
+        // Where it came from is known all the same.
+        assert_eq!(remembered.before(domain), Some(arrived.clone()));
         remembered.write(domain, &arrived).unwrap();
         assert!(remembered.all(|_, _| None).is_empty());
     }
@@ -162,6 +218,7 @@ mod tests {
                 "{text}"
             );
             assert!(!path.exists());
+            assert_eq!(remembered.before(domain), None);
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Must not know: connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,13 @@ use super::message::{Answer, Ask, Question};
 use super::proof::{Claim, Evidence, Identity, is_at};
 use super::{LOOK, Peers, look};
 use crate::agent::stay::Stay;
+use crate::blocking::blocking;
+
+/// How many hosts are asked in turn whether a domain was at a certain one.
+const FURTHER: u8 = 3;
+
+/// Peers remembered at most that were refused for one domain.
+const MOST_REFUSED: usize = 64;
 
 /// How long the connection of a migration is waited for: its destination is asked about it as
 /// soon as it begins.
@@ -62,6 +69,12 @@ impl Service for Doorman {
         let yes = match question.ask {
             Ask::Comes { domain, port } => self.does_it_leave(peer, domain, port),
             Ask::Leaves { domain } => self.does_it_come(peer, domain).await?,
+            Ask::CameFrom {
+                domain,
+                names,
+                address,
+                further,
+            } => self.was_it_there(domain, (&names, address), further).await,
         };
         Ok(Answer::new(yes).encode())
     }
@@ -131,7 +144,14 @@ impl Doorman {
                 return Ok(true);
             }
             if stay != Stay::Coming || began.elapsed() > PROOF {
-                tracing::warn!(%peer, %domain, "a peer says that a domain came from it, and did not");
+                if stay == Stay::Running && self.is_vouched_for(domain, &identity).await {
+                    tracing::info!(%peer, %domain, "believed, since the host that the domain came from had it from there");
+                    self.0.believe(&vm, identity).await;
+                    return Ok(true);
+                }
+                if self.refuses_first(domain, &identity) {
+                    tracing::warn!(%peer, %domain, "a peer says that a domain came from it, and did not");
+                }
                 return Err(Refusal::denied(format!(
                     "domain {domain} is here, and no connection says that it came from {}",
                     peer.names()
@@ -139,6 +159,55 @@ impl Doorman {
             }
             sleep(LOOK).await;
         }
+    }
+}
+
+impl Doorman {
+    /// Whether this peer is told for the first time that the domain did not come from there.
+    fn refuses_first(&self, domain: Uuid, identity: &Identity) -> bool {
+        let mut table = self.0.table();
+        let told = table.refused.entry(domain).or_default();
+        if told.contains(identity) {
+            return false;
+        }
+        if told.len() < MOST_REFUSED {
+            told.push(identity.clone());
+        }
+        true
+    }
+
+    /// Whether the domain was at this peer before, as this host knows of an earlier stay, or as the
+    /// host says from which it came: then the peer may have a part of the log that it could not
+    /// hand over in time. That host had the memory of the guest, and hands its log over: what it
+    /// says of the log is believed anyway.
+    async fn is_vouched_for(&self, domain: Uuid, peer: &Identity) -> bool {
+        let of = (peer.names(), peer.address());
+        if self.was_it_there(domain, of, 0).await {
+            return true;
+        }
+        let before = self.0.table().arrivals.predecessors(domain);
+        self.0.ask_whether(domain, of, before, FURTHER).await
+    }
+
+    /// A peer has the domain, and asks whether that other host had it before it was here.
+    async fn was_it_there(&self, domain: Uuid, of: (&str, IpAddr), further: u8) -> bool {
+        let remembered = self.0.remembered.clone();
+        let before = blocking(move || Ok(remembered.before(domain))).await;
+        let Ok(Some(before)) = before else {
+            return false;
+        };
+        let (names, address) = of;
+        let address = address.to_canonical();
+        let mut believed = before.believed.iter();
+        if before.addresses.contains(&address) || believed.any(|b| b.names() == names) {
+            return true;
+        }
+        let Some(further) = further.min(FURTHER).checked_sub(1) else {
+            return false;
+        };
+        let believed = before.believed.iter().map(Identity::address);
+        let hosts = before.addresses.iter().copied().chain(believed).collect();
+        self.0.ask_whether(domain, of, hosts, further).await
     }
 }
 

@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::super::links::Links;
-use super::super::remembered::Remembered;
+use super::super::remembered::{Arrived, Remembered};
 use super::*;
 use crate::agent::Vm;
 use crate::agent::config::Reloadable;
@@ -249,4 +249,33 @@ async fn an_agent_does_not_believe_itself() {
     door.is_here(Stay::Running, true);
     assert_eq!(door.leaves(&peer("h2", "127.0.0.1")).await, Ok(false));
     assert_eq!(door.leaves(&source()).await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_host_that_had_the_domain_before_may_be_late() {
+    let door = Door::new().await;
+    let proof = (["127.0.0.11".parse().unwrap()].into(), Vec::new());
+    let arrived = Arrived::new("vm", "1 2".to_owned(), proof);
+    let remembered = &door.doorman.0.remembered;
+    remembered.write(DOMAIN, &arrived).unwrap();
+    remembered.left(DOMAIN);
+    // It is back, and comes from elsewhere.
+    door.comes(&[("127.0.0.12", Trace::Memory)]);
+    assert!(door.leaves(&source()).await.is_err());
+    door.is_here(Stay::Running, false);
+    assert_eq!(door.leaves(&source()).await, Ok(true));
+    assert!(door.may(&source()));
+    assert!(door.leaves(&thief()).await.is_err());
+    // Another host asks the same of this one.
+    let ask = |address: &str, names: &str| Ask::CameFrom {
+        domain: DOMAIN,
+        names: names.to_owned(),
+        address: address.parse().unwrap(),
+        further: 0,
+    };
+    for (address, names, yes) in [("127.0.0.11", "x", true), ("127.0.0.13", "h3", false)] {
+        let question = Question::new(ask(address, names)).encode();
+        let answer = door.doorman.ask(&thief(), question).await.unwrap();
+        assert_eq!(Answer::decode(&answer).unwrap().yes, yes);
+    }
 }

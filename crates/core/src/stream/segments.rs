@@ -1,0 +1,349 @@
+//! Which handoff first took along what the VM printed.
+//!
+//! A [`Segment`] is what the VM printed between two handoffs. A host can come by one segment in
+//! more than one way: by its own copy of an earlier stay, and by histories that other hosts hand
+//! over, early or late. By the name of the segment it knows the bytes again, places them once, and
+//! knows between which others they belong.
+//!
+//! Must not know: files, who has which segment, how histories are put together on disk.
+
+use jiff::Timestamp;
+
+use super::{History, Hole, Hop, Ledger, Segment, StreamOffset};
+use crate::folder::FileId;
+use crate::ids::HandoffId;
+
+/// Bytes of a history that belong to one segment, or to none yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The segment; `None`: no handoff has taken it along.
+    pub(crate) segment: Option<HandoffId>,
+    /// As [`Segment::at`].
+    pub(crate) at: Option<Timestamp>,
+    /// The offset at which it begins.
+    pub(crate) start: StreamOffset,
+    /// The offset after it.
+    pub(crate) end: StreamOffset,
+    /// How many bytes of it there are.
+    pub(crate) bytes: u64,
+}
+
+/// A piece that lies here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PieceHere {
+    pub(crate) piece: Piece,
+    /// Whether it lay here before the VM came: then it is older than a history that comes with the
+    /// VM, unless something else tells.
+    pub(crate) is_older: bool,
+}
+
+/// From where a piece is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// It lies here.
+    Here,
+    /// It comes with the history.
+    Coming,
+}
+
+/// In which order pieces that lie here and pieces that come belong, each segment once. `None`:
+/// nothing has to be put between anything, and no segment is on both sides; what is older here,
+/// the history, and what is newer here follow each other.
+///
+/// Segments on both sides tell the order of those between them. Where they do not, the times do,
+/// as long as they can be true (`now`: none is later, and none falls within one side).
+pub(crate) fn order(
+    here: &[PieceHere],
+    coming: &[Piece],
+    now: Timestamp,
+) -> Option<Vec<(Side, usize)>> {
+    let place_here = |piece: &Piece| {
+        let segment = piece.segment?;
+        here.iter().position(|h| h.piece.segment == Some(segment))
+    };
+    let sides = [
+        here.iter().map(|h| h.piece.at).collect::<Vec<_>>(),
+        coming.iter().map(|c| c.at).collect(),
+    ];
+    let use_times = sides.iter().all(|times| can_be_true(times, now));
+    let is_before = |here: &PieceHere, coming: &Piece| match (here.piece.at, coming.at) {
+        (Some(here), Some(coming)) if use_times => here <= coming,
+        _ => here.is_older,
+    };
+    let is_shared = coming.iter().any(|piece| place_here(piece).is_some());
+    let mut order = Vec::new();
+    let (mut next_here, mut next_coming) = (0, 0);
+    // Up to the next segment that is on both sides, and at last up to the ends.
+    let both = coming.iter().enumerate();
+    let both = both.filter_map(|(at, piece)| Some((place_here(piece)?, at)));
+    let ends = (here.len(), coming.len());
+    for (up_to_here, up_to_coming) in both.chain([ends]) {
+        if up_to_here < next_here {
+            // The other way round on this side, which is placed already.
+            continue;
+        }
+        while next_here < up_to_here || next_coming < up_to_coming {
+            let left = here.get(next_here).filter(|_| next_here < up_to_here);
+            let right = coming
+                .get(next_coming)
+                .filter(|_| next_coming < up_to_coming);
+            match (left, right) {
+                (Some(left), right) if right.is_none_or(|right| is_before(left, right)) => {
+                    order.push((Side::Here, next_here));
+                    next_here += 1;
+                }
+                (_, Some(right)) => {
+                    if place_here(right).is_none() {
+                        order.push((Side::Coming, next_coming));
+                    }
+                    next_coming += 1;
+                }
+                _ => break,
+            }
+        }
+        if let (Some(left), Some(right)) = (here.get(next_here), coming.get(next_coming)) {
+            // The side that has more of it: a rotation may have dropped the rest.
+            order.push(match right.bytes > left.piece.bytes {
+                true => (Side::Coming, next_coming),
+                false => (Side::Here, next_here),
+            });
+            (next_here, next_coming) = (next_here + 1, next_coming + 1);
+        }
+    }
+    let is_older = |(side, at): &(Side, usize)| {
+        *side == Side::Here && here.get(*at).is_some_and(|h| h.is_older)
+    };
+    let older = order.iter().take_while(|place| is_older(place)).count();
+    let (_, rest) = order.split_at(older);
+    let come = rest.iter().take_while(|(side, _)| *side == Side::Coming);
+    let come = come.count();
+    let are_newer = rest
+        .iter()
+        .skip(come)
+        .all(|p| p.0 == Side::Here && !is_older(p));
+    (is_shared || come < coming.len() || !are_newer).then_some(order)
+}
+
+/// Whether clocks may have said this: no clock is ahead of this one, and time does not go back.
+fn can_be_true(times: &[Option<Timestamp>], now: Timestamp) -> bool {
+    let known: Vec<&Timestamp> = times.iter().flatten().collect();
+    known.is_sorted() && known.last().is_none_or(|last| **last <= now)
+}
+
+impl Ledger {
+    /// The handoff takes along what lies before `end`. What no handoff before it took is its
+    /// segment. `at`: when the VM printed the last of it.
+    pub(crate) fn end_segment(
+        &mut self,
+        handoff: HandoffId,
+        end: StreamOffset,
+        at: Option<Timestamp>,
+    ) {
+        let is_it = |s: &Segment| (s.handoff, s.end) == (handoff, end);
+        if self.segments.iter().any(is_it) {
+            return;
+        }
+        self.segments.retain(|s| s.handoff != handoff);
+        let before = self.segments.last().map_or(StreamOffset::START, |s| s.end);
+        if end > before {
+            self.segments.push(Segment { handoff, end, at });
+        }
+    }
+
+    /// What is known of these files.
+    pub(crate) fn history_of(&self, wanted: impl Fn(FileId) -> bool) -> History {
+        let known = self
+            .known
+            .iter()
+            .filter(|run| run.length > 0 && wanted(run.id));
+        let mut history = History {
+            hops: self.hops.clone(),
+            segments: self.segments.clone(),
+            ..History::default()
+        };
+        for run in known {
+            match history.runs.last_mut() {
+                Some((start, has)) if start.saturating_add(*has) == run.start => {
+                    *has = has.saturating_add(run.length);
+                }
+                _ => history.runs.push((run.start, run.length)),
+            }
+        }
+        history
+    }
+
+    /// The file in which the byte at this offset was, when it was last seen.
+    pub(crate) fn file_at(&self, offset: StreamOffset) -> Option<FileId> {
+        let mut known = self.known.iter();
+        let run = known.find(|run| run.start <= offset && offset < run.end())?;
+        Some(run.id)
+    }
+
+    /// The ends of segments that lie in this file, where it begins at `start` from now on.
+    pub(super) fn segments_within(
+        &self,
+        id: FileId,
+        start: StreamOffset,
+    ) -> impl Iterator<Item = Segment> {
+        let runs = self.known.iter().filter(move |run| run.id == id);
+        runs.flat_map(move |run| {
+            let (first, end) = (run.start, run.end());
+            let within = move |s: &&Segment| s.end > first && s.end <= end;
+            self.segments.iter().filter(within).map(move |s| Segment {
+                end: start
+                    .saturating_add(run.skip)
+                    .saturating_add(s.end.saturating_bytes_since(first)),
+                ..*s
+            })
+        })
+    }
+}
+
+impl History {
+    /// As it is, with all of its bytes in segments: what no handoff before took along is the
+    /// segment of `handoff`. A source of an earlier release names none.
+    #[must_use]
+    pub fn in_segments_of(mut self, handoff: HandoffId) -> Self {
+        let end = self.end();
+        self.segments.retain(|s| s.end <= end);
+        let is_named = self.segments.last().is_some_and(|s| s.end == end);
+        if !is_named && end > self.start() {
+            self.segments.retain(|s| s.handoff != handoff);
+            self.segments.push(Segment {
+                handoff,
+                end,
+                at: None,
+            });
+        }
+        self
+    }
+
+    /// Its segments and what follows them, each as far as there are bytes of it.
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut start = self.start();
+        let named = self.segments.iter().map(|s| (Some(s.handoff), s.at, s.end));
+        for (segment, at, end) in named.chain([(None, None, self.end())]) {
+            let bytes = self.slice(start, end).bytes().unwrap_or(0);
+            if bytes > 0 {
+                pieces.push(Piece {
+                    segment,
+                    at,
+                    start,
+                    end,
+                    bytes,
+                });
+            }
+            start = start.max(end);
+        }
+        pieces
+    }
+
+    /// Without its first bytes, so many.
+    #[must_use]
+    pub(crate) fn without_first(&self, mut bytes: u64) -> Self {
+        for (start, length) in &self.runs {
+            if bytes < *length {
+                return self.slice(start.saturating_add(bytes), self.end());
+            }
+            bytes = bytes.saturating_sub(*length);
+        }
+        self.slice(self.end(), self.end())
+    }
+
+    /// How many of its bytes lie before this offset.
+    pub(crate) fn bytes_before(&self, offset: StreamOffset) -> u64 {
+        self.slice(self.start(), offset).bytes().unwrap_or(0)
+    }
+
+    /// What lies between two offsets.
+    pub(crate) fn slice(&self, from: StreamOffset, to: StreamOffset) -> Self {
+        let cut = |(start, length): &(StreamOffset, u64)| {
+            let end = start.saturating_add(*length).min(to);
+            let start = (*start).max(from);
+            let length = end.bytes_since(start).filter(|length| *length > 0)?;
+            Some((start, length))
+        };
+        let is_end = to == self.end();
+        let is_within = |at: StreamOffset| (from..to).contains(&at) || (is_end && at == to);
+        let before = self.hops.iter().rfind(|hop| hop.start <= from);
+        let hops = self
+            .hops
+            .iter()
+            .filter(|hop| hop.start > from && is_within(hop.start));
+        let before = before.map(|hop| Hop {
+            start: from,
+            ..hop.clone()
+        });
+        let mut segments = self.segments.clone();
+        segments.retain(|s| s.end > from && s.end <= to);
+        Self {
+            runs: self.runs.iter().filter_map(cut).collect(),
+            holes: self
+                .holes
+                .iter()
+                .filter(|hole| is_within(hole.at))
+                .copied()
+                .collect(),
+            hops: before.into_iter().chain(hops.cloned()).collect(),
+            boots: self
+                .boots
+                .iter()
+                .filter(|boot| is_within(boot.start))
+                .copied()
+                .collect(),
+            segments,
+        }
+    }
+
+    /// With `other` behind it, which begins where this one ends.
+    pub(crate) fn followed_by(mut self, other: Self) -> Self {
+        if self.runs.is_empty() {
+            return other;
+        }
+        let (begins, end) = (other.start(), self.end());
+        let now = |offset: StreamOffset| end.saturating_add(offset.saturating_bytes_since(begins));
+        for (start, length) in other.runs {
+            match self.runs.last_mut() {
+                Some((last, has)) if last.saturating_add(*has) == now(start) => {
+                    *has = has.saturating_add(length);
+                }
+                _ => self.runs.push((now(start), length)),
+            }
+        }
+        let holes = other.holes.into_iter();
+        self.holes.extend(holes.map(|hole| Hole {
+            at: now(hole.at),
+            ..hole
+        }));
+        for hop in other.hops {
+            let same = |last: &Hop| (&last.host, last.since) == (&hop.host, hop.since);
+            if !self.hops.last().is_some_and(same) {
+                let start = now(hop.start);
+                self.hops.push(Hop { start, ..hop });
+            }
+        }
+        for mut boot in other.boots {
+            boot.start = now(boot.start);
+            self.boots.push(boot);
+        }
+        for mut segment in other.segments {
+            segment.end = now(segment.end);
+            self.segments.push(segment);
+        }
+        self
+    }
+
+    /// Farther behind, so that it ends at this offset, unless it reaches beyond.
+    pub(crate) fn ending_at(self, end: StreamOffset) -> Self {
+        let Some(shift) = end.bytes_since(self.end()) else {
+            return self;
+        };
+        let start = StreamOffset::new(self.start().get().saturating_add(shift));
+        let at_start = Self {
+            runs: vec![(start, 0)],
+            ..Self::default()
+        };
+        at_start.followed_by(self)
+    }
+}
