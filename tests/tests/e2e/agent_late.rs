@@ -60,6 +60,10 @@ fn an_old_copy_that_went_along_is_there_once() -> Outcome {
     let at = go(&at, h3)?;
     let at = go(&at, h1)?;
     agents[1].signal(Signal::CONT)?;
+    // What it prints there from now on must be told from what it printed there before.
+    h2.until("the log to make way", SOON, || {
+        Ok((!h2.path(h2.log_path("vm")).exists()).then_some(()))
+    })?;
     let at = go(&at, h2)?;
     let all = [&agents[0], &agents[1], &agents[2]];
     println!("back at the second host: {}", soon_whole(&at, &all)?);

@@ -476,3 +476,25 @@ async fn an_empty_file_at_the_end_is_no_writer() {
     adopt.await.unwrap();
     assert_eq!(destination.merged(), "all of it and more ");
 }
+
+/// Its guest has left, and it made way for the next stay before it was handed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_made_way_is_whole_without_a_base() {
+    use crate::placement::ChainWorkspace;
+
+    let (source, destination) = (Host::new(), Host::new());
+    source.write("console.log.0", "first ");
+    source.write("console.log", "second ");
+    let trial = Trial::new(memory());
+    let offer = trial.offer(&source);
+    let (numbering, writers) = (crate::chain::Numbering::FromZero, Arc::new(NoWriters));
+    assert!(ChainWorkspace::rotate_away(&source.log, numbering, writers).unwrap());
+    let adopt = trial.adopt(&destination, true);
+    destination.print("third ");
+    trial.here.set(true);
+    trial.source.send_replace(Source::Over);
+    let ended = tokio::time::timeout(Duration::from_secs(20), offer).await;
+    carried(ended.unwrap().unwrap());
+    adopt.await.unwrap();
+    assert_eq!(destination.merged(), "first second third ");
+}

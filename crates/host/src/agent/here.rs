@@ -30,6 +30,9 @@ pub(super) struct Here(Arc<Mutex<HereNow>>);
 struct HereNow {
     connection: Option<Connection>,
     domains: HashMap<Uuid, (Stay, Vm)>,
+    /// The number of each one's stay here, and how many stays there have been.
+    stays: HashMap<Uuid, u64>,
+    count: u64,
     /// Domains that came by migration before anybody here saw them come.
     unseen: HashSet<Uuid>,
 }
@@ -43,6 +46,12 @@ impl Here {
     /// Where a domain stands; `None` where it is not here.
     pub(super) fn stay(&self, domain: Uuid) -> Option<(Stay, Vm)> {
         self.lock().domains.get(&domain).cloned()
+    }
+
+    /// The number of the domain's stay here: another one where it left and came back. `None` where
+    /// it is not here.
+    pub(super) fn number_of_stay(&self, domain: Uuid) -> Option<u64> {
+        self.lock().stays.get(&domain).copied()
     }
 
     /// Whether the domain came by migration, and nobody here saw from where.
@@ -71,7 +80,13 @@ impl Here {
 
     /// Where a domain stands from now on.
     pub(super) fn enters(&self, vm: Vm, stay: Stay) {
-        self.lock().domains.insert(vm.uuid, (stay, vm));
+        let mut here = self.lock();
+        if !here.domains.contains_key(&vm.uuid) {
+            here.count = here.count.wrapping_add(1);
+            let number = here.count;
+            here.stays.insert(vm.uuid, number);
+        }
+        here.domains.insert(vm.uuid, (stay, vm));
     }
 
     /// A domain is not here any more.
@@ -79,6 +94,7 @@ impl Here {
         let mut here = self.lock();
         here.unseen.remove(&domain);
         here.domains.remove(&domain);
+        here.stays.remove(&domain);
     }
 
     fn lock(&self) -> MutexGuard<'_, HereNow> {

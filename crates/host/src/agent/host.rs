@@ -343,7 +343,7 @@ impl Host {
                     let host = self.host;
                     tokio::spawn(source::offer(
                         shared,
-                        (connection, host),
+                        (connection, host, self.here.clone()),
                         (uuid, known),
                         source,
                     ));

@@ -2,6 +2,7 @@
 //!
 //! Must not know: how it was noticed that the domain leaves.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,16 @@ use logchain_core::ids::HandoffId;
 use logchain_core::outbox::KeepOutcome;
 use logchain_libvirt::{Connection, State};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use super::Vm;
+use super::here::Here;
 use super::known::{Known, is_at_its_path, logs_of, numbering};
 use super::make_way::make_way;
 use super::meet::Towards;
+use super::peers::NoWay;
 use super::shared::{Shared, UnderWay};
 use crate::blocking::blocking;
 use crate::carry::{Carry, RemoteHalf, Route};
@@ -35,10 +39,16 @@ use crate::{Error, Events, Result, astray};
 /// How long a history that is still arriving here is waited for when its domain leaves again.
 const ARRIVAL: Duration = Duration::from_secs(5);
 
+/// After the guest has left most handoffs end sooner, and need nothing to be done beside them.
+const USUAL_END: Duration = Duration::from_millis(250);
+
+/// Between two looks whether the domain is back.
+const IS_BACK: Duration = Duration::from_millis(50);
+
 /// Hands over the logs of a domain, as `source` tells that its migration goes on.
 pub(super) async fn offer(
     shared: Arc<Shared>,
-    (connection, host): (Connection, Option<Uuid>),
+    (connection, host, here): (Connection, Option<Uuid>, Here),
     (uuid, known): (Uuid, Option<Arc<Known>>),
     source: watch::Sender<Source>,
 ) {
@@ -58,9 +68,16 @@ pub(super) async fn offer(
             host,
             known: &known,
             vm,
+            stay: Stay {
+                number: here.number_of_stay(uuid),
+                here,
+            },
             events,
         };
-        handing_over.run(&source).await
+        tokio::select! {
+            done = handing_over.run(&source) => done,
+            never = handing_over.make_way_soon(&source) => match never {},
+        }
     };
     if let Err(e) = work.instrument(span).await {
         let reason = e.sentence();
@@ -83,8 +100,23 @@ async fn look_up(shared: &Shared, connection: &Connection, uuid: Uuid) -> Result
     }))
 }
 
+/// The stay of a domain that comes to its end.
+struct Stay {
+    here: Here,
+    number: Option<u64>,
+}
+
+impl Stay {
+    /// Whether the domain left, and is back here.
+    fn is_over(&self, domain: Uuid) -> bool {
+        let now = self.here.number_of_stay(domain);
+        now.is_some() && now != self.number
+    }
+}
+
 struct HandingOver<'a> {
     shared: &'a Arc<Shared>,
+    stay: Stay,
     /// This host, as libvirt tells it from others.
     host: Option<Uuid>,
     known: &'a Known,
@@ -135,8 +167,7 @@ impl HandingOver<'_> {
         // Before anything is begun: a start after a kill finds it.
         let logs: Vec<&ConsoleLog> = held.iter().map(|(log, ..)| log).collect();
         let note = self.note(&logs);
-        let towards = self.shared.meet.towards(&self.vm, source.subscribe());
-        let (mut note, towards) = tokio::join!(note, towards);
+        let (mut note, towards) = tokio::join!(note, self.towards(source));
         let url = match &towards {
             Ok(towards) => Some(towards.choice.to_string()),
             Err(no_way) => no_way.towards.clone(),
@@ -331,6 +362,38 @@ impl HandingOver<'_> {
         known.and_then(|known| known.held.as_ref())
     }
 
+    /// The way to the other host. It is not looked for any longer once the domain is back here: it
+    /// may leave again, to another host, and what is held of this stay is a part of its log then.
+    async fn towards(&self, source: &watch::Sender<Source>) -> Result<Towards, NoWay> {
+        let is_back = async {
+            while !self.stay.is_over(self.vm.uuid) {
+                sleep(IS_BACK).await;
+            }
+        };
+        let towards = tokio::select! {
+            towards = self.shared.meet.towards(&self.vm, source.subscribe()) => towards,
+            () = is_back => Err(back()),
+        };
+        towards.and_then(|towards| match self.stay.is_over(self.vm.uuid) {
+            true => Err(back()),
+            false => Ok(towards),
+        })
+    }
+
+    /// Where the handoff takes long after the guest has left, the logs make way meanwhile: the guest
+    /// may be back before it ends.
+    async fn make_way_soon(&self, source: &watch::Sender<Source>) -> Infallible {
+        let mut fate = source.subscribe();
+        let over = fate.wait_for(|now| *now == Source::Over).await.is_ok();
+        if over {
+            sleep(USUAL_END).await;
+            for known in &self.known.logs {
+                make_way(known, self.known.numbering).await;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// The guest has left: its log makes way for its next stay.
     async fn make_way(&self, log: &ConsoleLog) {
         let mut known = self.known.logs.iter();
@@ -385,5 +448,12 @@ impl HandingOver<'_> {
             Outcome::NotCarried { .. } | Outcome::Aborted => {}
         }
         self.shared.ended(summary);
+    }
+}
+
+fn back() -> NoWay {
+    NoWay {
+        error: Error::Handoff("the domain is back here".to_owned()),
+        towards: None,
     }
 }
