@@ -256,7 +256,15 @@ fn is_crash(bytes: &[u8], offset: usize) -> bool {
     let line = bytes.get(offset..).unwrap_or_default();
     let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
-    let said = ["BUG: ", "Oops", "Kernel panic", "general protection fault"];
+    let said = [
+        "BUG: ",
+        "Oops",
+        "Kernel panic",
+        "general protection fault",
+        "invalid opcode",
+        "double fault",
+        "divide error",
+    ];
     line.starts_with('[') && said.iter().any(|words| line.contains(words))
 }
 

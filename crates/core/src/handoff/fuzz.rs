@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::message::{Abort, Begin, Commit, Damaged, Message, Receipt};
 use super::{Chunk, Sum};
 use crate::folder::FileId;
+use crate::ids::HandoffId;
 use crate::stream::{Arrival, Ledger, Seen, StreamOffset};
 
 /// Bounds what one try takes.
@@ -33,6 +34,12 @@ pub fn message(data: &[u8]) {
 fn arrive(commit: &Commit) {
     let id = |ino| FileId { ino, born: None };
     let history = commit.history();
+    let named = history.clone().in_segments_of(HandoffId::random());
+    let bytes = named
+        .pieces()
+        .iter()
+        .fold(0_u64, |sum, piece| sum.saturating_add(piece.bytes));
+    assert_eq!(bytes, commit.bytes);
     assert_eq!(history.bytes(), Some(commit.bytes));
     let (old, new) = (
         commit.bytes / 3,

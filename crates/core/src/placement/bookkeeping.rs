@@ -1,16 +1,18 @@
 //! The record beside the chain: where the history's files lie in the stream, and that
 //! they are in place.
 
-use super::{ChainWorkspace, Error, PendingAdoption, Result, apply, entries};
+use std::ffi::OsStr;
+
+use super::{ChainWorkspace, Error, PendingAdoption, Result, apply, compression, entries};
 use crate::OkLogged as _;
 use crate::chain::{Listing, LogChain};
 use crate::clock::millisecond;
 use crate::content;
-use crate::folder::FileId;
+use crate::folder::{FileId, Stat};
 use crate::ids::HandoffId;
 use crate::offsets::Offsets;
 use crate::record::{Adopted, LOCK_WAIT, Offered, Record};
-use crate::stream::Arrival;
+use crate::stream::{Arrival, Seen, StreamOffset};
 use jiff::Timestamp;
 
 impl ChainWorkspace {
@@ -77,23 +79,55 @@ impl ChainWorkspace {
         }
     }
 
-    /// The VM has left: what no handoff took along of its log is a segment of its own, so that what
-    /// it prints here later is told from it.
-    pub(super) fn end_stay(&self) -> Result<()> {
-        let name = Record::name(&self.base);
-        if self.log.stat(&name)?.is_none() {
-            return Ok(());
-        }
-        self.remember();
-        let newest = self.listing()?.rotated().first().map(|file| file.stat);
-        let at = newest.and_then(|stat| millisecond(stat.modified));
+    /// Puts down beside the chain, if it has a record, where its files lie in the stream by now, by
+    /// their sizes alone: unlike [`Self::remember`] it does not wait for a base, or for a rollover.
+    /// `at`: the VM has left, and printed the last of it then. What no handoff took along is a
+    /// segment of its own from now on, so that what the VM prints here later is told from it.
+    pub(super) fn remember_sizes(&self, at: Option<Timestamp>) -> Result<()> {
         let _lock = self.log.lock(LOCK_WAIT)?;
         let Some(mut record) = Record::read_any(&self.log, &self.base)? else {
             return Ok(());
         };
-        let end = record.ledger.end();
-        record.ledger.end_segment(HandoffId::random(), end, at);
-        Ok(record.write(&self.log, &self.base)?)
+        let listing = self.listing()?;
+        let plain = |name: &OsStr, stat: &Stat, after_gap| {
+            let compressed = compression(name).is_some();
+            Seen {
+                id: stat.id,
+                length: (!compressed).then_some(stat.size),
+                after_gap,
+                compressed,
+            }
+        };
+        let dated = listing.dated().iter().rev();
+        let mut seen: Vec<Seen> = dated.map(|d| plain(&d.name, &d.stat, false)).collect();
+        let mut older: Option<u32> = None;
+        for file in listing.rotated().iter().rev() {
+            let after_gap = older.is_some_and(|older| file.number.saturating_add(1) != older);
+            seen.push(plain(&file.name, &file.stat, after_gap));
+            older = Some(file.number);
+        }
+        let first = self.rules.numbering.first();
+        let after_gap = older.is_some_and(|older| older > first);
+        seen.extend(
+            listing
+                .base()
+                .map(|stat| plain(&self.base, stat, after_gap)),
+        );
+        // The length of a compressed file may be wanted: whoever looks into it puts it down.
+        let Ok(layout) = record.ledger.lay(&seen, StreamOffset::START) else {
+            return Ok(());
+        };
+        let before = record.ledger.clone();
+        record.ledger.remember(&layout);
+        if at.is_some() {
+            record
+                .ledger
+                .end_segment(HandoffId::random(), layout.end(), at);
+        }
+        if record.ledger != before {
+            record.write(&self.log, &self.base)?;
+        }
+        Ok(())
     }
 
     /// Whether a file that is in place holds what it held when it was handed over.

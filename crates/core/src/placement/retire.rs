@@ -9,6 +9,7 @@ use super::journal::{Journal, OlderFile, Phase, Retired};
 
 use super::{ChainWorkspace, Result, Rules, apply, ending, entries};
 use crate::chain::{MAX_NUMBER, Numbering};
+use crate::clock::millisecond;
 use crate::folder::{FileId, Stat};
 use crate::follow::{Writer, Writers};
 use crate::ids::HandoffId;
@@ -85,10 +86,11 @@ impl ChainWorkspace {
         };
         let mut workspace = Self::open(path, HandoffId::random(), rules, writers)?;
         let base = workspace.open_base()?;
-        let goes = base.is_some_and(|(file, stat)| {
-            stat.size > 0 && workspace.writers.writer(&file) == Writer::None
+        let goes = base.as_ref().is_some_and(|(file, stat)| {
+            stat.size > 0 && workspace.writers.writer(file) == Writer::None
         });
         if goes {
+            workspace.remember_sizes(base.and_then(|(_, stat)| millisecond(stat.modified)))?;
             let listing = apply::stable(&workspace)?;
             for (name, number, stat) in entries(&listing, &workspace.base) {
                 workspace.retire_one(&name, number, stat.id)?;
@@ -97,7 +99,6 @@ impl ChainWorkspace {
             workspace.write_journal()?;
             workspace.seal((Vec::new(), 0), Vec::new(), None)?;
             workspace.place()?;
-            workspace.end_stay()?;
         }
         workspace.clean()?;
         Ok(goes)
@@ -121,10 +122,9 @@ impl ChainWorkspace {
         let base = self.open_base()?;
         let here = base.is_some_and(|(file, _)| self.writers.writer(&file) == Writer::Some);
         let found = entries(&listing, &self.base);
-        let is_recorded = self.log.stat(&Record::name(&self.base))?.is_some();
-        if record.is_some() && is_recorded && !here && !found.is_empty() {
+        if record.is_some() && !here && !found.is_empty() {
             // What of it does not come back is a part of the stream all the same.
-            self.remember();
+            self.remember_sizes(None)?;
         }
         for (name, number, stat) in found.into_iter().filter(|_| !here) {
             // Beyond virtlogd's limit nothing is wiped and nothing is moved.

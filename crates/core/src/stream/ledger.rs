@@ -16,7 +16,7 @@ const HOLES_KEPT: usize = 256;
 const BOOTS_KEPT: usize = 256;
 
 /// Segments remembered. What lies before them counts to the first one.
-const SEGMENTS_KEPT: usize = 256;
+pub(super) const SEGMENTS_KEPT: usize = 256;
 
 /// What is remembered of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -384,7 +384,7 @@ impl Ledger {
     }
 }
 
-fn keep_last<T>(list: &mut Vec<T>, most: usize) {
+pub(super) fn keep_last<T>(list: &mut Vec<T>, most: usize) {
     let surplus = list.len().saturating_sub(most);
     list.drain(..surplus);
 }

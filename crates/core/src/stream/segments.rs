@@ -7,8 +7,11 @@
 //!
 //! Must not know: files, who has which segment, how histories are put together on disk.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
+use super::ledger::{SEGMENTS_KEPT, keep_last};
 use super::{History, Hole, Hop, Ledger, Segment, StreamOffset};
 use crate::folder::FileId;
 use crate::ids::HandoffId;
@@ -201,11 +204,16 @@ impl Ledger {
 
 impl History {
     /// As it is, with all of its bytes in segments: what no handoff before took along is the
-    /// segment of `handoff`. A source of an earlier release names none.
+    /// segment of `handoff`. A source of an earlier release names none; one that cannot be trusted
+    /// may name anything.
     #[must_use]
     pub fn in_segments_of(mut self, handoff: HandoffId) -> Self {
-        let end = self.end();
-        self.segments.retain(|s| s.end <= end);
+        let (start, end) = (self.start(), self.end());
+        self.segments.retain(|s| s.end > start && s.end <= end);
+        self.segments.sort_by_key(|s| s.end);
+        let mut names = HashSet::new();
+        self.segments.retain(|s| names.insert(s.handoff));
+        keep_last(&mut self.segments, SEGMENTS_KEPT);
         let is_named = self.segments.last().is_some_and(|s| s.end == end);
         if !is_named && end > self.start() {
             self.segments.retain(|s| s.handoff != handoff);
@@ -345,5 +353,181 @@ impl History {
             ..Self::default()
         };
         at_start.followed_by(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(offset: u64) -> StreamOffset {
+        StreamOffset::new(offset)
+    }
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn named_by(handoff: u128) -> HandoffId {
+        let id = uuid::Uuid::from_u128(handoff);
+        id.hyphenated().to_string().parse().unwrap()
+    }
+
+    /// The segment of this number, with so many bytes, printed by the second of its number.
+    fn piece(number: u64, bytes: u64) -> Piece {
+        Piece {
+            segment: Some(named_by(number.into())),
+            at: Some(second(number.try_into().unwrap())),
+            start: StreamOffset::START,
+            end: at(bytes),
+            bytes,
+        }
+    }
+
+    fn here(numbers: &[u64], older: usize) -> Vec<PieceHere> {
+        let pieces = numbers.iter().enumerate();
+        pieces
+            .map(|(index, number)| PieceHere {
+                piece: piece(*number, 1),
+                is_older: index < older,
+            })
+            .collect()
+    }
+
+    /// The numbers of the segments, in the order in which they are put.
+    fn put(here: &[PieceHere], coming: &[Piece], now: i64) -> Vec<Option<HandoffId>> {
+        let order = order(here, coming, second(now)).unwrap_or_else(|| {
+            let older = here.iter().filter(|h| h.is_older).count();
+            let places = |side, range: std::ops::Range<usize>| range.map(move |at| (side, at));
+            places(Side::Here, 0..older)
+                .chain(places(Side::Coming, 0..coming.len()))
+                .chain(places(Side::Here, older..here.len()))
+                .collect()
+        });
+        order
+            .into_iter()
+            .map(|(side, index)| match side {
+                Side::Here => here[index].piece.segment,
+                Side::Coming => coming[index].segment,
+            })
+            .collect()
+    }
+
+    fn names(numbers: &[u64]) -> Vec<Option<HandoffId>> {
+        numbers.iter().map(|n| piece(*n, 1).segment).collect()
+    }
+
+    #[test]
+    fn what_both_have_is_there_once_and_the_rest_lies_around_it() {
+        // 3 and 4 came to this host late, and 1, 2 lay here from an earlier stay.
+        let (old, late) = (here(&[1, 2], 2), [piece(2, 1), piece(4, 1)]);
+        assert_eq!(put(&old, &late, 9), names(&[1, 2, 4]));
+        let here_now = here(&[2, 5], 0);
+        let late = [piece(1, 1), piece(2, 1), piece(4, 1)];
+        assert_eq!(put(&here_now, &late, 9), names(&[1, 2, 4, 5]));
+        // Nothing is shared, and nothing has to be put between anything.
+        assert_eq!(order(&here(&[1], 1), &[piece(2, 1)], second(9)), None);
+        assert_eq!(order(&here(&[2], 0), &[piece(1, 1)], second(9)), None);
+        // Two that come late, the older one first.
+        let out_of_turn = order(&here(&[1, 5], 0), &[piece(3, 1)], second(9));
+        let between = [(Side::Here, 0), (Side::Coming, 0), (Side::Here, 1)];
+        assert_eq!(out_of_turn.as_deref(), Some(&between[..]));
+    }
+
+    #[test]
+    fn the_side_that_has_more_of_a_segment_gives_it() {
+        let order = order(&here(&[1, 2], 0), &[piece(1, 7)], second(9)).unwrap();
+        assert_eq!(order, [(Side::Coming, 0), (Side::Here, 1)]);
+    }
+
+    #[test]
+    fn times_that_cannot_be_true_count_for_nothing() {
+        // The clock of the host that 7 comes from is ahead: what comes late is older all the same.
+        assert_eq!(put(&here(&[5], 0), &[piece(7, 1)], 6), names(&[7, 5]));
+        // Time does not go back.
+        assert_eq!(put(&here(&[5, 3], 0), &[piece(4, 1)], 9), names(&[4, 5, 3]));
+    }
+
+    #[test]
+    fn a_source_may_say_anything_of_segments() {
+        let named = |handoff: u128, end| Segment {
+            handoff: named_by(handoff),
+            end: at(end),
+            at: None,
+        };
+        let history = History {
+            segments: vec![
+                named(1, 99),
+                named(2, 7),
+                named(3, 4),
+                named(2, 5),
+                named(4, 0),
+            ],
+            ..History::of(10)
+        };
+        let pieces = history.in_segments_of(named_by(9)).pieces();
+        let lengths: Vec<_> = pieces.iter().map(|p| (p.segment, p.bytes)).collect();
+        let of = |n| Some(named_by(n));
+        assert_eq!(lengths, [(of(3), 4), (of(2), 1), (of(9), 5)]);
+    }
+
+    proptest! {
+        /// Whatever each side has, in the end each segment is there once, in order.
+        #[test]
+        fn segments_are_in_the_models_order(
+            sides in proptest::collection::vec(0_u8..4, 0..12),
+            older in 0_usize..12,
+        ) {
+            let having = |bit: u8| -> Vec<u64> {
+                let all = (1_u64..).zip(&sides);
+                all.filter(|(_, side)| **side & bit != 0).map(|(n, _)| n).collect()
+            };
+            let (lies, comes) = (having(1), having(2));
+            let coming: Vec<Piece> = comes.iter().map(|n| piece(*n, 1)).collect();
+            let mut model = [lies.clone(), comes].concat();
+            model.sort_unstable();
+            model.dedup();
+            prop_assert_eq!(put(&here(&lies, older), &coming, 99), names(&model));
+        }
+
+        /// A history that is cut at its segments and put together again is what it was.
+        #[test]
+        fn slices_make_up_the_whole(
+            runs in proptest::collection::vec((0_u64..9, 1_u64..9), 1..6),
+            ends in proptest::collection::vec(1_u64..80, 0..6),
+        ) {
+            let (mut whole, mut offset) = (History::default(), 5);
+            for (gap, length) in runs {
+                let start = offset + gap;
+                match whole.runs.last_mut() {
+                    Some((_, last)) if gap == 0 => *last += length,
+                    _ => whole.runs.push((at(start), length)),
+                }
+                offset = start + length;
+            }
+            let start = whole.start().get();
+            whole.segments = ends
+                .iter()
+                .zip(1..)
+                .map(|(end, n)| Segment {
+                    handoff: named_by(n),
+                    end: at(start + end),
+                    at: None,
+                })
+                .collect();
+            let whole = whole.in_segments_of(named_by(99));
+            let pieces = whole.pieces();
+            let bytes: u64 = pieces.iter().map(|piece| piece.bytes).sum();
+            prop_assert_eq!(Some(bytes), whole.bytes());
+            let mut again = History::default();
+            for piece in pieces {
+                prop_assert_eq!(again.bytes(), Some(whole.bytes_before(piece.start)));
+                again = again.followed_by(whole.slice(piece.start, piece.end));
+            }
+            prop_assert_eq!(again.bytes(), whole.bytes());
+            prop_assert_eq!(again.clone().ending_at(at(1000)).end(), at(1000));
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::*;
+use crate::stream::{Seen, StreamOffset};
 use crate::testing::{Logd, Switch, folder};
 
 /// What lies at the destination before the migration.
@@ -66,18 +67,22 @@ impl World {
     pub(super) fn new(case: &Case) -> Self {
         let dir = folder();
         let log = dir.path().join("console.log");
-        let mut files = Vec::new();
+        let (mut files, mut seen) = (Vec::new(), Vec::new());
         let (folder, base) = Folder::of_file(&log).unwrap();
         // The oldest first, as they were written: times are evidence.
         for (suffix, content, kind) in case.found.iter().rev() {
             let name = format!("console.log{suffix}");
             fs::write(dir.path().join(&name), content).unwrap();
+            let stat = folder.stat(OsStr::new(&name)).unwrap().unwrap();
+            seen.push(Seen::plain(stat.id, stat.size));
             if *kind == Kind::Handed {
-                let stat = folder.stat(OsStr::new(&name)).unwrap().unwrap();
                 files.push((stat.id, stat.size));
             }
         }
         let mut record = Record::new(Uuid::nil(), console());
+        // Known already, so that none of the runs has to write it down.
+        let layout = record.ledger.lay(&seen, StreamOffset::START).unwrap();
+        record.ledger.remember(&layout);
         record.offered = Some(Offered {
             handoff: HandoffId::random(),
             to: "elsewhere".to_owned(),
