@@ -318,11 +318,13 @@ impl Stored {
         })))
     }
 
-    /// Which logs came back that nobody holds yet.
+    /// Which logs came back that nobody holds yet, and where they were.
     #[must_use]
-    pub fn waiting(&self) -> Vec<ConsoleId> {
+    pub fn waiting(&self) -> Vec<(ConsoleId, PathBuf)> {
         let came = self.came();
-        came.iter().map(|log| log.state.owner.clone()).collect()
+        let logs = came.iter().map(|log| &log.state);
+        logs.map(|log| (log.owner.clone(), log.path.clone()))
+            .collect()
     }
 
     /// One of them.

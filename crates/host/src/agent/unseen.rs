@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::known::{logs_of, numbering};
 use super::shared::Shared;
+use super::unclaimed;
 use crate::blocking::blocking;
 use crate::departures::DepartureNote;
 use crate::left_behind::OfferOptions;
@@ -31,11 +32,14 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             return;
         }
     };
+    let known: HashSet<Uuid> = domains.iter().map(Domain::uuid).chain(here.clone()).collect();
+    unclaimed::look(&shared, &connection, &known).await;
     for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
+        let was_held = shared.held.was_held(domain.uuid());
         match domain.state().await {
             Ok(State::Shutoff(Shutoff::Migrated)) => {}
-            Ok(State::Shutoff(_)) if shared.held.keeps_boots() > 0 => {
-                if let Err(e) = hold(&shared, &domain).await {
+            Ok(State::Shutoff(_)) if was_held || shared.held.keeps_boots() > 0 => {
+                if let Err(e) = hold(&shared, &domain, was_held).await {
                     let e = e.sentence();
                     tracing::debug!(domain = domain.name(), error = %e, "its log is not held");
                 }
@@ -53,15 +57,16 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
     }
 }
 
-/// Holds the logs of a domain that is shut off.
-async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
+/// Holds the logs of a domain that is shut off. `was_held`: by an earlier agent, so that they
+/// need no names.
+async fn hold(shared: &Arc<Shared>, domain: &Domain, was_held: bool) -> Result<()> {
     let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
     let numbering = numbering(&shared.events).await;
     let (held, uuid) = (shared.held.clone(), domain.uuid());
     blocking(move || {
         for known in logs {
             // A log that was never written has no folder, perhaps.
-            if known.log.path.exists() {
+            if was_held || known.log.path.exists() {
                 held.hold(uuid, &known.log, numbering)?;
             }
         }
@@ -86,9 +91,18 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let logs: Vec<ConsoleLog> = logs.into_iter().map(|known| known.log).collect();
     let numbering = numbering(&shared.events).await;
     let held = shared.held.clone();
-    let left = blocking(move || {
+    let (left, was_held) = blocking(move || {
         let mut left = Vec::new();
+        let mut lost = Vec::new();
         for log in logs {
+            if held.was_held(uuid) {
+                let log_held = held.hold(uuid, &log, numbering)?;
+                if log_held.bytes() > 0 && !log_held.is_handed_over() {
+                    left.push(log);
+                    lost.push(log_held);
+                }
+                continue;
+            }
             // Without its folder there is nothing of it.
             let Ok(chain) = neighbours::chain(&log.path, numbering) else {
                 continue;
@@ -105,10 +119,12 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
                 left.push(log);
             }
         }
-        Ok(left)
+        Ok((left, lost))
     })
     .await?;
     if left.is_empty() {
+        // An earlier agent handed all of it over.
+        shared.held.let_go(uuid);
         return Ok(());
     }
     let offer = OfferOptions {
@@ -119,5 +135,8 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let logs: Vec<&ConsoleLog> = left.iter().collect();
     DepartureNote::begin(&config.state, domain, ("", None), &offer, &logs).await?;
     tracing::info!(domain = %uuid, "it left while no agent was here; its log is offered");
+    for log in was_held {
+        shared.held.put_down_lost(&log).await;
+    }
     Ok(())
 }
