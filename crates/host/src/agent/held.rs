@@ -300,7 +300,7 @@ impl HeldLogs {
         });
     }
 
-    /// How many logs are held, and how many bytes of them without a name.
+    /// How many logs are held, and how many bytes of them without a name. Blocks on files.
     pub(super) fn counts(&self) -> (u64, u64) {
         let logs: Vec<_> = self.lock().values().cloned().collect();
         let unlinked = logs.iter().map(|log| log.unlinked_bytes());
@@ -325,7 +325,9 @@ impl HeldLogs {
                 }
                 Notice::Gone => self.gone(&held).await,
                 Notice::LetGo { bytes, .. } => {
-                    let path = held.path();
+                    let at = Arc::clone(&held);
+                    let path = tokio::task::spawn_blocking(move || at.path()).await;
+                    let path = path.unwrap_or_default();
                     let path = path.display();
                     self.0.events.warn(format!(
                         "{path}: {bytes} bytes that were removed and held open are let go, since \
@@ -469,9 +471,9 @@ impl HeldLogs {
 }
 
 /// When the present log began, as far as its files tell: now at the latest.
-async fn first_written(held: &HeldLog) -> Timestamp {
-    let path = held.path();
-    let born = move || std::fs::metadata(path)?.created();
+async fn first_written(held: &Arc<HeldLog>) -> Timestamp {
+    let held = Arc::clone(held);
+    let born = move || std::fs::metadata(held.path())?.created();
     let born = tokio::task::spawn_blocking(born).await;
     let born = born.ok().and_then(Result::ok);
     let born = born.and_then(|born| Timestamp::try_from(born).ok());

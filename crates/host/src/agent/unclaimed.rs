@@ -58,9 +58,13 @@ async fn look_after(shared: &Shared, connection: &Connection, held: &Arc<HeldLog
             return; // it is held as any other
         }
         let is_over = began.elapsed() >= WAIT;
-        let is_safe = held.is_handed_over() || shared.held.put_down_lost(held).await;
+        let look = Arc::clone(held);
+        let look = move || (look.is_handed_over(), look.earlier().is_empty());
+        let looked = tokio::task::spawn_blocking(look).await;
+        let (is_elsewhere, none_is_earlier) = looked.unwrap_or((false, false));
+        let is_safe = is_elsewhere || shared.held.put_down_lost(held).await;
         // What was wiped before is seen to by whoever is told of that.
-        if is_over || (is_safe && held.earlier().is_empty()) {
+        if is_over || (is_safe && none_is_earlier) {
             break;
         }
         sleep(LOOK).await;
