@@ -10,6 +10,7 @@ mod agent_control;
 mod agent_faults;
 mod agent_options;
 mod agent_peace;
+mod agent_stored;
 mod agent_streams;
 #[cfg(feature = "thief")]
 mod agent_thief;
