@@ -306,7 +306,10 @@ impl Stored {
             }
         }
         for name in came.into_keys() {
-            debug!(name, "a stored descriptor belongs to no log, and is given up");
+            debug!(
+                name,
+                "a stored descriptor belongs to no log, and is given up"
+            );
             store.remove(&name);
         }
         Ok(Self(Arc::new(Inner {
@@ -419,11 +422,7 @@ fn name_of(owner: &ConsoleId) -> OsString {
 }
 
 /// What came back of the log with this state; `None`: nothing, or nobody can tell.
-fn read(
-    folder: &Folder,
-    name: &OsStr,
-    came: &mut HashMap<String, OwnedFd>,
-) -> Option<StoredLog> {
+fn read(folder: &Folder, name: &OsStr, came: &mut HashMap<String, OwnedFd>) -> Option<StoredLog> {
     let state = match versioned::read::<LogState>(folder, name) {
         Ok(Some(state)) if state.version <= VERSION && name_of(&state.owner) == name => state,
         Ok(_) => return None,
@@ -458,9 +457,7 @@ fn read(
     let descriptors = &log.descriptors;
     let came = |name: &str| descriptors.contains_key(name);
     for generation in &mut log.state.generations {
-        generation
-            .files
-            .retain(|file| came(&file.descriptor.name));
+        generation.files.retain(|file| came(&file.descriptor.name));
     }
     log.state.folder = log.state.folder.take().filter(|folder| came(&folder.name));
     let mut generations = log.state.generations.iter();
@@ -470,5 +467,6 @@ fn read(
 fn id_of(open: &OwnedFd) -> Option<FileId> {
     let open = open.try_clone().ok_logged("it counts as another file")?;
     let stat = stat_open(&std::fs::File::from(open));
-    stat.ok_logged("it counts as another file").map(|stat| stat.id)
+    stat.ok_logged("it counts as another file")
+        .map(|stat| stat.id)
 }

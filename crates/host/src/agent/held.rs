@@ -2,7 +2,8 @@
 //! unlink, a wipe, or the removal of the domain's folder takes nothing that is still wanted.
 //!
 //! What is wiped and still wanted by another host, by the guest that comes back, or behind the log
-//! of its next boot, goes to the outbox.
+//! of its next boot, goes to the outbox. What an earlier agent held is held on, so what happened
+//! to a log while no agent was here is treated as if one had been.
 //!
 //! Must not know: libvirt, how a handoff is made.
 
@@ -39,6 +40,9 @@ const HANDOFF: Duration = Duration::from_secs(120);
 /// Between two looks for that.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Locked by whoever begins to hold a log.
+type Turns = HashMap<(Uuid, ConsoleName), Arc<Mutex<()>>>;
+
 /// The logs that are held. Clones are the same.
 #[derive(Clone)]
 pub(super) struct HeldLogs(Arc<Inner>);
@@ -48,7 +52,7 @@ struct Inner {
     /// What earlier agents held; `None`: nobody keeps descriptors.
     stored: Option<Stored>,
     /// One hold of a log begins after the other: the first one takes what is stored of it.
-    turns: Mutex<HashMap<(Uuid, ConsoleName), Arc<Mutex<()>>>>,
+    turns: Mutex<Turns>,
     limits: Limits,
     here: Here,
     events: Events,
@@ -170,12 +174,7 @@ impl HeldLogs {
         Ok(held)
     }
 
-    fn begin(
-        &self,
-        domain: Uuid,
-        log: &ConsoleLog,
-        numbering: NumberingChoice,
-    ) -> Result<HeldLog> {
+    fn begin(&self, domain: Uuid, log: &ConsoleLog, numbering: NumberingChoice) -> Result<HeldLog> {
         let chain = neighbours::chain(&log.path, numbering)?;
         let (holds, console) = (&self.0.holds, log.console.clone());
         Ok(holds.hold_within(chain, domain, console, self.limits())?)
@@ -460,7 +459,7 @@ impl HeldLogs {
         noted.await.unwrap_or(true)
     }
 
-    fn turns(&self) -> MutexGuard<'_, HashMap<(Uuid, ConsoleName), Arc<Mutex<()>>>> {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
         self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -32,7 +32,11 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             return;
         }
     };
-    let known: HashSet<Uuid> = domains.iter().map(Domain::uuid).chain(here.clone()).collect();
+    let known: HashSet<Uuid> = domains
+        .iter()
+        .map(Domain::uuid)
+        .chain(here.clone())
+        .collect();
     unclaimed::look(&shared, &connection, &known).await;
     for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
         let was_held = shared.held.was_held(domain.uuid());

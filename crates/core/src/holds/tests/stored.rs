@@ -195,7 +195,10 @@ fn rollovers_change_what_is_stored_and_leave_nothing_behind() {
     logd.write(b"and rolled over while nobody looked").unwrap();
     let (log, _) = host.start();
     let all = taken(&log);
-    assert!(all.ends_with("line 0059\nand rolled over while nobody looked"), "{all}");
+    assert!(
+        all.ends_with("line 0059\nand rolled over while nobody looked"),
+        "{all}"
+    );
     assert!(before.ends_with("line 0059\n"), "{before}");
     log.look();
     assert_eq!((log.files().len(), host.names().len()), (3, 4));

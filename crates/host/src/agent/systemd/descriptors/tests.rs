@@ -103,7 +103,10 @@ fn room_is_counted_and_that_it_is_out_is_said_once() {
     assert_eq!(store.put("log-5", null().as_fd()), Put::Full);
     assert_eq!(store.put("log-6", null().as_fd()), Put::Full);
     let warned = bed.warned.lock().unwrap().clone();
-    assert!(warned[0].contains("no more than 2 descriptors"), "{warned:?}");
+    assert!(
+        warned[0].contains("no more than 2 descriptors"),
+        "{warned:?}"
+    );
     assert_eq!(warned.len(), 1);
     store.remove("log-3");
     assert_eq!(store.put("log-7", null().as_fd()), Put::Kept);
@@ -133,7 +136,9 @@ fn a_manager_that_takes_nothing_holds_nobody_up() {
     // What could not be said is said as soon as the manager takes something again.
     store.kept().rests_until = None;
     assert_eq!(store.put("log-9999", null.as_fd()), Put::Kept);
-    let said: Vec<_> = std::iter::from_fn(|| bed.heard()).map(|(said, _)| said).collect();
+    let said: Vec<_> = std::iter::from_fn(|| bed.heard())
+        .map(|(said, _)| said)
+        .collect();
     assert!(said[0].starts_with("FDSTOREREMOVE=1"), "{said:?}");
     assert!(said[1].contains("FDNAME=log-9999"), "{said:?}");
     // One that is gone harms nobody.
@@ -160,7 +165,11 @@ fn names_are_those_of_this_process() {
     assert_eq!(names("7", "2", "log-1"), ["log-1", ""]);
     assert_eq!(names("7", "1", "log-1:log-2"), ["log-1"]);
     assert_eq!(names("7", "nonsense", "log-1").len(), 0);
-    assert_eq!(names("8", "1", "log-1").len(), 0, "another process is meant");
+    assert_eq!(
+        names("8", "1", "log-1").len(),
+        0,
+        "another process is meant"
+    );
     assert_eq!(given_names(|_| None, 7).len(), 0);
     let most = names("7", "99999999999", "");
     assert_eq!(most.len(), MOST_TAKEN);
@@ -193,7 +202,8 @@ fn a_process_takes_what_it_got_at_its_start() {
     let (one, two) = (bed.folder.path().join("one"), bed.folder.path().join("two"));
     fs::write(&one, "first").unwrap();
     File::create(&two).unwrap().write_all(b"second").unwrap();
-    let script = "exec 3<\"$1\" 4<\"$2\"; rm \"$1\" \"$2\"; export LISTEN_PID=$$; shift 2; exec \"$@\"";
+    let script =
+        "exec 3<\"$1\" 4<\"$2\"; rm \"$1\" \"$2\"; export LISTEN_PID=$$; shift 2; exec \"$@\"";
     let this = std::env::current_exe().unwrap();
     let output = std::process::Command::new("sh")
         .args(["-c", script, "sh"])
@@ -207,5 +217,8 @@ fn a_process_takes_what_it_got_at_its_start() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("got log-1: first\ngot log-2: second\nand 0 again"), "{said}");
+    assert!(
+        said.contains("got log-1: first\ngot log-2: second\nand 0 again"),
+        "{said}"
+    );
 }
