@@ -75,6 +75,16 @@ impl Manager {
         Agent::start_program("/run/logchain-with-descriptors", &self.host, config, &[])
     }
 
+    /// How many bytes the files have that it keeps.
+    fn bytes(&self) -> Result<u64, LabError> {
+        let all = "cut -d' ' -f2 /run/kept | xargs stat -L -c '%s %F' | grep regular";
+        let sizes = self.host.run(["sh", "-c", all])?.checked()?.out();
+        let sizes = sizes
+            .lines()
+            .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok());
+        Ok(sizes.sum())
+    }
+
     fn wait_for(&self, what: &str, is_it: impl Fn(&[String]) -> bool) -> Result<(), LabError> {
         self.host.until(what, SOON, || {
             let kept = self.host.run(["cat", "/run/kept"])?;
@@ -110,7 +120,10 @@ fn a_folder_that_goes_while_no_agent_runs_takes_no_line() -> Outcome {
     let (at, manager, two) = bed(&lab, &config)?;
     at.remove_log_folder()?;
     // Its guest goes on printing where nobody finds it.
-    std::thread::sleep(Duration::from_secs(2));
+    let before = manager.bytes()?;
+    lab.host(0).until("the guest to print", SOON, || {
+        Ok((manager.bytes()? > before + 1000).then_some(()))
+    })?;
     let one = manager.agent(&config)?;
     virsh(&at, lab.host(1), P2P)?.checked()?;
     one.wait_for_handoffs(1, "source", "carried")?;

@@ -46,7 +46,7 @@ impl Source {
     /// again has no print.
     fn is_certain(&self) -> bool {
         let has_print = |id: FileId| self.prints.iter().any(|(of, _)| *of == id);
-        self.files.iter().all(|(id, _)| has_print(*id))
+        !self.files.is_empty() && self.files.iter().all(|(id, _)| has_print(*id))
     }
 }
 

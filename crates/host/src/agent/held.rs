@@ -219,9 +219,25 @@ impl HeldLogs {
         }
     }
 
-    /// Whether an earlier agent held a log of this domain that nobody has asked for yet.
-    pub(super) fn was_held(&self, domain: Uuid) -> bool {
-        self.unclaimed().iter().any(|(id, _)| id.domain == domain)
+    /// Whether an earlier agent held this log, and nobody has asked for it yet.
+    pub(super) fn was_held(&self, domain: Uuid, console: &ConsoleName) -> bool {
+        let unclaimed = self.unclaimed().into_iter();
+        let mut unclaimed = unclaimed.map(|(id, _)| id);
+        unclaimed.any(|id| id.domain == domain && id.console == *console)
+    }
+
+    /// What an earlier agent held of this domain, and nobody has asked for, is not wanted.
+    /// Blocks on files.
+    pub(super) fn discard(&self, domain: Uuid) {
+        let Some(stored) = &self.0.stored else {
+            return;
+        };
+        let unclaimed = stored.waiting().into_iter().map(|(id, _)| id);
+        for id in unclaimed.filter(|id| id.domain == domain) {
+            if let Some(log) = stored.take(domain, &id.console) {
+                stored.discard(log);
+            }
+        }
     }
 
     /// Which logs earlier agents held that nobody has asked for yet, and their paths.
@@ -414,20 +430,20 @@ impl HeldLogs {
         self.put_down_lost(held).await;
     }
 
-    /// Puts down what is held of a log, if its files are not where they were. Says whether
-    /// nothing is left that only the hold has.
-    pub(super) async fn put_down_lost(&self, held: &Arc<HeldLog>) -> bool {
+    /// Puts down what is held of a log, if its files are not where they were. `None`: that
+    /// failed, and was told.
+    pub(super) async fn put_down_lost(&self, held: &Arc<HeldLog>) -> Option<KeepOutcome> {
         let (this, held) = (self.clone(), Arc::clone(held));
         let work = move || {
             let put = held.put_down(false, &Outbox::of(&this.0.state))?;
             this.told(&held, &put);
-            Ok::<_, Error>(put != KeepOutcome::There)
+            Ok::<_, Error>(put)
         };
         match blocking(work).await {
-            Ok(is_done) => is_done,
+            Ok(put) => Some(put),
             Err(e) => {
                 self.0.events.warn(e.sentence());
-                false
+                None
             }
         }
     }

@@ -108,7 +108,7 @@ pub async fn agent(
     stop: &Stop,
 ) -> Result<Finished> {
     let current = config.current();
-    // Before anything is opened that might have the number of one of them.
+    // First of all: what a library opens and leaves open for `exec` looks like one of them.
     let stored = stored(current.state.clone(), events).await;
     let metrics = Metrics::new(SystemTime::now(), current.metrics.label_per_vm);
     let metrics = Arc::new(metrics.map_err(|e| Error::Refused(e.to_string()))?);

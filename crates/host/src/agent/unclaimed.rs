@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logchain_core::holds::HeldLog;
+use logchain_core::outbox::KeepOutcome;
 use logchain_libvirt::Connection;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -25,7 +26,7 @@ use crate::log::ConsoleLog;
 const WAIT: Duration = Duration::from_secs(300);
 
 /// Between two looks for that.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Looks after the logs of domains that are not `known`.
 pub(super) async fn look(shared: &Arc<Shared>, connection: &Connection, known: &HashSet<Uuid>) {
@@ -62,12 +63,20 @@ async fn look_after(shared: &Shared, connection: &Connection, held: &Arc<HeldLog
         let look = move || (look.is_handed_over(), look.earlier().is_empty());
         let looked = tokio::task::spawn_blocking(look).await;
         let (is_elsewhere, none_is_earlier) = looked.unwrap_or((false, false));
-        let is_safe = is_elsewhere || shared.held.put_down_lost(held).await;
-        // What was wiped before is seen to by whoever is told of that.
-        if is_over || (is_safe && none_is_earlier) {
+        let is_over = match is_elsewhere {
+            // What was wiped before is seen to by whoever is told of that.
+            true => is_over || none_is_earlier,
+            false => match shared.held.put_down_lost(held).await {
+                Some(KeepOutcome::There) => is_over,
+                Some(_) => is_over || none_is_earlier,
+                // Nobody else has it: as on a disk that is full.
+                None => false,
+            },
+        };
+        if is_over {
             break;
         }
-        sleep(LOOK).await;
+        sleep(if began.elapsed() < WAIT { LOOK } else { WAIT }).await;
     }
     shared.held.let_go(domain);
 }

@@ -39,11 +39,12 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
         .collect();
     unclaimed::look(&shared, &connection, &known).await;
     for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
-        let was_held = shared.held.was_held(domain.uuid());
+        let unclaimed = shared.held.unclaimed();
+        let was_held = unclaimed.iter().any(|(id, _)| id.domain == domain.uuid());
         match domain.state().await {
             Ok(State::Shutoff(Shutoff::Migrated)) => {}
             Ok(State::Shutoff(_)) if was_held || shared.held.keeps_boots() > 0 => {
-                if let Err(e) = hold(&shared, &domain, was_held).await {
+                if let Err(e) = hold(&shared, &domain).await {
                     let e = e.sentence();
                     tracing::debug!(domain = domain.name(), error = %e, "its log is not held");
                 }
@@ -61,16 +62,16 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
     }
 }
 
-/// Holds the logs of a domain that is shut off. `was_held`: by an earlier agent, so that they
-/// need no names.
-async fn hold(shared: &Arc<Shared>, domain: &Domain, was_held: bool) -> Result<()> {
+/// Holds the logs of a domain that is shut off.
+async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
     let numbering = numbering(&shared.events).await;
     let (held, uuid) = (shared.held.clone(), domain.uuid());
     blocking(move || {
         for known in logs {
-            // A log that was never written has no folder, perhaps.
-            if was_held || known.log.path.exists() {
+            // A log that was never written has no folder, perhaps. What an earlier agent held
+            // needs none.
+            if known.log.path.exists() || held.was_held(uuid, &known.log.console) {
                 held.hold(uuid, &known.log, numbering)?;
             }
         }
@@ -89,21 +90,26 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
         Ok(notes.read(uuid)?.is_some())
     });
     if is_noted.await? {
-        return Ok(());
+        // What is wanted of it is held by the note.
+        let held = shared.held.clone();
+        return blocking(move || {
+            held.discard(uuid);
+            Ok(())
+        })
+        .await;
     }
     let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
     let logs: Vec<ConsoleLog> = logs.into_iter().map(|known| known.log).collect();
     let numbering = numbering(&shared.events).await;
     let held = shared.held.clone();
-    let (left, was_held) = blocking(move || {
-        let mut left = Vec::new();
-        let mut lost = Vec::new();
+    let (left, from_earlier_agent) = blocking(move || {
+        let (mut left, mut from_earlier_agent) = (Vec::new(), Vec::new());
         for log in logs {
-            if held.was_held(uuid) {
+            if held.was_held(uuid, &log.console) {
                 let log_held = held.hold(uuid, &log, numbering)?;
                 if log_held.bytes() > 0 && !log_held.is_handed_over() {
                     left.push(log);
-                    lost.push(log_held);
+                    from_earlier_agent.push(log_held);
                 }
                 continue;
             }
@@ -123,7 +129,7 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
                 left.push(log);
             }
         }
-        Ok((left, lost))
+        Ok((left, from_earlier_agent))
     })
     .await?;
     if left.is_empty() {
@@ -139,7 +145,8 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let logs: Vec<&ConsoleLog> = left.iter().collect();
     DepartureNote::begin(&config.state, domain, ("", None), &offer, &logs).await?;
     tracing::info!(domain = %uuid, "it left while no agent was here; its log is offered");
-    for log in was_held {
+    // Its files may be gone already.
+    for log in from_earlier_agent {
         shared.held.put_down_lost(&log).await;
     }
     Ok(())
