@@ -99,7 +99,7 @@ impl Agent for FakeAgent {
         Health::default()
     }
 
-    fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         String::new()
     }
 
