@@ -99,7 +99,7 @@ impl Agent for FakeAgent {
         Health::default()
     }
 
-    fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         String::new()
     }
 
@@ -371,6 +371,7 @@ fn the_unit_is_one_that_systemd_takes() -> Outcome {
         "WatchdogSec=60",
         "RestartPreventExitStatus=2",
         "ExecStart=/usr/local/bin/logchain agent",
+        "FileDescriptorStoreMax=8192",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}");
     }
@@ -395,7 +396,10 @@ fn the_unit_is_one_that_systemd_takes() -> Outcome {
     let output = verify.arg("verify").arg("--man=no").arg(&unit).output()?;
     let (status, out, err) = said(&output);
     let of_ours = |line: &&str| line.contains("logchain-agent.service");
-    let known = |line: &&str| version < 253 && line.ends_with("ignoring: notify-reload");
+    let known = |line: &&str| {
+        (version < 253 && line.ends_with("ignoring: notify-reload"))
+            || (version < 254 && line.contains("'FileDescriptorStorePreserve'"))
+    };
     let lines = err.lines().filter(of_ours).filter(|line| !known(line));
     let complaints: Vec<_> = lines.collect();
     assert_eq!(

@@ -18,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -123,6 +123,23 @@ impl Folder {
             fd,
             path: path.to_owned(),
         })
+    }
+
+    /// A folder that is open already, and the path at which it lay when it was opened.
+    pub(crate) fn of_open(open: OwnedFd, path: &Path) -> Self {
+        Self {
+            fd: open,
+            path: path.to_owned(),
+        }
+    }
+
+    /// An own description of the same folder, for another process.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn reopen(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.fd, ".", flags, Mode::empty())?)
     }
 
     /// Opens the folder that `file` lies in and gives the file's name.
@@ -469,6 +486,14 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Opens the file behind a descriptor once more, whether it has a name or not. A copy of the
+/// descriptor shares leases and the place that is read next with the first one; this does not.
+pub(crate) fn reopen(open: impl AsFd) -> io::Result<OwnedFd> {
+    let itself = format!("/proc/self/fd/{}", open.as_fd().as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(fs::open(itself, flags, Mode::empty())?)
 }
 
 /// What an open file is now: a file keeps its identity, its size may have grown.

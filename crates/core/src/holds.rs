@@ -48,6 +48,8 @@ mod generation;
 mod held_log;
 mod log;
 mod notice;
+mod saved;
+mod stored;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -63,12 +65,15 @@ use uuid::Uuid;
 pub use generation::{EarlierLog, FileStatus};
 pub use held_log::HeldLog;
 pub use notice::{Bound, Notice};
+pub use stored::{DescriptorStore, Put, Stored, StoredLog, is_ours};
 
 use crate::chain::LogChain;
 use crate::follow::{self, Writers};
 use crate::ids::{ConsoleId, ConsoleName};
 use crate::outbox;
 use log::Log;
+use notice::Notices;
+use saved::Saved;
 use worker::Shared;
 
 /// How much is held although nobody finds it by name any more. For each log.
@@ -120,6 +125,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Holds {
     thread: Arc<Thread>,
     limits: Limits,
+    stored: Option<Stored>,
 }
 
 /// Ends the thread when nobody needs it any more.
@@ -146,7 +152,17 @@ impl Holds {
         Ok(Self {
             thread: Arc::new(Thread(shared)),
             limits,
+            stored: None,
         })
+    }
+
+    /// The descriptors of what is held from now on are kept for the process that starts next.
+    #[must_use]
+    pub fn storing(self, stored: Stored) -> Self {
+        Self {
+            stored: Some(stored),
+            ..self
+        }
     }
 
     /// Holds a log from now on, whether there is a file of it yet or not. The path that the
@@ -172,11 +188,37 @@ impl Holds {
     ) -> Result<HeldLog> {
         let shared = &self.thread.0;
         let owner = ConsoleId::new(domain, console);
-        let log = Arc::new(Log::new(shared.key(), owner, chain, limits)?);
+        let saved = self.stored.clone().map(Saved::new);
+        let log = Arc::new(Log::new((shared.key(), owner), chain, limits, saved)?);
         let held = HeldLog::new(Arc::clone(&log), Arc::clone(&self.thread));
         // Before the first look: what happens during it is looked at.
         shared.add(&log);
         held.look_until_settled()?;
+        Ok(held)
+    }
+
+    /// Holds a log that an earlier process held, as if this one had held it all along: what
+    /// became of its names meanwhile is found now. Who asks for [`HeldLog::notices`] is told
+    /// that, and of what was wiped before. `chain` is in [`StoredLog::folder`].
+    ///
+    /// # Errors
+    /// [`Error::Follow`], where the chain's folder cannot be looked at.
+    pub fn resume(&self, log: StoredLog, chain: LogChain, limits: Limits) -> Result<HeldLog> {
+        let shared = &self.thread.0;
+        let owner = ConsoleId::new(log.domain(), log.console().clone());
+        let folder = log.folder_name();
+        let (path, base) = (chain.folder().path(), chain.base_name());
+        let (logs, names) = log.into_generations(path, base);
+        let saved = self.stored.clone();
+        let saved = saved.map(|stored| Saved::with(stored, names, folder));
+        let log = Arc::new(Log::new((shared.key(), owner), chain, limits, saved)?);
+        let mut state = log.state();
+        state.notices = Notices::kept_for_first();
+        state.resume(logs);
+        drop(state);
+        let held = HeldLog::new(Arc::clone(&log), Arc::clone(&self.thread));
+        shared.add(&log);
+        held.look_once();
         Ok(held)
     }
 }

@@ -51,6 +51,7 @@
 //! ```
 
 mod keeper;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -230,7 +231,8 @@ impl Outbox {
         Ok(entries)
     }
 
-    /// Puts a log down, durably and whole, or not at all.
+    /// Puts a log down, durably and whole, or not at all. Where just these files were put down
+    /// already, gives that entry.
     ///
     /// # Errors
     /// [`folder::Error::NoRoom`], [`Error::Busy`], and what copying gives.
@@ -250,7 +252,10 @@ impl Outbox {
             let path = of_console.path().to_owned();
             return Err(Error::Busy { path });
         }
-        // Of one that was killed: what it held is gone with it.
+        if let Some(entry) = source::find(&of_console, owner, log.held)? {
+            return Ok(entry);
+        }
+        // Of one that was killed: what it held is gone with it, or put down now.
         remove_folder(&of_console, OsStr::new(NEW))?;
         let bytes = log.held.held().fold(0_u64, |all, file| {
             // Holes take no room. A block more for each: it is an estimate anyway.
@@ -423,6 +428,7 @@ impl Outbox {
             .end_segment(offered.handoff, end, last_written(log.held));
         record.offered = Some(offered.clone());
         record.write(new, &base)?;
+        source::write(new, log.held)?;
         new.sync()?;
         Ok(offered)
     }

@@ -51,6 +51,33 @@ pub(crate) fn write<T: Serialize>(
     record: &T,
     like: Option<&OsStr>,
 ) -> Result<(), Error> {
+    write_as(folder, name, record, like, Lasts::Reboots)
+}
+
+/// As [`write`], without waiting for the disk: for what is worth nothing once the host was
+/// started anew. What a crash of the host left half written is damaged for its reader.
+pub(crate) fn write_until_reboot<T: Serialize>(
+    folder: &Folder,
+    name: &OsStr,
+    record: &T,
+) -> Result<(), Error> {
+    write_as(folder, name, record, None, Lasts::UntilReboot)
+}
+
+/// How long a record has to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    Reboots,
+    UntilReboot,
+}
+
+fn write_as<T: Serialize>(
+    folder: &Folder,
+    name: &OsStr,
+    record: &T,
+    like: Option<&OsStr>,
+    lasts: Lasts,
+) -> Result<(), Error> {
     let mut json = serde_json::to_vec(record).map_err(|e| Error::Damaged {
         name: name.to_owned(),
         what: e.to_string(),
@@ -69,7 +96,10 @@ pub(crate) fn write<T: Serialize>(
     }
     let digest = blake3::hash(&json).to_hex();
     json.extend_from_slice(format!("\n{digest}\n").as_bytes());
-    let written = fault::write_all(&mut file, &json).and_then(|()| fault::sync(&file));
+    let written = fault::write_all(&mut file, &json).and_then(|()| match lasts {
+        Lasts::Reboots => fault::sync(&file),
+        Lasts::UntilReboot => Ok(()),
+    });
     if let Err(source) = written {
         folder.remove(&temporary)?;
         return Err(Error::Io {
@@ -79,7 +109,9 @@ pub(crate) fn write<T: Serialize>(
         });
     }
     folder.rename_over(&temporary, name)?;
-    folder.sync()?;
+    if lasts == Lasts::Reboots {
+        folder.sync()?;
+    }
     Ok(())
 }
 

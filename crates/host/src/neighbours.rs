@@ -2,7 +2,7 @@
 //! `web.1` in the folder in which another one logs to `web`. libvirt's definitions and the
 //! kernel's leases do.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -129,9 +129,21 @@ fn is_at(log: &Path, folder: &Folder, name: &OsStr) -> bool {
 /// # Errors
 /// As [`LogChain::open`].
 pub fn chain(path: &Path, numbering: NumberingChoice) -> logchain_core::chain::Result<LogChain> {
-    let chain = LogChain::open(path, numbering)?;
-    let known = ownership(chain.folder(), chain.base_name());
-    chain.owned(known)
+    let (folder, base) = Folder::of_file(path)?;
+    chain_in(folder, base, numbering)
+}
+
+/// As [`chain`], of the log `base` in a folder that is open already.
+///
+/// # Errors
+/// As [`LogChain::beneath`].
+pub fn chain_in(
+    folder: Folder,
+    base: OsString,
+    numbering: NumberingChoice,
+) -> logchain_core::chain::Result<LogChain> {
+    let known = ownership(&folder, &base);
+    LogChain::beneath(folder, base, numbering)?.owned(known)
 }
 
 /// What a reader of a domain's logs should know, each with the log's path.

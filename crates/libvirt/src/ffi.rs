@@ -4,7 +4,8 @@
 //!   the switch to post-copy.
 //! - Wrong there (virt 0.4.3): `migrate3` and `migrate_to_uri3` leak every string
 //!   parameter, `get_job_info` reads a value that is dead by then.
-//! - Not libvirt: the lease that tells whether a file has a writer.
+//! - Not libvirt: the lease that tells whether a file has a writer, and the descriptors that
+//!   this process got at its start.
 //!
 //! Callbacks only hand over numbers; a panic in one is caught before it reaches
 //! C. Must not know: what the numbers mean.
@@ -13,9 +14,10 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 use virt::connect::Connect;
@@ -433,6 +435,33 @@ pub(crate) fn try_read_lease(file: &File) -> io::Result<()> {
     fcntl(libc::F_SETLEASE, libc::F_UNLCK)
 }
 
+/// Takes a descriptor that this process got by `exec`, and sets that the next `exec` closes it;
+/// `None` where there is none, or it was taken before.
+///
+/// `exec` leaves only descriptors open that are not to be closed by it, and whatever this
+/// process opens is to be closed: so one that is not was opened by nobody here.
+pub(crate) fn take_inherited(number: c_int) -> Option<OwnedFd> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    if number <= libc::STDERR_FILENO {
+        return None;
+    }
+    let _taking = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the command takes no argument and touches no memory; a number that is no
+    // descriptor is refused.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return None;
+    }
+    // SAFETY: as above; the argument is a number.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and nobody in this process owns it: it was not opened here, and the
+    // mark that was set under the lock keeps it from being taken twice.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,6 +490,14 @@ mod tests {
             let name = CStr::from_ptr(typed[1].field.as_ptr());
             assert_eq!(name, sys::VIR_MIGRATE_PARAM_BANDWIDTH);
         }
+    }
+
+    #[test]
+    fn what_this_process_opened_is_not_taken() {
+        let opened = File::open("/dev/null").unwrap();
+        assert!(take_inherited(opened.as_raw_fd()).is_none());
+        assert!(take_inherited(1).is_none(), "standard output is nobody's");
+        assert!(take_inherited(1 << 20).is_none(), "there is none");
     }
 
     #[test]

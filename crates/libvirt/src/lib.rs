@@ -14,6 +14,7 @@
 //! - [`source_end`]: waiting until the source's domain is over.
 //! - [`peers`]: which other hosts a domain's QEMU and the daemon are connected with.
 //! - [`drain`]: whether anybody still has a log open for writing.
+//! - [`inherited`]: the descriptors that this process got at its start.
 //! - [`virtlogd`]: the very process that writes one, and how it opens its logs anew.
 //!
 //! Every call into libvirt blocks and keeps its error in its thread. So each
@@ -66,6 +67,7 @@ pub mod events;
 mod ffi;
 mod forget;
 pub mod host_events;
+pub mod inherited;
 mod look;
 pub mod migrate;
 pub mod outcome;

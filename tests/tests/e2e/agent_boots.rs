@@ -29,7 +29,7 @@ fn boots(host: &Host, name: &str) -> Result<Vec<Value>, LabError> {
     Ok(lines.collect())
 }
 
-fn wait_for_boots(agent: &Agent, host: &Host, count: usize) -> Outcome {
+pub(crate) fn wait_for_boots(agent: &Agent, host: &Host, count: usize) -> Outcome {
     let found = host.until("the earlier boots' logs", SOON, || {
         Ok((boots(host, "vm")?.len() == count).then_some(()))
     });
@@ -50,7 +50,7 @@ fn wait_for_lines(host: &Host, count: usize) -> Outcome {
 }
 
 /// Each boot printed its lines from the first one on.
-fn each_is_whole(host: &Host, ages: std::ops::RangeInclusive<i32>) -> Outcome {
+pub(crate) fn each_is_whole(host: &Host, ages: std::ops::RangeInclusive<i32>) -> Outcome {
     for age in ages {
         let (log, is_there) = show(host, "vm", &["--boot", &age.to_string(), "-n", "all"])?;
         assert!(is_there, "boot {age}");

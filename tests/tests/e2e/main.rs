@@ -11,6 +11,7 @@ mod agent_faults;
 mod agent_late;
 mod agent_options;
 mod agent_peace;
+mod agent_stored;
 mod agent_streams;
 #[cfg(feature = "thief")]
 mod agent_thief;

@@ -69,6 +69,7 @@ pub use file::{ChainFile, Part, decompressed};
 pub(crate) use glimpse::Glimpse;
 pub use inflate::INFLATED_MAX;
 pub use listing::{Dated, Entry, Gap, Listing, Rotated};
+pub(crate) use names::part_of;
 pub use numbering::{
     Compression, MAX_NUMBER, Numbering, NumberingChoice, RotatedName, UnknownNumbering,
     rotated_name,

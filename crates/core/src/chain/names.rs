@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::dates::Date;
-use super::{Compression, RotatedName};
+use super::{Compression, Part, RotatedName};
 
 /// What a name means for the chain of a base file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,19 @@ pub(super) fn meaning(base: &OsStr, name: &OsStr) -> Option<Meaning> {
         return Some(Meaning::RotatedOf(OsString::from_vec(name.to_owned())));
     }
     (looks_rotated(rest) || has_odd_date(base, rest)).then_some(Meaning::Unread)
+}
+
+/// Which part of the chain of `base` the file `name` is, and how it is compressed; `None`: it is
+/// no part that is read.
+pub(crate) fn part_of(base: &OsStr, name: &OsStr) -> Option<(Part, Option<Compression>)> {
+    if name == base {
+        return Some((Part::Base, None));
+    }
+    match meaning(base, name)? {
+        Meaning::Numbered(numbered) => Some((Part::Number(numbered.number), numbered.compression)),
+        Meaning::Dated { date, compression } => Some((Part::Date(date), compression)),
+        Meaning::Unread | Meaning::RotatedOf(_) | Meaning::RecordOf(_) => None,
+    }
 }
 
 /// Digits that a date has at least: fewer may be the number of another VM, as in `web-2`.

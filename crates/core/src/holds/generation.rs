@@ -133,7 +133,7 @@ impl Generation {
         self.committed.get().or(self.record.offered.as_ref())
     }
 
-    fn is_handed_over(&self) -> bool {
+    pub(super) fn is_handed_over(&self) -> bool {
         let committed = self.committed.get().filter(|_| self.is_received);
         let recorded = self.record.offered.as_ref().filter(|o| o.received);
         let Some(offered) = committed.or(recorded) else {

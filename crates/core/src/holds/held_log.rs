@@ -160,6 +160,7 @@ impl HeldLog {
                 state.current.is_received = false;
             }
             state.keep_newest();
+            self.log.save(&mut state);
             drop(state);
             if let Some(looked) = looked {
                 shared.after(self.log.key, looked);
@@ -180,6 +181,7 @@ impl HeldLog {
                 log.is_received = true;
             }
         }
+        self.log.save(state);
     }
 
     /// Reads the record beside the log again: another process may have handed over what is held,
@@ -199,6 +201,7 @@ impl HeldLog {
             // Whether it is about the files of this log, they tell.
             log.record.offered = Some(offered.clone());
         }
+        self.log.save(state);
         Ok(())
     }
 
@@ -261,7 +264,34 @@ impl HeldLog {
         let mut state = self.log.state();
         let count = state.earlier.len();
         state.earlier.retain(|log| log.number != generation);
-        state.earlier.len() < count
+        let was_held = state.earlier.len() < count;
+        self.log.save(&mut state);
+        was_held
+    }
+
+    /// Nobody wants this log any more: what is [stored](super::Stored) of it goes too. A log
+    /// that is only dropped is held again by the process that starts next.
+    pub fn let_go(&self) {
+        self.log.state().unsave(self.log.key, &self.log.owner);
+    }
+
+    /// Looks, whether that succeeds or not: what was held before is held in any case.
+    pub(super) fn look_once(&self) {
+        let shared = &self.thread.0;
+        let mut state = self.log.state();
+        let now = Instant::now();
+        let looked = self
+            .log
+            .look(&mut state, &shared.watcher, &*shared.writers, now);
+        drop(state);
+        shared.after(self.log.key, looked);
+    }
+
+    /// Whether all of the present log was handed over, and the destination has confirmed that
+    /// it has it.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.log.state().current.is_handed_over()
     }
 
     /// Looks until names are at rest, or for a while.
@@ -275,8 +305,10 @@ impl HeldLog {
                 .log
                 .try_look(&mut state, &shared.watcher, &*shared.writers, now);
             state.keep_newest();
+            let mut looked = looked?;
+            let again = self.log.save(&mut state);
+            looked.again = looked.again.into_iter().chain(again).min();
             drop(state);
-            let looked = looked?;
             tries += 1;
             if looked.is_settled || tries >= TRIES {
                 shared.after(self.log.key, looked);

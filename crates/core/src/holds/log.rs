@@ -16,6 +16,7 @@ use super::bounds::HELD;
 use super::decide::{self, Entry, Meaning};
 use super::generation::{Generation, HeldFile};
 use super::notice::{Notice, Notices};
+use super::saved::Saved;
 use super::table::Key;
 use super::watcher::{Told, Watcher};
 use crate::OkLogged as _;
@@ -55,6 +56,8 @@ pub(super) struct State {
     pub(super) earlier: VecDeque<Generation>,
     pub(super) remarks: Vec<Remark>,
     pub(super) notices: Notices,
+    /// What of it is kept for the next process; `None`: nothing is.
+    pub(super) saved: Option<Saved>,
     folder: FileId,
     /// The record on disk, when it was read last.
     record: Option<Stat>,
@@ -92,7 +95,13 @@ enum Place {
 }
 
 impl Log {
-    pub(super) fn new(key: Key, owner: ConsoleId, chain: LogChain, limits: Limits) -> Result<Self> {
+    /// `saved`: what is kept of it for the next process.
+    pub(super) fn new(
+        (key, owner): (Key, ConsoleId),
+        chain: LogChain,
+        limits: Limits,
+        saved: Option<Saved>,
+    ) -> Result<Self> {
         let record = Record::new(owner.domain, owner.console.clone());
         let current = Generation {
             number: 0,
@@ -113,6 +122,7 @@ impl Log {
                 earlier: VecDeque::new(),
                 remarks: Vec::new(),
                 notices: Notices::default(),
+                saved,
                 record: None,
                 is_gone: false,
                 watched: Watched {
@@ -144,7 +154,10 @@ impl Log {
         match looked {
             Ok(looked) => {
                 state.fails = false;
-                looked
+                Looked {
+                    again: looked.again.into_iter().chain(self.save(state)).min(),
+                    ..looked
+                }
             }
             Err(error) => {
                 if !state.fails {
@@ -160,6 +173,12 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// Gives to the store what is held now. Gives when to try again what could not be given.
+    pub(super) fn save(&self, state: &mut State) -> Option<Duration> {
+        let path = self.path.join(state.chain.base_name());
+        state.save(self.key, (&self.owner, path))
     }
 
     /// As [`Log::look`], but a failure is told, and files are held beyond the bound until
@@ -315,6 +334,20 @@ impl Log {
 }
 
 impl State {
+    /// Takes up what an earlier process held: the last is the present log, and of each of the
+    /// others the owner is told that it was wiped.
+    pub(super) fn resume(&mut self, mut logs: Vec<Generation>) {
+        let Some(current) = logs.pop() else {
+            return;
+        };
+        self.current = current;
+        for log in logs.into_iter().filter(|log| !log.files.is_empty()) {
+            let generation = log.number;
+            self.earlier.push_back(log);
+            self.notices.tell(Notice::Wiped { generation });
+        }
+    }
+
     /// Takes hold of the file that is really written, although it has no name: it is the
     /// newest, and what has the name of the base is another's. Not of one that is held.
     pub(super) fn hold_nameless(&mut self, file: File) -> std::io::Result<()> {

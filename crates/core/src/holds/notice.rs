@@ -49,11 +49,27 @@ pub enum Bound {
 pub(super) struct Notices {
     owner: Option<mpsc::Sender<Notice>>,
     lagged: bool,
+    /// What was told before anybody could listen.
+    waiting: Option<mpsc::Receiver<Notice>>,
 }
 
 impl Notices {
+    /// Whoever listens first gets what is told from now on: what happened while no process held
+    /// the log is found before it has an owner.
+    pub(super) fn kept_for_first() -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        Self {
+            owner: Some(sender),
+            lagged: false,
+            waiting: Some(receiver),
+        }
+    }
+
     /// Notices go to what is returned from now on.
     pub(super) fn subscribe(&mut self) -> mpsc::Receiver<Notice> {
+        if let Some(waiting) = self.waiting.take() {
+            return waiting;
+        }
         let (sender, receiver) = mpsc::channel(WAITING);
         (self.owner, self.lagged) = (Some(sender), false);
         receiver

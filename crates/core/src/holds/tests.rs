@@ -1,6 +1,7 @@
 mod busy;
 mod handed_over;
 mod random;
+mod stored;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -257,7 +257,7 @@ mod tests {
             };
             let chain = LogChain::open(&path, NumberingChoice::FromZero).unwrap();
             let owner = ConsoleId::new(uuid::Uuid::from_u128(7), "serial0".parse().unwrap());
-            let log = Arc::new(Log::new(1, owner, chain, Limits::default()).unwrap());
+            let log = Arc::new(Log::new((1, owner), chain, Limits::default(), None).unwrap());
             let looked = log.look(&mut log.state(), &watcher, &NoWriters, Instant::now());
             assert_eq!(looked.again, (!told).then_some(SELDOM));
             assert_eq!(SELDOM, Duration::from_secs(5));

@@ -103,6 +103,7 @@ fn what_is_held_is_put_down_as_it_was_with_its_places_in_the_stream() {
         names(&entry.path),
         [
             ".console.log.logchain",
+            ".source",
             "console.log",
             "console.log.0",
             "console.log.1.gz"
@@ -149,6 +150,21 @@ fn two_of_one_console_are_told_apart_and_the_newer_one_comes_first() {
     assert_eq!(fs::read_dir(root).unwrap().count(), 0);
     // Once the newest is gone, its number is no secret: it only orders what is there.
     assert_eq!(world.outbox.all().unwrap(), All::default());
+}
+
+#[test]
+fn the_same_files_are_put_down_once() {
+    let world = World::new();
+    world.write("console.log", b"all that it said");
+    let one = world.put(&world.hold(), None).unwrap();
+    assert_eq!(world.put(&world.hold(), None).unwrap(), one);
+    world.write("console.log", b"it said some more");
+    let two = world.put(&world.hold(), None).unwrap();
+    assert_eq!(world.outbox.all().unwrap().entries, [two, one.clone()]);
+    // An entry of an earlier release says nothing of its files.
+    fs::remove_file(one.path.with_file_name(".source")).unwrap();
+    world.write("console.log", b"all that it said");
+    assert_ne!(world.put(&world.hold(), None).unwrap(), one);
 }
 
 #[test]

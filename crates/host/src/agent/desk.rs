@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream;
 use jiff::Timestamp;
+use logchain_core::OkLogged as _;
 use logchain_core::ids::ConsoleName;
 use logchain_core::outbox::Outbox;
 use logchain_libvirt::Domain;
@@ -100,12 +101,15 @@ impl Agent for Desk {
         Health { reasons }
     }
 
-    fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         self.shared
             .metrics
             .libvirt_connected(self.here.connection().is_some());
-        let (logs, unlinked) = self.shared.held.counts();
-        self.shared.metrics.held(logs, unlinked);
+        let held = self.shared.held.clone();
+        let counts = tokio::task::spawn_blocking(move || held.counts());
+        if let Some((logs, unlinked)) = counts.await.ok_logged("the last numbers stand") {
+            self.shared.metrics.held(logs, unlinked);
+        }
         let peers = self.shared.meet.connected().len();
         self.shared.metrics.peers_connected(peers as u64);
         self.shared.metrics.page()

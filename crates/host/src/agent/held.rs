@@ -2,7 +2,8 @@
 //! unlink, a wipe, or the removal of the domain's folder takes nothing that is still wanted.
 //!
 //! What is wiped and still wanted by another host, by the guest that comes back, or behind the log
-//! of its next boot, goes to the outbox.
+//! of its next boot, goes to the outbox. What an earlier agent held is held on, so what happened
+//! to a log while no agent was here is treated as if one had been.
 //!
 //! Must not know: libvirt, how a handoff is made.
 
@@ -14,8 +15,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use logchain_core::chain::NumberingChoice;
 use logchain_core::departure::Notes;
-use logchain_core::holds::{HeldLog, Holds, Limits, Notice};
-use logchain_core::ids::ConsoleName;
+use logchain_core::holds::{HeldLog, Holds, Limits, Notice, Stored, StoredLog};
+use logchain_core::ids::{ConsoleId, ConsoleName};
 use logchain_core::outbox::{EndedBoot, KeepOutcome, Outbox};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -39,12 +40,19 @@ const HANDOFF: Duration = Duration::from_secs(120);
 /// Between two looks for that.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Locked by whoever begins to hold a log.
+type Turns = HashMap<(Uuid, ConsoleName), Arc<Mutex<()>>>;
+
 /// The logs that are held. Clones are the same.
 #[derive(Clone)]
 pub(super) struct HeldLogs(Arc<Inner>);
 
 struct Inner {
     holds: Holds,
+    /// What earlier agents held; `None`: nobody keeps descriptors.
+    stored: Option<Stored>,
+    /// One hold of a log begins after the other: the first one takes what is stored of it.
+    turns: Mutex<Turns>,
     limits: Limits,
     here: Here,
     events: Events,
@@ -88,16 +96,24 @@ impl Drop for Leaving {
 }
 
 impl HeldLogs {
-    /// Nothing is held yet.
-    pub(super) fn start(config: Arc<Reloadable>, here: Here, events: Events) -> Result<Self> {
+    /// Nothing is held yet. `stored`: what earlier agents held, and what is held for later ones.
+    pub(super) fn start(
+        config: Arc<Reloadable>,
+        (here, events, stored): (Here, Events, Option<Stored>),
+    ) -> Result<Self> {
         let current = config.current();
         let limits = Limits {
             unlinked_bytes: current.holds.max_unlinked_bytes,
             ..Limits::default()
         };
-        let holds = Holds::start(Arc::new(Leases::default()), limits)?;
+        let mut holds = Holds::start(Arc::new(Leases::default()), limits)?;
+        if let Some(stored) = &stored {
+            holds = holds.storing(stored.clone());
+        }
         Ok(Self(Arc::new(Inner {
             holds,
+            stored,
+            turns: Mutex::default(),
             limits,
             here,
             events,
@@ -131,29 +147,103 @@ impl HeldLogs {
         numbering: NumberingChoice,
     ) -> Result<Arc<HeldLog>> {
         let key = (domain, log.console.clone());
-        if let Some(held) = self.lock().get(&key)
+        let turn = Arc::clone(self.turns().entry(key.clone()).or_default());
+        let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.lock().get(&key).cloned();
+        if let Some(held) = &before
             && held.path() == log.path
         {
             return Ok(Arc::clone(held));
         }
-        let chain = neighbours::chain(&log.path, numbering)?;
-        let (holds, console) = (&self.0.holds, log.console.clone());
-        let held = if self.0.rollovers_wipe.load(Ordering::Relaxed) {
-            // What the operator has dropped at each rollover is not kept.
-            let limits = Limits {
-                generations: 0,
-                ..self.0.limits
-            };
-            holds.hold_within(chain, domain, console, limits)?
-        } else {
-            holds.hold(chain, domain, console)?
+        if let Some(before) = before {
+            // The domain's log lies elsewhere by now.
+            before.let_go();
+        }
+        let stored = self.0.stored.as_ref();
+        let stored = stored.and_then(|stored| stored.take(domain, &log.console));
+        let held = match stored {
+            Some(stored) => self.resume(stored, log, numbering)?,
+            None => self.begin(domain, log, numbering)?,
         };
         let held = Arc::new(held);
-        let notices = held.notices();
+        let (notices, began) = (held.notices(), held.generation());
         self.lock().insert(key, Arc::clone(&held));
+        drop(turn);
         let (this, watched) = (self.clone(), Arc::downgrade(&held));
-        Handle::current().spawn(async move { this.watch(watched, notices).await });
+        Handle::current().spawn(async move { this.watch(watched, notices, began).await });
         Ok(held)
+    }
+
+    fn begin(&self, domain: Uuid, log: &ConsoleLog, numbering: NumberingChoice) -> Result<HeldLog> {
+        let chain = neighbours::chain(&log.path, numbering)?;
+        let (holds, console) = (&self.0.holds, log.console.clone());
+        Ok(holds.hold_within(chain, domain, console, self.limits())?)
+    }
+
+    /// Goes on with what an earlier agent held.
+    fn resume(
+        &self,
+        stored: StoredLog,
+        log: &ConsoleLog,
+        numbering: NumberingChoice,
+    ) -> Result<HeldLog> {
+        let domain = stored.domain();
+        let chain = match stored.folder() {
+            Ok((folder, base)) if stored.path() == log.path => {
+                Ok(neighbours::chain_in(folder, base, numbering)?)
+            }
+            // The domain's log lies elsewhere by now.
+            Ok(_) => Err(None),
+            Err(e) => Err(Some(e)),
+        };
+        match chain {
+            Ok(chain) => Ok(self.0.holds.resume(stored, chain, self.limits())?),
+            Err(error) => {
+                tracing::debug!(?stored, ?error, "what an earlier agent held is let go");
+                if let Some(all) = &self.0.stored {
+                    all.discard(stored);
+                }
+                self.begin(domain, log, numbering)
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        match self.0.rollovers_wipe.load(Ordering::Relaxed) {
+            // What the operator has dropped at each rollover is not kept.
+            true => Limits {
+                generations: 0,
+                ..self.0.limits
+            },
+            false => self.0.limits,
+        }
+    }
+
+    /// Whether an earlier agent held this log, and nobody has asked for it yet.
+    pub(super) fn was_held(&self, domain: Uuid, console: &ConsoleName) -> bool {
+        let unclaimed = self.unclaimed().into_iter();
+        let mut unclaimed = unclaimed.map(|(id, _)| id);
+        unclaimed.any(|id| id.domain == domain && id.console == *console)
+    }
+
+    /// What an earlier agent held of this domain, and nobody has asked for, is not wanted.
+    /// Blocks on files.
+    pub(super) fn discard(&self, domain: Uuid) {
+        let Some(stored) = &self.0.stored else {
+            return;
+        };
+        let unclaimed = stored.waiting().into_iter().map(|(id, _)| id);
+        for id in unclaimed.filter(|id| id.domain == domain) {
+            if let Some(log) = stored.take(domain, &id.console) {
+                stored.discard(log);
+            }
+        }
+    }
+
+    /// Which logs earlier agents held that nobody has asked for yet, and their paths.
+    pub(super) fn unclaimed(&self) -> Vec<(ConsoleId, std::path::PathBuf)> {
+        let stored = self.0.stored.as_ref();
+        stored.map(Stored::waiting).unwrap_or_default()
     }
 
     /// Holds the logs of domains that left and have not been handed over.
@@ -205,7 +295,7 @@ impl HeldLogs {
         self.0.boot_put_down.notified().await;
     }
 
-    /// The domain's logs are not wanted any more.
+    /// The domain's logs are not wanted any more. Does not wait.
     pub(super) fn let_go(&self, domain: Uuid) {
         let gone: Vec<_> = {
             let mut logs = self.lock();
@@ -216,31 +306,43 @@ impl HeldLogs {
                 .collect();
             keys.iter().filter_map(|key| logs.remove(key)).collect()
         };
-        // It closes files: not under the lock.
-        drop(gone);
+        self.turns().retain(|(of, _), _| *of != domain);
+        // It closes files, and has the store give them up.
+        Handle::current().spawn_blocking(move || {
+            for log in gone {
+                log.let_go();
+            }
+        });
     }
 
-    /// How many logs are held, and how many bytes of them without a name.
+    /// How many logs are held, and how many bytes of them without a name. Blocks on files.
     pub(super) fn counts(&self) -> (u64, u64) {
         let logs: Vec<_> = self.lock().values().cloned().collect();
         let unlinked = logs.iter().map(|log| log.unlinked_bytes());
         (logs.len() as u64, unlinked.fold(0, u64::saturating_add))
     }
 
+    /// `began`: the generation that the hold began with. One before it was wiped while no agent
+    /// was here.
     async fn watch(
         &self,
         held: std::sync::Weak<HeldLog>,
         mut notices: tokio::sync::mpsc::Receiver<Notice>,
+        began: u64,
     ) {
         while let Some(notice) = notices.recv().await {
             let Some(held) = held.upgrade() else {
                 return;
             };
             match notice {
-                Notice::Wiped { generation } => self.wiped(&held, generation).await,
+                Notice::Wiped { generation } => {
+                    self.wiped(&held, generation, generation < began).await;
+                }
                 Notice::Gone => self.gone(&held).await,
                 Notice::LetGo { bytes, .. } => {
-                    let path = held.path();
+                    let at = Arc::clone(&held);
+                    let path = tokio::task::spawn_blocking(move || at.path()).await;
+                    let path = path.unwrap_or_default();
                     let path = path.display();
                     self.0.events.warn(format!(
                         "{path}: {bytes} bytes that were removed and held open are let go, since \
@@ -255,8 +357,11 @@ impl HeldLogs {
     /// A log was wiped: by the start of its domain, which libvirt means to do, or because the
     /// domain comes back by migration. Then what it left here is wanted, unless it was handed
     /// over. What a start wipes is wanted where the operator wants the logs of earlier boots.
-    async fn wiped(&self, held: &Arc<HeldLog>, generation: u64) {
+    /// `unseen`: while no agent was here.
+    async fn wiped(&self, held: &Arc<HeldLog>, generation: u64, unseen: bool) {
         let domain = held.domain();
+        // The note goes when the domain is back, which it may be already.
+        let was_noted = unseen && self.is_noted(held).await;
         // It came back before it was known whether its log had arrived.
         let mut leaving = self.0.leaving.subscribe();
         let ended = leaving.wait_for(|leaving| !leaving.contains_key(&domain));
@@ -265,16 +370,21 @@ impl HeldLogs {
         let comes = loop {
             match self.0.here.stay(domain) {
                 Some((Stay::Coming, _)) => break true,
-                Some((Stay::Running | Stay::Leaving { .. }, _)) => break false,
+                Some((Stay::Running | Stay::Leaving { .. }, _)) => {
+                    break unseen && self.0.here.came_unseen(domain);
+                }
                 None if began.elapsed() > WHY => break false,
                 None => sleep(LOOK).await,
             }
         };
         let keep = self.keeps_boots();
-        let wanted = if comes || self.is_noted(held).await {
+        let wanted = if comes || was_noted || self.is_noted(held).await {
             Some(Wanted::History)
         } else {
-            let at = Timestamp::now();
+            let at = match unseen {
+                true => first_written(held).await,
+                false => Timestamp::now(),
+            };
             (keep > 0).then_some(Wanted::Boot(EndedBoot { at, keep }))
         };
         let (this, held) = (self.clone(), Arc::clone(held));
@@ -307,19 +417,34 @@ impl HeldLogs {
     /// The folder of a log is gone. Of a domain that left without its log it is put down.
     async fn gone(&self, held: &Arc<HeldLog>) {
         let domain = held.domain();
+        // At the agent's start nobody knows yet which domains are here.
+        let began = Instant::now();
+        while self.0.here.connection().is_none() && began.elapsed() < WHY {
+            sleep(LOOK).await;
+        }
         let is_leaving = self.0.leaving.borrow().contains_key(&domain);
         let is_here = self.0.here.stay(domain).is_some();
         if is_leaving || is_here || !self.is_noted(held).await {
             return;
         }
+        self.put_down_lost(held).await;
+    }
+
+    /// Puts down what is held of a log, if its files are not where they were. `None`: that
+    /// failed, and was told.
+    pub(super) async fn put_down_lost(&self, held: &Arc<HeldLog>) -> Option<KeepOutcome> {
         let (this, held) = (self.clone(), Arc::clone(held));
         let work = move || {
             let put = held.put_down(false, &Outbox::of(&this.0.state))?;
             this.told(&held, &put);
-            Ok::<_, Error>(())
+            Ok::<_, Error>(put)
         };
-        if let Err(e) = blocking(work).await {
-            self.0.events.warn(e.sentence());
+        match blocking(work).await {
+            Ok(put) => Some(put),
+            Err(e) => {
+                self.0.events.warn(e.sentence());
+                None
+            }
         }
     }
 
@@ -350,8 +475,22 @@ impl HeldLogs {
         noted.await.unwrap_or(true)
     }
 
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<(Uuid, ConsoleName), Arc<HeldLog>>> {
         // Each change is one step, so a panic leaves no half of one.
         self.0.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When the present log began, as far as its files tell: now at the latest.
+async fn first_written(held: &Arc<HeldLog>) -> Timestamp {
+    let held = Arc::clone(held);
+    let born = move || std::fs::metadata(held.path())?.created();
+    let born = tokio::task::spawn_blocking(born).await;
+    let born = born.ok().and_then(Result::ok);
+    let born = born.and_then(|born| Timestamp::try_from(born).ok());
+    born.unwrap_or_else(Timestamp::now).min(Timestamp::now())
 }

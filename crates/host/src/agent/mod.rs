@@ -7,7 +7,8 @@
 //! - `source`, `destination`: what is done for a domain that leaves, or comes.
 //! - `meet`: how the two halves find each other; `peers`: agents that speak to each other.
 //! - `afterwards`: what was not carried at once is tried again.
-//! - `unseen`: domains that are shut off; those that left while no agent was here.
+//! - `unseen`: domains that are shut off; those that left while no agent was here. `unclaimed`:
+//!   logs that an earlier agent held, of domains that libvirt does not know any more.
 //! - `streams`: the logs of the domains that run here, copied to a store as they grow.
 //! - `shared`: what these rooms share, and what is under way.
 //!
@@ -50,12 +51,14 @@ mod source;
 mod stay;
 mod streams;
 pub mod systemd;
+mod unclaimed;
 mod unseen;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use logchain_core::backoff::Backoff;
+use logchain_core::holds::Stored;
 use logchain_libvirt::Connection;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -75,6 +78,7 @@ use reloader::Reloader;
 use shared::Shared;
 use streams::Streams;
 use systemd::Notifier;
+use systemd::descriptors::Descriptors;
 
 /// Between two tries to reach libvirt.
 const RECONNECT: Backoff = Backoff::doubling(Duration::from_millis(250), Duration::from_secs(10));
@@ -105,6 +109,8 @@ pub async fn agent(
     stop: &Stop,
 ) -> Result<Finished> {
     let current = config.current();
+    // First of all: what a library opens and leaves open for `exec` looks like one of them.
+    let stored = stored(current.state.clone(), events).await;
     let metrics = Metrics::new(SystemTime::now(), current.metrics.label_per_vm);
     let metrics = Arc::new(metrics.map_err(|e| Error::Refused(e.to_string()))?);
     let manager = Notifier::from_env().map_err(|source| Error::Io {
@@ -119,7 +125,8 @@ pub async fn agent(
     };
     let here = Here::default();
     let (meet, words) = Meet::start(&config, &here, stop).await?;
-    let held = HeldLogs::start(Arc::clone(&config), here.clone(), events.clone())?;
+    let for_later = (here.clone(), events.clone(), stored);
+    let held = HeldLogs::start(Arc::clone(&config), for_later)?;
     let streams = Streams::new(Arc::clone(&metrics), events.clone());
     let shared = Shared::new((config, held, streams), metrics, events.clone(), stop, meet);
     let shared = Arc::new(shared);
@@ -155,6 +162,31 @@ pub async fn agent(
     };
     tokio::join!(work, endpoints.run(&closed, || true));
     Ok(Finished::default())
+}
+
+/// What earlier agents held, where the service manager keeps descriptors. Where it cannot be
+/// used, the agent does without.
+async fn stored(state: std::path::PathBuf, events: &Events) -> Option<Stored> {
+    let manager = Descriptors::from_env(events);
+    let (store, came) = match manager {
+        Ok(found) => found?,
+        Err(error) => {
+            tracing::debug!(%error, "the service manager keeps no descriptors");
+            return None;
+        }
+    };
+    tracing::debug!(descriptors = came.len(), "descriptors came back");
+    let open = move || Stored::open(&state, Box::new(store), came);
+    match tokio::task::spawn_blocking(open).await {
+        Ok(Ok(stored)) => Some(stored),
+        Ok(Err(error)) => {
+            events.warn(format!(
+                "{error}: log files that are removed while no agent runs are lost"
+            ));
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Watches libvirt, over one connection after the other.

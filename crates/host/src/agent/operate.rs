@@ -132,7 +132,7 @@ mod tests {
             Health::default()
         }
 
-        fn metrics(&self) -> String {
+        async fn metrics(&self) -> String {
             self.0.metrics.page()
         }
 

@@ -212,8 +212,12 @@ impl HandingOver<'_> {
                 if let Some(note) = &mut note {
                     note.received(&log.console);
                 }
-                if let Some(held) = self.held_of(&log) {
-                    held.received(id);
+                if let Some(held) = self.held_of(&log).cloned() {
+                    // It is written down for the agent that starts next.
+                    let received = tokio::task::spawn_blocking(move || held.received(id));
+                    received
+                        .await
+                        .ok_logged("it may be put into the outbox although it has arrived");
                 }
             }
             is_carried &= matches!(outcome, Outcome::Carried(_));

@@ -1,5 +1,5 @@
 //! What the service manager is told, by the protocol of sd_notify: that the agent is ready, loads
-//! its configuration anew, stops, and is alive.
+//! its configuration anew, stops, and is alive. `descriptors`: what it keeps for the next agent.
 //!
 //! One datagram a message, to the socket that `NOTIFY_SOCKET` names. Outside of a service there
 //! is none, and nothing is told. A message that cannot be sent is lost: the agent never waits for
@@ -8,6 +8,8 @@
 //! Source: `man 3 sd_notify`, `man 3 sd_watchdog_enabled`.
 //!
 //! Must not know: what the agent does.
+
+pub(super) mod descriptors;
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::known::{logs_of, numbering};
 use super::make_way::make_way;
 use super::shared::Shared;
+use super::unclaimed;
 use crate::blocking::blocking;
 use crate::departures::DepartureNote;
 use crate::left_behind::OfferOptions;
@@ -32,10 +33,18 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             return;
         }
     };
+    let known: HashSet<Uuid> = domains
+        .iter()
+        .map(Domain::uuid)
+        .chain(here.clone())
+        .collect();
+    unclaimed::look(&shared, &connection, &known).await;
     for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
+        let unclaimed = shared.held.unclaimed();
+        let was_held = unclaimed.iter().any(|(id, _)| id.domain == domain.uuid());
         match domain.state().await {
             Ok(State::Shutoff(Shutoff::Migrated)) => {}
-            Ok(State::Shutoff(_)) if shared.held.keeps_boots() > 0 => {
+            Ok(State::Shutoff(_)) if was_held || shared.held.keeps_boots() > 0 => {
                 if let Err(e) = hold(&shared, &domain).await {
                     let e = e.sentence();
                     tracing::debug!(domain = domain.name(), error = %e, "its log is not held");
@@ -61,8 +70,9 @@ async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let (held, uuid) = (shared.held.clone(), domain.uuid());
     blocking(move || {
         for known in logs {
-            // A log that was never written has no folder, perhaps.
-            if known.log.path.exists() {
+            // A log that was never written has no folder, perhaps. What an earlier agent held
+            // needs none.
+            if known.log.path.exists() || held.was_held(uuid, &known.log.console) {
                 held.hold(uuid, &known.log, numbering)?;
             }
         }
@@ -81,15 +91,29 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
         Ok(notes.read(uuid)?.is_some())
     });
     if is_noted.await? {
-        return Ok(());
+        // What is wanted of it is held by the note.
+        let held = shared.held.clone();
+        return blocking(move || {
+            held.discard(uuid);
+            Ok(())
+        })
+        .await;
     }
     let (known, _) = logs_of(read(&domain.live_xml().await?)?);
     let logs: Vec<ConsoleLog> = known.iter().map(|known| known.log.clone()).collect();
     let numbering = numbering(&shared.events).await;
     let held = shared.held.clone();
-    let left = blocking(move || {
-        let mut left = Vec::new();
+    let (left, from_earlier_agent) = blocking(move || {
+        let (mut left, mut from_earlier_agent) = (Vec::new(), Vec::new());
         for log in logs {
+            if held.was_held(uuid, &log.console) {
+                let log_held = held.hold(uuid, &log, numbering)?;
+                if log_held.bytes() > 0 && !log_held.is_handed_over() {
+                    left.push(log);
+                    from_earlier_agent.push(log_held);
+                }
+                continue;
+            }
             // Without its folder there is nothing of it.
             let Ok(chain) = neighbours::chain(&log.path, numbering) else {
                 continue;
@@ -106,10 +130,12 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
                 left.push(log);
             }
         }
-        Ok(left)
+        Ok((left, from_earlier_agent))
     })
     .await?;
     if left.is_empty() {
+        // An earlier agent handed all of it over.
+        shared.held.let_go(uuid);
         return Ok(());
     }
     for known in &known {
@@ -123,5 +149,9 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let logs: Vec<&ConsoleLog> = left.iter().collect();
     DepartureNote::begin(&config.state, domain, ("", None), &offer, &logs).await?;
     tracing::info!(domain = %uuid, "it left while no agent was here; its log is offered");
+    // Its files may be gone already.
+    for log in from_earlier_agent {
+        shared.held.put_down_lost(&log).await;
+    }
     Ok(())
 }

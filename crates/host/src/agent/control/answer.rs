@@ -58,7 +58,7 @@ pub(super) async fn answer<B>(
 async fn called(agent: &dyn Agent, call: Call, streams: &Arc<Semaphore>) -> Answer {
     match call {
         Call::Metrics => {
-            let page = Bytes::from(agent.metrics());
+            let page = Bytes::from(agent.metrics().await);
             with_type(StatusCode::OK, metrics::CONTENT_TYPE, page).into()
         }
         Call::Health => {

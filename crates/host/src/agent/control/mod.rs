@@ -66,7 +66,7 @@ pub trait Agent: Send + Sync + 'static {
     async fn health(&self) -> Health;
 
     /// The page for Prometheus.
-    fn metrics(&self) -> String;
+    async fn metrics(&self) -> String;
 
     /// Every handoff on this host, under way or not.
     async fn handoffs(&self) -> Report;

@@ -60,7 +60,7 @@ impl Agent for FakeAgent {
         }
     }
 
-    fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         "logchain_agent_peers_connected 5\n".to_owned()
     }
 

@@ -38,7 +38,7 @@ impl Agent for OneLog {
         Health::default()
     }
 
-    fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         String::new()
     }
 
