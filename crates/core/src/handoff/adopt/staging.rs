@@ -37,7 +37,7 @@ const MOST: usize = 64;
 /// What a look at the transport came to.
 enum Look {
     /// Staging is over.
-    Over(Event),
+    Over(Box<Event>),
     /// There is more to fetch.
     More,
     /// All that is there is staged.
@@ -79,7 +79,7 @@ impl Adoption {
             let gone = attached && !self.is_source_alive();
             let pace = Pace::begin();
             let look = match self.look(&mut last, &mut commit, &mut news).await {
-                Ok(Look::Over(event)) => return event,
+                Ok(Look::Over(event)) => return *event,
                 Ok(look) => look,
                 Err(failure) => return failure.into(),
             };
@@ -137,7 +137,7 @@ impl Adoption {
             if let Some(place) = place
                 && let Some(event) = self.open(place, false).await?
             {
-                return Ok(Look::Over(event));
+                return Ok(Look::Over(event.into()));
             }
         }
         let entries = match self
@@ -159,7 +159,9 @@ impl Adoption {
         let mut more = false;
         for entry in entries {
             match entry.key.object {
-                ObjectName::Abort if commit.is_none() => return Ok(Look::Over(Event::AbortSeen)),
+                ObjectName::Abort if commit.is_none() => {
+                    return Ok(Look::Over(Event::AbortSeen.into()));
+                }
                 ObjectName::Commit if commit.is_none() => {
                     *commit = self.commit().await?;
                     *news = Instant::now();
@@ -178,7 +180,7 @@ impl Adoption {
         }
         // `abort` sorts before every chunk, so a listing after a chunk misses it.
         if commit.is_none() && last.is_some() && self.aborted().await? {
-            return Ok(Look::Over(Event::AbortSeen));
+            return Ok(Look::Over(Event::AbortSeen.into()));
         }
         // All pieces were put before the commit was: what did not come is gone.
         let bytes = commit.as_ref().map_or(self.next, |c| c.bytes);
@@ -203,7 +205,7 @@ impl Adoption {
             && self.here(last).await?
             && let Some(commit) = commit.take()
         {
-            return Ok(Look::Over(Event::Complete(commit)));
+            return Ok(Look::Over(Event::Complete(commit).into()));
         }
         Ok(if more { Look::More } else { Look::AllStaged })
     }
