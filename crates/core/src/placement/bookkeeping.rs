@@ -79,11 +79,10 @@ impl ChainWorkspace {
         }
     }
 
-    /// Puts down beside the chain, if it has a record, where its files lie in the stream by now, by
-    /// their sizes alone: unlike [`Self::remember`] it does not wait for a base, or for a rollover.
-    /// `at`: the VM has left, and printed the last of it then. What no handoff took along is a
+    /// Puts down beside the chain, if it has a record, where its files lie in the stream by now.
+    /// Unlike [`Self::remember`] it does not wait for a base, or for the end of a rollover. `at`: the VM has left, and printed the last of it then. What no handoff took along is a
     /// segment of its own from now on, so that what the VM prints here later is told from it.
-    pub(super) fn remember_sizes(&self, at: Option<Timestamp>) -> Result<()> {
+    pub(super) fn remember_at_once(&self, at: Option<Timestamp>) -> Result<()> {
         let _lock = self.log.lock(LOCK_WAIT)?;
         let Some(mut record) = Record::read_any(&self.log, &self.base)? else {
             return Ok(());
@@ -113,18 +112,34 @@ impl ChainWorkspace {
                 .base()
                 .map(|stat| plain(&self.base, stat, after_gap)),
         );
+        let mut names: Vec<&OsStr> = listing.dated().iter().rev().map(|d| &*d.name).collect();
+        names.extend(listing.rotated().iter().rev().map(|r| &*r.name));
+        names.push(&self.base);
+        let mut look = |file: usize, skip, length| {
+            let (Some(name), Some(seen)) = (names.get(file), seen.get(file)) else {
+                return Ok(None);
+            };
+            const NOT_KNOWN: &str = "the file is not known to hold what it held";
+            let opened = self.log.open_file(name).ok_logged(NOT_KNOWN);
+            let opened = opened.filter(|(_, stat)| !seen.compressed && stat.id == seen.id);
+            let print = opened.and_then(|(file, _)| {
+                content::fingerprint(&file, skip, length).ok_logged(NOT_KNOWN)
+            });
+            Ok::<_, Error>(print.flatten())
+        };
+        let recorded = record.ledger.clone();
+        record.ledger = recorded.recognise(&seen, &mut look)?;
         // The length of a compressed file may be wanted: whoever looks into it puts it down.
         let Ok(layout) = record.ledger.lay(&seen, StreamOffset::START) else {
             return Ok(());
         };
-        let before = record.ledger.clone();
         record.ledger.remember(&layout);
         if at.is_some() {
             record
                 .ledger
                 .end_segment(HandoffId::random(), layout.end(), at);
         }
-        if record.ledger != before {
+        if record.ledger != recorded {
             record.write(&self.log, &self.base)?;
         }
         Ok(())

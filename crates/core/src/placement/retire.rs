@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::journal::{Journal, OlderFile, Phase, Retired};
 
 use super::{ChainWorkspace, Result, Rules, apply, ending, entries};
+use crate::OkLogged as _;
 use crate::chain::{MAX_NUMBER, Numbering};
 use crate::clock::millisecond;
 use crate::folder::{FileId, Stat};
@@ -90,7 +91,9 @@ impl ChainWorkspace {
             stat.size > 0 && workspace.writers.writer(file) == Writer::None
         });
         if goes {
-            workspace.remember_sizes(base.and_then(|(_, stat)| millisecond(stat.modified)))?;
+            let at = base.and_then(|(_, stat)| millisecond(stat.modified));
+            let told = workspace.remember_at_once(at);
+            told.ok_logged("what comes later is not told from what lies here");
             let listing = apply::stable(&workspace)?;
             for (name, number, stat) in entries(&listing, &workspace.base) {
                 workspace.retire_one(&name, number, stat.id)?;
@@ -124,7 +127,8 @@ impl ChainWorkspace {
         let found = entries(&listing, &self.base);
         if record.is_some() && !here && !found.is_empty() {
             // What of it does not come back is a part of the stream all the same.
-            self.remember_sizes(None)?;
+            let told = self.remember_at_once(None);
+            told.ok_logged("its place in the stream is found at a later look");
         }
         for (name, number, stat) in found.into_iter().filter(|_| !here) {
             // Beyond virtlogd's limit nothing is wiped and nothing is moved.
