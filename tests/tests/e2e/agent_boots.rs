@@ -3,7 +3,7 @@
 use logchain_tests::{Guest, Host, Lab, LabError, Ticks};
 use serde_json::Value;
 
-use crate::agent::{Agent, P2P, SOON, in_a_folder, virsh};
+use crate::agent::{Agent, P2P, SOON, in_a_folder, soon_whole, virsh};
 use crate::common::Outcome;
 
 /// Two earlier boots are kept.
@@ -153,4 +153,39 @@ fn is_in_metrics(host: &Host, line: &str) -> Result<bool, LabError> {
     let page = host.command(curl).args(["http://agent/metrics"]).run()?;
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     Ok(page.lines().any(|found| found == line))
+}
+
+/// The destination's folder is removed once a migration was given up, as Nova does it. What had
+/// come there of the history was never the guest's log there: the next migration brings it once.
+#[test]
+fn a_migration_that_is_given_up_leaves_no_boot_behind() -> Outcome {
+    let lab = Lab::start(2)?;
+    let (h1, h2) = (lab.host(0), lab.host(1));
+    let config = keeping(&lab);
+    let (one, two) = (Agent::start(h1, &config)?, Agent::start(h2, &config)?);
+    let guest = h1.define(&Guest::new("vm").fill(16))?;
+    guest.start()?;
+    guest.wait_for_tick(300)?;
+    let there = h2.guest("vm");
+    for _ in 0..2 {
+        let slowly = h1.command(["virsh", "--quiet", "migrate"]).args(P2P);
+        let slowly = slowly.args(["--bandwidth", "2", "vm", &h2.uri()]);
+        let migration = slowly.limit(SOON).spawn()?;
+        let shown = h2.path(h2.log_path("vm")).with_extension("log.0");
+        h2.until("the history to be shown", SOON, || {
+            Ok(shown.exists().then_some(()))
+        })?;
+        h1.run(["virsh", "domjobabort", "vm"])?.checked()?;
+        assert!(!migration.wait(SOON)?.status.success());
+        h2.until("the guest to be gone", SOON, || {
+            Ok(there.state()?.is_none().then_some(()))
+        })?;
+        there.remove_log_folder()?;
+        there.make_log_folder()?;
+    }
+    virsh(&guest, h2, P2P)?.checked()?;
+    there.wait_for_more_ticks(100)?;
+    println!("{}", soon_whole(&there, &[&one, &two])?);
+    assert!(!two.said("removed before they were handed over"));
+    Ok(())
 }

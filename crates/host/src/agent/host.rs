@@ -305,6 +305,7 @@ impl Host {
     }
 
     fn act(&mut self, connection: &Connection, uuid: Uuid, actions: Vec<Action>) {
+        let never_came = actions.contains(&Action::NeverCame);
         for action in actions {
             tracing::debug!(domain = %uuid, ?action, "the agent acts");
             match action {
@@ -356,7 +357,7 @@ impl Host {
                 }
                 Action::LetGo => {
                     neighbours::outdated();
-                    self.let_go(connection, uuid);
+                    self.let_go(connection, uuid, never_came);
                 }
             }
         }
@@ -393,17 +394,19 @@ impl Host {
 
     /// The logs of a domain that ended here are held for as long as libvirt knows it: its next
     /// start, or its return, would wipe them.
-    fn let_go(&self, connection: &Connection, uuid: Uuid) {
+    /// `never_came`: what is held has nothing but the history that was to come with it, and no boot
+    /// of it follows here.
+    fn let_go(&self, connection: &Connection, uuid: Uuid, never_came: bool) {
         let (connection, held) = (connection.clone(), self.shared.held.clone());
         let here = self.here.clone();
         tokio::spawn(async move {
             let found = connection.lookup_uuid(uuid).await;
             let mut is_over = matches!(found, Err(logchain_libvirt::Error::NoDomain { .. }));
-            if is_over && held.keeps_boots() > 0 {
+            if is_over && held.keeps_boots() > 0 && !never_came {
                 drop(connection);
                 sleep(DEFINED_ANEW).await;
-                is_over = here.stay(uuid).is_none();
             }
+            is_over &= here.stay(uuid).is_none();
             if is_over {
                 held.let_go(uuid);
             }
