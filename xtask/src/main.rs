@@ -6,6 +6,7 @@ mod demo;
 mod docs;
 mod in_target;
 mod moto;
+mod nova;
 mod packages;
 mod plot;
 mod process;
@@ -33,10 +34,17 @@ usage: cargo xtask COMMAND
   --stores                   test: also on Azurite and Ceph, and Garage, which must be refused;
                              building Garage takes a quarter of an hour, once
   --stores=azurite,ceph      only on these
+  --nova                     test: nothing else but migrations and more by an OpenStack Nova that is
+                             started here, with agents and without; demo: one migration by it
+  --nova=live,abort          only these rows
 ";
 
 enum Task {
     Demo,
+    /// These rows in a cloud; all, if none is named.
+    Nova {
+        rows: Vec<String>,
+    },
     /// The demo without what needs no root; started by `demo` under sudo.
     DemoInLab,
     Test {
@@ -66,6 +74,7 @@ fn main() -> ExitCode {
         }
         Task::Demo => demo::run(yes),
         Task::DemoInLab => demo::in_lab(),
+        Task::Nova { rows } => nova::run_suite(yes, &rows),
         Task::Docs => docs::run_docs(),
         Task::Plot { csv, svg } => plot::run(&csv, &svg),
         Task::Test { args, stores } => suite::run_suite(yes, &args, &stores),
@@ -111,9 +120,14 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
         match (arg.as_str(), &mut task) {
             ("--yes" | "-y", _) => yes = true,
             ("--stores", Task::Test { stores, .. }) => *stores = stores::all(),
+            ("--nova", Task::Test { .. }) => task = Task::Nova { rows: Vec::new() },
             ("--", Task::Test { args: filter, .. }) => filter.extend(args.by_ref()),
             (arg, Task::Test { stores, .. }) if arg.starts_with("--stores=") => {
                 *stores = stores::parse(arg.trim_start_matches("--stores="))?;
+            }
+            (arg, Task::Test { .. }) if arg.starts_with("--nova=") => {
+                let rows = nova::parse(arg.trim_start_matches("--nova="))?;
+                task = Task::Nova { rows };
             }
             _ => return Err(format!("what is {arg}?")),
         }

@@ -1,0 +1,123 @@
+//! `cargo xtask test --nova`: an OpenStack of two hypervisors on this machine, and what its users
+//! read of a console log while Nova moves, reboots and removes servers, with agents and without.
+
+mod agents;
+mod api;
+mod cloud;
+mod compute;
+mod config;
+mod controller;
+mod daemon;
+mod files;
+mod http;
+mod install;
+mod lines;
+mod poller;
+mod rows;
+mod stage;
+mod wait;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail};
+use logchain_tests::LabError;
+
+use crate::process::{cargo, run as run_child, was_interrupted};
+use agents::Agents;
+use cloud::Cloud;
+use rows::{Outcome, ROWS, Row};
+use stage::Stage;
+
+/// Which rows: `live,abort`.
+pub(crate) fn parse(list: &str) -> Result<Vec<String>, String> {
+    let one = |name: &str| match ROWS.iter().any(|row| row.name == name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("there is no row {name:?} for Nova")),
+    };
+    list.split(',').map(one).collect()
+}
+
+/// Installs and starts the cloud, and runs the rows with these names, all if there are none.
+pub(crate) fn run_suite(yes: bool, names: &[String]) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(LabError::NeedsRoot.into());
+    }
+    let cloud = prepare(yes)?;
+    let chosen: Vec<&Row> = ROWS
+        .iter()
+        .filter(|row| names.is_empty() || names.iter().any(|name| name == row.name))
+        .collect();
+    println!("\n| what Nova does | agents | console before | files before | console after | files after | reads meanwhile | outcome |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut bad = Vec::new();
+    let agents = Agents::start(&cloud.lab)?;
+    for row in &chosen {
+        let stage = Stage {
+            cloud: &cloud,
+            agents: Some(&agents),
+        };
+        if !run_row(row, &stage)? {
+            bad.push(row.name);
+            eprintln!("{}", agents.last_lines());
+        }
+    }
+    drop(agents);
+    for row in &chosen {
+        let stage = Stage {
+            cloud: &cloud,
+            agents: None,
+        };
+        run_row(row, &stage)?;
+    }
+    if !bad.is_empty() {
+        bail!("not as promised with agents: {}", bad.join(", "));
+    }
+    Ok(())
+}
+
+/// Installs, builds, and starts the cloud.
+fn prepare(yes: bool) -> Result<Cloud> {
+    let venv = install::ensure(yes)?;
+    run_child(Command::new(cargo()).args(["build", "--package", "logchain", "--bins"]))?;
+    let started = Instant::now();
+    let cloud = Cloud::start(&venv)?;
+    println!("the cloud was up in {:.0} s", started.elapsed().as_secs_f32());
+    Ok(cloud)
+}
+
+/// Runs a row and prints what came of it; gives whether it is as promised with agents. One that
+/// cannot be run to its end is no reason to leave out the others.
+fn run_row(row: &Row, stage: &Stage<'_>) -> Result<bool> {
+    let agents = if stage.agents.is_some() { "yes" } else { "no" };
+    let outcomes = match (row.run)(stage) {
+        Ok(outcomes) => outcomes,
+        Err(e) if was_interrupted(&e) => return Err(e),
+        Err(e) => {
+            println!("| {} | {agents} | | | | | | could not be run: {} |", row.what, one_line(&e));
+            stage.slow(false)?;
+            return Ok(false);
+        }
+    };
+    for outcome in &outcomes {
+        print_outcome(row, agents, outcome);
+    }
+    Ok(outcomes.iter().all(|outcome| outcome.good))
+}
+
+fn print_outcome(row: &Row, agents: &str, outcome: &Outcome) {
+    let what = match outcome.part.as_str() {
+        "" => row.what.to_owned(),
+        part => format!("{}: {part}", row.what),
+    };
+    let Outcome { before, after, .. } = outcome;
+    println!(
+        "| {what} | {agents} | {} | {} | {} | {} | {} | {} |",
+        before.console, before.files, after.console, after.files, outcome.reads, outcome.verdict
+    );
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    let text = format!("{:#}", anyhow!("{error:#}"));
+    text.lines().collect::<Vec<_>>().join(" / ")
+}

@@ -1,0 +1,254 @@
+//! What a row does to servers, and how it looks at their logs: in Nova's answer and in the files.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use logchain_tests::Host;
+use serde_json::{Value, json};
+
+use super::agents::Agents;
+use super::api::Api;
+use super::cloud::{CALM, Cloud};
+use super::config::INSTANCES;
+use super::lines::Lines;
+use super::wait::until;
+
+/// Far more than anything takes here, for a machine that others use as well.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
+/// When a history has to be complete after a migration.
+const SETTLED: Duration = Duration::from_secs(60);
+/// How many lines a guest prints on a host before it moves on.
+const LINES: u64 = 100;
+
+/// The cloud, and whether agents run in it.
+pub(crate) struct Stage<'a> {
+    pub(crate) cloud: &'a Cloud,
+    pub(crate) agents: Option<&'a Agents>,
+}
+
+/// A log as Nova gives it, and as its files have it.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    pub(crate) console: Lines,
+    pub(crate) files: Lines,
+}
+
+impl Look {
+    /// Whether both have everything since one boot, and reach as far as `before`.
+    pub(crate) fn whole_since(&self, before: &Look) -> bool {
+        let end = before.files.last().max(before.console.last());
+        let reach = self.console.last() >= end && self.files.last() >= end;
+        self.console.whole() && self.files.whole() && reach
+    }
+}
+
+/// A server of a row; Nova deletes it when the row is over.
+pub(crate) struct Server<'a> {
+    stage: &'a Stage<'a>,
+    pub(crate) id: String,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn api(&self) -> &'a Api {
+        &self.cloud.api
+    }
+
+    /// Has a server made on `host`, and waits until its guest has printed some lines.
+    pub(crate) fn server(&'a self, name: &str, host: &str) -> Result<Server<'a>> {
+        let id = self.api().create(name, CALM, host)?;
+        let server = Server { stage: self, id };
+        server.wait_for_status("ACTIVE")?;
+        server.wait_for_lines(LINES)?;
+        Ok(server)
+    }
+
+    /// Lets both hypervisors send so little that a migration takes half a minute, or lets them
+    /// send as much as they can again.
+    pub(crate) fn slow(&self, slow: bool) -> Result<()> {
+        for host in [self.cloud.lab.host(0), self.cloud.lab.host(1)] {
+            if slow {
+                host.slow_network(12)?;
+            } else {
+                // It may be at full speed already.
+                host.run(["tc", "qdisc", "del", "dev", "eth0", "root"])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Server<'_> {
+    pub(crate) fn api(&self) -> &Api {
+        self.stage.api()
+    }
+
+    fn shown(&self) -> Result<Value> {
+        let shown = self.api().server(&self.id)?;
+        shown.with_context(|| format!("Nova has no server {} any more", self.id))
+    }
+
+    /// The host that Nova takes it to be on.
+    pub(crate) fn host(&self) -> Result<&Host> {
+        let shown = self.shown()?;
+        let name = shown.get("OS-EXT-SRV-ATTR:host").and_then(Value::as_str);
+        let name = name.context("Nova names no host")?;
+        self.stage.cloud.host(name)
+    }
+
+    /// The other hypervisor.
+    pub(crate) fn other_host(&self) -> Result<&str> {
+        Ok(match self.host()?.name() {
+            "h1" => "h2",
+            _ => "h1",
+        })
+    }
+
+    pub(crate) fn status(&self) -> Result<(String, bool)> {
+        let shown = self.shown()?;
+        let status = shown.get("status").and_then(Value::as_str).unwrap_or("");
+        let busy = shown.get("OS-EXT-STS:task_state");
+        Ok((
+            status.to_owned(),
+            busy.is_some_and(|task| !task.is_null()),
+        ))
+    }
+
+    /// Waits until it has this status, and nothing is under way.
+    pub(crate) fn wait_for_status(&self, wanted: &str) -> Result<()> {
+        until(&format!("the server to be {wanted}"), LONG, || {
+            let (status, busy) = self.status()?;
+            if status == "ERROR" && wanted != "ERROR" {
+                let shown = self.shown()?;
+                bail!("the server is in error: {:?}", shown.get("fault"));
+            }
+            Ok((status == wanted && !busy).then_some(()))
+        })
+    }
+
+    /// Waits until the log at its host has this many lines more than now.
+    pub(crate) fn wait_for_lines(&self, more: u64) -> Result<()> {
+        let from = self.files()?.last();
+        until("the guest to print", LONG, || {
+            Ok((self.files()?.last() >= from + more).then_some(()))
+        })
+    }
+
+    /// Base and rotated files at its host, oldest first.
+    pub(crate) fn files(&self) -> Result<Lines> {
+        self.files_at(self.host()?)
+    }
+
+    pub(crate) fn files_at(&self, host: &Host) -> Result<Lines> {
+        let base = format!("{INSTANCES}/{}/console.log", self.id);
+        let mut bytes = Vec::new();
+        for number in (0..10).rev() {
+            bytes.extend(read(host, &format!("{base}.{number}"))?);
+        }
+        bytes.extend(read(host, &base)?);
+        Ok(Lines::of(&bytes))
+    }
+
+    /// Whether its folder is there at a host.
+    pub(crate) fn has_folder_at(&self, host: &Host) -> bool {
+        host.path(format!("{INSTANCES}/{}", self.id)).exists()
+    }
+
+    pub(crate) fn look(&self) -> Result<Look> {
+        let console = match self.api().console(&self.id)? {
+            Ok(text) => Lines::of(text.as_bytes()),
+            Err(_) => Lines::default(),
+        };
+        Ok(Look {
+            console,
+            files: self.files()?,
+        })
+    }
+
+    /// Looks until `fits`, with agents for as long as they may need; gives the last look.
+    pub(crate) fn look_until(&self, fits: impl Fn(&Look) -> bool) -> Result<Look> {
+        let limit = match self.stage.agents {
+            Some(_) => SETTLED,
+            None => Duration::from_secs(2),
+        };
+        let started = std::time::Instant::now();
+        loop {
+            let look = self.look()?;
+            if fits(&look) || started.elapsed() > limit {
+                return Ok(look);
+            }
+            until("a moment", LONG, || {
+                crate::process::pause(Duration::from_millis(300));
+                Ok(Some(()))
+            })?;
+        }
+    }
+
+    /// Asks for a live migration to the other host; gives that host's name.
+    pub(crate) fn begin_migration(&self) -> Result<String> {
+        let to = self.other_host()?.to_owned();
+        let action = json!({"os-migrateLive": {"host": to, "block_migration": "auto"}});
+        self.api().act(&self.id, &action)?;
+        Ok(to)
+    }
+
+    /// Waits until Nova's newest migration of it has this status.
+    pub(crate) fn wait_for_migration(&self, wanted: &[&str]) -> Result<(u64, String)> {
+        until(&format!("the migration to be {wanted:?}"), LONG, || {
+            let newest = self.api().migration(&self.id)?;
+            Ok(newest.filter(|(_, status)| wanted.contains(&status.as_str())))
+        })
+    }
+
+    /// A live migration to the other host, from the call to the end of all of Nova's work.
+    pub(crate) fn migrate(&self) -> Result<String> {
+        let to = self.begin_migration()?;
+        self.end_migration(&to)?;
+        Ok(to)
+    }
+
+    pub(crate) fn end_migration(&self, to: &str) -> Result<()> {
+        let ended = ["completed", "error", "failed", "cancelled"];
+        let (_, status) = self.wait_for_migration(&ended)?;
+        self.wait_for_status("ACTIVE")?;
+        let host = self.host()?.name();
+        if status != "completed" || host != to {
+            bail!("the migration to {to} is {status}, and the server is on {host}");
+        }
+        Ok(())
+    }
+
+    /// Waits until memory is copied: Nova says that it is running, and QEMU that it sends.
+    pub(crate) fn wait_for_copying(&self) -> Result<()> {
+        self.wait_for_migration(&["running"])?;
+        let host = self.host()?;
+        until("memory to be copied", LONG, || {
+            let info = host.run(["virsh", "domjobinfo", &self.id])?;
+            let sent = info.out().lines().any(|line| {
+                line.starts_with("Memory processed:") && !line.contains(" 0.000")
+            });
+            Ok(sent.then_some(()))
+        })
+    }
+
+    /// Has Nova delete it, and waits until it is gone.
+    pub(crate) fn delete(&self) -> Result<()> {
+        self.api().delete(&self.id)?;
+        self.wait_until_gone()
+    }
+
+    pub(crate) fn wait_until_gone(&self) -> Result<()> {
+        until("the server to be deleted", LONG, || {
+            Ok(self.api().server(&self.id)?.is_none().then_some(()))
+        })
+    }
+}
+
+/// A file on a host; nothing where it is not there (any more).
+fn read(host: &Host, path: &str) -> Result<Vec<u8>> {
+    let path = host.path(path);
+    match fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.with_context(|| path.display().to_string()),
+    }
+}
