@@ -24,6 +24,9 @@ pub(crate) fn start(host: &Host, facts: &Facts<'_>) -> Result<Daemon> {
     }
     let config = format!("{FOLDER}/nova.conf");
     write(host, &config, &facts.nova_compute(host.name(), host.address()))?;
+    // For cold migrations, which copy disks as the user nova.
+    host.run(["cp", "-r", "/root/.ssh", "/var/lib/nova/.ssh"])?
+        .checked()?;
     host.run(["chown", "-R", "nova:nova", "/var/lib/nova", LOGS])?
         .checked()?;
     let program = facts.venv.join("bin/nova-compute");
@@ -44,7 +47,7 @@ fn add_user(host: &Host, venv: &Path) -> Result<()> {
     let folder = format!("{FOLDER}/users");
     make_folder(host, &folder)?;
     for (file, line) in [
-        ("passwd", "nova:x:64060:64060::/var/lib/nova:/usr/sbin/nologin\n"),
+        ("passwd", "nova:x:64060:64060::/var/lib/nova:/bin/sh\n"),
         ("group", "nova:x:64060:\n"),
     ] {
         let etc = format!("/etc/{file}");

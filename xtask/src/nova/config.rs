@@ -85,11 +85,9 @@ impl Facts<'_> {
             "[DEFAULT]\n{top}transport_url = rabbit://guest:guest@{}:5672/\n\
              osapi_compute_workers = 1\nvif_plugging_is_fatal = False\nvif_plugging_timeout = 0\n\
              [conductor]\nworkers = 1\n[scheduler]\nworkers = 1\n\
-             [wsgi]\napi_paste_config = {}/etc/nova/api-paste.ini\n\
              [oslo_messaging_rabbit]\nheartbeat_in_pthread = False\n\
              [vnc]\nenabled = False\n[serial_console]\nenabled = False\n{logins}{}{}",
             self.controller,
-            self.venv.display(),
             self.login("glance"),
             self.login("keystone"),
         )
@@ -107,12 +105,13 @@ impl Facts<'_> {
     }
 
     /// Of the nova-compute on the host `name`. What is beside Nova's defaults: no network, no
-    /// KVM, migrations over TCP, and a helper that sudo starts.
+    /// KVM, migrations over TCP, a helper that sudo starts, and little patience with guests, since
+    /// the lab's do not heed the power button.
     pub(crate) fn nova_compute(&self, name: &str, address: &str) -> String {
         let top = format!(
             "host = {name}\nmy_ip = {address}\nstate_path = /var/lib/nova\n\
              instances_path = {INSTANCES}\ncompute_driver = libvirt.LibvirtDriver\n\
-             log_file = {LOGS}/nova-compute.log\n"
+             log_file = {LOGS}/nova-compute.log\nshutdown_timeout = 5\n"
         );
         let helper = format!(
             "helper_command = sudo -n {}/bin/privsep-helper --config-file {FOLDER}/nova.conf\n",

@@ -1,7 +1,6 @@
 //! The host with everything but hypervisors: database, messages, and the services' APIs.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -46,6 +45,11 @@ impl Controller<'_> {
         ] {
             write(host, &format!("{FOLDER}/{file}"), &text)?;
         }
+        // Nova looks for it beside its configuration and nowhere else.
+        let paste = facts.venv.join("etc/nova/api-paste.ini");
+        let text = std::fs::read_to_string(&paste);
+        let text = text.with_context(|| format!("cannot read {}", paste.display()))?;
+        write(host, &format!("{FOLDER}/nova/api-paste.ini"), &text)?;
         Ok(())
     }
 

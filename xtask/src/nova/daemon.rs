@@ -91,6 +91,13 @@ impl Daemon {
         }
     }
 
+    /// Whether it has printed this since it was started.
+    pub(crate) fn said(&self, words: &str) -> bool {
+        let running = self.lock();
+        let printed = running.as_ref().map(Running::stdout).unwrap_or_default();
+        String::from_utf8_lossy(&printed).contains(words)
+    }
+
     /// What it said last.
     pub(crate) fn last_lines(&self) -> String {
         let mut said = String::new();

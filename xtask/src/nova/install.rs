@@ -41,10 +41,15 @@ pub(crate) fn ensure(yes: bool) -> Result<PathBuf> {
         install.arg("--requirement").arg(tests().join("requirements.txt"));
         run(&mut install).context("cannot install it")
     })?;
-    let place = OPENSTACK.place();
+    let place = place();
     place
         .canonicalize()
         .with_context(|| format!("cannot find {}", place.display()))
+}
+
+/// The virtual environment, and what is kept beside it.
+pub(crate) fn place() -> PathBuf {
+    OPENSTACK.place()
 }
 
 /// Where the files of the project that the cloud needs lie.

@@ -33,9 +33,9 @@ impl Lines {
         matches!(self.0.as_slice(), [(1, _)])
     }
 
-    /// Whether there is nothing missing and nothing double in what is there.
-    pub(crate) fn one_run(&self) -> bool {
-        self.0.len() == 1
+    /// Whether it is everything of so many boots, each from its first line on.
+    pub(crate) fn boots(&self, count: usize) -> bool {
+        self.0.len() == count && self.0.iter().all(|(first, _)| *first == 1)
     }
 
     /// The number of the last line; 0 if there is none.
@@ -87,10 +87,12 @@ mod tests {
     #[test]
     fn a_log_is_told_by_its_runs() {
         let whole = Lines::of(&log(&[1, 2, 3]));
-        assert!(whole.whole() && whole.one_run());
+        assert!(whole.whole() && whole.boots(1));
         assert_eq!((whole.to_string().as_str(), whole.last()), ("1–3", 3));
         let end = Lines::of(&log(&[7, 8]));
-        assert!(!end.whole() && end.one_run());
+        assert!(!end.whole() && !end.boots(1));
+        let boots = Lines::of(&log(&[1, 2, 1, 2, 3]));
+        assert!(boots.boots(2) && !boots.boots(1) && !boots.whole());
         let gap = Lines::of(&log(&[1, 2, 4, 5, 1]));
         assert_eq!(gap.to_string(), "1–2, 4–5, 1–1");
         assert!(!gap.whole());

@@ -20,7 +20,7 @@ mod wait;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use logchain_tests::LabError;
 
 use crate::process::{cargo, run as run_child, was_interrupted};
@@ -101,6 +101,9 @@ fn run_row(row: &Row, stage: &Stage<'_>) -> Result<bool> {
     };
     for outcome in &outcomes {
         print_outcome(row, agents, outcome);
+        if stage.agents.is_some() && !outcome.good {
+            keep_logs(row, outcome)?;
+        }
     }
     Ok(outcomes.iter().all(|outcome| outcome.good))
 }
@@ -115,6 +118,19 @@ fn print_outcome(row: &Row, agents: &str, outcome: &Outcome) {
         "| {what} | {agents} | {} | {} | {} | {} | {} | {} |",
         before.console, before.files, after.console, after.files, outcome.reads, outcome.verdict
     );
+}
+
+/// Puts down both logs of a row that is not as promised.
+fn keep_logs(row: &Row, outcome: &Outcome) -> Result<()> {
+    let folder = install::place().join("logs");
+    std::fs::create_dir_all(&folder).context("cannot keep the logs")?;
+    let (console, files) = &outcome.after.raw;
+    for (kind, bytes) in [("console", console), ("files", files)] {
+        let path = folder.join(format!("{}-{}.{kind}", row.name, outcome.part));
+        std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+        eprintln!("kept: {}", path.display());
+    }
+    Ok(())
 }
 
 fn one_line(error: &anyhow::Error) -> String {

@@ -32,9 +32,20 @@ pub(crate) struct Stage<'a> {
 pub(crate) struct Look {
     pub(crate) console: Lines,
     pub(crate) files: Lines,
+    /// The same as bytes, for whoever wants to know why.
+    pub(crate) raw: (Vec<u8>, Vec<u8>),
 }
 
 impl Look {
+    /// Of a server that is no more.
+    pub(crate) fn nothing() -> Self {
+        Look {
+            console: Lines::default(),
+            files: Lines::default(),
+            raw: (Vec::new(), Vec::new()),
+        }
+    }
+
     /// Whether both have everything since one boot, and reach as far as `before`.
     pub(crate) fn whole_since(&self, before: &Look) -> bool {
         let end = before.files.last().max(before.console.last());
@@ -140,13 +151,17 @@ impl Server<'_> {
     }
 
     pub(crate) fn files_at(&self, host: &Host) -> Result<Lines> {
+        Ok(Lines::of(&self.bytes_at(host)?))
+    }
+
+    fn bytes_at(&self, host: &Host) -> Result<Vec<u8>> {
         let base = format!("{INSTANCES}/{}/console.log", self.id);
         let mut bytes = Vec::new();
         for number in (0..10).rev() {
             bytes.extend(read(host, &format!("{base}.{number}"))?);
         }
         bytes.extend(read(host, &base)?);
-        Ok(Lines::of(&bytes))
+        Ok(bytes)
     }
 
     /// Whether its folder is there at a host.
@@ -156,12 +171,14 @@ impl Server<'_> {
 
     pub(crate) fn look(&self) -> Result<Look> {
         let console = match self.api().console(&self.id)? {
-            Ok(text) => Lines::of(text.as_bytes()),
-            Err(_) => Lines::default(),
+            Ok(text) => text.into_bytes(),
+            Err(_) => Vec::new(),
         };
+        let files = self.bytes_at(self.host()?)?;
         Ok(Look {
-            console,
-            files: self.files()?,
+            console: Lines::of(&console),
+            files: Lines::of(&files),
+            raw: (console, files),
         })
     }
 
@@ -229,6 +246,27 @@ impl Server<'_> {
             });
             Ok(sent.then_some(()))
         })
+    }
+
+    /// The hypervisor on which its domain runs, whatever Nova knows.
+    pub(crate) fn real_host(&self) -> Result<Option<&Host>> {
+        for host in [self.stage.cloud.lab.host(0), self.stage.cloud.lab.host(1)] {
+            let state = host.run(["virsh", "domstate", &self.id])?;
+            if state.out().trim() == "running" {
+                return Ok(Some(host));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes what is left of it at a host behind Nova's back.
+    pub(crate) fn sweep(&self, host: &Host) -> Result<()> {
+        // Each fails where nothing is left, which is well.
+        host.run(["virsh", "destroy", &self.id])?;
+        host.run(["virsh", "undefine", &self.id])?;
+        let folder = format!("{INSTANCES}/{}", self.id);
+        host.run(["rm", "-rf", &folder])?.checked()?;
+        Ok(())
     }
 
     /// Has Nova delete it, and waits until it is gone.

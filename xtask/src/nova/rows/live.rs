@@ -1,4 +1,4 @@
-//! Live migrations: those that succeed, and those that are called off.
+//! Live migrations that succeed, and the one that an operator calls off.
 
 use std::time::Instant;
 
@@ -8,10 +8,31 @@ use super::Outcome;
 use crate::nova::poller::while_reading;
 use crate::nova::stage::{Server, Stage};
 
+/// What a guest prints after a migration, until the log is looked at.
+pub(super) const AFTERWARDS: u64 = 40;
+
+/// A reader, and nothing else: what Nova's own reader does to a log.
+pub(super) fn nothing(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("nothing", "h1")?;
+    let before = server.look()?;
+    let ((), reads) = while_reading(server.api(), &server.id, || server.wait_for_lines(600))?;
+    let after = server.look()?;
+    let whole = after.whole_since(&before);
+    server.delete()?;
+    Ok(vec![Outcome {
+        part: String::new(),
+        before,
+        after,
+        reads: reads.to_string(),
+        verdict: if whole { "whole" } else { "not whole" }.to_owned(),
+        good: whole,
+    }])
+}
+
 /// One.
 pub(super) fn once(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("live", "h1")?;
-    let outcome = migration(&server, String::new())?;
+    let outcome = migration(&server, "")?;
     server.delete()?;
     Ok(vec![outcome])
 }
@@ -21,30 +42,43 @@ pub(super) fn there_and_back(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("back", "h1")?;
     let outcomes: Result<Vec<_>> = ["there", "back", "there again"]
         .into_iter()
-        .map(|part| migration(&server, part.to_owned()))
+        .map(|part| migration(&server, part))
         .collect();
     server.delete()?;
     outcomes
 }
 
+/// Where both hypervisors have one folder of instances, there and back.
+pub(super) fn shared(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    stage.cloud.share_instances(true)?;
+    let outcomes = (|| {
+        let server = stage.server("shared", "h1")?;
+        let outcomes = vec![migration(&server, "there")?, migration(&server, "back")?];
+        server.delete()?;
+        Ok(outcomes)
+    })();
+    stage.cloud.share_instances(false)?;
+    outcomes
+}
+
 /// A migration of a server with a reader beside it.
-fn migration(server: &Server<'_>, part: String) -> Result<Outcome> {
+pub(super) fn migration(server: &Server<'_>, part: &str) -> Result<Outcome> {
     let before = server.look()?;
     let started = Instant::now();
     let ((after, took), reads) = while_reading(server.api(), &server.id, || {
         server.migrate()?;
         let took = started.elapsed();
-        server.wait_for_lines(40)?;
+        server.wait_for_lines(AFTERWARDS)?;
         Ok((server.look_until(|look| look.whole_since(&before))?, took))
     })?;
     let whole = after.whole_since(&before);
     let verdict = match (whole, reads.shrank()) {
-        (true, false) => "whole, at every read".to_owned(),
-        (true, true) => "whole in the end, with less in between".to_owned(),
-        (false, _) => "not whole".to_owned(),
+        (true, false) => "whole, at every read",
+        (true, true) => "whole in the end, with less in between",
+        (false, _) => "not whole",
     };
     Ok(Outcome {
-        part,
+        part: part.to_owned(),
         before,
         after,
         reads: reads.to_string(),
@@ -53,41 +87,56 @@ fn migration(server: &Server<'_>, part: String) -> Result<Outcome> {
     })
 }
 
-/// One that Nova calls off in the middle, and one after it: nothing may be left at the
-/// destination that keeps Nova from trying again.
+/// Two from each host to the other one, all at once.
+pub(super) fn pairs(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let mut servers = Vec::new();
+    for (name, host) in [("a", "h1"), ("b", "h1"), ("c", "h2"), ("d", "h2")] {
+        servers.push((name, stage.server(name, host)?));
+    }
+    let mut moves = Vec::new();
+    for (name, server) in &servers {
+        let before = server.look()?;
+        let to = server.begin_migration()?;
+        moves.push((name, server, before, to));
+    }
+    let mut outcomes = Vec::new();
+    for (name, server, before, to) in moves {
+        server.end_migration(&to)?;
+        server.wait_for_lines(AFTERWARDS)?;
+        let after = server.look_until(|look| look.whole_since(&before))?;
+        let whole = after.whole_since(&before);
+        outcomes.push(Outcome {
+            part: format!("{name}, to {to}"),
+            before,
+            after,
+            reads: String::new(),
+            verdict: if whole { "whole" } else { "not whole" }.to_owned(),
+            good: whole,
+        });
+    }
+    for (_, server) in &servers {
+        server.delete()?;
+    }
+    Ok(outcomes)
+}
+
+/// One that Nova calls off in the middle, and one after it.
 pub(super) fn abort(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("abort", "h1")?;
-    let before = server.look()?;
     stage.slow(true)?;
+    let before = server.look()?;
     let ((), reads) = while_reading(server.api(), &server.id, || {
-        let to = server.begin_migration()?;
+        server.begin_migration()?;
         server.wait_for_copying()?;
         let (migration, _) = server.wait_for_migration(&["running"])?;
         server.api().abort(&server.id, migration)?;
         server.wait_for_migration(&["cancelled"])?;
         server.wait_for_status("ACTIVE")?;
-        let _ = to;
-        server.wait_for_lines(40)
+        server.wait_for_lines(AFTERWARDS)
     })?;
     stage.slow(false)?;
-    let after = server.look_until(|look| look.whole_since(&before))?;
-    let there = stage.cloud.host(server.other_host()?)?;
-    let left = server.has_folder_at(there);
-    let whole = after.whole_since(&before);
-    let words = match (whole, left) {
-        (true, false) => "whole; no folder is left at the destination",
-        (true, true) => "whole; a folder is left at the destination",
-        (false, _) => "not whole",
-    };
-    let aborted = Outcome {
-        part: "aborted".to_owned(),
-        before,
-        after,
-        reads: reads.to_string(),
-        verdict: words.to_owned(),
-        good: whole && !left && !reads.shrank(),
-    };
-    let again = migration(&server, "migrated after it".to_owned())?;
+    let stayed = super::stayed(stage, &server, before, &reads)?;
+    let again = migration(&server, "a migration after it")?;
     server.delete()?;
-    Ok(vec![aborted, again])
+    Ok(vec![stayed, again])
 }
