@@ -45,6 +45,7 @@ enum Task {
     Nova {
         rows: Vec<String>,
     },
+    NovaDemo,
     /// The demo without what needs no root; started by `demo` under sudo.
     DemoInLab,
     Test {
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(yes),
         Task::DemoInLab => demo::in_lab(),
         Task::Nova { rows } => nova::run_suite(yes, &rows),
+        Task::NovaDemo => nova::run_demo(yes),
         Task::Docs => docs::run_docs(),
         Task::Plot { csv, svg } => plot::run(&csv, &svg),
         Task::Test { args, stores } => suite::run_suite(yes, &args, &stores),
@@ -120,6 +122,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
         match (arg.as_str(), &mut task) {
             ("--yes" | "-y", _) => yes = true,
             ("--stores", Task::Test { stores, .. }) => *stores = stores::all(),
+            ("--nova", Task::Demo) => task = Task::NovaDemo,
             ("--nova", Task::Test { .. }) => task = Task::Nova { rows: Vec::new() },
             ("--", Task::Test { args: filter, .. }) => filter.extend(args.by_ref()),
             (arg, Task::Test { stores, .. }) if arg.starts_with("--stores=") => {

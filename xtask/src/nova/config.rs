@@ -86,7 +86,7 @@ impl Facts<'_> {
              osapi_compute_workers = 1\nvif_plugging_is_fatal = False\nvif_plugging_timeout = 0\n\
              [conductor]\nworkers = 1\n[scheduler]\nworkers = 1\n\
              [oslo_messaging_rabbit]\nheartbeat_in_pthread = False\n\
-             [vnc]\nenabled = False\n[serial_console]\nenabled = False\n{logins}{}{}",
+             [vnc]\nenabled = False\n{logins}{}{}",
             self.controller,
             self.login("glance"),
             self.login("keystone"),
@@ -105,8 +105,9 @@ impl Facts<'_> {
     }
 
     /// Of the nova-compute on the host `name`. What is beside Nova's defaults: no network, no
-    /// KVM, migrations over TCP, a helper that sudo starts, and little patience with guests, since
-    /// the lab's do not heed the power button.
+    /// KVM, migrations over TCP, a helper that sudo starts, little patience with guests, since
+    /// the lab's do not heed the power button, and consoles that are sockets: of a pty, which is the
+    /// default, Nova's reader takes bytes and appends them to the log, where they stand twice.
     pub(crate) fn nova_compute(&self, name: &str, address: &str) -> String {
         let top = format!(
             "host = {name}\nmy_ip = {address}\nstate_path = /var/lib/nova\n\
@@ -120,6 +121,7 @@ impl Facts<'_> {
         format!(
             "{}[libvirt]\nvirt_type = qemu\nlive_migration_scheme = tcp\n\
              live_migration_inbound_addr = {address}\n\
+             [serial_console]\nenabled = True\nproxyclient_address = {address}\n\
              [nova_sys_admin]\n{helper}[privsep_osbrick]\n{helper}\
              [oslo_concurrency]\nlock_path = /var/lib/nova/locks\n\
              [workarounds]\ndisable_deep_image_inspection = True\n",

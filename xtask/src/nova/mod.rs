@@ -8,6 +8,7 @@ mod compute;
 mod config;
 mod controller;
 mod daemon;
+mod demo;
 mod files;
 mod http;
 mod install;
@@ -74,6 +75,14 @@ pub(crate) fn run_suite(yes: bool, names: &[String]) -> Result<()> {
         bail!("not as promised with agents: {}", bad.join(", "));
     }
     Ok(())
+}
+
+/// Installs and starts the cloud, and shows one migration by it.
+pub(crate) fn run_demo(yes: bool) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(LabError::NeedsRoot.into());
+    }
+    demo::show(&prepare(yes)?)
 }
 
 /// Installs, builds, and starts the cloud.

@@ -89,6 +89,16 @@ impl<'a> Stage<'a> {
     }
 }
 
+impl<'a> Server<'a> {
+    /// One that is there already.
+    pub(crate) fn of(stage: &'a Stage<'a>, id: &str) -> Self {
+        Server {
+            stage,
+            id: id.to_owned(),
+        }
+    }
+}
+
 impl Server<'_> {
     pub(crate) fn api(&self) -> &Api {
         self.stage.api()
