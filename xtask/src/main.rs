@@ -1,5 +1,5 @@
 //! `cargo xtask demo` and `cargo xtask test`: what they need is installed first,
-//! so that both run on a fresh machine. `cargo xtask docs`: the documentation. `cargo xtask plot`:
+//! so that both run on a fresh machine. With `--nova` they do so in an OpenStack. `cargo xtask docs`: the documentation. `cargo xtask plot`:
 //! what was measured, as a picture.
 
 mod demo;
@@ -41,10 +41,11 @@ usage: cargo xtask COMMAND
 
 enum Task {
     Demo,
-    /// These rows in a cloud; all, if none is named.
+    /// `test` of these rows in a cloud; of all, if none is named.
     Nova {
         rows: Vec<String>,
     },
+    /// `demo` in a cloud.
     NovaDemo,
     /// The demo without what needs no root; started by `demo` under sudo.
     DemoInLab,
@@ -163,8 +164,19 @@ mod tests {
             };
             assert_eq!((args.len(), stores.len()), (1, count), "{text}");
         }
+        let nova = parse(words("test --nova=live,abort --yes"));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, true)) if rows == ["live", "abort"]));
+        let nova = parse(words("test --nova"));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, false)) if rows.is_empty()));
+        assert!(matches!(
+            parse(words("demo --nova")),
+            Ok((Task::NovaDemo, false))
+        ));
         for wrong in [
             "",
+            "test --nova=x",
+            "test --nova -- x",
+            "demo --nova=live",
             "dmeo",
             "plot",
             "plot x.csv",

@@ -189,10 +189,7 @@ impl Api {
             Some(id) => id,
             None => {
                 let body = json!({"role": {"name": "service"}});
-                id_in(
-                    &self.call(Keystone, "POST", "/v3/roles", &body)?,
-                    "role",
-                )?
+                id_in(&self.call(Keystone, "POST", "/v3/roles", &body)?, "role")?
             }
         };
         let user = self.get(Keystone, "/v3/users?name=admin")?;
@@ -206,15 +203,23 @@ impl Api {
 
     /// Makes what servers are made of, images and flavours; Glance and Nova have to be up.
     pub(crate) fn stock(&self, image: &Image<'_>) -> Result<()> {
-        let kernel = self.upload(json!({"name": "kernel", "disk_format": "aki",
-            "container_format": "aki", "visibility": "public"}), image.kernel)?;
-        let ramdisk = self.upload(json!({"name": "ramdisk", "disk_format": "ari",
-            "container_format": "ari", "visibility": "public"}), image.ramdisk)?;
+        let kernel = self.upload(
+            json!({"name": "kernel", "disk_format": "aki",
+            "container_format": "aki", "visibility": "public"}),
+            image.kernel,
+        )?;
+        let ramdisk = self.upload(
+            json!({"name": "ramdisk", "disk_format": "ari",
+            "container_format": "ari", "visibility": "public"}),
+            image.ramdisk,
+        )?;
         for (name, pace) in image.paces {
-            self.upload(json!({"name": name, "disk_format": "raw", "container_format": "bare",
+            self.upload(
+                json!({"name": name, "disk_format": "raw", "container_format": "bare",
                 "visibility": "public", "kernel_id": kernel, "ramdisk_id": ramdisk,
                 "os_command_line": format!("{} lc_pace={pace}", image.arguments)}),
-                image.disk)?;
+                image.disk,
+            )?;
         }
         for (name, disk) in [("tiny", 1), ("larger", 2)] {
             let body = json!({"flavor": {"name": name, "id": name, "ram": 96, "vcpus": 1,
@@ -245,11 +250,15 @@ impl Api {
         Ok(id)
     }
 
+    /// The id of the image with this name.
+    pub(crate) fn image(&self, name: &str) -> Result<String> {
+        let images = self.get(Service::Glance, &format!("/v2/images?name={name}"))?;
+        id_of_first(&images, "images").with_context(|| format!("Glance has no image {name}"))
+    }
+
     /// Has a server made on `host`; gives its id.
     pub(crate) fn create(&self, name: &str, image: &str, host: &str) -> Result<String> {
-        let images = self.get(Service::Glance, &format!("/v2/images?name={image}"))?;
-        let image = id_of_first(&images, "images")
-            .with_context(|| format!("Glance has no image {image}"))?;
+        let image = self.image(image)?;
         let body = json!({"server": {"name": name, "imageRef": image, "flavorRef": "tiny",
             "networks": "none", "host": host}});
         let made = self.call(Service::Nova, "POST", "/v2.1/servers", &body)?;
@@ -342,12 +351,7 @@ impl Api {
         let id = id_of_first(&all, "services")
             .with_context(|| format!("Nova knows no nova-compute on {host}"))?;
         let path = format!("/v2.1/os-services/{id}");
-        self.call(
-            Service::Nova,
-            "PUT",
-            &path,
-            &json!({"forced_down": down}),
-        )?;
+        self.call(Service::Nova, "PUT", &path, &json!({"forced_down": down}))?;
         Ok(())
     }
 }

@@ -45,7 +45,11 @@ impl Cloud {
             .hosts(3)
             .binary(logchain_bin()?)
             .sees(venv)
-            .sees(super::install::tests().canonicalize().context("tests/nova")?)
+            .sees(
+                super::install::tests()
+                    .canonicalize()
+                    .context("tests/nova")?,
+            )
             .start()?;
         step.done();
         let facts = Facts {

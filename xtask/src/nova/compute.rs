@@ -15,7 +15,11 @@ use super::files::{append, make_folder, write};
 /// nova-compute as the user nova, on a host that has one.
 pub(crate) fn start(host: &Host, facts: &Facts<'_>) -> Result<Daemon> {
     add_user(host, facts.venv)?;
-    append(host, "/etc/libvirt/libvirtd.conf", "unix_sock_rw_perms = \"0777\"\n")?;
+    append(
+        host,
+        "/etc/libvirt/libvirtd.conf",
+        "unix_sock_rw_perms = \"0777\"\n",
+    )?;
     write(host, "/etc/libvirt/qemu.conf", &qemu(host.address()))?;
     host.stop_libvirtd()?;
     host.start_libvirtd()?;
@@ -23,7 +27,11 @@ pub(crate) fn start(host: &Host, facts: &Facts<'_>) -> Result<Daemon> {
         make_folder(host, folder)?;
     }
     let config = format!("{FOLDER}/nova.conf");
-    write(host, &config, &facts.nova_compute(host.name(), host.address()))?;
+    write(
+        host,
+        &config,
+        &facts.nova_compute(host.name(), host.address()),
+    )?;
     // For cold migrations, which copy disks as the user nova.
     host.run(["cp", "-r", "/root/.ssh", "/var/lib/nova/.ssh"])?
         .checked()?;

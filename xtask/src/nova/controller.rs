@@ -95,8 +95,7 @@ impl Controller<'_> {
             "--skip-test-db",
         ])?;
         let database = self.start_database()?;
-        self.make_schemas()
-            .with_context(|| database.last_lines())?;
+        self.make_schemas().with_context(|| database.last_lines())?;
         // The files of a database that has been shut down can be copied.
         self.sql("shutdown")?;
         until("MariaDB to end", COMMAND, || {
@@ -269,9 +268,15 @@ impl Controller<'_> {
         };
         let name = service.name();
         let config = format!("{FOLDER}/{name}.gunicorn.py");
-        write(self.host, &config, &self.facts.gunicorn(service, application))?;
+        write(
+            self.host,
+            &config,
+            &self.facts.gunicorn(service, application),
+        )?;
         let folder = |name: &str| format!("{FOLDER}/{name}/");
-        let stub = super::install::tests().canonicalize().context("tests/nova")?;
+        let stub = super::install::tests()
+            .canonicalize()
+            .context("tests/nova")?;
         let env = [
             ("GUNICORN_CMD_ARGS", format!("-c {config}")),
             ("OS_KEYSTONE_CONFIG_DIR", folder("keystone")),

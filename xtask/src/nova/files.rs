@@ -31,10 +31,7 @@ pub(crate) fn append(host: &Host, file: &str, text: &str) -> Result<()> {
 }
 
 /// Copies a folder with owners and modes, under a name that is there only once it is whole.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "whoever was first made the same"
-)]
+#[expect(clippy::disallowed_methods, reason = "whoever was first made the same")]
 pub(crate) fn keep_folder(from: &Path, to: &Path) -> Result<()> {
     let part = to.with_extension("part");
     if part.exists() {

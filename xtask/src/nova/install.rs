@@ -38,7 +38,9 @@ pub(crate) fn ensure(yes: bool) -> Result<PathBuf> {
         run(&mut make).context("cannot make a place for it")?;
         let mut install = Command::new(folder.join("bin/pip"));
         install.args(["install", "--quiet", "--disable-pip-version-check"]);
-        install.arg("--requirement").arg(tests().join("requirements.txt"));
+        install
+            .arg("--requirement")
+            .arg(tests().join("requirements.txt"));
         run(&mut install).context("cannot install it")
     })?;
     let place = place();

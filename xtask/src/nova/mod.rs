@@ -49,7 +49,9 @@ pub(crate) fn run_suite(yes: bool, names: &[String]) -> Result<()> {
         .iter()
         .filter(|row| names.is_empty() || names.iter().any(|name| name == row.name))
         .collect();
-    println!("\n| what Nova does | agents | console before | files before | console after | files after | reads meanwhile | outcome |");
+    println!(
+        "\n| what Nova does | agents | console before | files before | console after | files after | reads meanwhile | outcome |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut bad = Vec::new();
     let agents = Agents::start(&cloud.lab)?;
@@ -91,7 +93,10 @@ fn prepare(yes: bool) -> Result<Cloud> {
     run_child(Command::new(cargo()).args(["build", "--package", "logchain", "--bins"]))?;
     let started = Instant::now();
     let cloud = Cloud::start(&venv)?;
-    println!("the cloud was up in {:.0} s", started.elapsed().as_secs_f32());
+    println!(
+        "the cloud was up in {:.0} s",
+        started.elapsed().as_secs_f32()
+    );
     Ok(cloud)
 }
 
@@ -103,7 +108,11 @@ fn run_row(row: &Row, stage: &Stage<'_>) -> Result<bool> {
         Ok(outcomes) => outcomes,
         Err(e) if was_interrupted(&e) => return Err(e),
         Err(e) => {
-            println!("| {} | {agents} | | | | | | could not be run: {} |", row.what, one_line(&e));
+            println!(
+                "| {} | {agents} | | | | | | could not be run: {} |",
+                row.what,
+                one_line(&e)
+            );
             stage.slow(false)?;
             return Ok(false);
         }

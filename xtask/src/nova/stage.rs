@@ -1,7 +1,7 @@
 //! What a row does to servers, and how it looks at their logs: in Nova's answer and in the files.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use logchain_tests::Host;
@@ -18,6 +18,8 @@ use super::wait::until;
 pub(crate) const LONG: Duration = Duration::from_secs(300);
 /// When a history has to be complete after a migration.
 const SETTLED: Duration = Duration::from_secs(60);
+/// The same where nobody brings one.
+const UNSETTLED: Duration = Duration::from_secs(3);
 /// How many lines a guest prints on a host before it moves on.
 const LINES: u64 = 100;
 
@@ -129,10 +131,7 @@ impl Server<'_> {
         let shown = self.shown()?;
         let status = shown.get("status").and_then(Value::as_str).unwrap_or("");
         let busy = shown.get("OS-EXT-STS:task_state");
-        Ok((
-            status.to_owned(),
-            busy.is_some_and(|task| !task.is_null()),
-        ))
+        Ok((status.to_owned(), busy.is_some_and(|task| !task.is_null())))
     }
 
     /// Waits until it has this status, and nothing is under way.
@@ -194,21 +193,25 @@ impl Server<'_> {
 
     /// Looks until `fits`, with agents for as long as they may need; gives the last look.
     pub(crate) fn look_until(&self, fits: impl Fn(&Look) -> bool) -> Result<Look> {
+        self.settle(|| self.look(), fits)
+    }
+
+    /// The same, of the files at a host and nothing else.
+    pub(crate) fn files_until(&self, host: &Host, fits: impl Fn(&Lines) -> bool) -> Result<Lines> {
+        self.settle(|| self.files_at(host), fits)
+    }
+
+    fn settle<T>(&self, look: impl Fn() -> Result<T>, fits: impl Fn(&T) -> bool) -> Result<T> {
         let limit = match self.stage.agents {
             Some(_) => SETTLED,
-            None => Duration::from_secs(2),
+            None => UNSETTLED,
         };
-        let started = std::time::Instant::now();
-        loop {
-            let look = self.look()?;
-            if fits(&look) || started.elapsed() > limit {
-                return Ok(look);
-            }
-            until("a moment", LONG, || {
-                crate::process::pause(Duration::from_millis(300));
-                Ok(Some(()))
-            })?;
-        }
+        let started = Instant::now();
+        until("the log to settle", LONG, || {
+            let found = look()?;
+            let enough = fits(&found) || started.elapsed() > limit;
+            Ok(enough.then_some(found))
+        })
     }
 
     /// Asks for a live migration to the other host; gives that host's name.
@@ -251,9 +254,10 @@ impl Server<'_> {
         let host = self.host()?;
         until("memory to be copied", LONG, || {
             let info = host.run(["virsh", "domjobinfo", &self.id])?;
-            let sent = info.out().lines().any(|line| {
-                line.starts_with("Memory processed:") && !line.contains(" 0.000")
-            });
+            let sent = info
+                .out()
+                .lines()
+                .any(|line| line.starts_with("Memory processed:") && !line.contains(" 0.000"));
             Ok(sent.then_some(()))
         })
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::live::AFTERWARDS;
+use crate::nova::cloud::CALM;
 use crate::nova::stage::{Look, Server, Stage};
 
 /// The owner reboots it by force.
@@ -33,7 +34,9 @@ pub(super) fn cold_confirmed(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("cold", "h1")?;
     let before = server.look()?;
     cold(&server)?;
-    server.api().act(&server.id, &json!({"confirmResize": null}))?;
+    server
+        .api()
+        .act(&server.id, &json!({"confirmResize": null}))?;
     server.wait_for_status("ACTIVE")?;
     let after = started_anew(&server, &before)?;
     server.delete()?;
@@ -45,11 +48,40 @@ pub(super) fn cold_reverted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("cold", "h1")?;
     let before = server.look()?;
     cold(&server)?;
-    server.api().act(&server.id, &json!({"revertResize": null}))?;
+    server
+        .api()
+        .act(&server.id, &json!({"revertResize": null}))?;
     server.wait_for_status("ACTIVE")?;
     if server.host()?.name() != "h1" {
         bail!("the server is not back on h1");
     }
+    let after = started_anew(&server, &before)?;
+    server.delete()?;
+    Ok(vec![not_promised(outcome("", before, after))])
+}
+
+/// Made anew on its host from its image.
+pub(super) fn rebuilt(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("rebuild", "h1")?;
+    let before = server.look()?;
+    let image = server.api().image(CALM)?;
+    server
+        .api()
+        .act(&server.id, &json!({"rebuild": {"imageRef": image}}))?;
+    server.wait_for_status("ACTIVE")?;
+    let after = started_anew(&server, &before)?;
+    server.delete()?;
+    Ok(vec![not_promised(outcome("", before, after))])
+}
+
+/// Put away as an image, and made from it again, on whatever host.
+pub(super) fn shelved(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("shelf", "h1")?;
+    let before = server.look()?;
+    server.api().act(&server.id, &json!({"shelve": null}))?;
+    server.wait_for_status("SHELVED_OFFLOADED")?;
+    server.api().act(&server.id, &json!({"unshelve": null}))?;
+    server.wait_for_status("ACTIVE")?;
     let after = started_anew(&server, &before)?;
     server.delete()?;
     Ok(vec![not_promised(outcome("", before, after))])

@@ -46,13 +46,11 @@ fn compute_restarted(stage: &Stage<'_>, killed: &str) -> Result<Vec<Outcome>> {
     let newest = server.api().migration(&server.id)?;
     let (_, migration) = newest.context("Nova has no migration")?;
     let real = until("the domain to run on one host", LONG, || server.real_host())?;
-    let from = server.files_at(real)?.last();
-    until("the guest to print", LONG, || {
-        Ok((server.files_at(real)?.last() >= from + AFTERWARDS).then_some(()))
-    })?;
     // Of the host where the domain is, which Nova may not know of.
-    let mut after = server.look_until(|look| look.whole_since(&before))?;
-    after.files = server.files_at(real)?;
+    let end = before.files.last() + AFTERWARDS;
+    let files = server.files_until(real, |files| files.whole() && files.last() > end)?;
+    let mut after = server.look()?;
+    after.files = files;
     let (status, _) = server.status()?;
     let known = server.host()?.name().to_owned();
     let whole = after.files.whole() && after.files.last() >= before.files.last();

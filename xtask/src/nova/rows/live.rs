@@ -125,17 +125,20 @@ pub(super) fn abort(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("abort", "h1")?;
     stage.slow(true)?;
     let before = server.look()?;
-    let ((), reads) = while_reading(server.api(), &server.id, || {
+    let (status, reads) = while_reading(server.api(), &server.id, || {
         server.begin_migration()?;
         server.wait_for_copying()?;
         let (migration, _) = server.wait_for_migration(&["running"])?;
         server.api().abort(&server.id, migration)?;
-        server.wait_for_migration(&["cancelled"])?;
+        // Which of them depends on what QEMU was writing at that moment.
+        let (_, status) = server.wait_for_migration(&["cancelled", "failed", "error"])?;
         server.wait_for_status("ACTIVE")?;
-        server.wait_for_lines(AFTERWARDS)
+        server.wait_for_lines(AFTERWARDS)?;
+        Ok(status)
     })?;
     stage.slow(false)?;
-    let stayed = super::stayed(stage, &server, before, &reads)?;
+    let mut stayed = super::stayed(stage, &server, before, &reads)?;
+    stayed.verdict += &format!("; Nova calls it {status}");
     let again = migration(&server, "a migration after it")?;
     server.delete()?;
     Ok(vec![stayed, again])

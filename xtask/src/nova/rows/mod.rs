@@ -50,16 +50,30 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row("reboot", "hard reboot", boots::hard_reboot),
     row("pairs", "two servers each way at once", live::pairs),
-    row("shared", "live migration in a shared instances folder", live::shared),
+    row(
+        "shared",
+        "live migration in a shared instances folder",
+        live::shared,
+    ),
     row("deleted", "delete while migrating", faults::deleted),
     row(
         "rollback",
         "QEMU at the destination killed while memory is copied",
         faults::rollback,
     ),
-    row("confirmed", "cold migration, confirmed", boots::cold_confirmed),
+    row(
+        "confirmed",
+        "cold migration, confirmed",
+        boots::cold_confirmed,
+    ),
     row("reverted", "cold migration, reverted", boots::cold_reverted),
-    row("evacuated", "evacuation of a host that died", faults::evacuated),
+    row("rebuilt", "rebuild", boots::rebuilt),
+    row("shelved", "shelve and unshelve", boots::shelved),
+    row(
+        "evacuated",
+        "evacuation of a host that died",
+        faults::evacuated,
+    ),
 ];
 
 const fn row(
