@@ -265,6 +265,16 @@ impl Api {
         id_in(&made, "server")
     }
 
+    /// The ids of all servers that there are.
+    pub(crate) fn servers(&self) -> Result<Vec<String>> {
+        let all = self.get(Service::Nova, "/v2.1/servers")?;
+        let all = all.get("servers").and_then(Value::as_array);
+        let ids = all.into_iter().flatten();
+        Ok(ids
+            .filter_map(|server| Some(server.get("id")?.as_str()?.to_owned()))
+            .collect())
+    }
+
     /// All that Nova says of a server; none where it has no such server (any more).
     pub(crate) fn server(&self, id: &str) -> Result<Option<Value>> {
         let path = format!("/v2.1/servers/{id}");

@@ -113,7 +113,7 @@ fn run_row(row: &Row, stage: &Stage<'_>) -> Result<bool> {
                 row.what,
                 one_line(&e)
             );
-            stage.slow(false)?;
+            stage.clear()?;
             return Ok(false);
         }
     };

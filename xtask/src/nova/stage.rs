@@ -20,6 +20,8 @@ pub(crate) const LONG: Duration = Duration::from_secs(300);
 const SETTLED: Duration = Duration::from_secs(60);
 /// The same where nobody brings one.
 const UNSETTLED: Duration = Duration::from_secs(3);
+/// How long nothing may happen until Nova is taken to be done.
+const CALM_FOR: Duration = Duration::from_secs(5);
 /// How many lines a guest prints on a host before it moves on.
 const LINES: u64 = 100;
 
@@ -63,7 +65,7 @@ pub(crate) struct Server<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn api(&self) -> &'a Api {
+    pub(crate) fn api(&self) -> &Api {
         &self.cloud.api
     }
 
@@ -74,6 +76,20 @@ impl<'a> Stage<'a> {
         server.wait_for_status("ACTIVE")?;
         server.wait_for_lines(LINES)?;
         Ok(server)
+    }
+
+    /// Removes what a row left that was not run to its end: it must not disturb the next one.
+    pub(crate) fn clear(&self) -> Result<()> {
+        self.slow(false)?;
+        for id in self.api().servers()? {
+            let server = Server::of(self, &id);
+            server.recover()?;
+            server.delete()?;
+            for host in [self.cloud.lab.host(0), self.cloud.lab.host(1)] {
+                server.sweep(host)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets both hypervisors send so little that a migration takes half a minute, or lets them
@@ -146,6 +162,28 @@ impl Server<'_> {
         })
     }
 
+    /// Waits until nothing is under way and stays so, whatever has failed. Where Nova put the
+    /// server into error, its operator takes it out again. Gives the status that Nova gave it.
+    pub(crate) fn recover(&self) -> Result<String> {
+        let mut calm: Option<Instant> = None;
+        let status = until("Nova to be done with the server", LONG, || {
+            let (status, busy) = self.status()?;
+            if busy || status == "MIGRATING" {
+                calm = None;
+                return Ok(None);
+            }
+            // Nova lets go of it at first, and puts it into error a moment later.
+            let since = *calm.get_or_insert_with(Instant::now);
+            Ok((since.elapsed() > CALM_FOR).then_some(status))
+        })?;
+        if status == "ERROR" {
+            let action = json!({"os-resetState": {"state": "active"}});
+            self.api().act(&self.id, &action)?;
+            self.wait_for_status("ACTIVE")?;
+        }
+        Ok(status)
+    }
+
     /// Waits until the log at its host has this many lines more than now.
     pub(crate) fn wait_for_lines(&self, more: u64) -> Result<()> {
         let from = self.files()?.last();
@@ -176,6 +214,14 @@ impl Server<'_> {
     /// Whether its folder is there at a host.
     pub(crate) fn has_folder_at(&self, host: &Host) -> bool {
         host.path(format!("{INSTANCES}/{}", self.id)).exists()
+    }
+
+    /// What is in its folder at a host.
+    pub(crate) fn folder_at(&self, host: &Host) -> Result<Vec<String>> {
+        let path = host.path(format!("{INSTANCES}/{}", self.id));
+        let entries = fs::read_dir(&path).with_context(|| path.display().to_string())?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        Ok(names.map(|n| n.to_string_lossy().into_owned()).collect())
     }
 
     pub(crate) fn look(&self) -> Result<Look> {

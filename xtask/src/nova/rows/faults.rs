@@ -84,16 +84,18 @@ pub(super) fn rollback(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("rollback", "h1")?;
     stage.slow(true)?;
     let before = server.look()?;
-    let ((), reads) = while_reading(server.api(), &server.id, || {
+    let (status, reads) = while_reading(server.api(), &server.id, || {
         server.begin_migration()?;
         server.wait_for_copying()?;
         stage.cloud.host("h2")?.signal(QEMU, "KILL")?;
-        server.wait_for_migration(&["failed", "error"])?;
-        server.wait_for_status("ACTIVE")?;
-        server.wait_for_lines(AFTERWARDS)
+        let (_, status) = server.wait_for_migration(&["cancelled", "failed", "error"])?;
+        let state = server.recover()?;
+        server.wait_for_lines(AFTERWARDS)?;
+        Ok(format!("migration {status}, server {state}"))
     })?;
     stage.slow(false)?;
-    let stayed = super::stayed(stage, &server, before, &reads)?;
+    let mut stayed = super::stayed(stage, &server, before, &reads)?;
+    stayed.verdict += &format!("; Nova: {status}");
     let again = migration(&server, "a migration after it")?;
     server.delete()?;
     Ok(vec![stayed, again])
@@ -110,10 +112,6 @@ pub(super) fn deleted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     stage.slow(false)?;
     server.wait_until_gone()?;
     let hosts = [stage.cloud.host("h1")?, stage.cloud.host("h2")?];
-    let left = || -> Vec<&str> {
-        let left = hosts.iter().filter(|host| server.has_folder_at(host));
-        left.map(|host| host.name()).collect()
-    };
     // Nova may still be removing them; and whoever makes one anew does it within this time.
     for _ in 0..10 {
         until("a second", LONG, || {
@@ -121,10 +119,14 @@ pub(super) fn deleted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
             Ok(Some(()))
         })?;
     }
-    let left = left();
+    let mut left = Vec::new();
+    for host in hosts.iter().filter(|host| server.has_folder_at(host)) {
+        let files = server.folder_at(host)?.join(", ");
+        left.push(format!("its folder is left on {} ({files})", host.name()));
+    }
     let verdict = match left.as_slice() {
         [] => "gone, and no folder is left".to_owned(),
-        some => format!("a folder is left on {}", some.join(" and ")),
+        some => some.join("; "),
     };
     for host in hosts {
         server.sweep(host)?;

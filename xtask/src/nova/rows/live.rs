@@ -132,13 +132,13 @@ pub(super) fn abort(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
         server.api().abort(&server.id, migration)?;
         // Which of them depends on what QEMU was writing at that moment.
         let (_, status) = server.wait_for_migration(&["cancelled", "failed", "error"])?;
-        server.wait_for_status("ACTIVE")?;
+        let state = server.recover()?;
         server.wait_for_lines(AFTERWARDS)?;
-        Ok(status)
+        Ok(format!("migration {status}, server {state}"))
     })?;
     stage.slow(false)?;
     let mut stayed = super::stayed(stage, &server, before, &reads)?;
-    stayed.verdict += &format!("; Nova calls it {status}");
+    stayed.verdict += &format!("; Nova: {status}");
     let again = migration(&server, "a migration after it")?;
     server.delete()?;
     Ok(vec![stayed, again])
