@@ -1,5 +1,6 @@
 //! What a row does to servers, and how it looks at their logs: in Nova's answer and in the files.
 
+use std::cell::Cell;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,9 @@ impl Look {
 pub(crate) struct Server<'a> {
     stage: &'a Stage<'a>,
     pub(crate) id: String,
+    /// The newest migration from before the present one: Nova makes a record of that one only a
+    /// moment after it was asked for it.
+    earlier: Cell<u64>,
 }
 
 impl<'a> Stage<'a> {
@@ -72,7 +76,7 @@ impl<'a> Stage<'a> {
     /// Has a server made on `host`, and waits until its guest has printed some lines.
     pub(crate) fn server(&'a self, name: &str, host: &str) -> Result<Server<'a>> {
         let id = self.api().create(name, CALM, host)?;
-        let server = Server { stage: self, id };
+        let server = Server::of(self, &id);
         server.wait_for_status("ACTIVE")?;
         server.wait_for_lines(LINES)?;
         Ok(server)
@@ -113,6 +117,7 @@ impl<'a> Server<'a> {
         Server {
             stage,
             id: id.to_owned(),
+            earlier: Cell::new(0),
         }
     }
 }
@@ -263,16 +268,20 @@ impl Server<'_> {
     /// Asks for a live migration to the other host; gives that host's name.
     pub(crate) fn begin_migration(&self) -> Result<String> {
         let to = self.other_host()?.to_owned();
+        let newest = self.api().migration(&self.id)?;
+        self.earlier.set(newest.map_or(0, |(number, _)| number));
         let action = json!({"os-migrateLive": {"host": to, "block_migration": "auto"}});
         self.api().act(&self.id, &action)?;
         Ok(to)
     }
 
-    /// Waits until Nova's newest migration of it has this status.
+    /// Waits until the migration that was begun last has one of these statuses.
     pub(crate) fn wait_for_migration(&self, wanted: &[&str]) -> Result<(u64, String)> {
         until(&format!("the migration to be {wanted:?}"), LONG, || {
             let newest = self.api().migration(&self.id)?;
-            Ok(newest.filter(|(_, status)| wanted.contains(&status.as_str())))
+            Ok(newest.filter(|(number, status)| {
+                *number > self.earlier.get() && wanted.contains(&status.as_str())
+            }))
         })
     }
 
