@@ -340,16 +340,17 @@ impl Api {
         Ok(())
     }
 
-    /// The names of the hosts whose nova-compute is up.
-    pub(crate) fn computes_up(&self) -> Result<Vec<String>> {
-        let all = self.get(Service::Nova, "/v2.1/os-services?binary=nova-compute")?;
-        let all = all.get("services").and_then(Value::as_array);
-        let up = all.into_iter().flatten().filter_map(|service| {
-            let up = service.get("state")?.as_str()? == "up"
-                && !service.get("forced_down")?.as_bool()?;
-            up.then(|| Some(service.get("host")?.as_str()?.to_owned()))?
-        });
-        Ok(up.collect())
+    /// When the nova-compute of a host last told Nova that it is up; none while Nova takes it to
+    /// be down.
+    pub(crate) fn beat(&self, host: &str) -> Result<Option<String>> {
+        let path = format!("/v2.1/os-services?binary=nova-compute&host={host}");
+        let all = self.get(Service::Nova, &path)?;
+        let services = all.get("services").and_then(Value::as_array);
+        Ok(services.into_iter().flatten().find_map(|service| {
+            let up = service.get("state")?.as_str()? == "up";
+            let beat = service.get("updated_at")?.as_str()?;
+            up.then(|| beat.to_owned())
+        }))
     }
 
     /// Tells Nova that a host is down, or is so no more, before it notices by itself.

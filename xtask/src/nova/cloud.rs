@@ -80,8 +80,7 @@ impl Cloud {
         ];
         stock(&api, &boot)?;
         for (number, daemon) in computes.iter().enumerate() {
-            let name = lab.host(number).name();
-            daemon.ready(|| Ok(api.computes_up()?.iter().any(|up| up == name)))?;
+            daemon.ready(|| Ok(api.beat(lab.host(number).name())?.is_some()))?;
         }
         controller.map_hosts()?;
         step.done();
@@ -126,16 +125,21 @@ impl Cloud {
             } else {
                 host.run(["umount", INSTANCES])?.checked()?;
             }
-            compute.start_again()?;
-            self.wait_for_compute(host.name())?;
+            self.start_compute_again(host.name())?;
         }
         Ok(())
     }
 
-    /// Waits until Nova takes the nova-compute on this host for up.
-    pub(crate) fn wait_for_compute(&self, host: &str) -> Result<()> {
-        self.compute(host)?
-            .ready(|| Ok(self.api.computes_up()?.iter().any(|up| up == host)))
+    /// Starts the nova-compute of a host again, and waits until it has looked at what is there: it
+    /// takes a server that is made before for one that was interrupted.
+    pub(crate) fn start_compute_again(&self, host: &str) -> Result<()> {
+        let before = self.api.beat(host)?;
+        let compute = self.compute(host)?;
+        compute.start_again()?;
+        compute.ready(|| {
+            let beat = self.api.beat(host)?;
+            Ok(beat.is_some() && beat != before)
+        })
     }
 
     /// Runs `openstack`, the command of a user, and gives what it printed.

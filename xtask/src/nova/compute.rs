@@ -59,10 +59,11 @@ fn add_user(host: &Host, venv: &Path) -> Result<()> {
         ("group", "nova:x:64060:\n"),
     ] {
         let etc = format!("/etc/{file}");
-        let mut text = fs::read_to_string(host.path(&etc)).with_context(|| etc.clone())?;
-        if !text.lines().any(|line| line.starts_with("nova:")) {
-            text += line;
-        }
+        let text = fs::read_to_string(host.path(&etc)).with_context(|| etc.clone())?;
+        // One that this machine has may have another shell, and no right to log in.
+        let others = text.lines().filter(|line| !line.starts_with("nova:"));
+        let text: String = others.map(|line| format!("{line}\n")).collect();
+        let text = text + line;
         let own = format!("{folder}/{file}");
         write(host, &own, &text)?;
         host.run(["mount", "--bind", &own, &etc])?.checked()?;

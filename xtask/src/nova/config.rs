@@ -112,7 +112,7 @@ impl Facts<'_> {
         let top = format!(
             "host = {name}\nmy_ip = {address}\nstate_path = /var/lib/nova\n\
              instances_path = {INSTANCES}\ncompute_driver = libvirt.LibvirtDriver\n\
-             log_file = {LOGS}/nova-compute.log\nshutdown_timeout = 5\n"
+             log_file = {LOGS}/nova-compute.log\nshutdown_timeout = 5\nreport_interval = 3\n"
         );
         let helper = format!(
             "helper_command = sudo -n {}/bin/privsep-helper --config-file {FOLDER}/nova.conf\n",

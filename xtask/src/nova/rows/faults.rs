@@ -169,9 +169,8 @@ pub(super) fn evacuated(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     if let Some(agents) = stage.agents {
         agents.start_again("h1")?;
     }
-    compute.start_again()?;
+    stage.cloud.start_compute_again("h1")?;
     evacuated?;
-    stage.cloud.wait_for_compute("h1")?;
     until("Nova to clear h1", LONG, || {
         Ok((!server.has_folder_at(host)).then_some(()))
     })?;
