@@ -54,8 +54,8 @@ pub(crate) fn run_suite(yes: bool, names: &[String]) -> Result<()> {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut bad = Vec::new();
-    let agents = Agents::start(&cloud.lab)?;
     for row in &chosen {
+        let agents = Agents::start(&cloud.lab)?;
         let stage = Stage {
             cloud: &cloud,
             agents: Some(&agents),
@@ -64,9 +64,7 @@ pub(crate) fn run_suite(yes: bool, names: &[String]) -> Result<()> {
             bad.push(row.name);
             eprintln!("{}", agents.last_lines());
         }
-    }
-    drop(agents);
-    for row in &chosen {
+        drop(agents);
         let stage = Stage {
             cloud: &cloud,
             agents: None,
