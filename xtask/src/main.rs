@@ -36,14 +36,14 @@ usage: cargo xtask COMMAND
   --stores=azurite,ceph      only on these
   --nova                     test: nothing else but migrations and more by an OpenStack Nova that is
                              started here, with agents and without; demo: one migration by it
-  --nova=live,abort          only these rows
+  --nova=live,abort+,back-   only these rows; +: only with agents, -: only without
 ";
 
 enum Task {
     Demo,
-    /// `test` of these rows in a cloud; of all, if none is named.
+    /// `test` of these rows in a cloud.
     Nova {
-        rows: Vec<String>,
+        rows: Vec<nova::Choice>,
     },
     /// `demo` in a cloud.
     NovaDemo,
@@ -124,7 +124,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
             ("--yes" | "-y", _) => yes = true,
             ("--stores", Task::Test { stores, .. }) => *stores = stores::all(),
             ("--nova", Task::Demo) => task = Task::NovaDemo,
-            ("--nova", Task::Test { .. }) => task = Task::Nova { rows: Vec::new() },
+            ("--nova", Task::Test { .. }) => task = Task::Nova { rows: nova::all() },
             ("--", Task::Test { args: filter, .. }) => filter.extend(args.by_ref()),
             (arg, Task::Test { stores, .. }) if arg.starts_with("--stores=") => {
                 *stores = stores::parse(arg.trim_start_matches("--stores="))?;
@@ -164,10 +164,10 @@ mod tests {
             };
             assert_eq!((args.len(), stores.len()), (1, count), "{text}");
         }
-        let nova = parse(words("test --nova=live,abort --yes"));
-        assert!(matches!(nova, Ok((Task::Nova { rows }, true)) if rows == ["live", "abort"]));
+        let nova = parse(words("test --nova=live,abort- --yes"));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, true)) if rows.len() == 2));
         let nova = parse(words("test --nova"));
-        assert!(matches!(nova, Ok((Task::Nova { rows }, false)) if rows.is_empty()));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, false)) if rows.len() > 2));
         assert!(matches!(
             parse(words("demo --nova")),
             Ok((Task::NovaDemo, false))

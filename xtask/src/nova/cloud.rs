@@ -123,7 +123,8 @@ impl Cloud {
                 host.run(["mount", "--bind", &shared_text, INSTANCES])?
                     .checked()?;
             } else {
-                host.run(["umount", INSTANCES])?.checked()?;
+                // Whoever still looks at it keeps it from nobody else.
+                host.run(["umount", "--lazy", INSTANCES])?.checked()?;
             }
             self.start_compute_again(host.name())?;
         }

@@ -30,46 +30,69 @@ use cloud::Cloud;
 use rows::{Outcome, ROWS, Row};
 use stage::Stage;
 
-/// Which rows: `live,abort`.
-pub(crate) fn parse(list: &str) -> Result<Vec<String>, String> {
-    let one = |name: &str| match ROWS.iter().any(|row| row.name == name) {
-        true => Ok(name.to_owned()),
-        false => Err(format!("there is no row {name:?} for Nova")),
+/// A row to be run, with agents, without, or both.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    row: &'static Row,
+    with: bool,
+    without: bool,
+}
+
+/// All rows, with agents and without.
+pub(crate) fn all() -> Vec<Choice> {
+    let both = |row| Choice {
+        row,
+        with: true,
+        without: true,
+    };
+    ROWS.iter().map(both).collect()
+}
+
+/// Which rows: `live,abort+,back-`, where `+` is only with agents, and `-` only without.
+pub(crate) fn parse(list: &str) -> Result<Vec<Choice>, String> {
+    let one = |word: &str| {
+        let name = word.trim_end_matches(['+', '-']);
+        let row = ROWS.iter().find(|row| row.name == name);
+        let row = row.ok_or_else(|| format!("there is no row {name:?} for Nova"))?;
+        Ok(Choice {
+            row,
+            with: !word.ends_with('-'),
+            without: !word.ends_with('+'),
+        })
     };
     list.split(',').map(one).collect()
 }
 
-/// Installs and starts the cloud, and runs the rows with these names, all if there are none.
-pub(crate) fn run_suite(yes: bool, names: &[String]) -> Result<()> {
+/// Installs and starts the cloud, and runs these rows.
+pub(crate) fn run_suite(yes: bool, choices: &[Choice]) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NeedsRoot.into());
     }
     let cloud = prepare(yes)?;
-    let chosen: Vec<&Row> = ROWS
-        .iter()
-        .filter(|row| names.is_empty() || names.iter().any(|name| name == row.name))
-        .collect();
     println!(
         "\n| what Nova does | agents | console before | files before | console after | files after | reads meanwhile | outcome |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut bad = Vec::new();
-    for row in &chosen {
-        let agents = Agents::start(&cloud.lab)?;
-        let stage = Stage {
-            cloud: &cloud,
-            agents: Some(&agents),
-        };
-        if !run_row(row, &stage)? {
-            bad.push(row.name);
-            eprintln!("{}", agents.last_lines());
+    for Choice { row, with, without } in choices {
+        if *with {
+            let agents = Agents::start(&cloud.lab)?;
+            let stage = Stage {
+                cloud: &cloud,
+                agents: Some(&agents),
+            };
+            if !run_row(row, &stage)? {
+                bad.push(row.name);
+                eprintln!("{}", agents.last_lines());
+            }
         }
-        drop(agents);
-        let stage = Stage {
-            cloud: &cloud,
-            agents: None,
-        };
-        run_row(row, &stage)?;
+        if *without {
+            let stage = Stage {
+                cloud: &cloud,
+                agents: None,
+            };
+            run_row(row, &stage)?;
+        }
     }
     if !bad.is_empty() {
         bail!("not as promised with agents: {}", bad.join(", "));
