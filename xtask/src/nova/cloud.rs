@@ -11,7 +11,7 @@ use logchain_tests::{BootFiles, Host, KERNEL_ARGUMENTS, Lab, boot_files, logchai
 
 use super::api::{Api, Image, PASSWORD, Service};
 use super::compute;
-use super::config::{Facts, INSTANCES};
+use super::config::Facts;
 use super::controller::{Controller, listens};
 use super::daemon::Daemon;
 use crate::progress::begin;
@@ -107,28 +107,6 @@ impl Cloud {
         number
             .and_then(|number| self.computes.get(number))
             .with_context(|| format!("there is no nova-compute on {host}"))
-    }
-
-    /// Puts one folder for all instances where each hypervisor has one of its own, or takes it
-    /// away again. No server may be there. nova-compute is started again, and finds it.
-    pub(crate) fn share_instances(&self, share: bool) -> Result<()> {
-        let shared = self.lab.state().join("instances");
-        let shared_text = shared.to_string_lossy();
-        fs::create_dir_all(&shared).with_context(|| shared.display().to_string())?;
-        for (number, compute) in self.computes.iter().enumerate() {
-            let host = self.lab.host(number);
-            compute.kill()?;
-            if share {
-                host.run(["chown", "nova:nova", &shared_text])?.checked()?;
-                host.run(["mount", "--bind", &shared_text, INSTANCES])?
-                    .checked()?;
-            } else {
-                // Whoever still looks at it keeps it from nobody else.
-                host.run(["umount", "--lazy", INSTANCES])?.checked()?;
-            }
-            self.start_compute_again(host.name())?;
-        }
-        Ok(())
     }
 
     /// Starts the nova-compute of a host again, and waits until it has looked at what is there: it

@@ -48,19 +48,6 @@ pub(super) fn there_and_back(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     outcomes
 }
 
-/// Where both hypervisors have one folder of instances, there and back.
-pub(super) fn shared(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
-    stage.cloud.share_instances(true)?;
-    let outcomes = (|| {
-        let server = stage.server("shared", "h1")?;
-        let outcomes = vec![migration(&server, "there")?, migration(&server, "back")?];
-        server.delete()?;
-        Ok(outcomes)
-    })();
-    stage.cloud.share_instances(false)?;
-    outcomes
-}
-
 /// A migration of a server with a reader beside it.
 pub(super) fn migration(server: &Server<'_>, part: &str) -> Result<Outcome> {
     let before = server.look()?;

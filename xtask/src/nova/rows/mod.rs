@@ -50,11 +50,6 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row("reboot", "hard reboot", boots::hard_reboot),
     row("pairs", "two servers each way at once", live::pairs),
-    row(
-        "shared",
-        "live migration in a shared instances folder",
-        live::shared,
-    ),
     row("deleted", "delete while migrating", faults::deleted),
     row(
         "rollback",
