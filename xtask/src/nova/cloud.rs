@@ -109,18 +109,6 @@ impl Cloud {
             .with_context(|| format!("there is no nova-compute on {host}"))
     }
 
-    /// Starts the nova-compute of a host again, and waits until it has looked at what is there: it
-    /// takes a server that is made before for one that was interrupted.
-    pub(crate) fn start_compute_again(&self, host: &str) -> Result<()> {
-        let before = self.api.beat(host)?;
-        let compute = self.compute(host)?;
-        compute.start_again()?;
-        compute.ready(|| {
-            let beat = self.api.beat(host)?;
-            Ok(beat.is_some() && beat != before)
-        })
-    }
-
     /// Runs `openstack`, the command of a user, and gives what it printed.
     pub(crate) fn openstack(&self, args: &[&str]) -> Result<String> {
         let controller = self.lab.host(2);

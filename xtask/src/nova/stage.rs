@@ -161,7 +161,11 @@ impl Server<'_> {
             let (status, busy) = self.status()?;
             if status == "ERROR" && wanted != "ERROR" {
                 let shown = self.shown()?;
-                bail!("the server is in error: {:?}", shown.get("fault"));
+                let fault = shown.get("fault").and_then(|fault| fault.get("message"));
+                let fault = fault
+                    .and_then(Value::as_str)
+                    .unwrap_or("Nova does not say why");
+                bail!("the server is in error: {fault}");
             }
             Ok((status == wanted && !busy).then_some(()))
         })

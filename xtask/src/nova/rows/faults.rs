@@ -173,13 +173,17 @@ pub(super) fn evacuated(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
         server.wait_for_lines(AFTERWARDS)
     })();
     host.mend_network()?;
-    server.api().force_down("h1", false)?;
     if let Some(agents) = stage.agents {
         agents.start_again("h1")?;
     }
-    stage.cloud.start_compute_again("h1")?;
-    evacuated?;
+    compute.start_again()?;
+    // Nova refuses that for as long as it has not cleared what was evacuated from there.
     until("Nova to clear h1", LONG, || {
+        Ok(server.api().force_down("h1", false).ok())
+    })?;
+    compute.ready(|| Ok(server.api().beat("h1")?.is_some()))?;
+    evacuated?;
+    until("the folder on h1 to go", LONG, || {
         Ok((!server.has_folder_at(host)).then_some(()))
     })?;
     let after = server.look_until(|look| look.files.boots(2))?;
