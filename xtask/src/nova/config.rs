@@ -130,12 +130,14 @@ impl Facts<'_> {
     }
 
     /// Of gunicorn, which serves an API at its port, and at a socket for this program. It is a
-    /// file because services parse the arguments of the program that they are loaded into.
+    /// file because services parse the arguments of the program that they are loaded into. Clients ask
+    /// again every two seconds, just when gunicorn would close a connection by itself.
     pub(crate) fn gunicorn(&self, service: Service, application: &str) -> String {
         format!(
             "wsgi_app = \"{application}\"\n\
              bind = [\"{}:{}\", \"unix:{}\"]\n\
              workers = 1\nworker_class = \"gthread\"\nthreads = 8\ntimeout = 300\n\
+             keepalive = 75\n\
              control_socket_disable = True\n",
             self.controller,
             service.port(),
