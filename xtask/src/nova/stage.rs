@@ -332,6 +332,12 @@ impl Server<'_> {
         Ok(None)
     }
 
+    /// Whether its domain has a console to be logged.
+    pub(crate) fn has_serial_port(&self) -> Result<bool> {
+        let xml = self.host()?.run(["virsh", "dumpxml", &self.id])?;
+        Ok(xml.checked()?.out().contains("<serial"))
+    }
+
     /// Removes what is left of it at a host behind Nova's back.
     pub(crate) fn sweep(&self, host: &Host) -> Result<()> {
         // Each fails where nothing is left, which is well.

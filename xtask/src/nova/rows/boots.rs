@@ -55,9 +55,23 @@ pub(super) fn cold_reverted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     if server.host()?.name() != "h1" {
         bail!("the server is not back on h1");
     }
-    let after = started_anew(&server, &before)?;
+    if server.has_serial_port()? {
+        let after = started_anew(&server, &before)?;
+        server.delete()?;
+        return Ok(vec![not_promised(outcome("", before, after))]);
+    }
+    // Nova 34 does so with consoles that are sockets: nobody can read what the guest prints.
+    let after = server.look()?;
+    let whole = after.files.whole() && after.files.last() >= before.files.last();
     server.delete()?;
-    Ok(vec![not_promised(outcome("", before, after))])
+    Ok(vec![Outcome {
+        part: String::new(),
+        before,
+        after,
+        reads: String::new(),
+        verdict: "Nova starts it without a serial port; its log ends there".to_owned(),
+        good: whole,
+    }])
 }
 
 /// Made anew on its host from its image.
