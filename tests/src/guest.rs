@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::boot::KERNEL_ARGUMENTS;
 use crate::error::{LabError, Result, io_error};
 use crate::host::Host;
 use crate::ticks::Ticks;
@@ -215,15 +216,13 @@ impl Guest {
         };
         let lines = self.lines.unwrap_or(0);
         let (calm, flood) = self.floods.unwrap_or_default();
-        // What is off on the kernel's command line makes an emulated boot a third shorter.
         format!(
             "<domain type='qemu'>\
              <name>{name}</name>{uuid}\
              <memory unit='MiB'>{}</memory>{backing}<vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type>\
              <kernel>/run/lab/boot/vmlinuz</kernel><initrd>/run/lab/boot/initramfs</initrd>\
-             <cmdline>console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable \
-             no_timer_check lpj=4000000 random.trust_cpu=on lc_pace={pace} lc_lines={lines} \
+             <cmdline>{KERNEL_ARGUMENTS} lc_pace={pace} lc_lines={lines} \
              lc_ports={ports} lc_dirty={dirty} lc_fill={fill} \
              lc_calm={calm} lc_flood={flood}</cmdline></os>\
              <features><acpi/></features>\

@@ -47,6 +47,7 @@ pub struct LabBuilder {
     shared: bool,
     tls: bool,
     binary: Option<PathBuf>,
+    sees: Vec<PathBuf>,
 }
 
 impl LabBuilder {
@@ -89,6 +90,13 @@ impl LabBuilder {
         self
     }
 
+    /// Every host sees this folder of the machine at its own path, also where that lies beneath
+    /// what a host has of its own.
+    pub fn sees(mut self, folder: impl Into<PathBuf>) -> LabBuilder {
+        self.sees.push(folder.into());
+        self
+    }
+
     /// Starts it, and waits until every libvirtd answers.
     ///
     /// # Errors
@@ -122,6 +130,7 @@ impl LabBuilder {
                 tls: self.tls,
                 boot: &boot,
                 binary: binary.as_deref(),
+                sees: &self.sees,
             };
             write(state, &plan)?;
         }
@@ -195,6 +204,7 @@ impl Lab {
             shared: false,
             tls: false,
             binary: None,
+            sees: Vec::new(),
         }
     }
 

@@ -46,7 +46,7 @@ mod ticks;
 mod tool;
 mod wait;
 
-pub use boot::prepare_guest;
+pub use boot::{BootFiles, KERNEL_ARGUMENTS, boot_files, prepare_guest};
 pub use command::{HostCommand, Output, Running};
 pub use error::{LabError, Result};
 pub use guest::{Guest, GuestOn, Pace};

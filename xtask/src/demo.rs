@@ -208,7 +208,7 @@ fn print_ends(log: &[u8]) {
     }
 }
 
-fn heading(text: &str) {
+pub(crate) fn heading(text: &str) {
     let mut out = std::io::stdout().lock();
     // A closed pipe is found out by whoever prints next.
     let _ = if out.is_terminal() {

@@ -37,7 +37,8 @@ impl Installation {
         Ok(())
     }
 
-    fn place(&self) -> PathBuf {
+    /// The folder that it is in, or will be.
+    pub(crate) fn place(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../target")
             .join(self.folder)

@@ -1,11 +1,12 @@
 //! `cargo xtask demo` and `cargo xtask test`: what they need is installed first,
-//! so that both run on a fresh machine. `cargo xtask docs`: the documentation. `cargo xtask plot`:
+//! so that both run on a fresh machine. With `--nova` they do so in an OpenStack. `cargo xtask docs`: the documentation. `cargo xtask plot`:
 //! what was measured, as a picture.
 
 mod demo;
 mod docs;
 mod in_target;
 mod moto;
+mod nova;
 mod packages;
 mod plot;
 mod process;
@@ -33,10 +34,19 @@ usage: cargo xtask COMMAND
   --stores                   test: also on Azurite and Ceph, and Garage, which must be refused;
                              building Garage takes a quarter of an hour, once
   --stores=azurite,ceph      only on these
+  --nova                     test: nothing else but migrations and more by an OpenStack Nova that is
+                             started here, with agents and without; demo: one migration by it
+  --nova=live,abort+,back-   only these rows; +: only with agents, -: only without
 ";
 
 enum Task {
     Demo,
+    /// `test` of these rows in a cloud.
+    Nova {
+        rows: Vec<nova::Choice>,
+    },
+    /// `demo` in a cloud.
+    NovaDemo,
     /// The demo without what needs no root; started by `demo` under sudo.
     DemoInLab,
     Test {
@@ -66,6 +76,8 @@ fn main() -> ExitCode {
         }
         Task::Demo => demo::run(yes),
         Task::DemoInLab => demo::in_lab(),
+        Task::Nova { rows } => nova::run_suite(yes, &rows),
+        Task::NovaDemo => nova::run_demo(yes),
         Task::Docs => docs::run_docs(),
         Task::Plot { csv, svg } => plot::run(&csv, &svg),
         Task::Test { args, stores } => suite::run_suite(yes, &args, &stores),
@@ -111,9 +123,15 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Task, bool), String>
         match (arg.as_str(), &mut task) {
             ("--yes" | "-y", _) => yes = true,
             ("--stores", Task::Test { stores, .. }) => *stores = stores::all(),
+            ("--nova", Task::Demo) => task = Task::NovaDemo,
+            ("--nova", Task::Test { .. }) => task = Task::Nova { rows: nova::all() },
             ("--", Task::Test { args: filter, .. }) => filter.extend(args.by_ref()),
             (arg, Task::Test { stores, .. }) if arg.starts_with("--stores=") => {
                 *stores = stores::parse(arg.trim_start_matches("--stores="))?;
+            }
+            (arg, Task::Test { .. }) if arg.starts_with("--nova=") => {
+                let rows = nova::parse(arg.trim_start_matches("--nova="))?;
+                task = Task::Nova { rows };
             }
             _ => return Err(format!("what is {arg}?")),
         }
@@ -146,8 +164,19 @@ mod tests {
             };
             assert_eq!((args.len(), stores.len()), (1, count), "{text}");
         }
+        let nova = parse(words("test --nova=live,abort- --yes"));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, true)) if rows.len() == 2));
+        let nova = parse(words("test --nova"));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, false)) if rows.len() > 2));
+        assert!(matches!(
+            parse(words("demo --nova")),
+            Ok((Task::NovaDemo, false))
+        ));
         for wrong in [
             "",
+            "test --nova=x",
+            "test --nova -- x",
+            "demo --nova=live",
             "dmeo",
             "plot",
             "plot x.csv",

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::boot::BootFiles;
@@ -24,6 +24,7 @@ pub(crate) struct HostPlan<'a> {
     pub(crate) tls: bool,
     pub(crate) boot: &'a BootFiles,
     pub(crate) binary: Option<&'a Path>,
+    pub(crate) sees: &'a [PathBuf],
 }
 
 /// Fills the state folder `state` with everything but what the hosts know of
@@ -127,6 +128,8 @@ pub(crate) fn write(state: &Path, plan: &HostPlan<'_>) -> Result<()> {
         "root/.ssh/config",
         "Host *\n\tStrictHostKeyChecking yes\n\tBatchMode yes\n\tUpdateHostKeys no\n".to_owned(),
     )?;
+    let sees = plan.sees.iter().map(|path| format!("{}\n", path.display()));
+    text("lab/sees", sees.collect())?;
     keygen(&state.join("var/lib/lab/sshd/host_key"), name)?;
     keygen(&state.join("root/.ssh/id_ed25519"), name)?;
 

@@ -22,9 +22,21 @@ for file in bin/logchain bin/logchain-libvirt boot/vmlinuz boot/initramfs; do
 	: >"/run/lab/$file"
 	mount --bind "$(readlink -f "$state/lab/$file")" "/run/lab/$file"
 done
+seen=0
+while read -r folder; do
+	seen=$((seen + 1))
+	mkdir -p "/run/lab/sees/$seen"
+	mount --bind "$folder" "/run/lab/sees/$seen"
+done <"$state/lab/sees"
 for own in etc/hosts etc/shadow etc/libvirt var/lib var/log var/cache tmp root; do
 	mount --bind "$state/$own" "/$own"
 done
+seen=0
+while read -r folder; do
+	seen=$((seen + 1))
+	mkdir -p "$folder"
+	mount --bind "/run/lab/sees/$seen" "$folder"
+done <"$state/lab/sees"
 if [ -d "$state/../shared" ]; then
 	mount --bind "$state/../shared" /var/log/lab
 fi

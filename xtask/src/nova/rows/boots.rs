@@ -1,0 +1,147 @@
+//! What starts a server's domain anew, on its host or on the other one: libvirt wipes its log
+//! then.
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::Outcome;
+use super::live::AFTERWARDS;
+use crate::nova::cloud::CALM;
+use crate::nova::stage::{Look, Server, Stage};
+
+/// The owner reboots it by force.
+pub(super) fn hard_reboot(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("reboot", "h1")?;
+    let before = server.look()?;
+    server
+        .api()
+        .act(&server.id, &json!({"reboot": {"type": "HARD"}}))?;
+    server.wait_for_status("ACTIVE")?;
+    let after = started_anew(&server, &before)?;
+    let mut outcomes = vec![outcome("", before, after)];
+    // The earlier boot goes along.
+    let before = server.look()?;
+    server.migrate()?;
+    server.wait_for_lines(AFTERWARDS)?;
+    let after = server.look_until(|look| look.files.boots(2))?;
+    outcomes.push(outcome("a live migration after it", before, after));
+    server.delete()?;
+    Ok(outcomes)
+}
+
+/// Moved while it is shut off, and confirmed.
+pub(super) fn cold_confirmed(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("cold", "h1")?;
+    let before = server.look()?;
+    cold(&server)?;
+    server
+        .api()
+        .act(&server.id, &json!({"confirmResize": null}))?;
+    server.wait_for_status("ACTIVE")?;
+    let after = started_anew(&server, &before)?;
+    server.delete()?;
+    Ok(vec![not_promised(outcome("", before, after))])
+}
+
+/// The same, but taken back.
+pub(super) fn cold_reverted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("cold", "h1")?;
+    let before = server.look()?;
+    cold(&server)?;
+    server
+        .api()
+        .act(&server.id, &json!({"revertResize": null}))?;
+    server.wait_for_status("ACTIVE")?;
+    if server.host()?.name() != "h1" {
+        bail!("the server is not back on h1");
+    }
+    if server.has_serial_port()? {
+        let after = started_anew(&server, &before)?;
+        server.delete()?;
+        return Ok(vec![not_promised(outcome("", before, after))]);
+    }
+    // Nova 34 does so with consoles that are sockets: nobody can read what the guest prints.
+    let after = server.look()?;
+    let whole = after.files.whole() && after.files.last() >= before.files.last();
+    server.delete()?;
+    Ok(vec![Outcome {
+        part: String::new(),
+        before,
+        after,
+        reads: String::new(),
+        verdict: "Nova starts it without a serial port; its log ends there".to_owned(),
+        good: whole,
+    }])
+}
+
+/// Made anew on its host from its image.
+pub(super) fn rebuilt(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("rebuild", "h1")?;
+    let before = server.look()?;
+    let image = server.api().image(CALM)?;
+    server
+        .api()
+        .act(&server.id, &json!({"rebuild": {"imageRef": image}}))?;
+    server.wait_for_status("ACTIVE")?;
+    let after = started_anew(&server, &before)?;
+    server.delete()?;
+    Ok(vec![not_promised(outcome("", before, after))])
+}
+
+/// Put away as an image, and made from it again, on whatever host.
+pub(super) fn shelved(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    let server = stage.server("shelf", "h1")?;
+    let before = server.look()?;
+    server.api().act(&server.id, &json!({"shelve": null}))?;
+    server.wait_for_status("SHELVED_OFFLOADED")?;
+    server.api().act(&server.id, &json!({"unshelve": null}))?;
+    server.wait_for_status("ACTIVE")?;
+    let after = started_anew(&server, &before)?;
+    server.delete()?;
+    Ok(vec![not_promised(outcome("", before, after))])
+}
+
+fn cold(server: &Server<'_>) -> Result<()> {
+    server
+        .api()
+        .act(&server.id, &json!({"migrate": {"host": "h2"}}))?;
+    server.wait_for_status("VERIFY_RESIZE")
+}
+
+/// A look once the new boot has printed, with the time that earlier boots may need to be put
+/// behind it.
+fn started_anew(server: &Server<'_>, before: &Look) -> Result<Look> {
+    server.wait_for_lines(AFTERWARDS)?;
+    server.look_until(|look| kept(look, before))
+}
+
+/// Whether the boot of `before` is there, whole, and the present one as well.
+fn kept(look: &Look, before: &Look) -> bool {
+    let first = look.files.runs().first();
+    look.files.boots(2)
+        && look.console.boots(2)
+        && first.is_some_and(|(_, last)| *last >= before.files.last())
+}
+
+fn outcome(part: &str, before: Look, after: Look) -> Outcome {
+    let both = after.files.boots(2) && after.console.boots(2);
+    let verdict = match (both, after.files.boots(1)) {
+        (true, _) => "both boots are there, whole",
+        (false, true) => "only the new boot is there",
+        (false, false) => "not whole",
+    };
+    Outcome {
+        part: part.to_owned(),
+        before,
+        after,
+        reads: String::new(),
+        verdict: verdict.to_owned(),
+        good: both,
+    }
+}
+
+/// Nobody promises that the earlier boot is there; the present one has to be.
+fn not_promised(mut outcome: Outcome) -> Outcome {
+    outcome.good |= outcome.after.files.boots(1);
+    outcome
+}

@@ -1,0 +1,102 @@
+//! The rows: what is done to servers, and what becomes of their logs.
+
+mod boots;
+mod faults;
+mod live;
+
+use anyhow::Result;
+
+use super::poller::Reads;
+use super::stage::{Look, Server, Stage};
+
+/// Something that is done to servers.
+pub(crate) struct Row {
+    /// By which it is chosen on the command line.
+    pub(crate) name: &'static str,
+    /// For people.
+    pub(crate) what: &'static str,
+    pub(crate) run: fn(&Stage<'_>) -> Result<Vec<Outcome>>,
+}
+
+/// What came of a row, for one server.
+pub(crate) struct Outcome {
+    /// Which part of the row, where it has several.
+    pub(crate) part: String,
+    pub(crate) before: Look,
+    pub(crate) after: Look,
+    /// What a reader saw meanwhile, where one read.
+    pub(crate) reads: String,
+    /// In words: what is there, what is not.
+    pub(crate) verdict: String,
+    /// Whether it is what is promised with agents.
+    pub(crate) good: bool,
+}
+
+/// All of them, in the order in which they are run.
+pub(crate) const ROWS: &[Row] = &[
+    row("nothing", "nothing, for half a minute", live::nothing),
+    row("live", "live migration with block migration", live::once),
+    row("back", "there, back, and there again", live::there_and_back),
+    row("abort", "abort while memory is copied", live::abort),
+    row(
+        "source",
+        "nova-compute at the source killed and restarted while memory is copied",
+        faults::compute_at_source,
+    ),
+    row(
+        "destination",
+        "the same at the destination",
+        faults::compute_at_destination,
+    ),
+    row("reboot", "hard reboot", boots::hard_reboot),
+    row("pairs", "two servers each way at once", live::pairs),
+    row("deleted", "delete while migrating", faults::deleted),
+    row(
+        "rollback",
+        "QEMU at the destination killed while memory is copied",
+        faults::rollback,
+    ),
+    row(
+        "confirmed",
+        "cold migration, confirmed",
+        boots::cold_confirmed,
+    ),
+    row("reverted", "cold migration, reverted", boots::cold_reverted),
+    row("rebuilt", "rebuild", boots::rebuilt),
+    row("shelved", "shelve and unshelve", boots::shelved),
+    row(
+        "evacuated",
+        "evacuation of a host that died",
+        faults::evacuated,
+    ),
+];
+
+const fn row(
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Stage<'_>) -> Result<Vec<Outcome>>,
+) -> Row {
+    Row { name, what, run }
+}
+
+/// Of a server whose migration came to nothing: its log is as it was, and nothing is left at the
+/// other host that would keep Nova from trying again.
+fn stayed(stage: &Stage<'_>, server: &Server<'_>, before: Look, reads: &Reads) -> Result<Outcome> {
+    let after = server.look_until(|look| look.whole_since(&before))?;
+    let there = stage.cloud.host(server.other_host()?)?;
+    let left = server.has_folder_at(there);
+    let whole = after.whole_since(&before);
+    let words = match (whole, left) {
+        (true, false) => "whole; no folder is left at the destination",
+        (true, true) => "whole; a folder is left at the destination",
+        (false, _) => "not whole",
+    };
+    Ok(Outcome {
+        part: String::new(),
+        before,
+        after,
+        reads: reads.to_string(),
+        verdict: words.to_owned(),
+        good: whole && !left && !reads.shrank(),
+    })
+}
