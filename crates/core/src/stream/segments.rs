@@ -70,7 +70,8 @@ pub(crate) fn order(
     ];
     let use_times = sides.iter().all(|times| can_be_true(times, now));
     let is_before = |here: &PieceHere, coming: &Piece| match (here.piece.at, coming.at) {
-        (Some(here), Some(coming)) if use_times => here <= coming,
+        // A clock that cannot tell two times apart says nothing.
+        (Some(left), Some(right)) if use_times && left != right => left < right,
         _ => here.is_older,
     };
     let is_shared = coming.iter().any(|piece| place_here(piece).is_some());
@@ -446,6 +447,13 @@ mod tests {
     fn times_that_cannot_be_true_count_for_nothing() {
         // The clock of the host that 7 comes from is ahead: what comes late is older all the same.
         assert_eq!(put(&here(&[5], 0), &[piece(7, 1)], 6), names(&[7, 5]));
+        // What has one time may be of any order.
+        let same = Piece {
+            at: Some(second(5)),
+            ..piece(4, 1)
+        };
+        assert_eq!(put(&here(&[5], 0), &[same], 9), names(&[4, 5]));
+        assert_eq!(put(&here(&[5], 1), &[same], 9), names(&[5, 4]));
         // Time does not go back.
         assert_eq!(put(&here(&[5, 3], 0), &[piece(4, 1)], 9), names(&[4, 5, 3]));
     }
