@@ -25,7 +25,6 @@
 //! ```
 
 use std::ffi::OsString;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -139,17 +138,7 @@ impl Notes {
 
     /// In the state folder `state`, made with mode 0700 where it is not there.
     pub fn create(state: &Path) -> Result<Self, Error> {
-        let path = state.join(FOLDER);
-        let made = std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path);
-        made.map_err(|source| folder::Error::Io {
-            action: "create",
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self(Folder::open(&path)?))
+        Ok(Self(Folder::create(&state.join(FOLDER))?))
     }
 
     /// Writes a note, durably; one of an earlier departure is over.

@@ -20,6 +20,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -123,6 +124,21 @@ impl Folder {
             fd,
             path: path.to_owned(),
         })
+    }
+
+    /// As [`Folder::open`]; made with mode 0700 where it is not there, and the folders above it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be made or opened.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let mut folder = std::fs::DirBuilder::new();
+        let made = folder.recursive(true).mode(0o700).create(path);
+        made.map_err(|source| Error::Io {
+            action: "create",
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::open(path)
     }
 
     /// A folder that is open already, and the path at which it lay when it was opened.

@@ -57,7 +57,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -322,16 +322,7 @@ impl Outbox {
     }
 
     fn make(&self, owner: &ConsoleId) -> Result<Folder> {
-        let made = std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path);
-        made.map_err(|source| Error::Io {
-            action: "create",
-            path: self.path.clone(),
-            source,
-        })?;
-        let root = Folder::open(&self.path)?;
+        let root = Folder::create(&self.path)?;
         let of_domain = root.make_folder(&name_of(owner.domain))?;
         let of_console = of_domain.make_folder(OsStr::new(owner.console.as_str()))?;
         of_domain.sync()?;

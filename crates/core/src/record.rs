@@ -357,6 +357,12 @@ impl LogChain {
 }
 
 impl Offered {
+    /// Whether it held anything, and all the files that it was in are such files.
+    pub(crate) fn lies_in(&self, is_such: impl Fn(FileId) -> bool) -> bool {
+        let mut files = self.files.iter().filter(|(_, size)| *size > 0);
+        self.bytes > 0 && files.all(|(id, _)| is_such(*id))
+    }
+
     /// Whether it held all that this file holds.
     #[must_use]
     pub fn holds(&self, file: &OnDisk) -> bool {

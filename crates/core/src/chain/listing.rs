@@ -11,6 +11,7 @@ use super::{Claim, Compression, Date, Numbering, Part, Remark, Result};
 use crate::OkLogged as _;
 use crate::folder::{FileId, Folder, Stat};
 use crate::record::Record;
+use crate::stream::Seen;
 
 /// A rotated file with a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,20 @@ pub struct Gap {
     pub first: u32,
     /// The last missing number.
     pub last: u32,
+}
+
+/// Whether numbers are missing between a file and the one before it. They fall towards the base.
+pub(super) fn is_after_gap(gaps: &[Gap], before: Option<Part>, file: Part) -> bool {
+    let after = match file {
+        Part::Base => None,
+        Part::Number(number) => Some(number),
+        Part::Date(_) => return false,
+    };
+    let Some(Part::Number(before)) = before else {
+        return false;
+    };
+    let mut gaps = gaps.iter();
+    gaps.any(|gap| gap.last < before && after.is_none_or(|after| gap.first > after))
 }
 
 /// Base and rotated files of a chain, as one look at the folder found them.
@@ -235,6 +250,21 @@ impl Listing {
             stat: &d.stat,
         });
         base.chain(rotated).chain(dated)
+    }
+
+    /// The files, oldest first, as [`crate::stream`] wants to know them.
+    pub(crate) fn seen(&self, numbering: Numbering) -> Vec<Seen> {
+        let gaps = self.gaps(numbering);
+        let mut files: Vec<Entry<'_>> = self.files().collect();
+        files.reverse();
+        let mut older = None;
+        let seen = files.iter().map(|file| Seen {
+            id: file.stat.id,
+            length: file.compression.is_none().then_some(file.stat.size),
+            after_gap: is_after_gap(&gaps, older.replace(file.part), file.part),
+            compressed: file.compression.is_some(),
+        });
+        seen.collect()
     }
 
     /// The names of files of which times do not prove whether they are this chain's: who

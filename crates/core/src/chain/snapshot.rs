@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{ChainFile, Part, Source};
+use super::listing::is_after_gap;
 use super::merge::{self, LineSearch, Plan, Start};
 use super::order::{Age, is_contradicted, order};
 use super::reader::Run;
@@ -207,30 +208,13 @@ impl Snapshot {
     /// The files as [`crate::stream`] wants to know them.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let mut older = None;
-        let seen = self.files.iter().map(|file| {
-            let before = older.replace(file.part());
-            // Numbers fall towards the base.
-            let after_gap = match (before, file.part()) {
-                (Some(Part::Number(before)), Part::Number(after)) => {
-                    self.is_gap_between(Some(after), before)
-                }
-                (Some(Part::Number(before)), Part::Base) => self.is_gap_between(None, before),
-                _ => false,
-            };
-            Seen {
-                id: file.id(),
-                length: file.known_length(),
-                after_gap,
-                compressed: file.compression().is_some(),
-            }
+        let seen = self.files.iter().map(|file| Seen {
+            id: file.id(),
+            length: file.known_length(),
+            after_gap: is_after_gap(&self.gaps, older.replace(file.part()), file.part()),
+            compressed: file.compression().is_some(),
         });
         seen.collect()
-    }
-
-    /// Whether numbers are missing that are lower than `before` and greater than `after`.
-    fn is_gap_between(&self, after: Option<u32>, before: u32) -> bool {
-        let mut gaps = self.gaps.iter();
-        gaps.any(|gap| gap.last < before && after.is_none_or(|after| gap.first > after))
     }
 
     /// Finds out the length of a file.

@@ -19,7 +19,6 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -282,17 +281,7 @@ impl Stored {
         store: Box<dyn DescriptorStore>,
         came: Vec<(String, OwnedFd)>,
     ) -> Result<Self, versioned::Error> {
-        let path = state.join(FOLDER);
-        let made = std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path);
-        made.map_err(|source| folder::Error::Io {
-            action: "create",
-            path: path.clone(),
-            source,
-        })?;
-        let folder = Folder::open(&path)?;
+        let folder = Folder::create(&state.join(FOLDER))?;
         let last = came.iter().filter_map(|(name, _)| number(name)).max();
         let mut came: HashMap<String, OwnedFd> = came.into_iter().collect();
         let mut logs = Vec::new();

@@ -5,17 +5,21 @@
 use super::{ChainWorkspace, Placed, Result, apply};
 use crate::offsets::Offsets;
 use crate::record::Record;
-use crate::stream::History;
+use crate::stream::{History, Ledger};
 
 impl ChainWorkspace {
     /// Whether this history lies here, or lay here, as far as boots tell: see
     /// `Ledger::has_end_of`. Where it is shown already, the record has its boots before it is
     /// placed; what counts is what the record said before.
     pub(crate) fn has_end_of(&self, record: &Record, history: &History) -> bool {
+        self.ledger_before_shown(record).has_end_of(history)
+    }
+
+    /// What the record said of the stream before the history was shown.
+    pub(super) fn ledger_before_shown<'a>(&'a self, record: &'a Record) -> &'a Ledger {
         let shown = self.journal.shown.as_ref();
         let shown = shown.filter(|_| record.arriving == Some(self.handoff));
-        let before = shown.map_or(&record.ledger, |shown| &shown.ledger);
-        before.has_end_of(history)
+        shown.map_or(&record.ledger, |shown| &shown.ledger)
     }
 
     /// Gives the files that were taken aside their names back, since the history lies in

@@ -3,16 +3,16 @@
 
 use std::ffi::OsStr;
 
-use super::{ChainWorkspace, Error, PendingAdoption, Result, apply, compression, entries};
+use super::{ChainWorkspace, Error, PendingAdoption, Result, apply, entries};
 use crate::OkLogged as _;
 use crate::chain::{Listing, LogChain};
 use crate::clock::millisecond;
 use crate::content;
-use crate::folder::{FileId, Stat};
+use crate::folder::FileId;
 use crate::ids::HandoffId;
 use crate::offsets::Offsets;
 use crate::record::{Adopted, LOCK_WAIT, Offered, Record};
-use crate::stream::{Arrival, Seen, StreamOffset};
+use crate::stream::{Arrival, StreamOffset};
 use jiff::Timestamp;
 
 impl ChainWorkspace {
@@ -34,10 +34,8 @@ impl ChainWorkspace {
             }
             // What stayed here of an earlier handoff is part of this chain now.
             let kept = |id| self.journal.older.iter().any(|o| o.id == id);
-            let stayed = record.offered.iter().filter(|o| {
-                let mut files = o.files.iter().filter(|(_, size)| *size > 0);
-                o.bytes > 0 && files.all(|(id, _)| kept(*id) && self.is_as_offered(o, *id))
-            });
+            let stayed = record.offered.iter();
+            let stayed = stayed.filter(|o| o.lies_in(|id| kept(id) && self.is_as_offered(o, id)));
             let stayed: Vec<HandoffId> = stayed.map(|o| o.handoff).collect();
             // The VM may have left again since.
             let before = record.offered.take();
@@ -80,7 +78,9 @@ impl ChainWorkspace {
     }
 
     /// Puts down beside the chain, if it has a record, where its files lie in the stream by now.
-    /// Unlike [`Self::remember`] it does not wait for a base, or for the end of a rollover. `at`: the VM has left, and printed the last of it then. What no handoff took along is a
+    /// Unlike [`Self::remember`] it does not wait for a base, or for the end of a rollover.
+    ///
+    /// `at`: the VM has left, and printed the last of it then. What no handoff took along is a
     /// segment of its own from now on, so that what the VM prints here later is told from it.
     pub(super) fn remember_at_once(&self, at: Option<Timestamp>) -> Result<()> {
         let _lock = self.log.lock(LOCK_WAIT)?;
@@ -88,33 +88,12 @@ impl ChainWorkspace {
             return Ok(());
         };
         let listing = self.listing()?;
-        let plain = |name: &OsStr, stat: &Stat, after_gap| {
-            let compressed = compression(name).is_some();
-            Seen {
-                id: stat.id,
-                length: (!compressed).then_some(stat.size),
-                after_gap,
-                compressed,
-            }
-        };
-        let dated = listing.dated().iter().rev();
-        let mut seen: Vec<Seen> = dated.map(|d| plain(&d.name, &d.stat, false)).collect();
-        let mut older: Option<u32> = None;
-        for file in listing.rotated().iter().rev() {
-            let after_gap = older.is_some_and(|older| file.number.saturating_add(1) != older);
-            seen.push(plain(&file.name, &file.stat, after_gap));
-            older = Some(file.number);
-        }
-        let first = self.rules.numbering.first();
-        let after_gap = older.is_some_and(|older| older > first);
-        seen.extend(
-            listing
-                .base()
-                .map(|stat| plain(&self.base, stat, after_gap)),
-        );
-        let mut names: Vec<&OsStr> = listing.dated().iter().rev().map(|d| &*d.name).collect();
-        names.extend(listing.rotated().iter().rev().map(|r| &*r.name));
-        names.push(&self.base);
+        let seen = listing.seen(self.rules.numbering);
+        let mut names: Vec<&OsStr> = listing
+            .files()
+            .map(|file| file.name.unwrap_or(&self.base))
+            .collect();
+        names.reverse();
         let mut look = |file: usize, skip, length| {
             let (Some(name), Some(seen)) = (names.get(file), seen.get(file)) else {
                 return Ok(None);

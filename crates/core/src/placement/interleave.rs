@@ -22,7 +22,7 @@ use crate::ids::HandoffId;
 use crate::offsets::Offsets;
 use crate::record::Record;
 use crate::stream::{
-    History, Layout, Ledger, Piece, PieceHere, Segment, Side, StreamOffset, order,
+    History, Layout, Piece, PieceHere, Segment, Side, StreamOffset, order, usual_order,
 };
 
 /// Bytes copied at a time.
@@ -78,7 +78,7 @@ impl Staging {
         let pieces = here.pieces(&layout, &older, &listing);
         let mut came = coming.pieces();
         came.retain(|piece| !piece.segment.is_some_and(|s| here.fixed.contains(&s)));
-        let order = order(&pieces, &came, now).unwrap_or_else(|| as_usual(&pieces, &came));
+        let order = order(&pieces, &came, now).unwrap_or_else(|| usual_order(&pieces, &came));
         if order.iter().all(|(side, _)| *side == Side::Here) {
             let (contains, handoff) = (owed.contains.clone(), self.handoff);
             self.update_record(|record, _, _| {
@@ -164,12 +164,6 @@ impl Staging {
                 piece,
             })
             .collect())
-    }
-
-    fn ledger_before_shown<'a>(&'a self, record: &'a Record) -> &'a Ledger {
-        let shown = self.journal.shown.as_ref();
-        let shown = shown.filter(|_| record.arriving == Some(self.handoff));
-        shown.map_or(&record.ledger, |shown| &shown.ledger)
     }
 
     fn copy_here(
@@ -262,22 +256,9 @@ impl Here {
     }
 }
 
-/// What is older here, the history, what is newer here.
-fn as_usual(here: &[PieceHere], coming: &[Piece]) -> Vec<(Side, usize)> {
-    let at = |is_older: bool| {
-        let all = here.iter().enumerate();
-        all.filter(move |(_, h)| h.is_older == is_older)
-            .map(|(at, _)| (Side::Here, at))
-    };
-    let coming = (0..coming.len()).map(|at| (Side::Coming, at));
-    at(true).chain(coming).chain(at(false)).collect()
-}
-
 /// Where all is copied that was handed over from here, the chain holds that handoff's bytes.
 fn contain_offered(record: &Record, copied: &[FileId], owed: &mut PendingAdoption) {
-    let offered = record.offered.iter().filter(|offered| {
-        let mut files = offered.files.iter().filter(|(_, size)| *size > 0);
-        offered.bytes > 0 && files.all(|(id, _)| copied.contains(id))
-    });
+    let is_copied = |id| copied.contains(&id);
+    let offered = record.offered.iter().filter(|o| o.lies_in(is_copied));
     owed.contains.extend(offered.map(|offered| offered.handoff));
 }

@@ -89,6 +89,27 @@ impl History {
         })
     }
 
+    /// The same bytes at other offsets: `now` gives the new offset of each.
+    #[must_use]
+    pub(super) fn moved(mut self, now: impl Fn(StreamOffset) -> StreamOffset) -> Self {
+        for (start, _) in &mut self.runs {
+            *start = now(*start);
+        }
+        for hole in &mut self.holes {
+            hole.at = now(hole.at);
+        }
+        for hop in &mut self.hops {
+            hop.start = now(hop.start);
+        }
+        for boot in &mut self.boots {
+            boot.start = now(boot.start);
+        }
+        for segment in &mut self.segments {
+            segment.end = now(segment.end);
+        }
+        self
+    }
+
     /// How many bytes it has. `None` where its runs overlap or overflow: it comes from another
     /// host, and may say anything.
     #[must_use]
@@ -110,15 +131,8 @@ impl Ledger {
     /// places, in bytes from its first one, where bytes were missed.
     #[must_use]
     pub fn history(&self, layout: &Layout, host: &str, missed: &[u64]) -> History {
-        let mut runs: Vec<(StreamOffset, u64)> = Vec::new();
-        for span in layout.spans.iter().filter(|s| s.length > 0) {
-            match runs.last_mut() {
-                Some((start, length)) if start.saturating_add(*length) == span.start => {
-                    *length = length.saturating_add(span.length);
-                }
-                _ => runs.push((span.start, span.length)),
-            }
-        }
+        let spans = layout.spans.iter().filter(|s| s.length > 0);
+        let mut runs = joined(spans.map(|span| (span.start, span.length)));
         if runs.is_empty() {
             // It says where the stream is, also where nothing of it is left.
             runs.push((layout.end, 0));
@@ -204,6 +218,7 @@ impl Ledger {
         known.reverse();
         let start = ends.saturating_add(shift);
         let mut end = start;
+        let its = history.clone().moved(|offset| offset.saturating_add(shift));
         let mut boots = if stayed {
             self.boots.clone()
         } else {
@@ -216,17 +231,9 @@ impl Ledger {
             known.push(Known::new(*id, 0, end, *length));
             end = end.saturating_add(*length);
         }
-        let its_boots = history.boots.iter().filter(|boot| boot.start <= ends);
-        boots.extend(its_boots.map(|boot| Boot {
-            start: boot.start.saturating_add(shift),
-            ..*boot
-        }));
-
-        let its_segments = history.segments.iter().filter(|s| s.end <= ends);
-        segments.extend(its_segments.map(|segment| Segment {
-            end: segment.end.saturating_add(shift),
-            ..*segment
-        }));
+        // It comes from another host, and may say anything.
+        boots.extend(its.boots.iter().filter(|boot| boot.start <= start));
+        segments.extend(its.segments.iter().filter(|s| s.end <= start));
         segments.extend(newer_segments);
 
         let mut hops = if stayed {
@@ -234,10 +241,7 @@ impl Ledger {
         } else {
             Vec::new()
         };
-        hops.extend(history.hops.iter().map(|hop| Hop {
-            start: hop.start.saturating_add(shift),
-            ..hop.clone()
-        }));
+        hops.extend(its.hops);
         // What comes behind an earlier boot of this host was printed on this host.
         let is_new_boot = history.boots.iter().any(|boot| boot.start == ends);
         let is_same_host = hops.last().is_some_and(|hop| hop.host == here.0);
@@ -250,10 +254,7 @@ impl Ledger {
         } else {
             Vec::new()
         };
-        holes.extend(history.holes.iter().map(|hole| Hole {
-            at: hole.at.saturating_add(shift),
-            ..*hole
-        }));
+        holes.extend(its.holes);
         let first = known.first().map_or(end, |k| k.start);
         let foreign = arrival
             .older
@@ -286,6 +287,22 @@ impl Ledger {
         let (host, since) = (here.0.to_owned(), Some(here.1));
         self.hops.push(Hop { host, since, start });
     }
+}
+
+/// Runs of which those that follow each other without a gap are one.
+pub(super) fn joined(
+    runs: impl IntoIterator<Item = (StreamOffset, u64)>,
+) -> Vec<(StreamOffset, u64)> {
+    let mut joined: Vec<(StreamOffset, u64)> = Vec::new();
+    for (start, length) in runs {
+        match joined.last_mut() {
+            Some((last, has)) if last.saturating_add(*has) == start => {
+                *has = has.saturating_add(length);
+            }
+            _ => joined.push((start, length)),
+        }
+    }
+    joined
 }
 
 /// The offset of the byte with this number, counted from the first one of `runs`.

@@ -53,7 +53,7 @@ pub use layout::{Layout, Place, Span};
 pub use ledger::Ledger;
 pub use offset::StreamOffset;
 pub use recognise::Look;
-pub(crate) use segments::{Piece, PieceHere, Side, order};
+pub(crate) use segments::{Piece, PieceHere, Side, order, usual_order};
 
 use crate::folder::FileId;
 use crate::ids::HandoffId;

@@ -11,8 +11,9 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
+use super::history::joined;
 use super::ledger::{SEGMENTS_KEPT, keep_last};
-use super::{History, Hole, Hop, Ledger, Segment, StreamOffset};
+use super::{History, Hop, Ledger, Segment, StreamOffset};
 use crate::folder::FileId;
 use crate::ids::HandoffId;
 
@@ -74,7 +75,6 @@ pub(crate) fn order(
         (Some(left), Some(right)) if use_times && left != right => left < right,
         _ => here.is_older,
     };
-    let is_shared = coming.iter().any(|piece| place_here(piece).is_some());
     let mut order = Vec::new();
     let (mut next_here, mut next_coming) = (0, 0);
     // Up to the next segment that is on both sides, and at last up to the ends.
@@ -114,18 +114,18 @@ pub(crate) fn order(
             (next_here, next_coming) = (next_here + 1, next_coming + 1);
         }
     }
-    let is_older = |(side, at): &(Side, usize)| {
-        *side == Side::Here && here.get(*at).is_some_and(|h| h.is_older)
+    (order != usual_order(here, coming)).then_some(order)
+}
+
+/// What is older here, the history, what is newer here.
+pub(crate) fn usual_order(here: &[PieceHere], coming: &[Piece]) -> Vec<(Side, usize)> {
+    let at = |is_older: bool| {
+        let all = here.iter().enumerate();
+        all.filter(move |(_, h)| h.is_older == is_older)
+            .map(|(at, _)| (Side::Here, at))
     };
-    let older = order.iter().take_while(|place| is_older(place)).count();
-    let (_, rest) = order.split_at(older);
-    let come = rest.iter().take_while(|(side, _)| *side == Side::Coming);
-    let come = come.count();
-    let are_newer = rest
-        .iter()
-        .skip(come)
-        .all(|p| p.0 == Side::Here && !is_older(p));
-    (is_shared || come < coming.len() || !are_newer).then_some(order)
+    let coming = (0..coming.len()).map(|at| (Side::Coming, at));
+    at(true).chain(coming).chain(at(false)).collect()
 }
 
 /// Whether clocks may have said this: no clock is ahead of this one, and time does not go back.
@@ -156,24 +156,14 @@ impl Ledger {
 
     /// What is known of these files.
     pub(crate) fn history_of(&self, wanted: impl Fn(FileId) -> bool) -> History {
-        let known = self
-            .known
-            .iter()
-            .filter(|run| run.length > 0 && wanted(run.id));
-        let mut history = History {
+        let known = self.known.iter();
+        let known = known.filter(|run| run.length > 0 && wanted(run.id));
+        History {
+            runs: joined(known.map(|run| (run.start, run.length))),
             hops: self.hops.clone(),
             segments: self.segments.clone(),
             ..History::default()
-        };
-        for run in known {
-            match history.runs.last_mut() {
-                Some((start, has)) if start.saturating_add(*has) == run.start => {
-                    *has = has.saturating_add(run.length);
-                }
-                _ => history.runs.push((run.start, run.length)),
-            }
         }
-        history
     }
 
     /// The file in which the byte at this offset was, when it was last seen.
@@ -233,7 +223,7 @@ impl History {
         let mut start = self.start();
         let named = self.segments.iter().map(|s| (Some(s.handoff), s.at, s.end));
         for (segment, at, end) in named.chain([(None, None, self.end())]) {
-            let bytes = self.slice(start, end).bytes().unwrap_or(0);
+            let bytes = self.bytes_between(start, end);
             if bytes > 0 {
                 pieces.push(Piece {
                     segment,
@@ -262,17 +252,29 @@ impl History {
 
     /// How many of its bytes lie before this offset.
     pub(crate) fn bytes_before(&self, offset: StreamOffset) -> u64 {
-        self.slice(self.start(), offset).bytes().unwrap_or(0)
+        self.bytes_between(self.start(), offset)
     }
 
-    /// What lies between two offsets.
-    pub(crate) fn slice(&self, from: StreamOffset, to: StreamOffset) -> Self {
-        let cut = |(start, length): &(StreamOffset, u64)| {
+    fn bytes_between(&self, from: StreamOffset, to: StreamOffset) -> u64 {
+        let runs = self.runs_between(from, to);
+        runs.fold(0, |sum, (_, length)| sum.saturating_add(length))
+    }
+
+    fn runs_between(
+        &self,
+        from: StreamOffset,
+        to: StreamOffset,
+    ) -> impl Iterator<Item = (StreamOffset, u64)> {
+        self.runs.iter().filter_map(move |(start, length)| {
             let end = start.saturating_add(*length).min(to);
             let start = (*start).max(from);
             let length = end.bytes_since(start).filter(|length| *length > 0)?;
             Some((start, length))
-        };
+        })
+    }
+
+    /// What lies between two offsets.
+    pub(crate) fn slice(&self, from: StreamOffset, to: StreamOffset) -> Self {
         let is_end = to == self.end();
         let is_within = |at: StreamOffset| (from..to).contains(&at) || (is_end && at == to);
         let before = self.hops.iter().rfind(|hop| hop.start <= from);
@@ -287,7 +289,7 @@ impl History {
         let mut segments = self.segments.clone();
         segments.retain(|s| s.end > from && s.end <= to);
         Self {
-            runs: self.runs.iter().filter_map(cut).collect(),
+            runs: self.runs_between(from, to).collect(),
             holes: self
                 .holes
                 .iter()
@@ -312,48 +314,24 @@ impl History {
         }
         let (begins, end) = (other.start(), self.end());
         let now = |offset: StreamOffset| end.saturating_add(offset.saturating_bytes_since(begins));
-        for (start, length) in other.runs {
-            match self.runs.last_mut() {
-                Some((last, has)) if last.saturating_add(*has) == now(start) => {
-                    *has = has.saturating_add(length);
-                }
-                _ => self.runs.push((now(start), length)),
-            }
-        }
-        let holes = other.holes.into_iter();
-        self.holes.extend(holes.map(|hole| Hole {
-            at: now(hole.at),
-            ..hole
-        }));
-        for hop in other.hops {
-            let same = |last: &Hop| (&last.host, last.since) == (&hop.host, hop.since);
-            if !self.hops.last().is_some_and(same) {
-                let start = now(hop.start);
-                self.hops.push(Hop { start, ..hop });
-            }
-        }
-        for mut boot in other.boots {
-            boot.start = now(boot.start);
-            self.boots.push(boot);
-        }
-        for mut segment in other.segments {
-            segment.end = now(segment.end);
-            self.segments.push(segment);
-        }
+        let other = other.moved(now);
+        self.runs = joined(self.runs.into_iter().chain(other.runs));
+        self.holes.extend(other.holes);
+        self.hops.extend(other.hops);
+        // The VM stayed where it was.
+        self.hops
+            .dedup_by(|hop, last| (&last.host, last.since) == (&hop.host, hop.since));
+        self.boots.extend(other.boots);
+        self.segments.extend(other.segments);
         self
     }
 
     /// Farther behind, so that it ends at this offset, unless it reaches beyond.
     pub(crate) fn ending_at(self, end: StreamOffset) -> Self {
-        let Some(shift) = end.bytes_since(self.end()) else {
-            return self;
-        };
-        let start = StreamOffset::new(self.start().get().saturating_add(shift));
-        let at_start = Self {
-            runs: vec![(start, 0)],
-            ..Self::default()
-        };
-        at_start.followed_by(self)
+        match end.bytes_since(self.end()) {
+            Some(shift) => self.moved(|offset| offset.saturating_add(shift)),
+            None => self,
+        }
     }
 }
 

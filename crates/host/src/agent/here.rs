@@ -29,10 +29,10 @@ pub(super) struct Here(Arc<Mutex<HereNow>>);
 #[derive(Default)]
 struct HereNow {
     connection: Option<Connection>,
-    domains: HashMap<Uuid, (Stay, Vm)>,
-    /// The number of each one's stay here, and how many stays there have been.
-    stays: HashMap<Uuid, u64>,
-    count: u64,
+    /// Where each domain stands, and the number of its stay.
+    domains: HashMap<Uuid, (Stay, Vm, u64)>,
+    /// How many stays there have been.
+    stays: u64,
     /// Domains that came by migration before anybody here saw them come.
     unseen: HashSet<Uuid>,
 }
@@ -45,13 +45,18 @@ impl Here {
 
     /// Where a domain stands; `None` where it is not here.
     pub(super) fn stay(&self, domain: Uuid) -> Option<(Stay, Vm)> {
-        self.lock().domains.get(&domain).cloned()
+        let here = self.lock();
+        let (stay, vm, _) = here.domains.get(&domain)?;
+        Some((*stay, vm.clone()))
     }
 
     /// The number of the domain's stay here: another one where it left and came back. `None` where
     /// it is not here.
     pub(super) fn number_of_stay(&self, domain: Uuid) -> Option<u64> {
-        self.lock().stays.get(&domain).copied()
+        self.lock()
+            .domains
+            .get(&domain)
+            .map(|(_, _, number)| *number)
     }
 
     /// Whether the domain came by migration, and nobody here saw from where.
@@ -81,12 +86,14 @@ impl Here {
     /// Where a domain stands from now on.
     pub(super) fn enters(&self, vm: Vm, stay: Stay) {
         let mut here = self.lock();
-        if !here.domains.contains_key(&vm.uuid) {
-            here.count = here.count.wrapping_add(1);
-            let number = here.count;
-            here.stays.insert(vm.uuid, number);
-        }
-        here.domains.insert(vm.uuid, (stay, vm));
+        let number = match here.domains.get(&vm.uuid) {
+            Some((_, _, number)) => *number,
+            None => {
+                here.stays = here.stays.wrapping_add(1);
+                here.stays
+            }
+        };
+        here.domains.insert(vm.uuid, (stay, vm, number));
     }
 
     /// A domain is not here any more.
@@ -94,7 +101,6 @@ impl Here {
         let mut here = self.lock();
         here.unseen.remove(&domain);
         here.domains.remove(&domain);
-        here.stays.remove(&domain);
     }
 
     fn lock(&self) -> MutexGuard<'_, HereNow> {

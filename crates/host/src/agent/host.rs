@@ -33,8 +33,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(3);
 
 /// How long the log of a domain that ended and is not defined any more is held, where logs of
-/// earlier boots are kept: some orchestrators define a domain anew to start it again.
-const DEFINED_ANEW: Duration = Duration::from_secs(300);
+/// earlier boots are kept, or where its files are there still: some orchestrators define a domain
+/// anew to start it again, and some remove its folder only after it.
+pub(super) const DEFINED_ANEW: Duration = Duration::from_secs(300);
 
 /// How many answers may wait to be taken in.
 const ANSWERS: usize = 1024;
@@ -394,8 +395,9 @@ impl Host {
 
     /// The logs of a domain that ended here are held for as long as libvirt knows it: its next
     /// start, or its return, would wipe them.
-    /// `never_came`: what is held has nothing but the history that was to come with it, and no boot
-    /// of it follows here.
+    /// Lets go of a domain's logs, once it is sure that the domain does not start here again.
+    /// `never_came`: it was to come by migration, and did not. Then it is sure at once, and what is
+    /// held is no more than the history that was to come with it.
     fn let_go(&self, connection: &Connection, uuid: Uuid, never_came: bool) {
         let (connection, held) = (connection.clone(), self.shared.held.clone());
         let here = self.here.clone();

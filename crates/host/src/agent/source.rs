@@ -68,10 +68,8 @@ pub(super) async fn offer(
             host,
             known: &known,
             vm,
-            stay: Stay {
-                number: here.number_of_stay(uuid),
-                here,
-            },
+            stay: here.number_of_stay(uuid),
+            here,
             events,
         };
         tokio::select! {
@@ -100,23 +98,11 @@ async fn look_up(shared: &Shared, connection: &Connection, uuid: Uuid) -> Result
     }))
 }
 
-/// The stay of a domain that comes to its end.
-struct Stay {
-    here: Here,
-    number: Option<u64>,
-}
-
-impl Stay {
-    /// Whether the domain left, and is back here.
-    fn is_over(&self, domain: Uuid) -> bool {
-        let now = self.here.number_of_stay(domain);
-        now.is_some() && now != self.number
-    }
-}
-
 struct HandingOver<'a> {
     shared: &'a Arc<Shared>,
-    stay: Stay,
+    here: Here,
+    /// The number of the stay that ends.
+    stay: Option<u64>,
     /// This host, as libvirt tells it from others.
     host: Option<Uuid>,
     known: &'a Known,
@@ -366,19 +352,25 @@ impl HandingOver<'_> {
         known.and_then(|known| known.held.as_ref())
     }
 
+    /// Whether the domain left, and is here again.
+    fn is_back(&self) -> bool {
+        let now = self.here.number_of_stay(self.vm.uuid);
+        now.is_some() && now != self.stay
+    }
+
     /// The way to the other host. It is not looked for any longer once the domain is back here: it
     /// may leave again, to another host, and what is held of this stay is a part of its log then.
     async fn towards(&self, source: &watch::Sender<Source>) -> Result<Towards, NoWay> {
-        let is_back = async {
-            while !self.stay.is_over(self.vm.uuid) {
+        let comes_back = async {
+            while !self.is_back() {
                 sleep(IS_BACK).await;
             }
         };
         let towards = tokio::select! {
             towards = self.shared.meet.towards(&self.vm, source.subscribe()) => towards,
-            () = is_back => Err(back()),
+            () = comes_back => Err(back()),
         };
-        towards.and_then(|towards| match self.stay.is_over(self.vm.uuid) {
+        towards.and_then(|towards| match self.is_back() {
             true => Err(back()),
             false => Ok(towards),
         })

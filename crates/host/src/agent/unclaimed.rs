@@ -16,14 +16,11 @@ use logchain_libvirt::Connection;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::host::DEFINED_ANEW;
 use super::known::numbering;
 use super::shared::Shared;
 use crate::blocking::blocking;
 use crate::log::ConsoleLog;
-
-/// Some orchestrators define a domain anew to start it again, and some remove a domain's folder
-/// only after the domain: so long a log is held whose files are still there.
-const WAIT: Duration = Duration::from_secs(300);
 
 /// Between two looks for that.
 const LOOK: Duration = Duration::from_secs(10);
@@ -58,7 +55,7 @@ async fn look_after(shared: &Shared, connection: &Connection, held: &Arc<HeldLog
         if is_known(connection, domain).await {
             return; // it is held as any other
         }
-        let is_over = began.elapsed() >= WAIT;
+        let is_over = began.elapsed() >= DEFINED_ANEW;
         let look = Arc::clone(held);
         let look = move || (look.is_handed_over(), look.earlier().is_empty());
         let looked = tokio::task::spawn_blocking(look).await;
@@ -76,7 +73,12 @@ async fn look_after(shared: &Shared, connection: &Connection, held: &Arc<HeldLog
         if is_over {
             break;
         }
-        sleep(if began.elapsed() < WAIT { LOOK } else { WAIT }).await;
+        sleep(if began.elapsed() < DEFINED_ANEW {
+            LOOK
+        } else {
+            DEFINED_ANEW
+        })
+        .await;
     }
     shared.held.let_go(domain);
 }

@@ -225,13 +225,10 @@ pub(super) fn history(
     // adopts both must not have it twice.
     let earlier = record.offered.as_ref().filter(|o| o.handoff != own);
     let earlier = earlier.filter(|o| known.offered == Some(o.handoff));
-    let earlier = earlier.filter(|o| {
-        let files = o.files.iter().filter(|(_, size)| *size > 0);
-        let moved = |id| drained.moved.iter().find(|(was, _)| *was == id);
-        let now = |id| moved(id).map_or(id, |(_, now)| *now);
-        let here = |id| drained.files.iter().any(|f| f.id == now(id));
-        o.bytes > 0 && files.clone().all(|(id, _)| here(*id))
-    });
+    let moved = |id| drained.moved.iter().find(|(was, _)| *was == id);
+    let now = |id| moved(id).map_or(id, |(_, now)| *now);
+    let here = |id| drained.files.iter().any(|f| f.id == now(id));
+    let earlier = earlier.filter(|o| o.lies_in(here));
     let earlier = earlier.map(|o| o.handoff);
     record.contain(earlier.as_slice());
     let contains = record.contains.clone();

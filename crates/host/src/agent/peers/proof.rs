@@ -101,6 +101,13 @@ pub(super) fn is_at(peer: &Peer, addresses: &BTreeSet<IpAddr>) -> bool {
             .any(|a| addresses.contains(&a.to_canonical()))
 }
 
+/// The addresses of hosts that a domain came from: those that the kernel showed, and those of the
+/// peers that are believed.
+pub(super) fn hosts(addresses: &BTreeSet<IpAddr>, believed: &[Identity]) -> BTreeSet<IpAddr> {
+    let believed = believed.iter().map(|peer| peer.address.to_canonical());
+    addresses.iter().copied().chain(believed).collect()
+}
+
 /// Whether two certificates are of one host: a host may have one for each end of a connection.
 pub(super) fn is_same_host(one: &PeerNames, other: &PeerNames) -> bool {
     let common = |one: &[String], other: &[String]| {
@@ -150,13 +157,8 @@ impl Arrivals {
 
     /// The hosts that the domain is known to have come from.
     pub(super) fn predecessors(&self, domain: Uuid) -> BTreeSet<IpAddr> {
-        let known = self.known(domain).into_iter();
-        known
-            .flat_map(|(addresses, believed)| {
-                let believed = believed.into_iter().map(|b| b.address.to_canonical());
-                addresses.into_iter().chain(believed)
-            })
-            .collect()
+        let known = self.known(domain).unwrap_or_default();
+        hosts(&known.0, &known.1)
     }
 
     /// What is to be remembered of how a domain came: from which addresses, and who is believed.

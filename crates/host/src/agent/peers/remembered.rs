@@ -15,11 +15,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use logchain_core::OkLogged as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::proof::Identity;
-use logchain_core::OkLogged as _;
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::message::{Answer, Ask, Question};
-use super::proof::{Claim, Evidence, Identity, is_at};
+use super::proof::{Claim, Evidence, Identity, hosts, is_at};
 use super::{LOOK, Peers, look};
 use crate::agent::stay::Stay;
 use crate::blocking::blocking;
@@ -205,8 +205,7 @@ impl Doorman {
         let Some(further) = further.min(FURTHER).checked_sub(1) else {
             return false;
         };
-        let believed = before.believed.iter().map(Identity::address);
-        let hosts = before.addresses.iter().copied().chain(believed).collect();
+        let hosts = hosts(&before.addresses, &before.believed);
         self.0.ask_whether(domain, of, hosts, further).await
     }
 }
