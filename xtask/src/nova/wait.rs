@@ -31,3 +31,15 @@ pub(crate) fn until<T>(
         pause(POLL);
     }
 }
+
+/// Waits for so long.
+pub(crate) fn rest(time: Duration) -> Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        if interrupted() {
+            return Err(LabError::Interrupted.into());
+        }
+        pause(POLL);
+    }
+    Ok(())
+}

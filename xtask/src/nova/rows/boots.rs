@@ -2,7 +2,7 @@
 //! then.
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Outcome;
 use super::live::AFTERWARDS;
@@ -13,34 +13,26 @@ use crate::nova::stage::{Look, Server, Stage};
 pub(super) fn hard_reboot(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("reboot", "h1")?;
     let before = server.look()?;
-    server
-        .api()
-        .act(&server.id, &json!({"reboot": {"type": "HARD"}}))?;
+    act(&server, &json!({"reboot": {"type": "HARD"}}))?;
     server.wait_for_status("ACTIVE")?;
     let after = started_anew(&server, &before)?;
-    let mut outcomes = vec![outcome("", before, after)];
+    let mut outcomes = vec![outcome(before, after)];
     // The earlier boot goes along.
     let before = server.look()?;
     server.migrate()?;
     server.wait_for_lines(AFTERWARDS)?;
     let after = server.look_until(|look| look.files.boots(2))?;
-    outcomes.push(outcome("a live migration after it", before, after));
+    outcomes.push(outcome(before, after).of_part("a live migration after it"));
     server.delete()?;
     Ok(outcomes)
 }
 
 /// Moved while it is shut off, and confirmed.
 pub(super) fn cold_confirmed(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
-    let server = stage.server("cold", "h1")?;
-    let before = server.look()?;
-    cold(&server)?;
-    server
-        .api()
-        .act(&server.id, &json!({"confirmResize": null}))?;
-    server.wait_for_status("ACTIVE")?;
-    let after = started_anew(&server, &before)?;
-    server.delete()?;
-    Ok(vec![not_promised(outcome("", before, after))])
+    not_promised(stage, "cold", |server| {
+        cold(server)?;
+        act(server, &json!({"confirmResize": null}))
+    })
 }
 
 /// The same, but taken back.
@@ -48,9 +40,7 @@ pub(super) fn cold_reverted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let server = stage.server("cold", "h1")?;
     let before = server.look()?;
     cold(&server)?;
-    server
-        .api()
-        .act(&server.id, &json!({"revertResize": null}))?;
+    act(&server, &json!({"revertResize": null}))?;
     server.wait_for_status("ACTIVE")?;
     if server.host()?.name() != "h1" {
         bail!("the server is not back on h1");
@@ -58,53 +48,56 @@ pub(super) fn cold_reverted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     if server.has_serial_port()? {
         let after = started_anew(&server, &before)?;
         server.delete()?;
-        return Ok(vec![not_promised(outcome("", before, after))]);
+        return Ok(vec![or_the_present_one(outcome(before, after))]);
     }
     // Nova 34 does so with consoles that are sockets: nobody can read what the guest prints.
     let after = server.look()?;
     let whole = after.files.whole() && after.files.last() >= before.files.last();
     server.delete()?;
-    Ok(vec![Outcome {
-        part: String::new(),
-        before,
-        after,
-        reads: String::new(),
-        verdict: "Nova starts it without a serial port; its log ends there".to_owned(),
-        good: whole,
-    }])
+    let verdict = "Nova starts it without a serial port; its log ends there";
+    Ok(vec![Outcome::new(before, after, verdict, whole)])
 }
 
 /// Made anew on its host from its image.
 pub(super) fn rebuilt(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
-    let server = stage.server("rebuild", "h1")?;
-    let before = server.look()?;
-    let image = server.api().image(CALM)?;
-    server
-        .api()
-        .act(&server.id, &json!({"rebuild": {"imageRef": image}}))?;
-    server.wait_for_status("ACTIVE")?;
-    let after = started_anew(&server, &before)?;
-    server.delete()?;
-    Ok(vec![not_promised(outcome("", before, after))])
+    not_promised(stage, "rebuild", |server| {
+        let image = server.api().image(CALM)?;
+        act(server, &json!({"rebuild": {"imageRef": image}}))
+    })
 }
 
 /// Put away as an image, and made from it again, on whatever host.
 pub(super) fn shelved(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
-    let server = stage.server("shelf", "h1")?;
+    not_promised(stage, "shelf", |server| {
+        act(server, &json!({"shelve": null}))?;
+        server.wait_for_status("SHELVED_OFFLOADED")?;
+        act(server, &json!({"unshelve": null}))
+    })
+}
+
+fn act(server: &Server<'_>, what: &Value) -> Result<()> {
+    server.api().act(&server.id, what)?;
+    Ok(())
+}
+
+/// `change` has a new server, of that name, started anew. Nobody promises that the earlier boot is
+/// there then; the present one has to be.
+fn not_promised(
+    stage: &Stage<'_>,
+    name: &str,
+    change: impl FnOnce(&Server<'_>) -> Result<()>,
+) -> Result<Vec<Outcome>> {
+    let server = stage.server(name, "h1")?;
     let before = server.look()?;
-    server.api().act(&server.id, &json!({"shelve": null}))?;
-    server.wait_for_status("SHELVED_OFFLOADED")?;
-    server.api().act(&server.id, &json!({"unshelve": null}))?;
+    change(&server)?;
     server.wait_for_status("ACTIVE")?;
     let after = started_anew(&server, &before)?;
     server.delete()?;
-    Ok(vec![not_promised(outcome("", before, after))])
+    Ok(vec![or_the_present_one(outcome(before, after))])
 }
 
 fn cold(server: &Server<'_>) -> Result<()> {
-    server
-        .api()
-        .act(&server.id, &json!({"migrate": {"host": "h2"}}))?;
+    act(server, &json!({"migrate": {"host": "h2"}}))?;
     server.wait_for_status("VERIFY_RESIZE")
 }
 
@@ -123,25 +116,17 @@ fn kept(look: &Look, before: &Look) -> bool {
         && first.is_some_and(|(_, last)| *last >= before.files.last())
 }
 
-fn outcome(part: &str, before: Look, after: Look) -> Outcome {
+fn outcome(before: Look, after: Look) -> Outcome {
     let both = after.files.boots(2) && after.console.boots(2);
     let verdict = match (both, after.files.boots(1)) {
         (true, _) => "both boots are there, whole",
         (false, true) => "only the new boot is there",
         (false, false) => "not whole",
     };
-    Outcome {
-        part: part.to_owned(),
-        before,
-        after,
-        reads: String::new(),
-        verdict: verdict.to_owned(),
-        good: both,
-    }
+    Outcome::new(before, after, verdict, both)
 }
 
-/// Nobody promises that the earlier boot is there; the present one has to be.
-fn not_promised(mut outcome: Outcome) -> Outcome {
+fn or_the_present_one(mut outcome: Outcome) -> Outcome {
     outcome.good |= outcome.after.files.boots(1);
     outcome
 }

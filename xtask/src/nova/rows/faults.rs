@@ -7,15 +7,16 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::Outcome;
-use super::live::{AFTERWARDS, migration};
-use crate::nova::poller::while_reading;
+use super::live::{AFTERWARDS, in_words};
 use crate::nova::stage::{LONG, Look, Stage};
-use crate::nova::wait::until;
+use crate::nova::wait::{rest, until};
 
 /// As the kernel shortens it.
 const QEMU: &str = "qemu-system-x86";
 /// How long Nova may take to notice that a migration is over whose nova-compute was killed.
 const NOTICE: Duration = Duration::from_secs(45);
+/// Whoever makes a folder anew that Nova removed does it within this time.
+const ANEW: Duration = Duration::from_secs(10);
 
 /// nova-compute at the source is killed while memory is copied, and started again.
 pub(super) fn compute_at_source(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
@@ -55,50 +56,26 @@ fn compute_restarted(stage: &Stage<'_>, killed: &str) -> Result<Vec<Outcome>> {
     let known = server.host()?.name().to_owned();
     let whole = after.files.whole() && after.files.last() >= before.files.last();
     let agrees = known == real.name();
-    let words = if whole { "whole" } else { "not whole" };
     let verdict = format!(
-        "{words}, on {}; Nova: migration {migration}, server {status} on {known}",
+        "{}, on {}; Nova: migration {migration}, server {status} on {known}",
+        in_words(whole),
         real.name()
     );
     let good = whole && (!agrees || after.console.whole());
+    server.delete()?;
     if noticed.is_err() || !agrees {
-        let real = real.clone();
-        server.delete()?;
-        server.sweep(&real)?;
-    } else {
-        server.delete()?;
+        server.sweep(real)?;
     }
-    Ok(vec![Outcome {
-        part: String::new(),
-        before,
-        after,
-        reads: String::new(),
-        verdict,
-        good,
-    }])
+    Ok(vec![Outcome::new(before, after, verdict, good)])
 }
 
 /// QEMU at the destination dies while memory is copied: Nova rolls back, and removes the folder
 /// there while a history is written into it. Nothing may keep it from a second try.
 pub(super) fn rollback(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
-    let server = stage.server("rollback", "h1")?;
-    stage.slow(true)?;
-    let before = server.look()?;
-    let (status, reads) = while_reading(server.api(), &server.id, || {
-        server.begin_migration()?;
-        server.wait_for_copying()?;
+    super::given_up(stage, "rollback", |_| {
         stage.cloud.host("h2")?.signal(QEMU, "KILL")?;
-        let (_, status) = server.wait_for_migration(&["cancelled", "failed", "error"])?;
-        let state = server.recover()?;
-        server.wait_for_lines(AFTERWARDS)?;
-        Ok(format!("migration {status}, server {state}"))
-    })?;
-    stage.slow(false)?;
-    let mut stayed = super::stayed(stage, &server, before, &reads)?;
-    stayed.verdict += &format!("; Nova: {status}");
-    let again = migration(&server, "a migration after it")?;
-    server.delete()?;
-    Ok(vec![stayed, again])
+        Ok(())
+    })
 }
 
 /// Its owner deletes a server that migrates. No folder may be there for the sake of a log.
@@ -112,13 +89,8 @@ pub(super) fn deleted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     stage.slow(false)?;
     server.wait_until_gone()?;
     let hosts = [stage.cloud.host("h1")?, stage.cloud.host("h2")?];
-    // Nova may still be removing them; and whoever makes one anew does it within this time.
-    for _ in 0..10 {
-        until("a second", LONG, || {
-            crate::process::pause(Duration::from_secs(1));
-            Ok(Some(()))
-        })?;
-    }
+    // Nova may still be removing them.
+    rest(ANEW)?;
     let mut left = Vec::new();
     let mut good = true;
     for host in hosts.iter().filter(|host| server.has_folder_at(host)) {
@@ -139,14 +111,7 @@ pub(super) fn deleted(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     for host in hosts {
         server.sweep(host)?;
     }
-    Ok(vec![Outcome {
-        part: String::new(),
-        before,
-        after: Look::nothing(),
-        reads: String::new(),
-        verdict,
-        good,
-    }])
+    Ok(vec![Outcome::new(before, Look::nothing(), verdict, good)])
 }
 
 /// A host dies, and Nova makes its server anew on the other one; then the host comes back.
@@ -197,12 +162,5 @@ pub(super) fn evacuated(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     };
     let good = after.files.boots(1) || after.files.boots(2);
     server.delete()?;
-    Ok(vec![Outcome {
-        part: String::new(),
-        before,
-        after,
-        reads: String::new(),
-        verdict,
-        good,
-    }])
+    Ok(vec![Outcome::new(before, after, verdict, good)])
 }

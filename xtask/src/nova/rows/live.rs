@@ -19,14 +19,8 @@ pub(super) fn nothing(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     let after = server.look()?;
     let whole = after.whole_since(&before);
     server.delete()?;
-    Ok(vec![Outcome {
-        part: String::new(),
-        before,
-        after,
-        reads: reads.to_string(),
-        verdict: if whole { "whole" } else { "not whole" }.to_owned(),
-        good: whole,
-    }])
+    let outcome = Outcome::new(before, after, in_words(whole), whole);
+    Ok(vec![outcome.with_reads(&reads)])
 }
 
 /// One.
@@ -64,14 +58,9 @@ pub(super) fn migration(server: &Server<'_>, part: &str) -> Result<Outcome> {
         (true, true) => "whole in the end, with less in between",
         (false, _) => "not whole",
     };
-    Ok(Outcome {
-        part: part.to_owned(),
-        before,
-        after,
-        reads: reads.to_string(),
-        verdict: format!("{verdict}; {:.0} s", took.as_secs_f32()),
-        good: whole && !reads.shrank(),
-    })
+    let verdict = format!("{verdict}; {:.0} s", took.as_secs_f32());
+    let outcome = Outcome::new(before, after, verdict, whole && !reads.shrank());
+    Ok(outcome.with_reads(&reads).of_part(part))
 }
 
 /// Two from each host to the other one, all at once.
@@ -92,14 +81,8 @@ pub(super) fn pairs(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
         server.wait_for_lines(AFTERWARDS)?;
         let after = server.look_until(|look| look.whole_since(&before))?;
         let whole = after.whole_since(&before);
-        outcomes.push(Outcome {
-            part: format!("{name}, to {to}"),
-            before,
-            after,
-            reads: String::new(),
-            verdict: if whole { "whole" } else { "not whole" }.to_owned(),
-            good: whole,
-        });
+        let outcome = Outcome::new(before, after, in_words(whole), whole);
+        outcomes.push(outcome.of_part(format!("{name}, to {to}")));
     }
     for (_, server) in &servers {
         server.delete()?;
@@ -109,24 +92,12 @@ pub(super) fn pairs(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
 
 /// One that Nova calls off in the middle, and one after it.
 pub(super) fn abort(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
-    let server = stage.server("abort", "h1")?;
-    stage.slow(true)?;
-    let before = server.look()?;
-    let (status, reads) = while_reading(server.api(), &server.id, || {
-        server.begin_migration()?;
-        server.wait_for_copying()?;
+    super::given_up(stage, "abort", |server| {
         let (migration, _) = server.wait_for_migration(&["running"])?;
-        server.api().abort(&server.id, migration)?;
-        // Which of them depends on what QEMU was writing at that moment.
-        let (_, status) = server.wait_for_migration(&["cancelled", "failed", "error"])?;
-        let state = server.recover()?;
-        server.wait_for_lines(AFTERWARDS)?;
-        Ok(format!("migration {status}, server {state}"))
-    })?;
-    stage.slow(false)?;
-    let mut stayed = super::stayed(stage, &server, before, &reads)?;
-    stayed.verdict += &format!("; Nova: {status}");
-    let again = migration(&server, "a migration after it")?;
-    server.delete()?;
-    Ok(vec![stayed, again])
+        server.api().abort(&server.id, migration)
+    })
+}
+
+pub(super) fn in_words(whole: bool) -> &'static str {
+    if whole { "whole" } else { "not whole" }
 }

@@ -6,8 +6,9 @@ mod live;
 
 use anyhow::Result;
 
-use super::poller::Reads;
+use super::poller::{Reads, while_reading};
 use super::stage::{Look, Server, Stage};
+use live::{AFTERWARDS, migration};
 
 /// Something that is done to servers.
 pub(crate) struct Row {
@@ -79,6 +80,58 @@ const fn row(
     Row { name, what, run }
 }
 
+impl Outcome {
+    /// Of a row that has one part, where nobody read meanwhile.
+    fn new(before: Look, after: Look, verdict: impl Into<String>, good: bool) -> Self {
+        Self {
+            part: String::new(),
+            before,
+            after,
+            reads: String::new(),
+            verdict: verdict.into(),
+            good,
+        }
+    }
+
+    fn with_reads(self, reads: &Reads) -> Self {
+        let reads = reads.to_string();
+        Self { reads, ..self }
+    }
+
+    fn of_part(self, part: impl Into<String>) -> Self {
+        let part = part.into();
+        Self { part, ..self }
+    }
+}
+
+/// A migration of a new server, of that name, which `fail` has come to nothing while memory is
+/// copied; and another one after it.
+fn given_up(
+    stage: &Stage<'_>,
+    name: &str,
+    fail: impl FnOnce(&Server<'_>) -> Result<()>,
+) -> Result<Vec<Outcome>> {
+    let server = stage.server(name, "h1")?;
+    stage.slow(true)?;
+    let before = server.look()?;
+    let (status, reads) = while_reading(server.api(), &server.id, || {
+        server.begin_migration()?;
+        server.wait_for_copying()?;
+        fail(&server)?;
+        // Which of them depends on what QEMU was writing at that moment.
+        let (_, status) = server.wait_for_migration(&["cancelled", "failed", "error"])?;
+        let state = server.recover()?;
+        server.wait_for_lines(AFTERWARDS)?;
+        Ok(format!("migration {status}, server {state}"))
+    })?;
+    stage.slow(false)?;
+    let mut stayed = stayed(stage, &server, before, &reads)?;
+    stayed.verdict += &format!("; Nova: {status}");
+    let again = migration(&server, "a migration after it")?;
+    server.delete()?;
+    Ok(vec![stayed, again])
+}
+
 /// Of a server whose migration came to nothing: its log is as it was, and nothing is left at the
 /// other host that would keep Nova from trying again.
 fn stayed(stage: &Stage<'_>, server: &Server<'_>, before: Look, reads: &Reads) -> Result<Outcome> {
@@ -91,12 +144,6 @@ fn stayed(stage: &Stage<'_>, server: &Server<'_>, before: Look, reads: &Reads) -
         (true, true) => "whole; a folder is left at the destination",
         (false, _) => "not whole",
     };
-    Ok(Outcome {
-        part: String::new(),
-        before,
-        after,
-        reads: reads.to_string(),
-        verdict: words.to_owned(),
-        good: whole && !left && !reads.shrank(),
-    })
+    let good = whole && !left && !reads.shrank();
+    Ok(Outcome::new(before, after, words, good).with_reads(reads))
 }
