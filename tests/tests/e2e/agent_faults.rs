@@ -7,11 +7,12 @@
 //! are ignored unless asked for (`--run-ignored all`).
 
 use std::error::Error;
+use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, P2P, in_a_folder, over_tls_with_peers, soon_whole};
+use crate::agent::{Agent, P2P, SOON, in_a_folder, over_tls_with_peers, soon_whole, virsh};
 use crate::common::{MIGRATION, Outcome};
-use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Output, Pace, Running};
+use logchain_tests::{Guest, GuestOn, Host, Lab, LabError, Output, Pace, Running, Signal};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -95,6 +96,11 @@ impl Scene {
             let job = host.run(["virsh", "domjobinfo", "vm"])?.out();
             Ok(job.contains("Memory processed").then_some(()))
         })
+    }
+
+    fn agent(&mut self, side: usize) -> Fallible<&mut Agent> {
+        let agent = self.agents.get_mut(side).and_then(Option::as_mut);
+        Ok(agent.ok_or("there is no agent")?)
     }
 
     /// Kills the agent of this side.
@@ -197,6 +203,58 @@ fn the_agent_at_the_source_is_killed_before_it_noticed() -> Outcome {
         let output = scene.slowly()?.wait(MIGRATION)?.checked()?;
         scene.start(0)?;
         scene.whole(&output)
+    })
+}
+
+/// What a host has put down of domains that left.
+fn notes(host: &Host) -> Vec<Vec<u8>> {
+    let folder = host.path("/var/lib/logchain/left");
+    let mut notes = Vec::new();
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        notes.extend(fs::read(entry.path()));
+    }
+    notes.sort();
+    notes
+}
+
+/// An agent that is killed cannot see to it that the log makes way for the guest's next stay, where
+/// a start appends. The next agent does, whether libvirt still knows the domain or has forgotten it:
+/// or what the guest printed elsewhere meanwhile could not be put between its two stays.
+#[test]
+fn after_a_kill_the_log_makes_way_for_the_guests_next_stay() -> Outcome {
+    let name = "the agent at the source is killed | and the guest comes back to a log that appends";
+    let guest = Guest::new("vm").append(true);
+    row_with(name, Way::Tls, &guest, 300, |scene| {
+        let mut came = String::new();
+        for more in [&["--persistent"][..], &["--persistent", "--undefinesource"]] {
+            let (here, there) = (scene.host(0).guest("vm"), scene.host(1).guest("vm"));
+            // So that the other one has no more than put down that the guest leaves.
+            scene.agent(1)?.signal(Signal::STOP)?;
+            let earlier = notes(here.host());
+            let way = [&["--live", "--p2p", "--bandwidth", PACE], more].concat();
+            let migration = here.host().command(["virsh", "--quiet", "migrate"]);
+            let migration = migration.args(&way).args(["vm", &there.host().uri()]);
+            let migration = migration.limit(LONG).spawn()?;
+            here.host()
+                .until("the guest's leaving to be noted", SOON, || {
+                    Ok((notes(here.host()) != earlier).then_some(()))
+                })?;
+            scene.kill(0)?;
+            migration.wait(MIGRATION)?.checked()?;
+            there.wait_for_more_ticks(100)?;
+            scene.agent(1)?.signal(Signal::CONT)?;
+            scene.start(0)?;
+            let base = here.host().path(here.log_path());
+            here.host().until("the log to make way", SOON, || {
+                Ok((!base.exists()).then_some(()))
+            })?;
+            let agents: Vec<&Agent> = scene.agents.iter().flatten().collect();
+            soon_whole(&there, &agents)?;
+            virsh(&there, here.host(), P2P)?.checked()?;
+            here.wait_for_more_ticks(100)?;
+            came = soon_whole(&here, &agents)?.to_string();
+        }
+        Ok(format!("back twice: {came}"))
     })
 }
 

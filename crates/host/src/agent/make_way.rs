@@ -4,6 +4,7 @@
 //!
 //! Must not know: whether the log was carried, and where to.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::leases::Leases;
@@ -15,14 +16,22 @@ use crate::blocking::blocking;
 
 /// Has the log make way, if it has to.
 pub(super) async fn make_way(known: &KnownLog, numbering: NumberingChoice) {
-    if !known.appends {
-        return;
+    if known.appends {
+        rotate_away(known.log.path.clone(), numbering).await;
     }
+}
+
+/// Has a log make way whose domain libvirt has forgotten here, and with it whether its next start
+/// appends. One that does not would wipe the base file.
+pub(super) async fn make_way_of_forgotten(path: PathBuf, numbering: NumberingChoice) {
+    rotate_away(path, numbering).await;
+}
+
+async fn rotate_away(path: PathBuf, numbering: NumberingChoice) {
     let numbering = match numbering {
         NumberingChoice::FromOne => Numbering::FromOne,
         _ => Numbering::FromZero,
     };
-    let path = known.log.path.clone();
     let rotate = blocking(move || {
         let writers = Arc::new(Leases::default());
         Ok(ChainWorkspace::rotate_away(&path, numbering, writers)?)

@@ -1,21 +1,24 @@
 //! Domains that left while no agent was here: libvirt says of them that they are shut off because
-//! they migrated. What of their logs was not handed over is noted, and offered from then on. The
-//! logs of others that are shut off are held where logs of earlier boots are kept, since their
+//! they migrated. What of their logs was not handed over is noted, and offered from then on; and
+//! all of them make way, since an agent that was killed did not see to it. The logs of others that are shut off are held where logs of earlier boots are kept, since their
 //! next start wipes them.
 //!
 //! Must not know: how a log is offered.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use logchain_core::chain::NumberingChoice;
 use logchain_core::departure::Notes;
+use logchain_core::holds::HeldLog;
 use logchain_core::record::Record;
 use logchain_libvirt::consoles::read;
 use logchain_libvirt::{Connection, Domain, Shutoff, State};
 use uuid::Uuid;
 
-use super::known::{logs_of, numbering};
-use super::make_way::make_way;
+use super::known::{KnownLog, logs_of, numbering};
+use super::make_way::{make_way, make_way_of_forgotten};
 use super::shared::Shared;
 use super::unclaimed;
 use crate::blocking::blocking;
@@ -61,6 +64,31 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             ));
         }
     }
+    let forgotten = forgotten(&shared, known);
+    match forgotten.await {
+        Ok(paths) => {
+            let numbering = numbering(&shared.events).await;
+            for path in paths {
+                make_way_of_forgotten(path, numbering).await;
+            }
+        }
+        Err(e) => tracing::debug!(error = %e.sentence(), "forgotten domains are looked for again"),
+    }
+}
+
+/// The logs of domains that left, and that libvirt knows no more here.
+async fn forgotten(shared: &Shared, known: HashSet<Uuid>) -> Result<Vec<PathBuf>> {
+    let state = shared.config().state.clone();
+    blocking(move || {
+        let Some(notes) = Notes::open(&state)? else {
+            return Ok(Vec::new());
+        };
+        let notes = notes.all()?.notes.into_iter();
+        let forgotten = notes.filter(|note| !known.contains(&note.domain));
+        let logs = forgotten.flat_map(|note| note.logs);
+        Ok(logs.map(|log| log.path).collect())
+    })
+    .await
 }
 
 /// Holds the logs of a domain that is shut off.
@@ -82,6 +110,28 @@ async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
 }
 
 async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
+    let (known, _) = logs_of(read(&domain.live_xml().await?)?);
+    let numbering = numbering(&shared.events).await;
+    let noted = note_logs(shared, domain, &known, numbering).await;
+    // Last: a log that has no base file takes longer to be looked at.
+    for known in &known {
+        make_way(known, numbering).await;
+    }
+    let left = noted?;
+    // Its files may be gone already.
+    for log in left {
+        shared.held.put_down_lost(&log).await;
+    }
+    Ok(())
+}
+
+/// Notes what was not handed over. Gives what an earlier agent held of it.
+async fn note_logs(
+    shared: &Arc<Shared>,
+    domain: &Domain,
+    known: &[KnownLog],
+    numbering: NumberingChoice,
+) -> Result<Vec<Arc<HeldLog>>> {
     let config = shared.config();
     let (state, uuid) = (config.state.clone(), domain.uuid());
     let is_noted = blocking(move || {
@@ -93,15 +143,13 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     if is_noted.await? {
         // What is wanted of it is held by the note.
         let held = shared.held.clone();
-        return blocking(move || {
+        let discard = move || {
             held.discard(uuid);
-            Ok(())
-        })
-        .await;
+            Ok(Vec::new())
+        };
+        return blocking(discard).await;
     }
-    let (known, _) = logs_of(read(&domain.live_xml().await?)?);
     let logs: Vec<ConsoleLog> = known.iter().map(|known| known.log.clone()).collect();
-    let numbering = numbering(&shared.events).await;
     let held = shared.held.clone();
     let (left, from_earlier_agent) = blocking(move || {
         let (mut left, mut from_earlier_agent) = (Vec::new(), Vec::new());
@@ -136,10 +184,7 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     if left.is_empty() {
         // An earlier agent handed all of it over.
         shared.held.let_go(uuid);
-        return Ok(());
-    }
-    for known in &known {
-        make_way(known, numbering).await;
+        return Ok(Vec::new());
     }
     let offer = OfferOptions {
         transport: shared.meet.shared_url().unwrap_or_default(),
@@ -149,9 +194,5 @@ async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     let logs: Vec<&ConsoleLog> = left.iter().collect();
     DepartureNote::begin(&config.state, domain, ("", None), &offer, &logs).await?;
     tracing::info!(domain = %uuid, "it left while no agent was here; its log is offered");
-    // Its files may be gone already.
-    for log in from_earlier_agent {
-        shared.held.put_down_lost(&log).await;
-    }
-    Ok(())
+    Ok(from_earlier_agent)
 }
