@@ -10,6 +10,7 @@ mod agent_control;
 mod agent_faults;
 mod agent_late;
 mod agent_options;
+mod agent_orchestrators;
 mod agent_peace;
 mod agent_stored;
 mod agent_streams;

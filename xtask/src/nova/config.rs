@@ -154,6 +154,28 @@ impl Facts<'_> {
     }
 }
 
+/// Of Tempest, which finds a cloud without volumes and networks. Its guests print by themselves.
+pub(crate) fn tempest(controller: &str, image: &str) -> String {
+    let url = Service::Keystone.url(controller);
+    format!(
+        "[DEFAULT]\nlog_file = {LOGS}/tempest.log\n\
+         [auth]\nadmin_username = admin\nadmin_password = {PASSWORD}\n\
+         admin_project_name = admin\nadmin_domain_name = Default\n\
+         create_isolated_networks = False\n\
+         [identity]\nauth_version = v3\nuri_v3 = {url}\n\
+         [oslo_concurrency]\nlock_path = {FOLDER}/tempest/locks\n\
+         [compute]\nimage_ref = {image}\nimage_ref_alt = {image}\n\
+         flavor_ref = tiny\nflavor_ref_alt = larger\nmin_compute_nodes = 2\n\
+         [compute-feature-enabled]\nlive_migration = True\n\
+         block_migration_for_live_migration = True\nlive_migrate_back_and_forth = True\n\
+         console_output = True\nvnc_console = False\n\
+         [validation]\nrun_validation = False\n\
+         [service_available]\nneutron = False\ncinder = False\nswift = False\n\
+         horizon = False\n\
+         [logchain]\nrun_user_data = False\nline_pattern = ^LC (\\d+) abc\n"
+    )
+}
+
 /// QEMU as a user of its own, who is given the files that it needs: as distributions have it.
 pub(crate) fn qemu(address: &str) -> String {
     format!(

@@ -3,6 +3,7 @@
 mod boots;
 mod faults;
 mod live;
+mod tempest;
 
 use anyhow::Result;
 
@@ -70,6 +71,7 @@ pub(crate) const ROWS: &[Row] = &[
         "evacuation of a host that died",
         faults::evacuated,
     ),
+    row("tempest", "Tempest", tempest::run_tempest),
 ];
 
 const fn row(
