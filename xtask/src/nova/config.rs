@@ -120,7 +120,7 @@ impl Facts<'_> {
         );
         format!(
             "{}[libvirt]\nvirt_type = qemu\nlive_migration_scheme = tcp\n\
-             live_migration_inbound_addr = {address}\n\
+             live_migration_inbound_addr = {address}\nwait_soft_reboot_seconds = 5\n\
              [serial_console]\nenabled = True\nproxyclient_address = {address}\n\
              [nova_sys_admin]\n{helper}[privsep_osbrick]\n{helper}\
              [oslo_concurrency]\nlock_path = /var/lib/nova/locks\n\

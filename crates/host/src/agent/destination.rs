@@ -103,6 +103,8 @@ struct Receiving<'a> {
     adopted: usize,
     /// Whether the domain runs here for longer: nobody waits for it.
     is_late: bool,
+    /// Whether its guest ran here.
+    has_come: bool,
 }
 
 impl<'a> Receiving<'a> {
@@ -141,6 +143,7 @@ impl<'a> Receiving<'a> {
             ended: Vec::new(),
             adopted: 0,
             is_late: false,
+            has_come: false,
         }))
     }
 
@@ -167,7 +170,7 @@ impl<'a> Receiving<'a> {
                 Arrival::Never => {
                     self.link.send_replace(SourceLink::Gone);
                     while let Some(ended) = self.tasks.join_next_with_id().await {
-                        self.on_end(ended, None);
+                        self.on_end(ended, now);
                     }
                     return Ok(());
                 }
@@ -193,12 +196,9 @@ impl<'a> Receiving<'a> {
                 self.conclude();
                 return Ok(());
             }
-            let resumed = match now {
-                Arrival::Came(at) if !self.is_late => Some(at),
-                _ => None,
-            };
+            self.has_come |= matches!(now, Arrival::Came(_));
             tokio::select! {
-                Some(ended) = self.tasks.join_next_with_id() => self.on_end(ended, resumed),
+                Some(ended) = self.tasks.join_next_with_id() => self.on_end(ended, now),
                 Ok(()) = arrival.changed() => {}
                 () = changed(&mut stored) => self.link.send_modify(SourceLink::has_put),
                 () = sleep(pace(began.elapsed())) => {}
@@ -259,7 +259,12 @@ impl<'a> Receiving<'a> {
         true
     }
 
-    fn on_end(&mut self, ended: Result<(Id, Ended), JoinError>, resumed: Option<Instant>) {
+    fn on_end(&mut self, ended: Result<(Id, Ended), JoinError>, arrival: Arrival) {
+        let resumed = match arrival {
+            Arrival::Came(at) if !self.is_late => Some(at),
+            _ => None,
+        };
+        let migration_failed = matches!(arrival, Arrival::Never) && !self.has_come;
         let (handoff, begin, taken) = match ended {
             Ok((_, ended)) => ended,
             // Aborted for a newer one, or it failed by itself: it is found again.
@@ -300,6 +305,11 @@ impl<'a> Receiving<'a> {
                 outcome: Outcome::Aborted,
                 ..
             }) => {}
+            // The source withdraws it, and may be gone with it before that is seen here.
+            Ok(TakenIn {
+                outcome: Outcome::Failed { .. },
+                ..
+            }) if migration_failed => {}
             Ok(TakenIn {
                 outcome: Outcome::Failed { reason },
                 ..

@@ -27,6 +27,14 @@ pub(super) fn hard_reboot(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
+/// The owner asks it to reboot. The lab's guest does not heed the power button, so Nova reboots it by
+/// force a little later.
+pub(super) fn soft_reboot(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    not_promised(stage, "softly", |server| {
+        act(server, &json!({"reboot": {"type": "SOFT"}}))
+    })
+}
+
 /// Moved while it is shut off, and confirmed.
 pub(super) fn cold_confirmed(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
     not_promised(stage, "cold", |server| {

@@ -65,8 +65,21 @@ pub(super) fn migration(server: &Server<'_>, part: &str) -> Result<Outcome> {
 
 /// Two from each host to the other one, all at once.
 pub(super) fn pairs(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    at_once(stage, &[("a", "h1"), ("b", "h1"), ("c", "h2"), ("d", "h2")])
+}
+
+/// All six of a host, as an operator empties it.
+pub(super) fn drained(stage: &Stage<'_>) -> Result<Vec<Outcome>> {
+    at_once(
+        stage,
+        &["a", "b", "c", "d", "e", "f"].map(|name| (name, "h1")),
+    )
+}
+
+/// Servers on these hosts, each to the other one, and nobody waits for another.
+fn at_once(stage: &Stage<'_>, wanted: &[(&str, &str)]) -> Result<Vec<Outcome>> {
     let mut servers = Vec::new();
-    for (name, host) in [("a", "h1"), ("b", "h1"), ("c", "h2"), ("d", "h2")] {
+    for (name, host) in wanted {
         servers.push((name, stage.server(name, host)?));
     }
     let mut moves = Vec::new();

@@ -51,7 +51,13 @@ pub(crate) const ROWS: &[Row] = &[
         faults::compute_at_destination,
     ),
     row("reboot", "hard reboot", boots::hard_reboot),
+    row(
+        "softly",
+        "soft reboot that the guest does not heed",
+        boots::soft_reboot,
+    ),
     row("pairs", "two servers each way at once", live::pairs),
+    row("drained", "six servers of a host at once", live::drained),
     row("deleted", "delete while migrating", faults::deleted),
     row(
         "rollback",
