@@ -37,6 +37,7 @@ usage: cargo xtask COMMAND
   --nova                     test: nothing else but migrations and more by an OpenStack Nova that is
                              started here, with agents and without; demo: one migration by it
   --nova=live,abort+,back-   only these rows; +: only with agents, -: only without
+  --nova=live@tls,live@ssh   the agents meet over TLS or ssh instead of in a folder
 ";
 
 enum Task {
@@ -164,8 +165,8 @@ mod tests {
             };
             assert_eq!((args.len(), stores.len()), (1, count), "{text}");
         }
-        let nova = parse(words("test --nova=live,abort- --yes"));
-        assert!(matches!(nova, Ok((Task::Nova { rows }, true)) if rows.len() == 2));
+        let nova = parse(words("test --nova=live,abort-,back@tls --yes"));
+        assert!(matches!(nova, Ok((Task::Nova { rows }, true)) if rows.len() == 3));
         let nova = parse(words("test --nova"));
         assert!(matches!(nova, Ok((Task::Nova { rows }, false)) if rows.len() > 2));
         assert!(matches!(
@@ -175,6 +176,7 @@ mod tests {
         for wrong in [
             "",
             "test --nova=x",
+            "test --nova=live@x",
             "test --nova -- x",
             "demo --nova=live",
             "dmeo",

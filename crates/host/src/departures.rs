@@ -133,6 +133,20 @@ impl DepartureNote {
     }
 }
 
+/// The destination has this log of a domain that left. Blocks on files.
+pub(crate) fn mark_received(state: &Path, domain: Uuid, console: &ConsoleName) -> Result<()> {
+    let Some(notes) = Notes::open(state)? else {
+        return Ok(());
+    };
+    if let Some(mut note) = notes.read(domain)? {
+        for log in note.logs.iter_mut().filter(|log| log.console == *console) {
+            log.received = true;
+        }
+        notes.write(&note)?;
+    }
+    Ok(())
+}
+
 /// The domain is here, with its history: that it left once is over. Without this the
 /// next `reap` that sees it run drops the note.
 pub(crate) async fn came_back(state: &Path, domain: Uuid) -> Result<()> {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::carry::{self, Carry, RemoteHalf, Route};
 use crate::event::HandoffRole;
 use crate::hosts::{self, Hosts};
@@ -27,7 +28,7 @@ use crate::progress::Phase;
 use crate::stop::Stop;
 use crate::transports::{TransportChoice, ssh_options};
 use crate::turn::Turn;
-use crate::{Error, Event, Events, Result, consoles, outbox};
+use crate::{Error, Event, Events, Result, consoles, departures, outbox};
 
 /// Which domain's logs are handed over, and how.
 #[derive(Clone, Debug)]
@@ -202,8 +203,14 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
                     events.warn(e.sentence());
                 }
             }
-            _ if !carried => behind.push(log.console.clone()),
-            _ => {}
+            None if carried => {
+                let (state, console) = (options.state.clone(), log.console.clone());
+                let mark = move || departures::mark_received(&state, departed.uuid, &console);
+                if let Err(e) = blocking(mark).await {
+                    events.warn(e.sentence());
+                }
+            }
+            _ => behind.push(log.console.clone()),
         }
     }
     Ok(failures.into())

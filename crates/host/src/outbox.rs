@@ -5,9 +5,11 @@
 //! what is here behind its log.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use logchain_core::folder::Folder;
 use logchain_core::handoff::adopt::Adopt as Half;
 use logchain_core::handoff::offer::{Held, Offer, Source};
 use logchain_core::handoff::{Budget, Handoff, run_locally};
@@ -15,7 +17,6 @@ use logchain_core::ids::{ConsoleName, HandoffId};
 use logchain_core::outbox::{Entry, KeepOutcome, Keeper, Outbox};
 use logchain_core::record::Record;
 use logchain_core::transport::{LogTransport, MemoryTransport};
-use logchain_core::{departure::Notes, folder::Folder};
 use logchain_libvirt::Connection;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -24,7 +25,7 @@ use crate::blocking::blocking;
 use crate::incoming::IncomingDomain;
 use crate::leases::Leases;
 use crate::log::ConsoleLog;
-use crate::{Error, Event, Events, Result, consoles, limits};
+use crate::{Error, Event, Events, Result, consoles, departures, limits};
 
 /// How long putting a log from the outbox in place may take without any progress.
 const REJOIN: Duration = Duration::from_secs(30);
@@ -33,6 +34,7 @@ const REJOIN: Duration = Duration::from_secs(30);
 pub(crate) struct Keepers {
     outbox: Outbox,
     held: Mutex<Vec<(ConsoleName, Keeper)>>,
+    guest_left: AtomicBool,
 }
 
 impl Keepers {
@@ -40,13 +42,27 @@ impl Keepers {
         Self {
             outbox: Outbox::of(state),
             held: Mutex::default(),
+            guest_left: AtomicBool::new(false),
+        }
+    }
+
+    /// The guest has left: what is written under the logs' names from now on is no part of them.
+    pub(crate) fn guest_left(&self) {
+        let held = self.lock();
+        self.guest_left.store(true, Ordering::Relaxed);
+        for (_, keeper) in &*held {
+            keeper.guest_left();
         }
     }
 
     /// Holds a log a second time, for the outbox. Where that fails, it is carried all the same.
     pub(crate) fn keep(&self, log: &ConsoleLog, held: &Held) -> Result<()> {
         let keeper = held.keep(Arc::new(Leases::default()))?;
-        self.lock().push((log.console.clone(), keeper));
+        let mut held = self.lock();
+        if self.guest_left.load(Ordering::Relaxed) {
+            keeper.guest_left();
+        }
+        held.push((log.console.clone(), keeper));
         Ok(())
     }
 
@@ -93,19 +109,10 @@ pub(crate) async fn mark_received(state: &Path, entry: &Entry) -> Result<()> {
         let outbox = Outbox::of(&state);
         outbox.remove(&entry)?;
         let left = outbox.of_domain(entry.domain)?;
-        let Some(notes) = Notes::open(&state)? else {
-            return Ok(());
-        };
         if left.iter().any(|other| other.console == entry.console) {
             return Ok(());
         }
-        if let Some(mut note) = notes.read(entry.domain)? {
-            for log in note.logs.iter_mut().filter(|l| l.console == entry.console) {
-                log.received = true;
-            }
-            notes.write(&note)?;
-        }
-        Ok(())
+        departures::mark_received(&state, entry.domain, &entry.console)
     })
     .await
 }

@@ -206,6 +206,29 @@ fn the_agent_at_the_source_is_killed_before_it_noticed() -> Outcome {
     })
 }
 
+/// A host handed the log over when the guest left it for the first time, and remembers that. It has no
+/// agent while the guest is back and leaves again: its next agent must not take the new part for what
+/// was handed over.
+#[test]
+fn a_guest_comes_and_leaves_again_where_there_is_no_agent() -> Outcome {
+    let name = "the source has no agent | while its guest is back for a moment";
+    row(name, Way::Tls, |scene| {
+        let (h1, h2) = (scene.host(0).clone(), scene.host(1).clone());
+        let (here, there) = (h1.guest("vm"), h2.guest("vm"));
+        virsh(&here, &h2, P2P)?.checked()?;
+        there.wait_for_more_ticks(100)?;
+        soon_whole(&there, &scene.agents.iter().flatten().collect::<Vec<_>>())?;
+        scene.kill(0)?;
+        virsh(&there, &h1, P2P)?.checked()?;
+        here.wait_for_more_ticks(100)?;
+        virsh(&here, &h2, P2P)?.checked()?;
+        there.wait_for_more_ticks(100)?;
+        scene.start(0)?;
+        let agents: Vec<&Agent> = scene.agents.iter().flatten().collect();
+        Ok(soon_whole(&there, &agents)?.to_string())
+    })
+}
+
 /// What a host has put down of domains that left.
 fn notes(host: &Host) -> Vec<Vec<u8>> {
     let folder = host.path("/var/lib/logchain/left");

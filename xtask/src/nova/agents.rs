@@ -8,13 +8,56 @@ use super::files::write;
 
 const CONFIG: &str = "/run/agent.toml";
 
+/// How the agents meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meet {
+    /// In a folder that both hypervisors have.
+    Store,
+    /// Over TLS, with certificates that libvirt could have as well.
+    Tls,
+    /// Over root's ssh.
+    Ssh,
+}
+
+impl Meet {
+    pub(crate) const ALL: [Meet; 3] = [Self::Store, Self::Tls, Self::Ssh];
+
+    /// As the configuration calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Tls => "tls",
+            Self::Ssh => "ssh",
+        }
+    }
+
+    fn config(self, lab: &Lab) -> String {
+        let more = match self {
+            Self::Store => format!("store = \"file://{}/pieces\"\n", lab.state().display()),
+            Self::Tls => {
+                let pki = "/etc/libvirt/pki";
+                format!(
+                    "[meet.tls]\nca = \"{pki}/ca-cert.pem\"\n\
+                     certificate = \"{pki}/agent-cert.pem\"\nkey = \"{pki}/agent-key.pem\"\n\
+                     client_certificate = \"{pki}/agent-cert.pem\"\n\
+                     client_key = \"{pki}/agent-key.pem\"\nallowed_names = [\"h?\"]\n"
+                )
+            }
+            Self::Ssh => String::new(),
+        };
+        let way = self.name();
+        format!("[holds]\nkeep_boots = 2\n[meet]\nway = \"{way}\"\n{more}")
+    }
+}
+
 /// One on each hypervisor; they end when this is dropped.
 pub(crate) struct Agents([(String, Daemon); 2]);
 
 impl Agents {
-    /// Starts them, and waits until both watch libvirt. They meet in a folder that both have.
-    pub(crate) fn start(lab: &Lab) -> Result<Self> {
-        let agents = Agents([start(lab, lab.host(0))?, start(lab, lab.host(1))?]);
+    /// Starts them, and waits until both watch libvirt.
+    pub(crate) fn start(lab: &Lab, meet: Meet) -> Result<Self> {
+        let config = meet.config(lab);
+        let agents = Agents([start(lab.host(0), &config)?, start(lab.host(1), &config)?]);
         for (_, agent) in &agents.0 {
             wait_for(agent)?;
         }
@@ -50,13 +93,8 @@ fn wait_for(agent: &Daemon) -> Result<()> {
     agent.ready(|| Ok(agent.said("\"watching\"")))
 }
 
-fn start(lab: &Lab, host: &Host) -> Result<(String, Daemon)> {
-    let store = lab.state().join("pieces");
-    let text = format!(
-        "[meet]\nway = \"store\"\nstore = \"file://{}\"\n[holds]\nkeep_boots = 2\n",
-        store.display()
-    );
-    write(host, CONFIG, &text)?;
+fn start(host: &Host, config: &str) -> Result<(String, Daemon)> {
+    write(host, CONFIG, config)?;
     let words = ["logchain", "agent", "--config", CONFIG, "--format", "json"];
     let recipe = Recipe {
         name: format!("{}'s agent", host.name()),

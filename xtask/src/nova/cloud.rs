@@ -43,6 +43,7 @@ impl Cloud {
         let boot = boot_files()?;
         let lab = Lab::builder()
             .hosts(3)
+            .tls()
             .binary(logchain_bin()?)
             .sees(venv)
             .sees(

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use super::agents::Agents;
+use super::agents::{Agents, Meet};
 use super::cloud::{CALM, Cloud};
 use super::lines::Lines;
 use super::stage::{Server, Stage};
@@ -25,7 +25,7 @@ pub(super) fn show(cloud: &Cloud) -> Result<()> {
     println!("{lost} lines that could be read before cannot be read any more");
 
     heading("With an agent on each hypervisor");
-    let agents = Agents::start(&cloud.lab)?;
+    let agents = Agents::start(&cloud.lab, Meet::Store)?;
     let stage = Stage {
         cloud,
         agents: Some(&agents),

@@ -25,7 +25,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use logchain_tests::LabError;
 
 use crate::process::{cargo, run as run_child, was_interrupted};
-use agents::Agents;
+use agents::{Agents, Meet};
 use cloud::Cloud;
 use rows::{Outcome, ROWS, Row};
 use stage::Stage;
@@ -36,28 +36,45 @@ pub(crate) struct Choice {
     row: &'static Row,
     with: bool,
     without: bool,
+    meet: Meet,
 }
 
-/// All rows, with agents and without.
+/// All rows, with agents and without; and the first migrations with agents that meet in another
+/// way.
 pub(crate) fn all() -> Vec<Choice> {
     let both = |row| Choice {
         row,
         with: true,
         without: true,
+        meet: Meet::Store,
     };
-    ROWS.iter().map(both).collect()
+    let mut all: Vec<_> = ROWS.iter().map(both).collect();
+    for meet in [Meet::Tls, Meet::Ssh] {
+        let rows = ROWS.iter().filter(|row| row.name == "back");
+        all.extend(rows.map(|row| Choice {
+            meet,
+            without: false,
+            ..both(row)
+        }));
+    }
+    all
 }
 
-/// Which rows: `live,abort+,back-`, where `+` is only with agents, and `-` only without.
+/// Which rows: `live,abort+,back-,live@tls`, where `+` is only with agents, and `-` only without;
+/// `@tls` and `@ssh` are with agents that meet in that way instead of in a folder.
 pub(crate) fn parse(list: &str) -> Result<Vec<Choice>, String> {
     let one = |word: &str| {
+        let (word, way) = word.split_once('@').unwrap_or((word, Meet::Store.name()));
+        let meet = Meet::ALL.into_iter().find(|meet| meet.name() == way);
+        let meet = meet.ok_or_else(|| format!("agents do not meet by {way:?}"))?;
         let name = word.trim_end_matches(['+', '-']);
         let row = ROWS.iter().find(|row| row.name == name);
         let row = row.ok_or_else(|| format!("there is no row {name:?} for Nova"))?;
         Ok(Choice {
             row,
             with: !word.ends_with('-'),
-            without: !word.ends_with('+'),
+            without: !word.ends_with('+') && meet == Meet::Store,
+            meet,
         })
     };
     list.split(',').map(one).collect()
@@ -74,24 +91,25 @@ pub(crate) fn run_suite(yes: bool, choices: &[Choice]) -> Result<()> {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut bad = Vec::new();
-    for Choice { row, with, without } in choices {
-        if *with {
-            let agents = Agents::start(&cloud.lab)?;
+    for choice in choices {
+        let Choice { row, meet, .. } = choice;
+        if choice.with {
+            let agents = Agents::start(&cloud.lab, *meet)?;
             let stage = Stage {
                 cloud: &cloud,
                 agents: Some(&agents),
             };
-            if !run_row(row, &stage)? {
+            if !run_row(row, meet.name(), &stage)? {
                 bad.push(row.name);
                 eprintln!("{}", agents.last_lines());
             }
         }
-        if *without {
+        if choice.without {
             let stage = Stage {
                 cloud: &cloud,
                 agents: None,
             };
-            run_row(row, &stage)?;
+            run_row(row, "none", &stage)?;
         }
     }
     if !bad.is_empty() {
@@ -123,8 +141,7 @@ fn prepare(yes: bool) -> Result<Cloud> {
 
 /// Runs a row and prints what came of it; gives whether it is as promised with agents. One that
 /// cannot be run to its end is no reason to leave out the others.
-fn run_row(row: &Row, stage: &Stage<'_>) -> Result<bool> {
-    let agents = if stage.agents.is_some() { "yes" } else { "no" };
+fn run_row(row: &Row, agents: &str, stage: &Stage<'_>) -> Result<bool> {
     let outcomes = match (row.run)(stage) {
         Ok(outcomes) => outcomes,
         Err(e) if was_interrupted(&e) => return Err(e),

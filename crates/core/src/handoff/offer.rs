@@ -35,7 +35,7 @@ use tracing::{Instrument as _, debug};
 
 pub use held::Held;
 use held::{Chain, CommittedHistory, history, so_far};
-pub use remaining::{Remaining, remaining};
+pub use remaining::{Remaining, is_handed_over, remaining};
 use state::{Event, State};
 
 use super::budget::Pace;

@@ -234,6 +234,7 @@ impl HeldLog {
             // The same bytes were handed over, perhaps: they keep that handoff's id.
             committed: offered.as_ref(),
             record: &record,
+            is_over: true,
         };
         Ok(kept.put_as_it_is((None, ended), outbox)?)
     }
@@ -254,6 +255,7 @@ impl HeldLog {
             held,
             committed: offered.as_ref(),
             record: &record,
+            is_over: false,
         };
         Ok(kept.put_down(&path, about_to_go, &*self.thread.0.writers, outbox)?)
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::{EndedBoot, Entry, Error, Outbox, PutDown, Result};
+use crate::OkLogged as _;
 use crate::follow::{Follower, Writer, Writers};
 use crate::pause::pause;
 use crate::record::{Offered, Record};
@@ -31,6 +32,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Holds a log. Dropped, it lets go.
 pub struct Keeper {
     stop: Arc<AtomicBool>,
+    left: Arc<AtomicBool>,
     thread: Option<JoinHandle<Follower>>,
     writers: Arc<dyn Writers>,
     record: Record,
@@ -61,17 +63,26 @@ impl Keeper {
         writers: Arc<dyn Writers>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, sees) = (Arc::clone(&stop), Arc::clone(&writers));
+        let left = Arc::new(AtomicBool::new(false));
+        let signals = (Arc::clone(&stop), Arc::clone(&left));
+        let sees = Arc::clone(&writers);
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || watch(held, &stopped, &*sees))?;
+            .spawn(move || watch(held, (&signals.0, &signals.1), &*sees))?;
         Ok(Self {
             stop,
+            left,
             thread: Some(thread),
             writers,
             record,
             committed,
         })
+    }
+
+    /// The guest has left. Once nobody writes what it wrote, the log is over: what a guest that comes
+    /// back writes under its names is no part of it. Does not wait.
+    pub fn guest_left(&self) {
+        self.left.store(true, Ordering::Release);
     }
 
     /// The log was not carried, and its guest is gone: where its files are not found
@@ -93,6 +104,7 @@ impl Keeper {
             held,
             record: &self.record,
             committed: self.committed.get(),
+            is_over: self.left.load(Ordering::Acquire),
         };
         kept.put_down(path, about_to_go, &*self.writers, outbox)
     }
@@ -105,6 +117,8 @@ pub(crate) struct Kept<'a> {
     pub(crate) record: &'a Record,
     /// What was committed of it, if anything was.
     pub(crate) committed: Option<&'a Offered>,
+    /// Whether all of it is held, and nobody is to be waited for.
+    pub(crate) is_over: bool,
 }
 
 impl Kept<'_> {
@@ -120,7 +134,9 @@ impl Kept<'_> {
         if is_there && !about_to_go {
             return Ok(KeepOutcome::There);
         }
-        wait_for_the_end(&mut self.held, writers)?;
+        if !self.is_over {
+            wait_for_the_end(&mut self.held, writers)?;
+        }
         self.put_as_it_is((is_there.then_some(path), None), outbox)
     }
 
@@ -147,13 +163,23 @@ impl Kept<'_> {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        self.left.store(false, Ordering::Release);
         self.stop.store(true, Ordering::Release);
     }
 }
 
-fn watch(mut held: Follower, stop: &AtomicBool, writers: &dyn Writers) -> Follower {
+fn watch(
+    mut held: Follower,
+    (stop, left): (&AtomicBool, &AtomicBool),
+    writers: &dyn Writers,
+) -> Follower {
     let mut fails = false;
-    while !stop.load(Ordering::Acquire) {
+    while !stop.load(Ordering::Acquire) || left.load(Ordering::Acquire) {
+        if left.load(Ordering::Acquire) {
+            let waited = wait_for_the_end(&mut held, writers);
+            waited.ok_logged("what is held is put down as it is");
+            return held;
+        }
         let refreshed = held.refresh(writers);
         // It may pass; what is held is held. Told once, not at each look.
         match refreshed {

@@ -256,6 +256,25 @@ fn a_keeper_puts_down_only_what_is_not_found_any_more() {
     assert_eq!(merged(&entry.path), "before after");
 }
 
+#[test]
+fn what_is_written_after_the_guest_left_is_no_part_of_what_was_kept() {
+    let world = World::new();
+    world.write("console.log", b"of this stay");
+    let keeper = world.keep();
+    keeper.guest_left();
+    // Far more than it waits where nothing tells of writers.
+    pause(Duration::from_secs(2));
+    // It is back, and its start has wiped the log.
+    fs::remove_file(&world.log).unwrap();
+    world.write("console.log", b"of the next stay");
+    pause(Duration::from_millis(200));
+    let kept = keeper.put_down(&world.log, false, &world.outbox).unwrap();
+    let KeepOutcome::PutDown(entry) = kept else {
+        panic!("{kept:?}");
+    };
+    assert_eq!(merged(&entry.path), "of this stay");
+}
+
 /// The files are there for a while: nobody takes them for another log.
 #[test]
 fn what_is_about_to_go_was_handed_over_to_the_outbox() {

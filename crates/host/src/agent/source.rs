@@ -71,6 +71,7 @@ pub(super) async fn offer(
             stay: here.number_of_stay(uuid),
             here,
             events,
+            keepers: Keepers::new(&shared.config().state),
         };
         tokio::select! {
             done = handing_over.run(&source) => done,
@@ -108,6 +109,7 @@ struct HandingOver<'a> {
     known: &'a Known,
     vm: Vm,
     events: Events,
+    keepers: Keepers,
 }
 
 /// A log, the handoff that it goes as, and its descriptors, or why there are none.
@@ -137,9 +139,8 @@ impl HandingOver<'_> {
         let domain = self.vm.uuid;
         let arrived = Turn::wait(state, domain, HandoffRole::Destination, ARRIVAL);
         let arrived = arrived.await.ok().flatten();
-        let keepers = Keepers::new(state);
         // Held first: whatever the transport does, the bytes are ours.
-        let held = self.hold(&keepers).await;
+        let held = self.hold().await;
         drop(arrived);
         let under_way: Vec<UnderWay> = held
             .iter()
@@ -208,7 +209,7 @@ impl HandingOver<'_> {
             }
             is_carried &= matches!(outcome, Outcome::Carried(_));
             let next = match &outcome {
-                Outcome::NotCarried { .. } if went => Some(self.put_down(&log, &keepers).await),
+                Outcome::NotCarried { .. } if went => Some(self.put_down(&log).await),
                 _ => None,
             };
             if went {
@@ -227,7 +228,7 @@ impl HandingOver<'_> {
     }
 
     /// Holds every log.
-    async fn hold(&self, keepers: &Keepers) -> Vec<OfferedLog> {
+    async fn hold(&self) -> Vec<OfferedLog> {
         let mut all_held = Vec::new();
         for known in &self.known.logs {
             let (id, log) = (HandoffId::random(), &known.log);
@@ -237,7 +238,7 @@ impl HandingOver<'_> {
             };
             if let Ok(held) = &held {
                 log.tell_remarks(&self.events, held);
-                if let Err(e) = keepers.keep(log, held) {
+                if let Err(e) = self.keepers.keep(log, held) {
                     self.events
                         .warn(format!("{}: {}", log.console, e.sentence()));
                 }
@@ -377,11 +378,12 @@ impl HandingOver<'_> {
     }
 
     /// Where the handoff takes long after the guest has left, the logs make way meanwhile: the guest
-    /// may be back before it ends.
+    /// may be back before it ends. What it writes then is no part of what is kept.
     async fn make_way_soon(&self, source: &watch::Sender<Source>) -> Infallible {
         let mut fate = source.subscribe();
         let over = fate.wait_for(|now| *now == Source::Over).await.is_ok();
         if over {
+            self.keepers.guest_left();
             sleep(USUAL_END).await;
             for known in &self.known.logs {
                 make_way(known, self.known.numbering).await;
@@ -399,10 +401,10 @@ impl HandingOver<'_> {
     }
 
     /// Keeps what was not carried; says what happens next.
-    async fn put_down(&self, log: &ConsoleLog, keepers: &Keepers) -> String {
+    async fn put_down(&self, log: &ConsoleLog) -> String {
         // Where libvirt has forgotten the domain, whoever had that done removes its folder next.
         let gone = matches!(self.known.domain.state().await, Ok(State::Gone));
-        match keepers.put_down(log, gone).await {
+        match self.keepers.put_down(log, gone).await {
             Ok(KeepOutcome::There) => {
                 format!("it is whole at {}, and offered again", log.path.display())
             }

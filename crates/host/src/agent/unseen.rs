@@ -6,13 +6,13 @@
 //! Must not know: how a log is offered.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logchain_core::chain::NumberingChoice;
 use logchain_core::departure::Notes;
+use logchain_core::handoff::offer;
 use logchain_core::holds::HeldLog;
-use logchain_core::record::Record;
 use logchain_libvirt::consoles::read;
 use logchain_libvirt::{Connection, Domain, Shutoff, State};
 use uuid::Uuid;
@@ -134,26 +134,14 @@ async fn note_logs(
 ) -> Result<Vec<Arc<HeldLog>>> {
     let config = shared.config();
     let (state, uuid) = (config.state.clone(), domain.uuid());
-    let is_noted = blocking(move || {
-        let Some(notes) = Notes::open(&state)? else {
-            return Ok(false);
-        };
-        Ok(notes.read(uuid)?.is_some())
-    });
-    if is_noted.await? {
-        // What is wanted of it is held by the note.
-        let held = shared.held.clone();
-        let discard = move || {
-            held.discard(uuid);
-            Ok(Vec::new())
-        };
-        return blocking(discard).await;
-    }
     let logs: Vec<ConsoleLog> = known.iter().map(|known| known.log.clone()).collect();
     let held = shared.held.clone();
-    let (left, from_earlier_agent) = blocking(move || {
+    let (left, noted, from_earlier_agent) = blocking(move || {
+        // Of an earlier departure it may be, which is over.
+        let noted = not_received(&state, uuid)?;
         let (mut left, mut from_earlier_agent) = (Vec::new(), Vec::new());
-        for log in logs {
+        let is_noted = |log: &ConsoleLog| noted.iter().any(|n| n.console == log.console);
+        for log in logs.into_iter().filter(|log| !is_noted(log)) {
             if held.was_held(uuid, &log.console) {
                 let log_held = held.hold(uuid, &log, numbering)?;
                 if log_held.bytes() > 0 && !log_held.is_handed_over() {
@@ -166,10 +154,7 @@ async fn note_logs(
             let Ok(chain) = neighbours::chain(&log.path, numbering) else {
                 continue;
             };
-            let record = Record::read(chain.folder(), chain.base_name(), uuid, &log.console)?;
-            let offered = record.and_then(|record| record.offered);
-            let is_received = offered.is_some_and(|offered| offered.received);
-            if !is_received
+            if !offer::is_handed_over(&chain, uuid, &log.console)?
                 && chain
                     .snapshot()
                     .is_ok_and(|s| s.is_empty().is_ok_and(|is| !is))
@@ -178,21 +163,41 @@ async fn note_logs(
                 left.push(log);
             }
         }
-        Ok((left, from_earlier_agent))
+        if left.is_empty() && !noted.is_empty() {
+            // What is wanted of it is held by the note.
+            held.discard(uuid);
+        }
+        Ok((left, noted, from_earlier_agent))
     })
     .await?;
     if left.is_empty() {
-        // An earlier agent handed all of it over.
-        shared.held.let_go(uuid);
+        if noted.is_empty() {
+            // An earlier agent handed all of it over.
+            shared.held.let_go(uuid);
+        }
         return Ok(Vec::new());
     }
-    let offer = OfferOptions {
+    let options = OfferOptions {
         transport: shared.meet.shared_url().unwrap_or_default(),
         connect: Some(&config.connect),
         remote: Some(&config.meet.ssh.logchain),
     };
-    let logs: Vec<&ConsoleLog> = left.iter().collect();
-    DepartureNote::begin(&config.state, domain, ("", None), &offer, &logs).await?;
+    let logs: Vec<&ConsoleLog> = left.iter().chain(&noted).collect();
+    DepartureNote::begin(&config.state, domain, ("", None), &options, &logs).await?;
     tracing::info!(domain = %uuid, "it left while no agent was here; its log is offered");
     Ok(from_earlier_agent)
+}
+
+/// The logs of a domain of which it is noted that they are to be handed over. Blocks on files.
+fn not_received(state: &Path, domain: Uuid) -> Result<Vec<ConsoleLog>> {
+    let Some(notes) = Notes::open(state)? else {
+        return Ok(Vec::new());
+    };
+    let note = notes.read(domain)?.into_iter();
+    let logs = note.flat_map(|note| note.logs).filter(|log| !log.received);
+    let logs = logs.map(|log| ConsoleLog {
+        console: log.console,
+        path: log.path,
+    });
+    Ok(logs.collect())
 }

@@ -77,6 +77,22 @@ pub async fn remaining(
     }
 }
 
+/// Whether all that `chain` holds now was handed over: a handoff has it whose receipt was seen.
+/// One that holds nothing was, as far as this goes.
+///
+/// # Errors
+/// [`Error::Folder`] or [`Error::Chain`] where the log cannot be looked at, [`Error::Record`]
+/// where its record cannot be read.
+pub fn is_handed_over(
+    chain: &LogChain,
+    domain: Uuid,
+    console: &ConsoleName,
+) -> Result<bool, Error> {
+    let (folder, base) = (chain.folder(), chain.base_name());
+    let known = Known::of(folder, base, domain, console, chain.ownership())?;
+    Ok(known.offered.is_some_and(|offered| offered.received))
+}
+
 /// What the record beside a chain tells of it as it is now.
 #[derive(Default)]
 struct Known {
