@@ -61,6 +61,12 @@ const DELETIONS: usize = 16;
 /// broke: it finishes what is committed.
 const LOST: Duration = Duration::from_secs(5);
 
+/// Within this time a receipt usually comes. One that does not is looked for less often.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A transport that could not tell of the receipt is left alone for this long.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(250);
+
 /// What the caller knows of the migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -418,7 +424,10 @@ impl Offer {
                 }
                 Ok(None) => {}
                 Err(error) if started.elapsed() > self.patience => return Event::Failed(error),
-                Err(error) => debug!(error = %sentence(&error), "the receipt is looked for again"),
+                Err(error) => {
+                    debug!(error = %sentence(&error), "the receipt is looked for again");
+                    tokio::time::sleep(AFTER_AN_ERROR).await;
+                }
             }
             match far {
                 AdoptStatus::Failed(reason) => return Event::Failed(Error::gave_up(reason)),
@@ -433,7 +442,7 @@ impl Offer {
                 let why = format!("the destination gave no receipt within {waited} s");
                 return Event::Failed(Error::gave_up(why));
             }
-            pace.rest(&self.budget, false).await;
+            pace.rest(&self.budget, started.elapsed() > SOON).await;
         }
     }
 
