@@ -158,6 +158,10 @@ pub(super) fn on_look(stay: Option<Stay>, look: Look) -> Step {
             _ if !suspected => (Some(Stay::Leaving { suspected: true }), Vec::new()),
             _ => (Some(Stay::Running), vec![Tell(Source::Stays)]),
         },
+        // It came and left again while nothing was told.
+        (Some(Stay::Coming), State::Shutoff(Shutoff::Migrated)) => {
+            (None, vec![NeverCame, Offer, Tell(Source::Over)])
+        }
         (Some(Stay::Coming), State::Gone | State::Shutoff(_)) => (None, vec![NeverCame, LetGo]),
         (Some(Stay::Coming), State::Running(_)) => (Some(Stay::Running), vec![Came]),
         (Some(Stay::Coming), _) => (stay, Vec::new()),
@@ -304,6 +308,21 @@ mod tests {
         assert_eq!(actions, [Action::Hold, Action::Receive]);
         let (stay, actions) = on_look(stay, gone);
         assert_eq!(stay, None);
+        assert_eq!(actions, [Action::NeverCame, Action::LetGo]);
+    }
+
+    #[test]
+    fn one_that_came_and_left_while_nothing_was_told_is_handed_over() {
+        let shut_off = |reason| Look {
+            state: State::Shutoff(reason),
+            job: None,
+        };
+        let (stay, actions) = on_look(Some(Stay::Coming), shut_off(Shutoff::Migrated));
+        assert_eq!(stay, None);
+        let offered = [Action::NeverCame, Action::Offer, Action::Tell(Source::Over)];
+        assert_eq!(actions, offered);
+        // One that could not come.
+        let (_, actions) = on_look(Some(Stay::Coming), shut_off(Shutoff::Failed));
         assert_eq!(actions, [Action::NeverCame, Action::LetGo]);
     }
 
