@@ -54,7 +54,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// How much memory it has, but for [`ODD_KIB`].
+    /// How much memory it has, but for some KiB.
     pub const MIB: u64 = 96;
 
     /// A guest that prints every millisecond, its log without `append`.
