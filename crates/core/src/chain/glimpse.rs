@@ -32,9 +32,7 @@ impl LogChain {
             ownership: &ownership,
         };
         Ok(match look(&folder, self.base_name(), self.numbering())? {
-            Look::Whole(files) | Look::Odd(Odd::NoBase(files) | Odd::Gap(files)) => {
-                Glimpse::Files(Box::new(files))
-            }
+            Look::Whole(files) | Look::Odd(Odd::NoBase(files)) => Glimpse::Files(Box::new(files)),
             Look::Odd(Odd::Nothing) => Glimpse::Nothing,
             Look::Odd(Odd::Changed | Odd::SameFile(..)) => Glimpse::Moving,
         })

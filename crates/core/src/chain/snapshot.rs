@@ -334,8 +334,6 @@ pub(super) enum Odd {
     SameFile(OsString, OsString),
     /// Rotated files without a base file.
     NoBase(Snapshot),
-    /// A number is missing. In a rollover one is, for as long as it takes.
-    Gap(Snapshot),
 }
 
 impl Odd {
@@ -343,7 +341,7 @@ impl Odd {
     fn accept(self, folder: &impl Names, base: &OsStr) -> Result<Snapshot> {
         let path = |name: &OsStr| folder.path().join(name);
         match self {
-            Self::NoBase(snapshot) | Self::Gap(snapshot) => Ok(snapshot),
+            Self::NoBase(snapshot) => Ok(snapshot),
             Self::Changed => Err(Error::Unsettled { path: path(base) }),
             Self::Nothing => Err(Error::NotFound { path: path(base) }),
             Self::SameFile(newer, older) => Err(Error::SameFile {
@@ -389,9 +387,8 @@ pub(super) fn look(folder: &impl Names, base: &OsStr, numbering: Numbering) -> R
         remarks,
     };
     Ok(match listing.base() {
-        None => Look::Odd(Odd::NoBase(snapshot)),
-        Some(_) if !snapshot.gaps.is_empty() => Look::Odd(Odd::Gap(snapshot)),
         Some(_) => Look::Whole(snapshot),
+        None => Look::Odd(Odd::NoBase(snapshot)),
     })
 }
 
