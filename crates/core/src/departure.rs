@@ -115,6 +115,18 @@ impl Departure {
         }
     }
 
+    /// The destination has the log of this console.
+    pub fn received(&mut self, console: &ConsoleName) {
+        for log in self.logs.iter_mut().filter(|log| log.console == *console) {
+            log.received = true;
+        }
+    }
+
+    /// The logs that no destination is known to have.
+    pub fn missing(&self) -> impl Iterator<Item = &LeftLog> {
+        self.logs.iter().filter(|log| !log.received)
+    }
+
     /// What a definition is told from others by.
     #[must_use]
     pub fn digest(definition: &str) -> String {

@@ -104,9 +104,7 @@ impl DepartureNote {
 
     /// The destination has this log.
     pub(crate) fn received(&mut self, console: &ConsoleName) {
-        for log in self.note.logs.iter_mut().filter(|l| l.console == *console) {
-            log.received = true;
-        }
+        self.note.received(console);
     }
 
     /// All that `migrate` does is done. Where nothing is left to do either, no note is.
@@ -133,15 +131,21 @@ impl DepartureNote {
     }
 }
 
-/// The destination has this log of a domain that left. Blocks on files.
+/// The logs of a departed domain that are to be handed over still.
+pub(crate) fn missing(note: &Departure) -> impl Iterator<Item = ConsoleLog> {
+    note.missing().map(|log| ConsoleLog {
+        console: log.console.clone(),
+        path: log.path.clone(),
+    })
+}
+
+/// Notes that the destination has this log of a domain that left. Blocks on files.
 pub(crate) fn mark_received(state: &Path, domain: Uuid, console: &ConsoleName) -> Result<()> {
     let Some(notes) = Notes::open(state)? else {
         return Ok(());
     };
     if let Some(mut note) = notes.read(domain)? {
-        for log in note.logs.iter_mut().filter(|log| log.console == *console) {
-            log.received = true;
-        }
+        note.received(console);
         notes.write(&note)?;
     }
     Ok(())

@@ -197,20 +197,20 @@ async fn hand_over(options: &Options, events: &Events, stop: &Stop) -> Result<Fi
                 carried
             }
         };
-        match &part.entry {
-            Some(entry) if carried => {
-                if let Err(e) = outbox::mark_received(&options.state, entry).await {
-                    events.warn(e.sentence());
-                }
-            }
-            None if carried => {
+        if !carried {
+            behind.push(log.console.clone());
+            continue;
+        }
+        let marked = match &part.entry {
+            Some(entry) => outbox::mark_received(&options.state, entry).await,
+            None => {
                 let (state, console) = (options.state.clone(), log.console.clone());
                 let mark = move || departures::mark_received(&state, departed.uuid, &console);
-                if let Err(e) = blocking(mark).await {
-                    events.warn(e.sentence());
-                }
+                blocking(mark).await
             }
-            _ => behind.push(log.console.clone()),
+        };
+        if let Err(e) = marked {
+            events.warn(e.sentence());
         }
     }
     Ok(failures.into())

@@ -98,6 +98,11 @@ impl Scene {
         })
     }
 
+    /// The agents that are there.
+    fn running(&self) -> Vec<&Agent> {
+        self.agents.iter().flatten().collect()
+    }
+
     fn agent(&mut self, side: usize) -> Fallible<&mut Agent> {
         let agent = self.agents.get_mut(side).and_then(Option::as_mut);
         Ok(agent.ok_or("there is no agent")?)
@@ -144,7 +149,7 @@ impl Scene {
     /// What came of the log once all is mended.
     fn whole(&self, migration: &Output) -> Fallible<String> {
         let at = self.settles()?;
-        let agents: Vec<&Agent> = self.agents.iter().flatten().collect();
+        let agents = self.running();
         let began = Instant::now();
         let report = soon_whole(&at, &agents)?;
         let seconds = began.elapsed().as_secs_f64();
@@ -217,14 +222,14 @@ fn a_guest_comes_and_leaves_again_where_there_is_no_agent() -> Outcome {
         let (here, there) = (h1.guest("vm"), h2.guest("vm"));
         virsh(&here, &h2, P2P)?.checked()?;
         there.wait_for_more_ticks(100)?;
-        soon_whole(&there, &scene.agents.iter().flatten().collect::<Vec<_>>())?;
+        soon_whole(&there, &scene.running())?;
         scene.kill(0)?;
         virsh(&there, &h1, P2P)?.checked()?;
         here.wait_for_more_ticks(100)?;
         virsh(&here, &h2, P2P)?.checked()?;
         there.wait_for_more_ticks(100)?;
         scene.start(0)?;
-        let agents: Vec<&Agent> = scene.agents.iter().flatten().collect();
+        let agents = scene.running();
         Ok(soon_whole(&there, &agents)?.to_string())
     })
 }
@@ -271,7 +276,7 @@ fn after_a_kill_the_log_makes_way_for_the_guests_next_stay() -> Outcome {
             here.host().until("the log to make way", SOON, || {
                 Ok((!base.exists()).then_some(()))
             })?;
-            let agents: Vec<&Agent> = scene.agents.iter().flatten().collect();
+            let agents = scene.running();
             soon_whole(&there, &agents)?;
             virsh(&there, here.host(), P2P)?.checked()?;
             here.wait_for_more_ticks(100)?;

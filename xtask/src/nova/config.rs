@@ -154,7 +154,7 @@ impl Facts<'_> {
     }
 }
 
-/// Of Tempest, which finds a cloud without volumes and networks. Its guests print by themselves.
+/// Tempest's, for a cloud that has no volumes and no networks, and whose guests print by themselves.
 pub(crate) fn tempest(controller: &str, image: &str) -> String {
     let url = Service::Keystone.url(controller);
     format!(

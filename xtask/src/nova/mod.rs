@@ -39,8 +39,8 @@ pub(crate) struct Choice {
     meet: Meet,
 }
 
-/// All rows, with agents and without; and the first migrations with agents that meet in another
-/// way.
+/// All rows, with agents and without; and the row of three migrations once more for each other way
+/// in which agents meet.
 pub(crate) fn all() -> Vec<Choice> {
     let both = |row| Choice {
         row,

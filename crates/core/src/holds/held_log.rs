@@ -234,7 +234,6 @@ impl HeldLog {
             // The same bytes were handed over, perhaps: they keep that handoff's id.
             committed: offered.as_ref(),
             record: &record,
-            is_over: true,
         };
         Ok(kept.put_as_it_is((None, ended), outbox)?)
     }
@@ -255,9 +254,8 @@ impl HeldLog {
             held,
             committed: offered.as_ref(),
             record: &record,
-            is_over: false,
         };
-        Ok(kept.put_down(&path, about_to_go, &*self.thread.0.writers, outbox)?)
+        Ok(kept.put_down(&path, about_to_go, Some(&*self.thread.0.writers), outbox)?)
     }
 
     /// Lets go of an earlier log: it is elsewhere, or nobody wants it. Says whether it was

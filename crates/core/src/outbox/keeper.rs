@@ -104,9 +104,11 @@ impl Keeper {
             held,
             record: &self.record,
             committed: self.committed.get(),
-            is_over: self.left.load(Ordering::Acquire),
         };
-        kept.put_down(path, about_to_go, &*self.writers, outbox)
+        // Of a guest that left the thread has waited for the end.
+        let has_ended = self.left.load(Ordering::Acquire);
+        let writers = (!has_ended).then_some(&*self.writers);
+        kept.put_down(path, about_to_go, writers, outbox)
     }
 }
 
@@ -117,24 +119,22 @@ pub(crate) struct Kept<'a> {
     pub(crate) record: &'a Record,
     /// What was committed of it, if anything was.
     pub(crate) committed: Option<&'a Offered>,
-    /// Whether all of it is held, and nobody is to be waited for.
-    pub(crate) is_over: bool,
 }
 
 impl Kept<'_> {
-    /// As [`Keeper::put_down`].
+    /// As [`Keeper::put_down`]. `writers`: who has to stop writing it first, if anybody.
     pub(crate) fn put_down(
         mut self,
         path: &Path,
         about_to_go: bool,
-        writers: &dyn Writers,
+        writers: Option<&dyn Writers>,
         outbox: &Outbox,
     ) -> Result<KeepOutcome> {
         let is_there = self.held.is_found(path)?;
         if is_there && !about_to_go {
             return Ok(KeepOutcome::There);
         }
-        if !self.is_over {
+        if let Some(writers) = writers {
             wait_for_the_end(&mut self.held, writers)?;
         }
         self.put_as_it_is((is_there.then_some(path), None), outbox)
@@ -163,6 +163,7 @@ impl Kept<'_> {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        // What is let go of has no end to be waited for.
         self.left.store(false, Ordering::Release);
         self.stop.store(true, Ordering::Release);
     }
@@ -174,10 +175,14 @@ fn watch(
     writers: &dyn Writers,
 ) -> Follower {
     let mut fails = false;
-    while !stop.load(Ordering::Acquire) || left.load(Ordering::Acquire) {
+    loop {
+        // Also where it is put down at once.
         if left.load(Ordering::Acquire) {
             let waited = wait_for_the_end(&mut held, writers);
             waited.ok_logged("what is held is put down as it is");
+            return held;
+        }
+        if stop.load(Ordering::Acquire) {
             return held;
         }
         let refreshed = held.refresh(writers);
@@ -192,7 +197,6 @@ fn watch(
         }
         pause(LOOK);
     }
-    held
 }
 
 /// Waits until nobody writes it.

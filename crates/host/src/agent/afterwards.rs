@@ -330,7 +330,7 @@ async fn left_here(state: PathBuf) -> Result<LeftHere> {
         }
         if let Some(notes) = Notes::open(&state)? {
             for note in notes.all()?.notes {
-                let missing = note.logs.into_iter().filter(|log| !log.received);
+                let missing = departures::missing(&note);
                 let logs: Vec<_> = missing.map(|log| (log.console, log.path)).collect();
                 if !logs.is_empty() {
                     let left = left.entry(note.domain).or_default();

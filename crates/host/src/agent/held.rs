@@ -29,7 +29,7 @@ use super::stay::Stay;
 use crate::blocking::blocking;
 use crate::leases::Leases;
 use crate::log::ConsoleLog;
-use crate::{Error, Events, Result, neighbours};
+use crate::{Error, Events, Result, departures, neighbours};
 
 /// How long it may take until it is known why a log was wiped.
 const WHY: Duration = Duration::from_secs(30);
@@ -254,11 +254,7 @@ impl HeldLogs {
                 return Ok(());
             };
             for note in notes.all()?.notes {
-                for log in note.logs.into_iter().filter(|log| !log.received) {
-                    let log = ConsoleLog {
-                        console: log.console,
-                        path: log.path,
-                    };
+                for log in departures::missing(&note) {
                     if let Err(e) = this.hold(note.domain, &log, numbering) {
                         tracing::debug!(path = %log.path.display(), error = %e.sentence(), "not held");
                     }

@@ -393,9 +393,9 @@ impl Host {
         });
     }
 
-    /// The logs of a domain that ended here are held for as long as libvirt knows it: its next
-    /// start, or its return, would wipe them.
-    /// Lets go of a domain's logs, once it is sure that the domain does not start here again.
+    /// Lets go of the logs of a domain that ended here, once it is sure that the domain does not
+    /// start here again. As long as libvirt knows it, its next start or its return would wipe them.
+    ///
     /// `never_came`: it was to come by migration, and did not. Then it is sure at once, and what is
     /// held is no more than the history that was to come with it.
     fn let_go(&self, connection: &Connection, uuid: Uuid, never_came: bool) {

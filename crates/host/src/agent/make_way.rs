@@ -21,13 +21,8 @@ pub(super) async fn make_way(known: &KnownLog, numbering: NumberingChoice) {
     }
 }
 
-/// Has a log make way whose domain libvirt has forgotten here, and with it whether its next start
-/// appends. One that does not would wipe the base file.
-pub(super) async fn make_way_of_forgotten(path: PathBuf, numbering: NumberingChoice) {
-    rotate_away(path, numbering).await;
-}
-
-async fn rotate_away(path: PathBuf, numbering: NumberingChoice) {
+/// Has the log at this path make way, whether its next start appends or not.
+pub(super) async fn rotate_away(path: PathBuf, numbering: NumberingChoice) {
     let numbering = match numbering {
         NumberingChoice::FromOne => Numbering::FromOne,
         _ => Numbering::FromZero,

@@ -1,7 +1,7 @@
 //! Domains that left while no agent was here: libvirt says of them that they are shut off because
-//! they migrated. What of their logs was not handed over is noted, and offered from then on; and
-//! all of them make way, since an agent that was killed did not see to it. The logs of others that are shut off are held where logs of earlier boots are kept, since their
-//! next start wipes them.
+//! they migrated. What of their logs was not handed over is noted, and offered from then on. All of
+//! these logs make way, since an agent that was killed did not see to it. The logs of others that
+//! are shut off are held where logs of earlier boots are kept, since their next start wipes them.
 //!
 //! Must not know: how a log is offered.
 
@@ -18,11 +18,11 @@ use logchain_libvirt::{Connection, Domain, Shutoff, State};
 use uuid::Uuid;
 
 use super::known::{KnownLog, logs_of, numbering};
-use super::make_way::{make_way, make_way_of_forgotten};
+use super::make_way::{make_way, rotate_away};
 use super::shared::Shared;
 use super::unclaimed;
 use crate::blocking::blocking;
-use crate::departures::DepartureNote;
+use crate::departures::{self, DepartureNote};
 use crate::left_behind::OfferOptions;
 use crate::log::ConsoleLog;
 use crate::{Result, neighbours};
@@ -42,13 +42,14 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
         .chain(here.clone())
         .collect();
     unclaimed::look(&shared, &connection, &known).await;
+    let numbering = numbering(&shared.events).await;
     for domain in domains.into_iter().filter(|d| !here.contains(&d.uuid())) {
         let unclaimed = shared.held.unclaimed();
         let was_held = unclaimed.iter().any(|(id, _)| id.domain == domain.uuid());
         match domain.state().await {
             Ok(State::Shutoff(Shutoff::Migrated)) => {}
             Ok(State::Shutoff(_)) if was_held || shared.held.keeps_boots() > 0 => {
-                if let Err(e) = hold(&shared, &domain).await {
+                if let Err(e) = hold(&shared, &domain, numbering).await {
                     let e = e.sentence();
                     tracing::debug!(domain = domain.name(), error = %e, "its log is not held");
                 }
@@ -56,7 +57,7 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             }
             _ => continue,
         }
-        if let Err(e) = note_one(&shared, &domain).await {
+        if let Err(e) = note_one(&shared, &domain, numbering).await {
             shared.events.warn(format!(
                 "{}: it left unseen: {}",
                 domain.name(),
@@ -64,12 +65,11 @@ pub(super) async fn note(shared: Arc<Shared>, connection: Connection, here: Hash
             ));
         }
     }
-    let forgotten = forgotten(&shared, known);
-    match forgotten.await {
+    match forgotten(&shared, known).await {
+        // Nothing tells whether their next start appends. One that does not would wipe the file.
         Ok(paths) => {
-            let numbering = numbering(&shared.events).await;
             for path in paths {
-                make_way_of_forgotten(path, numbering).await;
+                rotate_away(path, numbering).await;
             }
         }
         Err(e) => tracing::debug!(error = %e.sentence(), "forgotten domains are looked for again"),
@@ -92,9 +92,8 @@ async fn forgotten(shared: &Shared, known: HashSet<Uuid>) -> Result<Vec<PathBuf>
 }
 
 /// Holds the logs of a domain that is shut off.
-async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
+async fn hold(shared: &Arc<Shared>, domain: &Domain, numbering: NumberingChoice) -> Result<()> {
     let (logs, _) = logs_of(read(&domain.live_xml().await?)?);
-    let numbering = numbering(&shared.events).await;
     let (held, uuid) = (shared.held.clone(), domain.uuid());
     blocking(move || {
         for known in logs {
@@ -109,9 +108,8 @@ async fn hold(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
     .await
 }
 
-async fn note_one(shared: &Arc<Shared>, domain: &Domain) -> Result<()> {
+async fn note_one(shared: &Arc<Shared>, domain: &Domain, numbering: NumberingChoice) -> Result<()> {
     let (known, _) = logs_of(read(&domain.live_xml().await?)?);
-    let numbering = numbering(&shared.events).await;
     let noted = note_logs(shared, domain, &known, numbering).await;
     // Last: a log that has no base file takes longer to be looked at.
     for known in &known {
@@ -137,7 +135,7 @@ async fn note_logs(
     let logs: Vec<ConsoleLog> = known.iter().map(|known| known.log.clone()).collect();
     let held = shared.held.clone();
     let (left, noted, from_earlier_agent) = blocking(move || {
-        // Of an earlier departure it may be, which is over.
+        // They may be of an earlier departure. What is here of them is offered all the same.
         let noted = not_received(&state, uuid)?;
         let (mut left, mut from_earlier_agent) = (Vec::new(), Vec::new());
         let is_noted = |log: &ConsoleLog| noted.iter().any(|n| n.console == log.console);
@@ -193,11 +191,6 @@ fn not_received(state: &Path, domain: Uuid) -> Result<Vec<ConsoleLog>> {
     let Some(notes) = Notes::open(state)? else {
         return Ok(Vec::new());
     };
-    let note = notes.read(domain)?.into_iter();
-    let logs = note.flat_map(|note| note.logs).filter(|log| !log.received);
-    let logs = logs.map(|log| ConsoleLog {
-        console: log.console,
-        path: log.path,
-    });
-    Ok(logs.collect())
+    let note = notes.read(domain)?;
+    Ok(note.iter().flat_map(departures::missing).collect())
 }

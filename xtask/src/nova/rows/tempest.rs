@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(2400);
 /// What is shown of a run that failed.
 const LAST_LINES: usize = 60;
 
-/// Tests that do not fit this cloud: it has no volumes and no networks.
+/// Tempest's own tests of live migrations and consoles. Those that need volumes are left out by
+/// Tempest, since the cloud has none.
 const OWN: &str = r"^tempest\.api\.compute\.admin\.test_live_migration\.|\.test_get_console_output";
 
 /// The parts: what the table calls them, and which tests they are.

@@ -78,7 +78,7 @@ pub async fn remaining(
 }
 
 /// Whether all that `chain` holds now was handed over: a handoff has it whose receipt was seen.
-/// One that holds nothing was, as far as this goes.
+/// One of which no handoff is known was not, even where it holds nothing.
 ///
 /// # Errors
 /// [`Error::Folder`] or [`Error::Chain`] where the log cannot be looked at, [`Error::Record`]
